@@ -1,0 +1,569 @@
+package idemflight
+
+import (
+	"context"
+	"hash/maphash"
+	"math/bits"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Cache makes operations happen once per key. Make one with [New] and share it: all methods are
+// safe for concurrent use. It needs no goroutine of its own; one that is dropped without
+// [Cache.Close] is garbage once its entries have expired.
+//
+// Most callers want [Cache.Do]. [Cache.DoResult] also tells where the outcome comes from; [Wrap]
+// makes an ordinary function once-only.
+type Cache[K comparable, V any] struct {
+	opts   Options[K, V] // with defaults filled in
+	traits keyTraits
+	seed   maphash.Seed // of this cache, so that keys cannot be chosen to meet in one shard
+	start  time.Time    // the zero of the cache's monotonic clock
+
+	shards []shard[K, V] // a power of two
+	edges  []edge        // one per shard
+
+	places    atomic.Int64 // in flight + kept; at most MaxEntries
+	weight    atomic.Int64 // sum of the weights of retained outcomes; at most MaxWeight
+	lastStamp atomic.Int64
+	closed    atomic.Bool // set once; a claim reads it under its shard's mu
+
+	reclaimer reclaimer
+
+	invalidKeys, hookPanics atomic.Uint64
+}
+
+// shard is a part of the cache. A key is always of the same shard.
+type shard[K comparable, V any] struct {
+	// mu guards everything below, and the guarded fields of the flights in pending. It is never
+	// held while user code runs: fn, Reconcile, Classify, Weigh, Observer, and the methods of
+	// contexts and errors. No other lock is taken under it. (Hashing and comparing keys is the
+	// runtime's; a key that cannot be hashed panics before mu is taken.)
+	mu      sync.Mutex
+	pending map[K]*flight[K, V] // never a key that is also kept
+	kept    kept[K, V]
+	waiters int   // joined callers of all of pending
+	peak    int   // the most flights since pending was made
+	stats   Stats // of calls, executions and upkeep; the rest is counted on demand
+
+	edge *edge
+	_    [64]byte // keeps the next shard's mu off the cache line of what this one writes
+}
+
+// New returns a cache, or an error that names every bad field of opts with its value. It starts no
+// goroutine.
+func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := shardCount(opts.MaxEntries)
+	c := &Cache[K, V]{
+		opts:   opts,
+		traits: traitsOf[K](),
+		seed:   maphash.MakeSeed(),
+		start:  time.Now(),
+		shards: make([]shard[K, V], n),
+		edges:  make([]edge, n),
+	}
+	c.reclaimer.next.Store(int64(forever))
+	for i := range c.shards {
+		c.shards[i].edge = &c.edges[i]
+		c.shards[i].publish()
+	}
+	return c, nil
+}
+
+// MustNew is [New] for options that are known to be good; it panics with New's error.
+func MustNew[K comparable, V any](opts Options[K, V]) *Cache[K, V] {
+	c, err := New(opts)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// maxShards bounds the look at all edges for room in a full cache: 512 × 32 bytes are read in some
+// hundred nanoseconds.
+var maxShards = 512
+
+// shardCount returns enough shards that goroutines seldom meet at one lock, and that a shard's
+// tables stay small enough to sort or drop without a pause: about 2,048 keys.
+func shardCount(maxEntries int) int {
+	n := max(4*runtime.GOMAXPROCS(0), maxEntries/2048)
+	n = min(n, maxEntries, maxShards)
+	return 1 << (bits.Len(uint(n)) - 1)
+}
+
+// now is the monotonic time since the cache was made.
+func (c *Cache[K, V]) now() time.Duration { return time.Since(c.start) }
+
+// shardOf returns the shard of key. It panics, with a message that names the type, if key is an
+// interface that holds something unhashable.
+func (c *Cache[K, V]) shardOf(key K) *shard[K, V] {
+	if len(c.shards) == 0 {
+		panic("idemflight: Cache must be made by New")
+	}
+	var h uint64
+	if c.traits.dynamic {
+		h = hashDynamic(c.seed, key)
+	} else {
+		h = maphash.Comparable(c.seed, key)
+	}
+	return &c.shards[h&uint64(len(c.shards)-1)]
+}
+
+// Do returns the outcome of fn for key, running fn at most once at a time and, while its outcome is
+// kept, not again: the package documentation has the table. fn gets a context with the values of
+// ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work goes on
+// when the caller leaves. So fn may outlive the caller and must capture nothing that the caller
+// closes, reuses or reads afterwards; [Inline] is the alternative.
+//
+// The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
+// back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
+// [ErrOutcomeUnknown] around fn's error, [ErrLeft] as soon as ctx ends (the outcome wins if both
+// are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull], [ErrClosed],
+// [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
+// callers get it in their error; on runtime.Goexit they get [ErrGoexit].
+//
+// A nil ctx, a nil fn and an unhashable key panic. A replay takes one shard lock and allocates
+// nothing; a first execution needs a handful of allocations, and a goroutine if ctx can end.
+func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
+	r, err := c.DoResult(ctx, key, fn, opts...)
+	return r.Value, err
+}
+
+// DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
+func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (Result[V], error) {
+	mustCall(ctx, fn == nil)
+	o := readOptions(opts)
+	s := c.shardOf(key)
+	if r, err, ok := c.replay(ctx, s, key, o.fp); ok {
+		return r, err
+	}
+	return c.call(ctx, s, key, fn, o)
+}
+
+func mustCall(ctx context.Context, nilFn bool) {
+	if ctx == nil {
+		panic("idemflight: Do called with a nil context")
+	}
+	if nilFn {
+		panic("idemflight: Do called with a nil fn")
+	}
+}
+
+// replay answers a call with the retained outcome of key, if there is one: the short way, which
+// asks ctx nothing. call looks at the key again, and at everything else.
+func (c *Cache[K, V]) replay(ctx context.Context, s *shard[K, V], key K, fp Fingerprint) (res Result[V], err error, ok bool) {
+	s.mu.Lock()
+	r := s.kept.get(key)
+	if r == nil || r.state != Retained || r.fingerprint != fp {
+		s.mu.Unlock()
+		return res, nil, false
+	}
+	now := c.now() // read last: what is replayed is not expired
+	if r.expired(now) {
+		s.mu.Unlock()
+		return res, nil, false
+	}
+	res, err = c.replayLocked(s, r, now), r.err
+	s.mu.Unlock()
+	if c.opts.Observer != nil {
+		c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: err})
+	}
+	return res, err, true
+}
+
+// replayLocked counts a replay of r.
+func (c *Cache[K, V]) replayLocked(s *shard[K, V], r *record[K, V], now time.Duration) Result[V] {
+	s.kept.touch(r, c.useStamp(now))
+	s.publish()
+	s.stats.Replayed++
+	return Result[V]{Value: r.value, Source: Replayed, CompletedAt: r.completed, ExpiresAt: r.expires}
+}
+
+// caller is what a call knows of itself before it takes a lock.
+type caller struct {
+	ctx    context.Context
+	err    error      // ctx has ended already
+	within *execution // innermost execution around the call
+	stays  bool       // cannot leave: if it leads, it runs fn itself
+}
+
+// meeting is what a call met at its key, decided in one critical section.
+type meeting[K comparable, V any] struct {
+	flight *flight[K, V] // to wait for, or, with leads, to fly; nil if the call has its answer
+	leads  bool
+
+	result Result[V]
+	err    error
+	kind   EventKind
+
+	notes []note[K]
+}
+
+// call is a call that the short way did not answer.
+func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions) (res Result[V], err error) {
+	if !validKey(c.traits, key) {
+		c.invalidKeys.Add(1)
+		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: ErrInvalidKey})
+		return res, ErrInvalidKey
+	}
+	me := caller{ctx: ctx, err: ctx.Err(), within: executionOf(ctx), stays: o.inline || ctx.Done() == nil}
+	m := c.meet(s, key, fn, &me, &o)
+	if len(m.notes) > 0 {
+		// Deferred, so that a flight that waits for this call to fly it is flown even if the
+		// Observer calls runtime.Goexit.
+		defer func() { res, err = c.proceed(s, key, &me, &o, &m) }()
+		c.emit(m.notes)
+		return
+	}
+	return c.proceed(s, key, &me, &o, &m)
+}
+
+// meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
+func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions) (m meeting[K, V]) {
+	places := 0 // in hand: freed by makeRoom, or left by an expired record of the key
+	searched := false
+	for {
+		s.mu.Lock()
+		if r := s.kept.get(key); r != nil {
+			now := c.now()
+			if !r.expired(now) {
+				c.meetKeptLocked(s, r, now, fn, me, o, &m)
+				break
+			}
+			c.expireLocked(s, r, &m.notes)
+			places++
+		}
+		if f := s.pending[key]; f != nil {
+			c.meetFlightLocked(s, f, me, o, &m)
+			break
+		}
+		if me.err != nil {
+			s.stats.Left++
+			m.kind = EventLeft
+			break
+		}
+		if c.closed.Load() {
+			s.stats.Closed++
+			m.kind, m.err = EventRejected, ErrClosed
+			break
+		}
+		if places > 0 || c.takePlace() {
+			places = max(places-1, 0)
+			c.claimLocked(s, key, fn, me, o, nil, &m)
+			break
+		}
+		if searched {
+			s.stats.Full++
+			m.kind, m.err = EventRejected, ErrFull
+			break
+		}
+		s.mu.Unlock()
+		if c.makeRoom(&m.notes) {
+			places++
+		} else {
+			searched = true
+		}
+	}
+	s.mu.Unlock()
+	if places > 0 {
+		c.giveBack(places)
+	}
+	return m
+}
+
+// meetKeptLocked answers a call that met r, unexpired; or claims a flight to find out about it.
+func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], r *record[K, V], now time.Duration, fn func(context.Context) (V, error), me *caller, o *callOptions, m *meeting[K, V]) {
+	m.kind = EventRejected
+	switch {
+	case r.fingerprint != o.fp:
+		s.stats.KeyReused++
+		m.err = ErrKeyReused
+	case r.state == Retained:
+		m.kind, m.result, m.err = EventReplayed, c.replayLocked(s, r, now), r.err
+	case r.state == Shed:
+		s.stats.ValueShed++
+		m.err = ErrValueShed
+	case c.opts.Reconcile == nil || me.err != nil || c.closed.Load():
+		s.stats.OutcomeUnknown++
+		m.err = &unknownError{r.err}
+	default:
+		s.kept.remove(r) // its place passes to the flight
+		s.publish()
+		c.claimLocked(s, r.key, fn, me, o, r, m)
+	}
+}
+
+// meetFlightLocked joins f, or says why not.
+func (c *Cache[K, V]) meetFlightLocked(s *shard[K, V], f *flight[K, V], me *caller, o *callOptions, m *meeting[K, V]) {
+	m.kind = EventRejected
+	switch {
+	case me.within.inside(f):
+		s.stats.Reentrant++
+		m.err = ErrReentrant
+	case f.fingerprint != o.fp:
+		s.stats.KeyReused++
+		m.err = ErrKeyReused
+	case me.err != nil:
+		s.stats.Left++
+		m.kind = EventLeft
+	case o.maxWait <= 0 || c.opts.MaxWaiters > 0 && f.waiters >= c.opts.MaxWaiters:
+		s.stats.NotWaited++
+		m.err = ErrInFlight
+	default:
+		f.waiters++
+		s.waiters++
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
+		m.flight = f
+	}
+}
+
+// claimLocked publishes a flight of key with the call as its leader. The key has a place already.
+func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, held *record[K, V], m *meeting[K, V]) {
+	f := &flight[K, V]{key: key, fingerprint: o.fp, fn: fn, opts: *o, startedAt: time.Now(), held: held}
+	f.exec.leader, f.exec.outer = me.ctx, me.within
+	f.exec.flight, f.exec.cache = f, c
+	f.exec.reconciling = held != nil
+	if !me.stays {
+		f.done = make(chan struct{})
+	} else if held != nil {
+		f.turn = make(chan struct{})
+	}
+	if s.pending == nil {
+		s.pending = make(map[K]*flight[K, V])
+	}
+	s.pending[key] = f
+	s.peak = max(s.peak, len(s.pending))
+	m.flight, m.leads = f, true
+}
+
+// proceed does what the meeting asks for. Must be called without a lock.
+func (c *Cache[K, V]) proceed(s *shard[K, V], key K, me *caller, o *callOptions, m *meeting[K, V]) (Result[V], error) {
+	switch {
+	case m.flight == nil:
+		if m.kind == EventLeft {
+			m.err = left(me.ctx, me.err)
+		}
+		c.observe(me.ctx, Event[K]{Kind: m.kind, Key: key, Err: m.err})
+		return m.result, m.err
+	case m.leads:
+		return c.lead(s, m.flight, me)
+	default:
+		return c.join(s, m.flight, me, o.maxWait)
+	}
+}
+
+// lead flies f, or has it flown, and returns its outcome to the leader.
+func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller) (Result[V], error) {
+	switch {
+	case f.held != nil: // Reconcile never runs on a caller's goroutine
+		go c.findOut(s, f)
+		if !me.stays {
+			break
+		}
+		<-f.turn
+		if f.yielded {
+			return c.leadInline(s, f, f.next(), me)
+		}
+		return c.ledTo(f, me)
+	case me.stays:
+		return c.leadInline(s, f, &f.exec, me)
+	default:
+		go c.execute(s, f, &f.exec, f.fn)
+	}
+	if err := c.wait(s, f, me, forever, true); err != nil {
+		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: time.Since(f.startedAt)})
+		return Result[V]{}, err
+	}
+	return c.ledTo(f, me)
+}
+
+// leadInline runs fn on the calling goroutine. The deferred observation also tells of fn's Goexit.
+func (c *Cache[K, V]) leadInline(s *shard[K, V], f *flight[K, V], e *execution, me *caller) (Result[V], error) {
+	exits := true
+	defer func() {
+		if exits {
+			c.observeLed(f, me)
+		}
+	}()
+	c.execute(s, f, e, f.fn)
+	exits = false
+	return c.ledTo(f, me)
+}
+
+// ledTo tells the leader, who is still there, the outcome of f: it panics if fn did.
+func (c *Cache[K, V]) ledTo(f *flight[K, V], me *caller) (Result[V], error) {
+	c.observeLed(f, me)
+	if f.outcome.panicked != nil {
+		panic(f.outcome.panicked)
+	}
+	return f.outcome.result(f.outcome.source), f.outcome.err
+}
+
+func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
+	switch f.outcome.source {
+	case Executed:
+		c.observe(me.ctx, f.ended(EventExecuted))
+	case Reconciled:
+		c.observe(me.ctx, f.ended(EventReconciled))
+	default: // Reconcile learned nothing
+		c.observe(me.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: time.Since(f.startedAt)})
+	}
+}
+
+// join waits for f and returns its outcome to a joined caller.
+func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) (Result[V], error) {
+	var since time.Time
+	if c.opts.Observer != nil {
+		since = time.Now()
+	}
+	e := Event[K]{Kind: EventJoined, Key: f.key}
+	var res Result[V]
+	err := c.wait(s, f, me, maxWait, false)
+	switch {
+	case err == nil:
+		res, err = f.outcome.result(Joined), f.outcome.err
+		if f.outcome.source == None {
+			e.Kind = EventRejected
+		}
+	case err == ErrInFlight:
+		e.Kind = EventRejected
+	default:
+		e.Kind = EventLeft
+	}
+	if c.opts.Observer != nil {
+		e.Err, e.Took = err, time.Since(since)
+		c.observe(me.ctx, e)
+	}
+	return res, err
+}
+
+// wait returns nil once f has settled, or the reason why the caller waits no longer. If both are
+// there, the outcome wins.
+func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
+	var timeUp <-chan time.Time
+	if maxWait != forever {
+		timer := time.NewTimer(maxWait)
+		defer timer.Stop()
+		timeUp = timer.C
+	}
+	select {
+	case <-f.done:
+		return nil
+	case <-me.ctx.Done():
+	case <-timeUp:
+	}
+	err := ErrInFlight
+	if ended := me.ctx.Err(); ended != nil {
+		err = left(me.ctx, ended)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.settled { // and counted this caller
+		return nil
+	}
+	if leads {
+		f.leaderLeft = true
+	} else {
+		f.waiters--
+		s.waiters--
+	}
+	if err == ErrInFlight {
+		s.stats.NotWaited++
+	} else {
+		s.stats.Left++
+	}
+	return err
+}
+
+// left returns the error of a call whose context has ended with err.
+func left(ctx context.Context, err error) error {
+	return &leftError{cause: unmark(context.Cause(ctx)), err: err}
+}
+
+// Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether
+// there was anything. On a key in flight it returns true: the flight's callers get its outcome,
+// which is then not retained, though it is held if it turns out unknown; callers that arrive before
+// the flight ends still join it.
+func (c *Cache[K, V]) Forget(key K) bool {
+	s := c.shardOf(key)
+	var notes []note[K]
+	s.mu.Lock()
+	r := c.liveLocked(s, key, &notes)
+	f := s.pending[key]
+	switch {
+	case r != nil:
+		c.removeLocked(s, r)
+		c.giveBack(1)
+	case f != nil:
+		f.forgotten = true
+	}
+	s.mu.Unlock()
+	c.disarm()
+	c.emit(notes)
+	return r != nil || f != nil
+}
+
+// liveLocked returns the unexpired record of key, or nil; an expired one it drops.
+func (c *Cache[K, V]) liveLocked(s *shard[K, V], key K, notes *[]note[K]) *record[K, V] {
+	r := s.kept.get(key)
+	if r == nil || !r.expired(c.now()) {
+		return r
+	}
+	c.expireLocked(s, r, notes)
+	c.giveBack(1)
+	return nil
+}
+
+// Close refuses new executions ([ErrClosed]), those of Reconcile included, and waits until none is
+// in flight or ctx ends, whose cause it then returns. Flights that have begun, joins and replays go
+// on, also afterwards; what expires then is dropped by the next call that meets it. With nothing in
+// flight it returns nil whatever ctx is. From inside an execution it closes and returns
+// [ErrReentrant] without waiting. Calling it again is safe, and waits again.
+//
+// For a planned restart: Close, then [Cache.All], exit; [Cache.Restore], then listen.
+func (c *Cache[K, V]) Close(ctx context.Context) error {
+	if ctx == nil {
+		panic("idemflight: Close called with a nil context")
+	}
+	within := executionOf(ctx)
+	c.closed.Store(true)
+	c.reclaimer.stop()
+
+	// A claim that did not see closed was made under its shard's mu and so is found here.
+	var inFlight []chan struct{}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for _, f := range s.pending {
+			if f.done == nil {
+				f.done = make(chan struct{})
+			}
+			inFlight = append(inFlight, f.done)
+		}
+		s.mu.Unlock()
+	}
+	if within.running(c) {
+		return ErrReentrant
+	}
+	for _, done := range inFlight {
+		select {
+		case <-done:
+			continue
+		default:
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package idemflight
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors a call can answer with instead of an outcome, or around one. Test for them with
+// [errors.Is]; an error of fn comes back as it is.
+var (
+	// ErrKeyReused: the key is in flight or kept with another [Fingerprint]: the same key names a
+	// different request. A mistake of the client; asking again cannot help.
+	ErrKeyReused = errors.New("idemflight: key already used with a different fingerprint")
+
+	// ErrInFlight: an execution of the key runs, and the caller may not wait for it, or no longer
+	// ([WithMaxWait], Options.MaxWaiters). Retry the same key later.
+	ErrInFlight = errors.New("idemflight: key is in flight and this call may not wait any longer")
+
+	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and
+	// fn does not run. Wraps the error that left it unknown. See Options.Reconcile, [Cache.Resolve].
+	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held")
+
+	// ErrValueShed: the operation is done, but its value was dropped under Options.MaxWeight. fn
+	// does not run until the key expires.
+	ErrValueShed = errors.New("idemflight: done before, but its value was shed under MaxWeight")
+
+	// ErrFull: no place for a new key: MaxEntries are in flight, held or protected. fn did not run.
+	// Retry later; make MaxEntries larger than the rate of new keys × TTL.
+	ErrFull = errors.New("idemflight: full: MaxEntries keys are in flight, held or protected")
+
+	// ErrClosed: the cache is closed and starts no more executions. fn did not run.
+	ErrClosed = errors.New("idemflight: closed: no new executions")
+
+	// ErrReentrant: the call came from inside the running execution of the same key and would wait
+	// for itself; or [Cache.Close] was called from inside an execution.
+	ErrReentrant = errors.New("idemflight: called from inside the execution it would wait for")
+
+	// ErrInvalidKey: the key is missing (the zero value, a [Key] without Scope or ID) or not equal
+	// to itself (NaN). fn did not run.
+	ErrInvalidKey = errors.New("idemflight: invalid key: zero, without Scope or ID, or not equal to itself")
+
+	// ErrLeft: the caller's own context ended first. Wraps its cause and its error. The outcome is
+	// not known to this caller; fn may still be running. Retry the same key.
+	ErrLeft = errors.New("idemflight: left: the caller's context ended before the outcome was there")
+
+	// ErrGoexit: fn ended by runtime.Goexit (t.FailNow does that) and so returned nothing.
+	ErrGoexit = errors.New("idemflight: fn ended by runtime.Goexit")
+
+	// ErrInterrupted: the error of a key that was in flight when [Cache.All] saved it, after
+	// [Cache.Restore]: the old process may have had its effect.
+	ErrInterrupted = errors.New("idemflight: interrupted by a restart while in flight")
+
+	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
+	// nothing guards the effect.
+	ErrNotExecuting = errors.New("idemflight: BeginEffect outside of an execution: nothing guards the effect")
+)
+
+// ownSentinels are the answers of a cache that leave the guarding of the effect to its own key:
+// all of the above but ErrGoexit, which is how an execution itself ended.
+var ownSentinels = []error{
+	ErrKeyReused, ErrInFlight, ErrOutcomeUnknown, ErrValueShed, ErrFull, ErrClosed, ErrReentrant,
+	ErrInvalidKey, ErrLeft, ErrInterrupted, ErrNotExecuting,
+}
+
+// unknownError is ErrOutcomeUnknown around the error that left the outcome unknown (nil after a
+// Restore that brought none).
+type unknownError struct{ cause error }
+
+func (e *unknownError) Error() string {
+	if e.cause == nil {
+		return ErrOutcomeUnknown.Error()
+	}
+	return fmt.Sprintf("%v: %v", ErrOutcomeUnknown, e.cause)
+}
+func (e *unknownError) Is(target error) bool { return target == ErrOutcomeUnknown }
+func (e *unknownError) Unwrap() error        { return e.cause }
+
+// leftError is ErrLeft around what ended the caller's context. The cause is the user's and may
+// bear a marker, which must not speak to an execution around this one (see unmark).
+type leftError struct{ cause, err error }
+
+func (e *leftError) Error() string {
+	if errors.Is(e.cause, e.err) {
+		return fmt.Sprintf("%v: %v", ErrLeft, e.cause)
+	}
+	return fmt.Sprintf("%v: %v: %v", ErrLeft, e.err, e.cause)
+}
+func (e *leftError) Is(target error) bool { return target == ErrLeft }
+func (e *leftError) Unwrap() []error      { return []error{e.cause, e.err} }
+
+// PanicError is a panic of fn (or of Reconcile) as an error. The leader that is still there
+// panics with it again; joined callers find it in their error.
+type PanicError struct {
+	Value any    // what fn panicked with
+	Stack []byte // of the goroutine that panicked, as debug.Stack prints it
+}
+
+// Error shows the value and the stack.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("idemflight: panic: %v\n\n%s", e.Value, e.Stack)
+}
+
+// Unwrap returns the value fn panicked with if it is an error, else nil.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

@@ -1,0 +1,153 @@
+package idemflight
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
+
+// EventKind says what an [Event] tells.
+type EventKind int
+
+const (
+	// One of these for every call of Do, when it has its answer.
+	EventExecuted   EventKind = iota // it led the flight, and fn ran
+	EventJoined                      // it waited for a flight that it did not start
+	EventReplayed                    // it got a kept outcome
+	EventReconciled                  // it led the flight, and Reconcile found it out
+	EventRejected                    // it got no outcome; Err says why
+	EventLeft                        // its own context ended first
+
+	EventFinished // a flight whose leader left has ended
+
+	// Upkeep.
+	EventEvicted  // an unexpired outcome was dropped for capacity
+	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
+	EventShed     // a value was dropped for weight
+	EventPanicked // Classify or Weigh panicked (Err is a *PanicError) or called runtime.Goexit
+)
+
+func (k EventKind) String() string {
+	return name(k, "executed", "joined", "replayed", "reconciled", "rejected", "left", "finished",
+		"evicted", "expired", "shed", "panicked")
+}
+
+// Event is what an Observer is told. Every call of Do causes exactly one of the call events.
+// Observers run without locks held; events of upkeep may come while fn runs.
+type Event[K comparable] struct {
+	Kind        EventKind
+	Key         K
+	Err         error         // what the call returned (for EventFinished, a joined caller's)
+	Took        time.Duration // of the execution; of a joined, rejected or left call, what it waited
+	Waiters     int           // joined callers, when an execution ends
+	Disposition Disposition   // executed, reconciled, finished: what became of the outcome
+}
+
+// LogEvents returns an Observer that logs each event to l with the message "idemflight": its kind
+// under "event", the key under "key", and, where they say something, "took", "waiters",
+// "disposition" and "err". What went as planned is Info; what somebody should look at is Warn:
+// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics. Values
+// are not logged; wrap l's handler if keys must not be. A nil l is slog.Default(), at each event.
+func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
+	return func(ctx context.Context, e Event[K]) {
+		logger := l
+		if logger == nil {
+			logger = slog.Default()
+		}
+		level := slog.LevelInfo
+		if e.alarming() {
+			level = slog.LevelWarn
+		}
+		if !logger.Enabled(ctx, level) {
+			return
+		}
+		attrs := make([]slog.Attr, 0, 6)
+		attrs = append(attrs, slog.String("event", e.Kind.String()), slog.Any("key", e.Key))
+		if e.Took != 0 {
+			attrs = append(attrs, slog.Duration("took", e.Took))
+		}
+		if e.ended() {
+			attrs = append(attrs, slog.String("disposition", e.Disposition.String()))
+		}
+		if e.Waiters != 0 {
+			attrs = append(attrs, slog.Int("waiters", e.Waiters))
+		}
+		if e.Err != nil {
+			attrs = append(attrs, slog.Any("err", e.Err))
+		}
+		logger.LogAttrs(ctx, level, "idemflight", attrs...)
+	}
+}
+
+// ended reports whether e tells of an execution's end.
+func (e Event[K]) ended() bool {
+	return e.Kind == EventExecuted || e.Kind == EventReconciled || e.Kind == EventFinished
+}
+
+func (e Event[K]) alarming() bool {
+	switch e.Kind {
+	case EventRejected, EventLeft, EventEvicted, EventShed, EventPanicked:
+		return true
+	case EventExpired:
+		return e.Err != nil
+	}
+	return e.ended() && e.Disposition == Hold
+}
+
+// note is an event that waits until no lock is held.
+type note[K comparable] struct {
+	ctx   context.Context
+	event Event[K]
+}
+
+// note adds an event of upkeep to notes, if anybody listens.
+func (c *Cache[K, V]) note(notes *[]note[K], e Event[K]) {
+	if c.opts.Observer != nil {
+		*notes = append(*notes, note[K]{context.Background(), e})
+	}
+}
+
+// emit tells the Observer every note, in order, also if it calls runtime.Goexit at one of them.
+// Must be called without a lock.
+func (c *Cache[K, V]) emit(notes []note[K]) {
+	told := 0
+	defer func() {
+		if told < len(notes) {
+			c.emit(notes[told:])
+		}
+	}()
+	for told < len(notes) {
+		n := notes[told]
+		told++
+		c.observe(n.ctx, n.event)
+	}
+}
+
+// observe tells the Observer one event. Must be called without a lock.
+func (c *Cache[K, V]) observe(ctx context.Context, e Event[K]) {
+	if c.opts.Observer != nil {
+		c.guard(func() { c.opts.Observer(ctx, e) }, nil)
+	}
+}
+
+// guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called
+// with what stopped the hook; after runtime.Goexit, which cannot be contained, it is the last word.
+func (c *Cache[K, V]) guard(hook func(), failed func(error)) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		err := ErrGoexit
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+		c.hookPanics.Add(1)
+		if failed != nil {
+			failed(err)
+		}
+	}()
+	hook()
+	returned = true
+}

@@ -1,0 +1,197 @@
+package idemflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Defaults of [Options].
+const (
+	DefaultTTL         = 24 * time.Hour  // what payment providers keep idempotency keys for
+	DefaultMaxEntries  = 1_048_576       // 2^20: a day of 12 new keys a second
+	DefaultProtect     = time.Hour       // longer than a sane client goes on retrying
+	DefaultExecTimeout = 5 * time.Minute // longer than any single call should take, short enough to notice
+)
+
+// NoWait, given to [WithMaxWait], means not to wait for a flight at all.
+const NoWait time.Duration = -1
+
+// forever is the deadline of what does not expire: no monotonic reading gets there.
+const forever = time.Duration(math.MaxInt64)
+
+// Options configures a [Cache]. The zero value is a good start: outcomes for a day, a million
+// keys, the last hour protected. Functions must be safe for concurrent use; none is called with a
+// lock held, and a panic in Classify, Weigh or Observer is contained (Stats.HookPanics).
+type Options[K comparable, V any] struct {
+	// TTL is how long a retained outcome is kept and replayed, from completion; replays do not
+	// extend it. 0 = [DefaultTTL]; negative is an error.
+	TTL time.Duration
+
+	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = TTL; negative = until it is
+	// resolved or forgotten. After it, the next call runs fn again: choose it longer than you need
+	// to notice, or give Reconcile.
+	HoldTTL time.Duration
+
+	// MaxEntries bounds the keys in flight and kept together, exactly. Rate of new keys × TTL
+	// should fit, or live outcomes are evicted and their operations can run again.
+	// 0 = [DefaultMaxEntries]; negative is an error.
+	MaxEntries int
+
+	// Protect decides what happens when full: no outcome completed less than this ago is evicted;
+	// a new key gets [ErrFull] instead. 0 = [DefaultProtect], but at most half of TTL; negative =
+	// no protection, plain LRU; TTL or more = nothing is ever evicted.
+	Protect time.Duration
+
+	// MaxWeight bounds the sum of Weigh over retained outcomes; over it, the values of the least
+	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound. Needs Weigh.
+	MaxWeight int64
+
+	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
+	// as 0. Called once for every outcome that is to be retained, errors included. Needs MaxWeight.
+	Weigh func(key K, value V) int64
+
+	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
+	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
+	// three dispositions, a panic included, holds the key. nil = [ClassifyDefault].
+	Classify func(err error) Disposition
+
+	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
+	// runs in place of fn, one at a time per key, when a call meets a held key, with the entry that
+	// was held (Err is what left it unknown) and the values of that call's context; never on a
+	// caller's goroutine, with ExecTimeout as deadline.
+	//
+	//	nil error, Final(err)  it took place: retained, given to the callers, fn does not run
+	//	Retryable(err)         it did not: fn runs, in the same flight
+	//	anything else, panic   still unknown: held again, callers get ErrOutcomeUnknown
+	//
+	// nil = calls on a held key get [ErrOutcomeUnknown] at once.
+	Reconcile func(ctx context.Context, key K, held Entry[V]) (V, error)
+
+	// ExecTimeout is the deadline of the context that fn gets, from its start. fn that ignores its
+	// context stays in flight until it returns. 0 = [DefaultExecTimeout]; negative = none.
+	ExecTimeout time.Duration
+
+	// MaxWaiters bounds the joined callers per flight; one more gets [ErrInFlight]. 0 = no bound;
+	// negative is an error.
+	MaxWaiters int
+
+	// Observer is told every event, on the goroutine it concerns: see [Event]. It may call the
+	// cache. It must be quick: calls wait for it.
+	Observer func(context.Context, Event[K])
+}
+
+// withDefaults returns o with its defaults filled in, or an error that names every bad field.
+func (o Options[K, V]) withDefaults() (Options[K, V], error) {
+	var bad []error
+	report := func(field string, value any, why string) {
+		bad = append(bad, fmt.Errorf("idemflight: Options.%s is %v: %s", field, value, why))
+	}
+	if o.TTL < 0 {
+		report("TTL", o.TTL, "must not be negative (0 means the default, 24h)")
+	}
+	if o.MaxEntries < 0 {
+		report("MaxEntries", o.MaxEntries, "must not be negative (0 means the default, 1048576)")
+	}
+	if o.MaxWeight < 0 {
+		report("MaxWeight", o.MaxWeight, "must not be negative (0 means no bound)")
+	}
+	if o.MaxWaiters < 0 {
+		report("MaxWaiters", o.MaxWaiters, "must not be negative (0 means no bound)")
+	}
+	if o.MaxWeight > 0 && o.Weigh == nil {
+		report("Weigh", "nil", fmt.Sprintf("MaxWeight is %d and needs Weigh", o.MaxWeight))
+	}
+	if o.MaxWeight == 0 && o.Weigh != nil {
+		report("MaxWeight", 0, "Weigh is given and needs MaxWeight")
+	}
+	if len(bad) > 0 {
+		return o, errors.Join(bad...)
+	}
+
+	if o.TTL == 0 {
+		o.TTL = DefaultTTL
+	}
+	if o.HoldTTL == 0 {
+		o.HoldTTL = o.TTL
+	}
+	if o.MaxEntries == 0 {
+		o.MaxEntries = DefaultMaxEntries
+	}
+	switch {
+	case o.Protect == 0:
+		o.Protect = min(DefaultProtect, o.TTL/2)
+	case o.Protect < 0:
+		o.Protect = 0
+	case o.Protect >= o.TTL:
+		o.Protect = forever
+	}
+	if o.Classify == nil {
+		o.Classify = ClassifyDefault
+	}
+	if o.ExecTimeout == 0 {
+		o.ExecTimeout = DefaultExecTimeout
+	}
+	return o, nil
+}
+
+// CallOption changes one call of Do. Options are plain values: giving them allocates nothing.
+type CallOption struct {
+	kind optionKind
+	d    time.Duration
+	fp   Fingerprint
+}
+
+type optionKind uint8
+
+const (
+	optionFingerprint optionKind = iota + 1
+	optionTTL
+	optionMaxWait
+	optionInline
+)
+
+// WithFingerprint names the payload of the call. A call whose fingerprint differs from that of the
+// flight or of the kept outcome gets [ErrKeyReused] at once. See [FingerprintOf].
+func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionFingerprint, fp: f} }
+
+// WithTTL sets the TTL of the outcome in place of Options.TTL; the leader's counts. 0 or less =
+// share it with joined callers only and retain nothing. It does not affect a held key.
+func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
+
+// WithMaxWait bounds how long the call waits for a flight that it did not start; then it gets
+// [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all.
+// A replay needs no waiting, and a leader is not bound.
+func WithMaxWait(d time.Duration) CallOption { return CallOption{kind: optionMaxWait, d: d} }
+
+// Inline makes fn run on the calling goroutine if this call leads, and the call stay until fn
+// returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses.
+func Inline() CallOption { return CallOption{kind: optionInline} }
+
+// callOptions is a call's options, read.
+type callOptions struct {
+	fp      Fingerprint
+	ttl     time.Duration // of the outcome if this call leads
+	ttlSet  bool
+	maxWait time.Duration // forever if not set
+	inline  bool
+}
+
+func readOptions(opts []CallOption) callOptions {
+	o := callOptions{maxWait: forever}
+	for i := range opts {
+		switch opts[i].kind {
+		case optionFingerprint:
+			o.fp = opts[i].fp
+		case optionTTL:
+			o.ttl, o.ttlSet = opts[i].d, true
+		case optionMaxWait:
+			o.maxWait = opts[i].d
+		case optionInline:
+			o.inline = true
+		}
+	}
+	return o
+}

@@ -1,0 +1,158 @@
+package idemflight
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Expired records are reclaimed by whoever comes across them, and by one timer per cache, which
+// runs only while something is to expire. A timer costs no goroutine until it fires.
+
+const (
+	// reclaimDelay is how long after the first expiry the timer fires: once for all that expire
+	// meanwhile, so that steady expiry wakes an idle process at most twice a second. Promised is
+	// within 1 s.
+	reclaimDelay = time.Second / 2
+
+	// reclaimBatch is how many records are reclaimed under one hold of a shard's lock: some 50 µs,
+	// so that a million that expire at once do not keep a Do waiting.
+	reclaimBatch = 256
+)
+
+// reclaimer is the timer. mu guards it; it is taken with no other lock held, and none is taken under it.
+type reclaimer struct {
+	mu      sync.Mutex
+	timer   *time.Timer
+	next    atomic.Int64 // the deadline that the timer was set for; forever if it is stopped
+	stopped bool         // for good, by Close
+}
+
+// arm makes the timer fire in time for deadline. Must be called without a lock, after the record
+// was published.
+func (c *Cache[K, V]) arm(deadline time.Duration) {
+	t := &c.reclaimer
+	if int64(deadline) >= t.next.Load() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped || int64(deadline) >= t.next.Load() {
+		return
+	}
+	t.next.Store(int64(deadline))
+	d := max(deadline-c.now(), 0)
+	d += min(reclaimDelay, forever-d)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(d, c.reclaim)
+	} else {
+		t.timer.Reset(d)
+	}
+}
+
+// disarm stops the timer if nothing is kept any more, so that it does not keep an abandoned cache
+// alive. A record that comes meanwhile has its place before it arms the timer, so one of the two
+// sees the other. Must be called without a lock.
+func (c *Cache[K, V]) disarm() {
+	t := &c.reclaimer
+	if c.places.Load() > 0 || t.next.Load() == int64(forever) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.places.Load() == 0 && t.timer != nil {
+		t.timer.Stop()
+		t.next.Store(int64(forever))
+	}
+}
+
+// fired notes that the timer is set for nothing any more.
+func (t *reclaimer) fired() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next.Store(int64(forever))
+}
+
+// stop stops the timer for good.
+func (t *reclaimer) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopped = true
+	t.next.Store(int64(forever))
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+// reclaim is what the timer runs: it drops what has expired, shard by shard, and sets the timer for
+// what expires next.
+func (c *Cache[K, V]) reclaim() {
+	// From here on a new record arms the timer itself. One that is published before its shard's
+	// turn is found there or by rearm; one published after it, or while rearm looks, has armed it.
+	c.reclaimer.fired()
+	defer c.rearm() // also if the Observer calls runtime.Goexit
+	now := c.now()
+	for i := range c.edges {
+		if c.edges[i].due.Load() <= int64(now) {
+			c.reclaimShard(&c.shards[i], now)
+		}
+	}
+}
+
+func (c *Cache[K, V]) rearm() {
+	next := int64(forever)
+	for i := range c.edges {
+		next = min(next, c.edges[i].due.Load())
+	}
+	c.arm(time.Duration(next))
+}
+
+// reclaimShard drops all that has expired in s at now. Must be called without a lock.
+func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
+	for more := true; more; {
+		var notes []note[K]
+		var n int
+		s.mu.Lock()
+		n, more = c.reclaimLocked(s, now, &notes)
+		if s.kept.len() == 0 {
+			s.kept.shrink()
+		}
+		s.mu.Unlock()
+		c.giveBack(n)
+		c.emit(notes)
+	}
+}
+
+// reclaimLocked drops up to reclaimBatch expired records of s and reports how many, and whether
+// there are more. Their places are the caller's to give back.
+func (c *Cache[K, V]) reclaimLocked(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int, more bool) {
+	for n < reclaimBatch {
+		r := s.kept.firstDue()
+		if r == nil || !r.expired(now) {
+			return n, false
+		}
+		c.expireLocked(s, r, notes)
+		n++
+	}
+	return n, true
+}
+
+// expireLocked drops r, an expired record of s. Its place is the caller's.
+func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]note[K]) {
+	e := Event[K]{Kind: EventExpired, Key: r.key}
+	if r.state == Held {
+		e.Err = ErrOutcomeUnknown
+	}
+	c.removeLocked(s, r)
+	s.stats.Expired++
+	c.note(notes, e)
+}
+
+// removeLocked drops r, a record of s, and gives its weight back; its place is the caller's.
+func (c *Cache[K, V]) removeLocked(s *shard[K, V], r *record[K, V]) {
+	s.kept.remove(r)
+	s.publish()
+	if r.weight > 0 {
+		c.weight.Add(-r.weight)
+	}
+}

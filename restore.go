@@ -1,0 +1,120 @@
+package idemflight
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Restore puts an entry back that [Cache.All] gave in an earlier process, before the first calls
+// come in. It wants an absent key, and room: it evicts like a new key. An entry that is Retained,
+// Held or Shed must expire in the future (a held one may have no end) and is kept until then; its
+// own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for Options.HoldTTL with
+// [ErrInterrupted]: the old process may have had its effect.
+//
+// The error says what was wrong: [ErrInvalidKey], [ErrFull] and [ErrClosed] among them. An Err
+// keeps only what your encoding keeps: save what callers test it for, and give back an error that
+// answers the same. Two processes that overlap are not covered: between Close here and Restore
+// there nobody may call.
+func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
+	s := c.shardOf(key)
+	if !validKey(c.traits, key) {
+		return ErrInvalidKey
+	}
+	var notes []note[K]
+	defer func() { c.emit(notes) }()
+	r, weight, err := c.recordOf(key, e, &notes)
+	if err != nil {
+		return err
+	}
+	if err := c.placeFor(s, key, &notes); err != nil {
+		return err
+	}
+	wanted := func() bool { return c.restorableLocked(s, key, &notes) == nil }
+	c.lockWithWeight(s, weight, wanted, &notes)
+	if err := c.restorableLocked(s, key, &notes); err != nil {
+		s.mu.Unlock()
+		c.giveBack(1)
+		return err
+	}
+	if r.state != Held {
+		s.kept.unsorted = true
+		s.lower(r)
+	}
+	c.keepLocked(s, r, weight, &notes)
+	s.mu.Unlock()
+	c.arm(r.deadline)
+	return nil
+}
+
+// placeFor takes a place for key, which must be absent.
+func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
+	for searched := false; ; searched = true {
+		s.mu.Lock()
+		err := c.restorableLocked(s, key, notes)
+		if err == nil && !c.takePlace() {
+			err = ErrFull
+		}
+		s.mu.Unlock()
+		if err != ErrFull {
+			return err
+		}
+		if searched {
+			return ErrFull
+		}
+		if c.makeRoom(notes) {
+			return nil
+		}
+	}
+}
+
+func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) error {
+	switch {
+	case c.closed.Load():
+		return ErrClosed
+	case s.pending[key] != nil:
+		return errors.New("idemflight: Restore of a key that is in flight")
+	case c.liveLocked(s, key, notes) != nil:
+		return errors.New("idemflight: Restore of a key that is kept already")
+	}
+	return nil
+}
+
+// recordOf returns e as a record, and its weight, or says what is wrong with it.
+func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*record[K, V], int64, error) {
+	now := time.Now()
+	r := &record[K, V]{key: key, state: e.State, fingerprint: e.Fingerprint, started: e.StartedAt}
+	c.guard(func() { r.err = unmark(e.Err) }, func(error) { r.err = &unmarked{e.Err} })
+	switch e.State {
+	case InFlight:
+		r.state, r.err = Held, ErrInterrupted
+		c.times(r, e.StartedAt, now, c.opts.HoldTTL)
+		return r, 0, nil
+	case Retained, Shed:
+		if e.ExpiresAt.IsZero() {
+			return nil, 0, errors.New("idemflight: Restore of an entry without ExpiresAt; only a held one may have none")
+		}
+	case Held:
+		if e.ExpiresAt.IsZero() {
+			c.times(r, e.StartedAt, now, -1)
+			r.completed = e.CompletedAt
+			return r, 0, nil
+		}
+	default:
+		return nil, 0, fmt.Errorf("idemflight: Restore of an entry whose State is %v", e.State)
+	}
+	left := e.ExpiresAt.Sub(now)
+	if left <= 0 {
+		return nil, 0, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
+	}
+	c.times(r, e.StartedAt, now, left)
+	r.completed, r.expires = e.CompletedAt, e.ExpiresAt
+	// Protect and the order of use go by the completion: not that of a clock that ran ahead.
+	r.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
+	r.used = r.done
+	if e.State != Retained {
+		return r, 0, nil
+	}
+	r.value = e.Value
+	return r, c.weightOf(key, e.Value, notes), nil
+}

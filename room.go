@@ -1,0 +1,214 @@
+package idemflight
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// This file is what shards share: places, weight, the order of use, and the timer that reclaims
+// what has expired. All of it is atomic counters; no lock is taken under a shard's mu.
+
+// edge is what a shard lets the others see of its ends, to find the record that has to go first
+// without visiting every shard. Written under the shard's mu, read by anyone; forever if there is
+// no such record. Edges lie side by side, so that a look at all of them reads little memory. What
+// it says may be outdated by the time the shard is locked: then one looks again.
+type edge struct {
+	due    atomic.Int64 // deadline of the record that expires first
+	used   atomic.Int64 // last use of the least recently used outcome
+	done   atomic.Int64 // and its completion
+	valued atomic.Int64 // last use of the least recently used outcome that weighs something
+}
+
+// publish brings the edge up to date. Must be called, with s.mu held, after every change of s.kept.
+// As long as the outcomes are unsorted, what was published stays as a lower bound.
+func (s *shard[K, V]) publish() {
+	due, used, done, valued := int64(forever), int64(forever), int64(forever), int64(forever)
+	if r := s.kept.firstDue(); r != nil {
+		due = int64(r.deadline)
+	}
+	if r := oldest(s.kept.outcomes); r != nil {
+		used, done = int64(r.used), int64(r.done)
+	}
+	if r := oldest(s.kept.valued); r != nil {
+		valued = int64(r.used)
+	}
+	if s.kept.unsorted {
+		used, done = min(used, s.edge.used.Load()), min(done, s.edge.done.Load())
+		valued = min(valued, s.edge.valued.Load())
+	}
+	set(&s.edge.due, due)
+	set(&s.edge.used, used)
+	set(&s.edge.done, done)
+	set(&s.edge.valued, valued)
+}
+
+// lower makes the edge a lower bound also of r, which is about to be put in out of order.
+func (s *shard[K, V]) lower(r *record[K, V]) {
+	set(&s.edge.used, min(s.edge.used.Load(), int64(r.used)))
+	set(&s.edge.done, min(s.edge.done.Load(), int64(r.done)))
+	set(&s.edge.valued, min(s.edge.valued.Load(), int64(r.used)))
+}
+
+// sort puts restored records where they belong. Must be called with s.mu held.
+func (s *shard[K, V]) sort() {
+	if s.kept.unsorted {
+		s.kept.sort()
+		s.publish()
+	}
+}
+
+// set stores v if it is new: most calls change nothing, and a store would take the cache line away
+// from its readers.
+func set(a *atomic.Int64, v int64) {
+	if a.Load() != v {
+		a.Store(v)
+	}
+}
+
+// stamp returns the mark of an insertion: greater than all before it, and at least now, so that
+// marks of different shards, and the completions of restored records, compare.
+func (c *Cache[K, V]) stamp(now time.Duration) time.Duration {
+	for {
+		last := c.lastStamp.Load()
+		next := max(last+1, int64(now))
+		if c.lastStamp.CompareAndSwap(last, next) {
+			return time.Duration(next)
+		}
+	}
+}
+
+// useStamp returns the mark of a replay: that of the last insertion, or now.
+func (c *Cache[K, V]) useStamp(now time.Duration) time.Duration {
+	return max(time.Duration(c.lastStamp.Load()), now)
+}
+
+// takePlace takes one of MaxEntries places, and reports whether there was one.
+func (c *Cache[K, V]) takePlace() bool {
+	for {
+		n := c.places.Load()
+		if n >= int64(c.opts.MaxEntries) {
+			return false
+		}
+		if c.places.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (c *Cache[K, V]) giveBack(places int) { c.places.Add(-int64(places)) }
+
+// makeRoom frees the place of an expired record, else of the least recently used outcome that
+// Protect lets go, and reports whether it did: the place is then the caller's to use or give back.
+// Must be called without a lock; it takes that of one shard at a time.
+func (c *Cache[K, V]) makeRoom(notes *[]note[K]) bool {
+	for {
+		now := c.now()
+		if i := c.firstDue(now); i >= 0 {
+			s := &c.shards[i]
+			s.mu.Lock()
+			n, _ := c.reclaimLocked(s, now, notes)
+			s.mu.Unlock()
+			if n > 0 {
+				c.giveBack(n - 1)
+				return true
+			}
+			continue
+		}
+		i, used := c.leastRecentlyUsed(now)
+		if i < 0 {
+			return false
+		}
+		if c.evict(&c.shards[i], used, now, notes) {
+			return true
+		}
+	}
+}
+
+// firstDue returns a shard that keeps something expired, or -1.
+func (c *Cache[K, V]) firstDue(now time.Duration) int {
+	for i := range c.edges {
+		if c.edges[i].due.Load() <= int64(now) {
+			return i
+		}
+	}
+	return -1
+}
+
+// leastRecentlyUsed returns the shard with the outcome that has to go first, or -1 if Protect lets
+// none go. The least recently used of a shard stands for all of it: whatever is in front of it and
+// was never used since was completed later.
+func (c *Cache[K, V]) leastRecentlyUsed(now time.Duration) (found int, least int64) {
+	found, least = -1, int64(forever)
+	for i := range c.edges {
+		e := &c.edges[i]
+		if used := e.used.Load(); used < least && c.unprotected(time.Duration(e.done.Load()), now) {
+			found, least = i, used
+		}
+	}
+	return found, least
+}
+
+// unprotected reports whether Protect lets an outcome completed at done go at now.
+func (c *Cache[K, V]) unprotected(done, now time.Duration) bool {
+	return c.opts.Protect != forever && now-done >= c.opts.Protect
+}
+
+// evict drops the least recently used outcome of s, if it is the one that was seen at its edge.
+func (c *Cache[K, V]) evict(s *shard[K, V], seen int64, now time.Duration, notes *[]note[K]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sort()
+	r := oldest(s.kept.outcomes)
+	if r == nil || int64(r.used) != seen || !c.unprotected(r.done, now) {
+		return false
+	}
+	c.removeLocked(s, r)
+	s.stats.Evicted++
+	c.note(notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: r.err})
+	return true
+}
+
+// takeWeight takes w of MaxWeight, and reports whether there was so much left. w is at most
+// MaxWeight. It must be published with its record before s.mu is unlocked, so that whoever finds
+// the weight taken finds the records that have it.
+func (c *Cache[K, V]) takeWeight(w int64) bool {
+	for {
+		sum := c.weight.Load()
+		if w > c.opts.MaxWeight-sum {
+			return false
+		}
+		if c.weight.CompareAndSwap(sum, sum+w) {
+			return true
+		}
+	}
+}
+
+// shedOne drops the least recently used value of all shards. Must be called without a lock. It may
+// find none, if others have just shed: the caller tries to take its weight again in any case.
+func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
+	found, least := -1, int64(forever)
+	for i := range c.edges {
+		if used := c.edges[i].valued.Load(); used < least {
+			found, least = i, used
+		}
+	}
+	if found < 0 {
+		return
+	}
+	s := &c.shards[found]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sort()
+	if r := oldest(s.kept.valued); r != nil && int64(r.used) == least {
+		c.weight.Add(-r.weight)
+		s.kept.shed(r)
+		s.publish()
+		c.noteShed(s, r.key, notes)
+	}
+}
+
+// noteShed counts and tells that the value of key, of s, was dropped. Must be called with s.mu held.
+func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, notes *[]note[K]) {
+	s.stats.Shed++
+	c.note(notes, Event[K]{Kind: EventShed, Key: key})
+}

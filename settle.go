@@ -1,0 +1,308 @@
+package idemflight
+
+import (
+	"context"
+	"time"
+)
+
+// execute runs one execution of f to its end and settles f. The deferred steps run from the last to
+// the first, each even if fn or a hook in the step before called runtime.Goexit: nobody is stranded.
+func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error)) {
+	var x ending[K, V]
+	defer c.settle(s, f, e, &x)
+	defer c.weigh(s, f, e, &x)
+	defer c.judge(f, e, &x)
+	e.start(c.opts.ExecTimeout)
+	x.run(e, fn)
+}
+
+// findOut runs Reconcile for the held key of f, and fn after it if that is certain to have had no
+// effect, unless the leader stays to run fn itself.
+func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
+	if f.turn != nil {
+		defer close(f.turn)
+	}
+	held := f.held.entry()
+	c.execute(s, f, &f.exec, func(ctx context.Context) (V, error) {
+		return c.opts.Reconcile(ctx, f.key, held)
+	})
+	if f.yielded && f.turn == nil {
+		c.execute(s, f, f.next(), f.fn)
+	}
+}
+
+// next returns the execution of fn that follows that of Reconcile.
+func (f *flight[K, V]) next() *execution {
+	return &execution{leader: f.exec.leader, outer: f.exec.outer, flight: f, cache: f.exec.cache}
+}
+
+// judge decides the disposition and takes the markers off the error.
+func (c *Cache[K, V]) judge(f *flight[K, V], e *execution, x *ending[K, V]) {
+	if x.err == nil {
+		x.disposition = Retain
+		return
+	}
+	err := x.err
+	x.disposition, x.err = Hold, &unmarked{err} // should a hook or a method of err fail
+	plain := func(err error) Disposition {
+		switch {
+		case e.reconciling || x.begun:
+			return Hold
+		case x.spoke:
+			return Release
+		}
+		return sane(c.opts.Classify(err))
+	}
+	c.guard(func() {
+		d, found := judge(err, plain)
+		if !found {
+			d = plain(err)
+		}
+		x.err = unmark(err)
+		x.disposition = d
+	}, c.panicked(f.key, &x.notes))
+}
+
+// panicked returns what to do when Classify or Weigh has failed.
+func (c *Cache[K, V]) panicked(key K, notes *[]note[K]) func(error) {
+	return func(err error) { c.note(notes, Event[K]{Kind: EventPanicked, Key: key, Err: err}) }
+}
+
+// weigh asks Weigh about an outcome that is to be retained.
+func (c *Cache[K, V]) weigh(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
+	if c.opts.Weigh == nil || x.disposition != Retain || c.ttl(f, e) == 0 {
+		return
+	}
+	s.mu.Lock()
+	forgotten := f.forgotten
+	s.mu.Unlock()
+	if !forgotten {
+		x.weight = c.weightOf(f.key, x.value, &x.notes)
+	}
+}
+
+func (c *Cache[K, V]) weightOf(key K, value V, notes *[]note[K]) (weight int64) {
+	if c.opts.Weigh == nil {
+		return 0
+	}
+	c.guard(func() { weight = max(c.opts.Weigh(key, value), 0) }, c.panicked(key, notes))
+	return weight
+}
+
+// ttl returns how long an outcome of e is to be retained. WithTTL(0) is about sharing what fn
+// returns; what Reconcile finds out is kept all the same.
+func (c *Cache[K, V]) ttl(f *flight[K, V], e *execution) time.Duration {
+	if !f.opts.ttlSet || e.reconciling && f.opts.ttl == 0 {
+		return c.opts.TTL
+	}
+	return f.opts.ttl
+}
+
+// settle ends f: in one critical section it leaves pending, what is kept is put in, and its callers
+// are told. If Reconcile found that there was no effect, f goes on with fn instead.
+func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
+	if e.reconciling && x.disposition == Release {
+		s.mu.Lock()
+		s.stats.Releases++
+		s.mu.Unlock()
+		f.yielded, f.held = true, nil
+		c.emit(x.notes)
+		return
+	}
+	ttl := c.ttl(f, e)
+	c.lockWithWeight(s, x.weight, func() bool { return x.disposition == Retain && !f.forgotten && ttl > 0 }, &x.notes)
+	if s.pending[f.key] != f {
+		panic("idemflight: bug: a flight was not pending when it settled")
+	}
+	if x.disposition == Retain && (f.forgotten || ttl == 0) {
+		x.disposition = Release
+	}
+
+	o := &f.outcome
+	o.value, o.err, o.source = x.value, x.err, Executed
+	o.completed, o.took, o.waiters, o.disposition = x.at, x.at.Sub(e.started), f.waiters, x.disposition
+	if e.reconciling {
+		o.source = Reconciled
+	} else {
+		o.panicked = x.panicked
+	}
+	deadline := forever
+	switch x.disposition {
+	case Retain:
+		r := c.newRecord(f.key, x.value, x.err, f.fingerprint)
+		c.times(r, e.started, x.at, ttl)
+		r.used = c.stamp(c.now())
+		c.keepLocked(s, r, x.weight, &x.notes)
+		s.stats.Retains++
+		o.expires, deadline = r.expires, r.deadline
+	case Hold:
+		r := f.held // held again as it was, if Reconcile learned nothing
+		if r == nil {
+			r = c.newRecord(f.key, *new(V), x.err, f.fingerprint)
+			r.state = Held
+			c.times(r, e.started, x.at, c.opts.HoldTTL)
+		} else {
+			o.source, o.value = None, *new(V)
+			c.expireAfter(r, x.at, c.opts.HoldTTL)
+		}
+		c.keepLocked(s, r, 0, &x.notes)
+		s.stats.Holds++
+		o.err = &unknownError{x.err}
+		o.expires, deadline = r.expires, r.deadline
+	case Release:
+		c.giveBack(1)
+		s.stats.Releases++
+	}
+	if x.panicked != nil || x.goexit {
+		s.stats.Panics++
+	}
+	c.landLocked(s, f)
+	s.mu.Unlock()
+
+	c.arm(deadline)
+	c.disarm()
+	if f.leaderLeft && c.opts.Observer != nil {
+		x.notes = append(x.notes, note[K]{e, f.ended(EventFinished)})
+	}
+	c.emit(x.notes)
+}
+
+// landLocked takes f, whose outcome is set, out of pending, counts the calls that it answers, and
+// tells them.
+func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
+	delete(s.pending, f.key)
+	if len(s.pending) == 0 && s.peak > smallTable {
+		s.pending, s.peak = nil, 0
+	}
+	joined, led := &s.stats.Joined, &s.stats.Executed
+	switch f.outcome.source {
+	case Reconciled:
+		led = &s.stats.Reconciled
+	case None:
+		joined, led = &s.stats.OutcomeUnknown, &s.stats.OutcomeUnknown
+	}
+	*joined += uint64(f.waiters)
+	if !f.leaderLeft {
+		*led++
+	}
+	s.waiters -= f.waiters
+	f.fn, f.held = nil, nil // callers that hold f must not keep them alive
+	f.settled = true
+	if f.done != nil {
+		close(f.done)
+	}
+}
+
+// newRecord returns a retained record; its times and weight are set later.
+func (c *Cache[K, V]) newRecord(key K, value V, err error, fp Fingerprint) *record[K, V] {
+	return &record[K, V]{key: key, value: value, err: err, fingerprint: fp, state: Retained}
+}
+
+// times sets when the execution of r started and completed, and that it expires ttl later.
+func (c *Cache[K, V]) times(r *record[K, V], started, completed time.Time, ttl time.Duration) {
+	r.started, r.completed = started, completed
+	r.done = completed.Sub(c.start)
+	c.expireAfter(r, completed, ttl)
+}
+
+// expireAfter sets r to expire ttl after from; a negative ttl is without end.
+func (c *Cache[K, V]) expireAfter(r *record[K, V], from time.Time, ttl time.Duration) {
+	if ttl < 0 {
+		r.deadline, r.expires = forever, time.Time{}
+		return
+	}
+	mark := from.Sub(c.start)
+	r.deadline, r.expires = mark+min(ttl, forever-mark), from.Add(ttl)
+}
+
+// keepLocked puts in r, whose place is there and whose weight has been taken: or sheds it at once
+// if it alone is heavier than MaxWeight.
+func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *record[K, V], weight int64, notes *[]note[K]) {
+	r.weight = weight
+	if weight > 0 && weight > c.opts.MaxWeight {
+		r.state, r.value, r.weight = Shed, *new(V), 0
+		c.noteShed(s, r.key, notes)
+	}
+	s.kept.add(r)
+	s.publish()
+}
+
+// lockWithWeight locks s.mu with weight taken from MaxWeight, shedding others until there is room,
+// unless wanted, asked with s.mu held, says that it is not needed.
+func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) {
+	for {
+		s.mu.Lock()
+		if weight == 0 || weight > c.opts.MaxWeight || !wanted() || c.takeWeight(weight) {
+			return
+		}
+		s.mu.Unlock()
+		c.shedOne(notes)
+	}
+}
+
+// Resolve settles a held key by hand, once someone has found out, and reports whether it did:
+//
+//	nil, Final(err)   it took place: value and err are retained for Options.TTL from now
+//	Retryable(err)    it did not: released, the next call runs fn
+//	anything else     still unknown: stays held; false
+//
+// It acts on held keys only, not while Reconcile runs, so of two operators who resolve one acts.
+func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
+	s := c.shardOf(key)
+	var notes []note[K]
+	defer func() { c.emit(notes) }()
+
+	d := Retain
+	if err != nil {
+		d = Hold
+		c.guard(func() {
+			if found, ok := judge(err, sureHold); ok {
+				d = found
+			}
+			err = unmark(err)
+		}, c.panicked(key, &notes))
+	}
+	if d == Hold {
+		return false
+	}
+	s.mu.Lock()
+	held := c.heldLocked(s, key, &notes)
+	s.mu.Unlock()
+	if held == nil {
+		return false
+	}
+	var weight int64
+	if d == Retain {
+		weight = c.weightOf(key, value, &notes)
+	}
+	same := func() bool { return c.heldLocked(s, key, &notes) == held }
+	c.lockWithWeight(s, weight, same, &notes)
+	if !same() {
+		s.mu.Unlock()
+		return false
+	}
+	c.removeLocked(s, held)
+	deadline := forever
+	if d == Retain {
+		r := c.newRecord(key, value, err, held.fingerprint)
+		c.times(r, held.started, time.Now(), c.opts.TTL)
+		r.used = c.stamp(c.now())
+		c.keepLocked(s, r, weight, &notes)
+		deadline = r.deadline
+	} else {
+		c.giveBack(1)
+	}
+	s.mu.Unlock()
+	c.arm(deadline)
+	c.disarm()
+	return true
+}
+
+func sureHold(error) Disposition { return Hold }
+
+func (c *Cache[K, V]) heldLocked(s *shard[K, V], key K, notes *[]note[K]) *record[K, V] {
+	if r := c.liveLocked(s, key, notes); r != nil && r.state == Held {
+		return r
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package idemflight
+
+import "context"
+
+// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do] with the key and the
+// fingerprint that key finds in the argument. An error from key is returned as it is and counts as
+// no call. A zero Fingerprint from key leaves the one of opts, if any. A replay through it
+// allocates nothing. Nil c, key or fn panic at once.
+func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprint, error),
+	fn func(context.Context, A) (V, error), opts ...CallOption) func(context.Context, A) (V, error) {
+	switch {
+	case c == nil:
+		panic("idemflight: Wrap called with a nil Cache")
+	case key == nil:
+		panic("idemflight: Wrap called with a nil key function")
+	case fn == nil:
+		panic("idemflight: Wrap called with a nil fn")
+	}
+	shared := readOptions(opts)
+	return func(ctx context.Context, arg A) (V, error) {
+		mustCall(ctx, false)
+		k, fp, err := key(arg)
+		if err != nil {
+			var zero V
+			return zero, err
+		}
+		o := shared
+		if fp != (Fingerprint{}) {
+			o.fp = fp
+		}
+		s := c.shardOf(k)
+		if r, err, ok := c.replay(ctx, s, k, o.fp); ok {
+			return r.Value, err
+		}
+		r, err := c.call(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o)
+		return r.Value, err
+	}
+}
