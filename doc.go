@@ -1,0 +1,120 @@
+// Package idemflight makes an operation happen once.
+//
+// A single-node service must not charge a card twice because a client retried. It wraps the
+// operation with an idempotency key: concurrent duplicates wait for the one execution in flight and
+// share its result, later duplicates get the completed result replayed until a TTL passes, and a
+// failure after which nobody can know whether the card was charged is never blindly run again.
+//
+//	payments := idemflight.MustNew(idemflight.Options[idemflight.Key, Receipt]{})
+//
+//	func pay(ctx context.Context, customer, key string, order Order) (Receipt, error) {
+//		return payments.Do(ctx, idemflight.Key{Scope: customer, ID: key},
+//			func(ctx context.Context) (Receipt, error) {
+//				if order.Amount <= 0 {
+//					return Receipt{}, idemflight.Final(errBadAmount) // a real answer: replayed
+//				}
+//				// From here on, a failure is "unknown", not "try again".
+//				if err := idemflight.BeginEffect(ctx); err != nil {
+//					return Receipt{}, err
+//				}
+//				receipt, err := bank.Charge(ctx, order)
+//				if errors.Is(err, bank.ErrNotConnected) {
+//					idemflight.NoEffect(ctx) // certainly not charged: the next call may try again
+//				}
+//				return receipt, err
+//			}, idemflight.WithFingerprint(order.Fingerprint()))
+//	}
+//
+// fn may outlive its caller, who can leave as soon as its own context ends while the work goes on.
+// So fn captures nothing that the caller closes, reuses or reads afterwards: no *http.Request, no
+// body, no buffer of a pool, no named result. Copy what it needs, or use [Inline].
+//
+// # What the next call does
+//
+//	fn returned                               is         the next call with this key
+//	nil error                                 success    gets the same value, fn does not run
+//	Final(err): a real answer (declined)      final      gets the same error, fn does not run
+//	Retryable(err): certainly had no effect   retryable  runs fn again
+//	Unknown(err): may have had its effect     unknown    fn does not run: ErrOutcomeUnknown,
+//	                                                     or Reconcile finds out
+//	any other error, or it panicked:
+//	  an effect has begun (BeginEffect)       unknown    as above
+//	  none has begun (NoEffect)               retryable  runs fn again
+//	  fn said neither                         Classify decides; by default unknown if ambiguous
+//	                                          (timeout, connection lost, panic), else runs fn again
+//
+// # Glossary
+//
+// A key names the operation, once per intent. An execution is one run of fn. A flight is an
+// execution and the callers waiting for it; the leader is the caller that started it, the others
+// have joined. The outcome is the value and error of an execution, its effect what fn does to the
+// world. An outcome is retained for replay, and replayed to later callers. A key is held when
+// nobody knows whether the effect took place: fn does not run until someone finds out, who
+// reconciles. A value is shed when it is dropped under memory pressure with its key still
+// remembered. Kept is retained, held or shed; released is nothing kept. Records expire (time), are
+// evicted (capacity) or forgotten (by you).
+//
+// # Three classic failures
+//
+// The request is lost on its way: nothing has run; the retry runs fn.
+//
+// The work fails half-way: if fn says that nothing has begun, or fails with something harmless
+// before BeginEffect, the retry runs it again. If an effect has begun, the key is held: the retry
+// gets [ErrOutcomeUnknown], or Options.Reconcile asks the bank and answers with what it finds. A
+// person can settle it with [Cache.Resolve].
+//
+// The answer is lost on its way back: the caller's context ends, it gets [ErrLeft] or nothing at
+// all; fn runs to its end, its outcome is kept, and the retry gets it replayed.
+//
+// # What it does not do
+//
+// It is once per key, within the TTL, in one process. A crash forgets; a planned restart need not
+// ([Cache.Close], [Cache.All], [Cache.Restore]). Two processes do not know of each other.
+//
+// It is not atomic with your database. Between the commit of your transaction and our record lies a
+// gap in which the process can die. Close it by writing the key into a table of your own in the
+// same transaction, and looking there in Reconcile, or first thing in fn.
+//
+// Two executions that wait for each other's keys are not detected: the callers' contexts end that.
+// (Waiting for one's own key is: [ErrReentrant].)
+//
+// No classifier can know whether an effect took place. [ClassifyDefault] is careful about timeouts
+// and lost connections, but an operation that matters calls [BeginEffect].
+//
+// # Choosing a key
+//
+// It comes from the client, made once per intent, outside of the retry loop: a UUID ([NewID]).
+// Never make it in the handler: a retry would be a new operation. Never share it between customers:
+// use [Key], whose Scope is the authenticated user, account or site. A hash of the body is usually
+// wrong as a key, since the same order twice is two orders; it is right as a [Fingerprint], which
+// tells a retry from the same key used for something else ([ErrKeyReused]).
+//
+// # Choosing sizes
+//
+// MaxEntries should exceed the rate of new keys × TTL: 10 new keys a second for 24 hours are
+// 864,000. If it does not, the least recently used outcomes go, but none completed within Protect:
+// then new keys get [ErrFull], which is safer than to forget what a client is still retrying. Held
+// keys and flights are never evicted, so many of them leave less room. If values are big, bound
+// them with MaxWeight and Weigh: a key whose value was shed answers [ErrValueShed] and still does
+// not run.
+//
+// # Work in several steps
+//
+// An order that is charged, then shipped, then mailed is one Do around three, each with a key of
+// its own (the order's ID plus the step): when the third fails, the retry replays the first two and
+// goes on. The error of an inner Do releases the outer key unless you say otherwise, since the
+// inner key guards itself.
+//
+// # Legal again later, but not in quick succession
+//
+// A button that people press twice, a webhook that comes in bursts: a short TTL (the burst), the
+// natural key (user and button), HoldTTL as short, and Protect negative if dropping a record early
+// is harmless.
+//
+// # Cost
+//
+// A replay takes one shard lock, no allocation and no goroutine. A first execution takes a handful
+// of allocations, and a goroutine only if the leader's context can end and it did not ask for
+// [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
+// something is to expire.
+package idemflight
