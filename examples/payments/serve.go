@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+// serve keeps a shop up until ctx ends, and tells how to try it.
+func serve(ctx context.Context, cfg config, out io.Writer) error {
+	b := newBank(cfg.latency, cfg.failures)
+	out = &lockedWriter{out: out}
+	s, err := newShop(b, &database{}, shopOptions{observer: printEvents(out)})
+	if err != nil {
+		return err
+	}
+	srv, err := listen(cfg.serve, s, s.handler())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Serving on %s, until Ctrl-C. To try in another terminal:\n\n", srv.url)
+	for _, line := range curlCommands(srv.url) {
+		fmt.Fprintln(out, line)
+	}
+	fmt.Fprintln(out, "\nWhat becomes of the requests:")
+
+	select {
+	case <-ctx.Done():
+	case err := <-srv.served:
+		return errors.Join(err, s.payments.Close(context.WithoutCancel(ctx)))
+	}
+	fmt.Fprintln(out, "\nStopping: no new requests, those under way go on to their end.")
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	err = srv.stop(stopping)
+	charges, most := b.Charges()
+	fmt.Fprintf(out, "Stopped. Charges: %d, for one key at most %d.\n", charges, most)
+	return err
+}
+
+// curlCommands returns commands to paste into a shell, with comments free of what would mean
+// something to a shell that knows no comments at its prompt.
+func curlCommands(url string) []string {
+	curl := func(about, key, cents, card string) []string {
+		lines := []string{
+			"# " + about,
+			"curl -i " + url + "/payments -H 'X-Customer: ann' \\",
+		}
+		if key != "" {
+			lines = append(lines, "  -H 'Idempotency-Key: "+key+"' \\")
+		}
+		return append(lines, "  -d '{\"cents\": "+cents+", \"card\": \""+card+"\"}'")
+	}
+	paid := idemflight.NewID()
+	return slices.Concat(
+		curl("first charge: 201", paid, "1999", cardGood),
+		curl("replay: 201 again, with Idempotent-Replayed: true", paid, "1999", cardGood),
+		curl("same key, other amount: 422", paid, "2999", cardGood),
+		curl("missing key: 400", "", "1999", cardGood),
+		curl("declined card: 402, and 402 replayed when sent again",
+			idemflight.NewID(), "1999", cardDeclined),
+		curl("timeout: 409 unknown, then sent again the bank is asked: 201",
+			idemflight.NewID(), "1999", cardTimeout),
+	)
+}
+
+// printEvents returns an observer that prints a line of at most 80 columns for each event.
+func printEvents(out io.Writer) func(context.Context, idemflight.Event[idemflight.Key]) {
+	return func(_ context.Context, e idemflight.Event[idemflight.Key]) {
+		// Quoted and cut: what clients send is not to play tricks on the terminal.
+		key := fmt.Sprintf("%.8q/%.8q", e.Key.Scope, e.Key.ID)
+		became := ""
+		switch e.Kind {
+		case idemflight.EventExecuted, idemflight.EventReconciled, idemflight.EventFinished:
+			became = e.Disposition.String()
+		}
+		line := fmt.Sprintf("%s  %-10v %-7s  %-16s %6v",
+			time.Now().Format(time.TimeOnly), e.Kind, became, key, e.Took.Round(time.Millisecond))
+		if e.Err != nil {
+			first, _, _ := strings.Cut(e.Err.Error(), "\n")
+			line += "  " + strings.TrimPrefix(first, "idemflight: ")
+		}
+		if r := []rune(line); len(r) > width {
+			line = string(r[:width-3]) + "..."
+		}
+		fmt.Fprintln(out, line)
+	}
+}
+
+// lockedWriter lets several goroutines write lines.
+type lockedWriter struct {
+	mu  sync.Mutex // guards out
+	out io.Writer
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
+}
