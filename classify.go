@@ -50,11 +50,14 @@ func classifyChain(err error, ambiguous bool) Disposition {
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Unwrap() []error }:
+			parts := slices.DeleteFunc(slices.Clone(e.Unwrap()), func(part error) bool { return part == nil })
+			if len(parts) == 0 {
+				err = nil
+				continue
+			}
 			d := Release
-			for _, part := range e.Unwrap() {
-				if part != nil {
-					d = max(d, classifyChain(part, ambiguous))
-				}
+			for _, part := range parts {
+				d = max(d, classifyChain(part, ambiguous))
 			}
 			return d
 		default:

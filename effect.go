@@ -15,7 +15,7 @@ import "context"
 //     on all the same is the caller's decision.
 //
 // It may return other errors in the future. In Options.Reconcile it returns nil and means nothing.
-// Safe for use from any goroutine while fn runs. It costs one uncontended lock and one clock reading.
+// Safe for use from any goroutine while fn runs. It costs one lock and one clock reading.
 func BeginEffect(ctx context.Context) error {
 	e := executionOf(ctx)
 	if e == nil {
@@ -39,21 +39,22 @@ func NoEffect(ctx context.Context) {
 func (e *execution) beginEffect() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended {
-		return e.errLocked()
-	}
-	if e.reconciling {
+	err := e.errLocked()
+	switch {
+	case e.ended && err == nil: // end has counted, and is about to cancel inner
+		return context.Canceled
+	case e.ended:
+		return err
+	case e.reconciling:
 		return nil
+	case err == nil && e.inner != nil && e.overdue(): // the timer of inner is late
+		err = context.DeadlineExceeded
 	}
 	e.spoke = true
-	if err := e.errLocked(); err != nil {
-		return err
+	if err == nil {
+		e.begun++
 	}
-	if e.overdue() { // the timer is late
-		return context.DeadlineExceeded
-	}
-	e.begun++
-	return nil
+	return err
 }
 
 func (e *execution) noEffect() {

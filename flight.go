@@ -206,6 +206,10 @@ func (e *execution) overdue() bool {
 	return !e.deadline.IsZero() && !time.Now().Before(e.deadline)
 }
 
+// String names the context where one is printed, as those of the standard library do; without it,
+// fmt would read the fields below mu.
+func (e *execution) String() string { return "idemflight.execution" }
+
 // Deadline is ExecTimeout after the start; the leader's does not count.
 func (e *execution) Deadline() (time.Time, bool) { return e.deadline, !e.deadline.IsZero() }
 

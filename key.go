@@ -58,7 +58,7 @@ func FingerprintOf(parts ...[]byte) Fingerprint {
 type keyTraits struct {
 	zeroValid bool // numeric or bool: 0 and false are keys like any other
 	dynamic   bool // holds an interface: a key may turn out to be unhashable
-	composite bool // is Key
+	composite bool // is Key, or an interface that may hold one
 }
 
 func traitsOf[K comparable]() keyTraits {
@@ -66,7 +66,7 @@ func traitsOf[K comparable]() keyTraits {
 	return keyTraits{
 		zeroValid: t.Kind() >= reflect.Bool && t.Kind() <= reflect.Complex128,
 		dynamic:   holdsInterface(t),
-		composite: t == reflect.TypeFor[Key](),
+		composite: t == reflect.TypeFor[Key]() || t.Kind() == reflect.Interface,
 	}
 }
 
@@ -103,8 +103,9 @@ func validKey[K comparable](t keyTraits, key K) bool {
 		return false
 	}
 	if t.composite {
-		k, _ := any(key).(Key)
-		return k.Scope != "" && k.ID != ""
+		if k, ok := any(key).(Key); ok {
+			return k.Scope != "" && k.ID != ""
+		}
 	}
 	return equal(key, key)
 }

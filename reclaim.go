@@ -41,8 +41,10 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 		return
 	}
 	t.next.Store(int64(deadline))
-	d := max(deadline-c.now(), 0)
-	d += min(reclaimDelay, forever-d)
+	// Counted from the deadline, also if that has passed: else each late record would put the
+	// reclaiming of the others off.
+	d := deadline - c.now()
+	d = max(d+min(reclaimDelay, forever-d), 0)
 	if t.timer == nil {
 		t.timer = time.AfterFunc(d, c.reclaim)
 	} else {
@@ -51,18 +53,24 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 }
 
 // disarm stops the timer if nothing is kept any more, so that it does not keep an abandoned cache
-// alive. A record that comes meanwhile has its place before it arms the timer, so one of the two
-// sees the other. Must be called without a lock.
+// alive. Must be called without a lock, by whoever may have dropped the last record.
+//
+// A record that comes meanwhile may have found the timer set early enough just before it was
+// stopped. So disarm writes first and then looks at the places again, while the record has its
+// place first and then looks at the timer: one of the two sees the other.
 func (c *Cache[K, V]) disarm() {
 	t := &c.reclaimer
 	if c.places.Load() > 0 || t.next.Load() == int64(forever) {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c.places.Load() == 0 && t.timer != nil {
+	t.next.Store(int64(forever))
+	if t.timer != nil {
 		t.timer.Stop()
-		t.next.Store(int64(forever))
+	}
+	t.mu.Unlock()
+	if c.places.Load() > 0 {
+		c.rearm()
 	}
 }
 
@@ -105,6 +113,7 @@ func (c *Cache[K, V]) rearm() {
 		next = min(next, c.edges[i].due.Load())
 	}
 	c.arm(time.Duration(next))
+	c.disarm()
 }
 
 // reclaimShard drops all that has expired in s at now. Must be called without a lock.
@@ -114,13 +123,20 @@ func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 		var n int
 		s.mu.Lock()
 		n, more = c.reclaimLocked(s, now, &notes)
-		if s.kept.len() == 0 {
-			s.kept.shrink()
-		}
+		s.kept.shrink()
+		s.publishLocked()
 		s.mu.Unlock()
 		c.giveBack(n)
 		c.emit(notes)
 	}
+}
+
+// reclaimSome is reclaimLocked for who does not hold the lock of s.
+func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]note[K]) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, _ := c.reclaimLocked(s, now, notes)
+	return n
 }
 
 // reclaimLocked drops up to reclaimBatch expired records of s and reports how many, and whether
@@ -151,7 +167,7 @@ func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]not
 // removeLocked drops r, a record of s, and gives its weight back; its place is the caller's.
 func (c *Cache[K, V]) removeLocked(s *shard[K, V], r *record[K, V]) {
 	s.kept.remove(r)
-	s.publish()
+	s.publishLocked()
 	if r.weight > 0 {
 		c.weight.Add(-r.weight)
 	}

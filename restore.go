@@ -12,6 +12,9 @@ import (
 // own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for Options.HoldTTL with
 // [ErrInterrupted]: the old process may have had its effect.
 //
+// Into a cache with room it costs a lock or two. A full one has to put restored outcomes in order
+// before it evicts the first, so restore the newest first and stop at MaxEntries.
+//
 // The error says what was wrong: [ErrInvalidKey], [ErrFull] and [ErrClosed] among them. An Err
 // keeps only what your encoding keeps: save what callers test it for, and give back an error that
 // answers the same. Two processes that overlap are not covered: between Close here and Restore
@@ -30,26 +33,26 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	if err := c.placeFor(s, key, &notes); err != nil {
 		return err
 	}
-	wanted := func() bool { return c.restorableLocked(s, key, &notes) == nil }
-	c.lockWithWeight(s, weight, wanted, &notes)
-	if err := c.restorableLocked(s, key, &notes); err != nil {
+	wanted := func() bool { err = c.restorableLocked(s, key, &notes); return err == nil }
+	if !c.lockWithWeight(s, weight, wanted, &notes) {
 		s.mu.Unlock()
 		c.giveBack(1)
 		return err
 	}
 	if r.state != Held {
-		s.kept.unsorted = true
-		s.lower(r)
+		c.useEarlierLocked(s, r)
 	}
 	c.keepLocked(s, r, weight, &notes)
+	deadline := r.deadline // r may be claimed once the lock is released
 	s.mu.Unlock()
-	c.arm(r.deadline)
+	c.arm(deadline)
+	c.disarm()
 	return nil
 }
 
 // placeFor takes a place for key, which must be absent.
 func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
-	for searched := false; ; searched = true {
+	for searched := false; ; {
 		s.mu.Lock()
 		err := c.restorableLocked(s, key, notes)
 		if err == nil && !c.takePlace() {
@@ -62,8 +65,11 @@ func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
 		if searched {
 			return ErrFull
 		}
-		if c.makeRoom(notes) {
+		switch c.makeRoom(key, notes) {
+		case roomMade:
 			return nil
+		case roomNone:
+			searched = true
 		}
 	}
 }
@@ -111,7 +117,6 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*record[K, 
 	r.completed, r.expires = e.CompletedAt, e.ExpiresAt
 	// Protect and the order of use go by the completion: not that of a clock that ran ahead.
 	r.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
-	r.used = r.done
 	if e.State != Retained {
 		return r, 0, nil
 	}

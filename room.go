@@ -19,9 +19,9 @@ type edge struct {
 	valued atomic.Int64 // last use of the least recently used outcome that weighs something
 }
 
-// publish brings the edge up to date. Must be called, with s.mu held, after every change of s.kept.
+// publishLocked brings the edge up to date. Must be called after every change of s.kept.
 // As long as the outcomes are unsorted, what was published stays as a lower bound.
-func (s *shard[K, V]) publish() {
+func (s *shard[K, V]) publishLocked() {
 	due, used, done, valued := int64(forever), int64(forever), int64(forever), int64(forever)
 	if r := s.kept.firstDue(); r != nil {
 		due = int64(r.deadline)
@@ -42,18 +42,18 @@ func (s *shard[K, V]) publish() {
 	set(&s.edge.valued, valued)
 }
 
-// lower makes the edge a lower bound also of r, which is about to be put in out of order.
-func (s *shard[K, V]) lower(r *record[K, V]) {
+// lowerLocked makes the edge a lower bound also of r, which is about to be put in out of order.
+func (s *shard[K, V]) lowerLocked(r *record[K, V]) {
 	set(&s.edge.used, min(s.edge.used.Load(), int64(r.used)))
 	set(&s.edge.done, min(s.edge.done.Load(), int64(r.done)))
 	set(&s.edge.valued, min(s.edge.valued.Load(), int64(r.used)))
 }
 
-// sort puts restored records where they belong. Must be called with s.mu held.
-func (s *shard[K, V]) sort() {
+// sortLocked puts restored records where they belong.
+func (s *shard[K, V]) sortLocked() {
 	if s.kept.unsorted {
 		s.kept.sort()
-		s.publish()
+		s.publishLocked()
 	}
 }
 
@@ -97,29 +97,38 @@ func (c *Cache[K, V]) takePlace() bool {
 
 func (c *Cache[K, V]) giveBack(places int) { c.places.Add(-int64(places)) }
 
+// room is what makeRoom came to.
+type room int
+
+const (
+	roomNone  room = iota // nothing may go
+	roomMade              // one place is the caller's, to use or give back
+	roomAgain             // the key is kept meanwhile: look at it again
+)
+
 // makeRoom frees the place of an expired record, else of the least recently used outcome that
-// Protect lets go, and reports whether it did: the place is then the caller's to use or give back.
-// Must be called without a lock; it takes that of one shard at a time.
-func (c *Cache[K, V]) makeRoom(notes *[]note[K]) bool {
+// Protect lets go; but never of key itself, for which the place is wanted: it came in while the
+// caller looked, and to drop it would run its fn again. Must be called without a lock; it takes
+// that of one shard at a time.
+func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
 	for {
-		now := c.now()
+		before, now := c.lastStamp.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
-			s := &c.shards[i]
-			s.mu.Lock()
-			n, _ := c.reclaimLocked(s, now, notes)
-			s.mu.Unlock()
-			if n > 0 {
+			if n := c.reclaimSome(&c.shards[i], now, notes); n > 0 {
 				c.giveBack(n - 1)
-				return true
+				return roomMade
 			}
 			continue
 		}
 		i, used := c.leastRecentlyUsed(now)
 		if i < 0 {
-			return false
+			if c.lastStamp.Load() != before {
+				continue // outcomes came and went while we looked
+			}
+			return roomNone
 		}
-		if c.evict(&c.shards[i], used, now, notes) {
-			return true
+		if got := c.evict(&c.shards[i], key, used, now, notes); got != roomNone {
+			return got
 		}
 	}
 }
@@ -136,7 +145,7 @@ func (c *Cache[K, V]) firstDue(now time.Duration) int {
 
 // leastRecentlyUsed returns the shard with the outcome that has to go first, or -1 if Protect lets
 // none go. The least recently used of a shard stands for all of it: whatever is in front of it and
-// was never used since was completed later.
+// was never replayed was completed later (up to late, see useLocked).
 func (c *Cache[K, V]) leastRecentlyUsed(now time.Duration) (found int, least int64) {
 	found, least = -1, int64(forever)
 	for i := range c.edges {
@@ -150,22 +159,31 @@ func (c *Cache[K, V]) leastRecentlyUsed(now time.Duration) (found int, least int
 
 // unprotected reports whether Protect lets an outcome completed at done go at now.
 func (c *Cache[K, V]) unprotected(done, now time.Duration) bool {
-	return c.opts.Protect != forever && now-done >= c.opts.Protect
+	switch c.opts.Protect {
+	case 0:
+		return true // also what was completed after now was read
+	case forever:
+		return false
+	}
+	return now-done >= c.opts.Protect
 }
 
 // evict drops the least recently used outcome of s, if it is the one that was seen at its edge.
-func (c *Cache[K, V]) evict(s *shard[K, V], seen int64, now time.Duration, notes *[]note[K]) bool {
+func (c *Cache[K, V]) evict(s *shard[K, V], key K, seen int64, now time.Duration, notes *[]note[K]) room {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sort()
+	s.sortLocked()
 	r := oldest(s.kept.outcomes)
 	if r == nil || int64(r.used) != seen || !c.unprotected(r.done, now) {
-		return false
+		return roomNone
+	}
+	if r.key == key {
+		return roomAgain
 	}
 	c.removeLocked(s, r)
 	s.stats.Evicted++
-	c.note(notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: r.err})
-	return true
+	c.note(notes, Event[K]{Kind: EventEvicted, Key: r.key})
+	return roomMade
 }
 
 // takeWeight takes w of MaxWeight, and reports whether there was so much left. w is at most
@@ -183,9 +201,15 @@ func (c *Cache[K, V]) takeWeight(w int64) bool {
 	}
 }
 
-// shedOne drops the least recently used value of all shards. Must be called without a lock. It may
-// find none, if others have just shed: the caller tries to take its weight again in any case.
+// shedOne drops something expired, else the least recently used value of all shards. Must be called
+// without a lock. It may find nothing, if others have just shed: the caller tries to take its
+// weight again in any case.
 func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
+	now := c.now()
+	if i := c.firstDue(now); i >= 0 {
+		c.giveBack(c.reclaimSome(&c.shards[i], now, notes))
+		return
+	}
 	found, least := -1, int64(forever)
 	for i := range c.edges {
 		if used := c.edges[i].valued.Load(); used < least {
@@ -198,11 +222,11 @@ func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
 	s := &c.shards[found]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sort()
+	s.sortLocked()
 	if r := oldest(s.kept.valued); r != nil && int64(r.used) == least {
 		c.weight.Add(-r.weight)
 		s.kept.shed(r)
-		s.publish()
+		s.publishLocked()
 		c.noteShed(s, r.key, notes)
 	}
 }

@@ -7,8 +7,11 @@ import (
 
 // execute runs one execution of f to its end and settles f. The deferred steps run from the last to
 // the first, each even if fn or a hook in the step before called runtime.Goexit: nobody is stranded.
-func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error)) {
-	var x ending[K, V]
+//
+// notes are told by settle: a leader that runs fn itself flies first and tells then what it evicted
+// to get its place, since the Observer may call the cache and wait for the flight.
+func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error), notes []note[K]) {
+	x := ending[K, V]{notes: notes}
 	defer c.settle(s, f, e, &x)
 	defer c.weigh(s, f, e, &x)
 	defer c.judge(f, e, &x)
@@ -25,9 +28,9 @@ func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
 	held := f.held.entry()
 	c.execute(s, f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
-	})
+	}, nil)
 	if f.yielded && f.turn == nil {
-		c.execute(s, f, f.next(), f.fn)
+		c.execute(s, f, f.next(), f.fn, nil)
 	}
 }
 
@@ -43,7 +46,7 @@ func (c *Cache[K, V]) judge(f *flight[K, V], e *execution, x *ending[K, V]) {
 		return
 	}
 	err := x.err
-	x.disposition, x.err = Hold, &unmarked{err} // should a hook or a method of err fail
+	x.disposition, x.err = Hold, &unmarked{err} // should Classify or a method of err panic
 	plain := func(err error) Disposition {
 		switch {
 		case e.reconciling || x.begun:
@@ -54,11 +57,11 @@ func (c *Cache[K, V]) judge(f *flight[K, V], e *execution, x *ending[K, V]) {
 		return sane(c.opts.Classify(err))
 	}
 	c.guard(func() {
+		x.err = unmark(err)
 		d, found := judge(err, plain)
 		if !found {
 			d = plain(err)
 		}
-		x.err = unmark(err)
 		x.disposition = d
 	}, c.panicked(f.key, &x.notes))
 }
@@ -106,15 +109,14 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 		s.stats.Releases++
 		s.mu.Unlock()
 		f.yielded, f.held = true, nil
-		c.emit(x.notes)
 		return
 	}
 	ttl := c.ttl(f, e)
-	c.lockWithWeight(s, x.weight, func() bool { return x.disposition == Retain && !f.forgotten && ttl > 0 }, &x.notes)
+	retain := c.lockWithWeight(s, x.weight, func() bool { return x.disposition == Retain && !f.forgotten && ttl > 0 }, &x.notes)
 	if s.pending[f.key] != f {
 		panic("idemflight: bug: a flight was not pending when it settled")
 	}
-	if x.disposition == Retain && (f.forgotten || ttl == 0) {
+	if x.disposition == Retain && !retain {
 		x.disposition = Release
 	}
 
@@ -131,7 +133,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	case Retain:
 		r := c.newRecord(f.key, x.value, x.err, f.fingerprint)
 		c.times(r, e.started, x.at, ttl)
-		r.used = c.stamp(c.now())
+		c.useLocked(s, r)
 		c.keepLocked(s, r, x.weight, &x.notes)
 		s.stats.Retains++
 		o.expires, deadline = r.expires, r.deadline
@@ -215,6 +217,27 @@ func (c *Cache[K, V]) expireAfter(r *record[K, V], from time.Time, ttl time.Dura
 	r.deadline, r.expires = mark+min(ttl, forever-mark), from.Add(ttl)
 }
 
+// late is how long after its completion an outcome may be put in and still count as the last that
+// completed: more than a busy scheduler needs, less than anybody sets Protect to.
+const late = time.Second / 10
+
+// useLocked marks r, a new outcome, as the one used last; unless a slow hook has kept it so long
+// that others of its shard may have completed since.
+func (c *Cache[K, V]) useLocked(s *shard[K, V], r *record[K, V]) {
+	if now := c.now(); now-r.done < late {
+		r.used = c.stamp(now)
+	} else {
+		c.useEarlierLocked(s, r)
+	}
+}
+
+// useEarlierLocked marks r, an outcome to be put in, as used when it was completed.
+func (c *Cache[K, V]) useEarlierLocked(s *shard[K, V], r *record[K, V]) {
+	r.used = r.done
+	s.kept.unsorted = true
+	s.lowerLocked(r)
+}
+
 // keepLocked puts in r, whose place is there and whose weight has been taken: or sheds it at once
 // if it alone is heavier than MaxWeight.
 func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *record[K, V], weight int64, notes *[]note[K]) {
@@ -224,16 +247,20 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *record[K, V], weight int64, 
 		c.noteShed(s, r.key, notes)
 	}
 	s.kept.add(r)
-	s.publish()
+	s.publishLocked()
 }
 
-// lockWithWeight locks s.mu with weight taken from MaxWeight, shedding others until there is room,
-// unless wanted, asked with s.mu held, says that it is not needed.
-func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) {
+// lockWithWeight locks s.mu and reports whether the weight is still wanted, which it asks with s.mu
+// held; if so, it has been taken from MaxWeight, others having been shed until there was room. The
+// caller must go by this answer and not ask again, since the clock goes on.
+func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
 	for {
 		s.mu.Lock()
-		if weight == 0 || weight > c.opts.MaxWeight || !wanted() || c.takeWeight(weight) {
-			return
+		if !wanted() {
+			return false
+		}
+		if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight) {
+			return true
 		}
 		s.mu.Unlock()
 		c.shedOne(notes)
@@ -276,8 +303,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 		weight = c.weightOf(key, value, &notes)
 	}
 	same := func() bool { return c.heldLocked(s, key, &notes) == held }
-	c.lockWithWeight(s, weight, same, &notes)
-	if !same() {
+	if !c.lockWithWeight(s, weight, same, &notes) {
 		s.mu.Unlock()
 		return false
 	}
@@ -286,7 +312,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	if d == Retain {
 		r := c.newRecord(key, value, err, held.fingerprint)
 		c.times(r, held.started, time.Now(), c.opts.TTL)
-		r.used = c.stamp(c.now())
+		c.useLocked(s, r)
 		c.keepLocked(s, r, weight, &notes)
 		deadline = r.deadline
 	} else {

@@ -1,0 +1,303 @@
+package idemflight
+
+import (
+	"context"
+	"time"
+)
+
+// caller is what a call knows of itself before it takes a lock.
+type caller struct {
+	ctx    context.Context
+	err    error      // ctx has ended already
+	within *execution // innermost execution around the call
+	stays  bool       // cannot leave: if it leads, it runs fn itself
+}
+
+// meeting is what a call met at its key, decided in one critical section.
+type meeting[K comparable, V any] struct {
+	flight *flight[K, V] // to wait for, or, with leads, to fly; nil if the call has its answer
+	leads  bool
+
+	result Result[V]
+	err    error
+	kind   EventKind
+
+	notes []note[K]
+}
+
+// call is a call that the short way did not answer.
+func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions) (res Result[V], err error) {
+	if !validKey(c.traits, key) {
+		c.invalidKeys.Add(1)
+		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: ErrInvalidKey})
+		return res, ErrInvalidKey
+	}
+	me := caller{ctx: ctx, err: ctx.Err(), within: executionOf(ctx), stays: o.inline || ctx.Done() == nil}
+	m := c.meet(s, key, fn, &me, &o)
+	if m.leads {
+		return c.lead(s, m.flight, &me, m.notes)
+	}
+	c.emit(m.notes)
+	if m.flight != nil {
+		return c.join(s, m.flight, &me, o.maxWait)
+	}
+	if m.kind == EventLeft {
+		m.err = left(ctx, me.err)
+	}
+	c.observe(ctx, Event[K]{Kind: m.kind, Key: key, Err: m.err})
+	return m.result, m.err
+}
+
+// meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
+func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions) (m meeting[K, V]) {
+	places := 0 // in hand: freed by makeRoom, or left by an expired record of the key
+	searched := false
+	for {
+		s.mu.Lock()
+		if r := s.kept.get(key); r != nil {
+			now := c.now()
+			if !r.expired(now) {
+				c.meetKeptLocked(s, r, now, fn, me, o, &m)
+				break
+			}
+			c.expireLocked(s, r, &m.notes)
+			places++
+		}
+		if f := s.pending[key]; f != nil {
+			c.meetFlightLocked(s, f, me, o, &m)
+			break
+		}
+		if me.err != nil {
+			s.stats.Left++
+			m.kind = EventLeft
+			break
+		}
+		if c.closed.Load() {
+			s.stats.Closed++
+			m.kind, m.err = EventRejected, ErrClosed
+			break
+		}
+		if places > 0 || c.takePlace() {
+			places = max(places-1, 0)
+			c.claimLocked(s, key, fn, me, o, nil, &m)
+			break
+		}
+		if searched {
+			s.stats.Full++
+			m.kind, m.err = EventRejected, ErrFull
+			break
+		}
+		s.mu.Unlock()
+		switch c.makeRoom(key, &m.notes) {
+		case roomMade:
+			places++
+		case roomNone:
+			searched = true
+		}
+	}
+	s.mu.Unlock()
+	if places > 0 {
+		c.giveBack(places)
+	}
+	return m
+}
+
+// meetKeptLocked answers a call that met r, unexpired; or claims a flight to find out about it.
+func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], r *record[K, V], now time.Duration, fn func(context.Context) (V, error), me *caller, o *callOptions, m *meeting[K, V]) {
+	m.kind = EventRejected
+	switch {
+	case r.fingerprint != o.fp:
+		s.stats.KeyReused++
+		m.err = ErrKeyReused
+	case r.state == Retained:
+		m.kind, m.result, m.err = EventReplayed, c.replayLocked(s, r, now), r.err
+	case r.state == Shed:
+		s.stats.ValueShed++
+		m.err = ErrValueShed
+	case c.opts.Reconcile == nil || me.err != nil || c.closed.Load():
+		s.stats.OutcomeUnknown++
+		m.err = &unknownError{r.err}
+	default:
+		s.kept.remove(r) // its place passes to the flight
+		s.publishLocked()
+		c.claimLocked(s, r.key, fn, me, o, r, m)
+	}
+}
+
+// meetFlightLocked joins f, or says why not.
+func (c *Cache[K, V]) meetFlightLocked(s *shard[K, V], f *flight[K, V], me *caller, o *callOptions, m *meeting[K, V]) {
+	m.kind = EventRejected
+	switch {
+	case me.within.inside(f):
+		s.stats.Reentrant++
+		m.err = ErrReentrant
+	case f.fingerprint != o.fp:
+		s.stats.KeyReused++
+		m.err = ErrKeyReused
+	case me.err != nil:
+		s.stats.Left++
+		m.kind = EventLeft
+	case o.maxWait <= 0 || c.opts.MaxWaiters > 0 && f.waiters >= c.opts.MaxWaiters:
+		s.stats.NotWaited++
+		m.err = ErrInFlight
+	default:
+		f.waiters++
+		s.waiters++
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
+		m.flight = f
+	}
+}
+
+// claimLocked publishes a flight of key with the call as its leader. The key has a place already.
+func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, held *record[K, V], m *meeting[K, V]) {
+	f := &flight[K, V]{key: key, fingerprint: o.fp, fn: fn, opts: *o, startedAt: time.Now(), held: held}
+	f.exec.leader, f.exec.outer = me.ctx, me.within
+	f.exec.flight, f.exec.cache = f, c
+	f.exec.reconciling = held != nil
+	if !me.stays {
+		f.done = make(chan struct{})
+	} else if held != nil {
+		f.turn = make(chan struct{})
+	}
+	if s.pending == nil {
+		s.pending = make(map[K]*flight[K, V])
+	}
+	s.pending[key] = f
+	s.peak = max(s.peak, len(s.pending))
+	m.flight, m.leads = f, true
+}
+
+// lead flies f, or has it flown, and returns its outcome to the leader. notes are told once f flies:
+// the Observer may wait for it, or call runtime.Goexit.
+func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []note[K]) (Result[V], error) {
+	switch {
+	case f.held != nil: // Reconcile never runs on a caller's goroutine
+		turn := f.turn
+		go c.findOut(s, f)
+		if turn == nil {
+			break
+		}
+		<-turn
+		if f.yielded {
+			return c.leadInline(s, f, f.next(), me, notes)
+		}
+		c.emit(notes)
+		return c.ledTo(f, me)
+	case me.stays:
+		return c.leadInline(s, f, &f.exec, me, notes)
+	default:
+		go c.execute(s, f, &f.exec, f.fn, nil)
+	}
+	c.emit(notes)
+	if err := c.wait(s, f, me, forever, true); err != nil {
+		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: time.Since(f.startedAt)})
+		return Result[V]{}, err
+	}
+	return c.ledTo(f, me)
+}
+
+// leadInline runs fn on the calling goroutine. The deferred observation also tells of fn's Goexit.
+func (c *Cache[K, V]) leadInline(s *shard[K, V], f *flight[K, V], e *execution, me *caller, notes []note[K]) (Result[V], error) {
+	exits := true
+	defer func() {
+		if exits {
+			c.observeLed(f, me)
+		}
+	}()
+	c.execute(s, f, e, f.fn, notes)
+	exits = false
+	return c.ledTo(f, me)
+}
+
+// ledTo tells the leader, who is still there, the outcome of f: it panics if fn did.
+func (c *Cache[K, V]) ledTo(f *flight[K, V], me *caller) (Result[V], error) {
+	c.observeLed(f, me)
+	if f.outcome.panicked != nil {
+		panic(f.outcome.panicked)
+	}
+	return f.outcome.result(f.outcome.source), f.outcome.err
+}
+
+func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
+	switch f.outcome.source {
+	case Executed:
+		c.observe(me.ctx, f.ended(EventExecuted))
+	case Reconciled:
+		c.observe(me.ctx, f.ended(EventReconciled))
+	default: // Reconcile learned nothing
+		c.observe(me.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: time.Since(f.startedAt)})
+	}
+}
+
+// join waits for f and returns its outcome to a joined caller.
+func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) (Result[V], error) {
+	var since time.Time
+	if c.opts.Observer != nil {
+		since = time.Now()
+	}
+	e := Event[K]{Kind: EventJoined, Key: f.key}
+	var res Result[V]
+	err := c.wait(s, f, me, maxWait, false)
+	switch {
+	case err == nil:
+		res, err = f.outcome.result(Joined), f.outcome.err
+		if f.outcome.source == None {
+			e.Kind = EventRejected
+		}
+	case err == ErrInFlight:
+		e.Kind = EventRejected
+	default:
+		e.Kind = EventLeft
+	}
+	if c.opts.Observer != nil {
+		e.Err, e.Took = err, time.Since(since)
+		c.observe(me.ctx, e)
+	}
+	return res, err
+}
+
+// wait returns nil once f has settled, or the reason why the caller waits no longer. If both are
+// there, the outcome wins.
+func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
+	var timeUp <-chan time.Time
+	if maxWait != forever {
+		timer := time.NewTimer(maxWait)
+		defer timer.Stop()
+		timeUp = timer.C
+	}
+	var err error
+	select {
+	case <-f.done:
+		return nil
+	case <-me.ctx.Done():
+		err = left(me.ctx, me.ctx.Err())
+	case <-timeUp:
+		if err = ErrInFlight; me.ctx.Err() != nil {
+			err = left(me.ctx, me.ctx.Err())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.settled { // and counted this caller
+		return nil
+	}
+	if leads {
+		f.leaderLeft = true
+	} else {
+		f.waiters--
+		s.waiters--
+	}
+	if err == ErrInFlight {
+		s.stats.NotWaited++
+	} else {
+		s.stats.Left++
+	}
+	return err
+}
+
+// left returns the error of a call whose context has ended with err.
+func left(ctx context.Context, err error) error {
+	return &leftError{cause: unmark(context.Cause(ctx)), err: unmark(err)}
+}

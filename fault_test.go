@@ -1,0 +1,743 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// The fault table: every way for fn to end × what it said about its effect × who is waiting. What
+// must come out is computed from the contract's table alone, and compared whole: what every caller
+// got, what the next call does, every counter, every call event.
+
+const (
+	ocFnTime      = 10 * time.Second // fn's work before it ends in its way
+	ocExecTimeout = time.Minute
+)
+
+var (
+	ocFailed   = errors.New("failed")
+	ocRefused  = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	ocPanicked = errors.New("panicked")
+)
+
+// ocFault is a way for fn to end.
+type ocFault struct {
+	name  string
+	end   func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+	took  time.Duration          // from fn's start
+	value int                    // fn's value
+	is    error                  // what its error is; nil = success
+	same  bool                   // is is the very error that callers get of a release or a retain
+	plain idemflight.Disposition // where no effect was spoken of
+	fixed bool                   // success or a marker: plain whatever was said
+	// how it ended if it did not return
+	panics, exits bool
+	// what else it did
+	reenters, forgets, closes bool
+}
+
+var ocFaults = []ocFault{
+	{name: "success", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, nil }},
+	{name: "error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, ocFailed }},
+	{name: "Final", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			return 7, idemflight.Final(ocFailed)
+		}},
+	{name: "Retryable", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, fixed: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			return 7, idemflight.Retryable(ocFailed)
+		}},
+	{name: "Unknown", took: ocFnTime, value: 7, is: ocFailed, plain: idemflight.Hold, fixed: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			return 7, idemflight.Unknown(ocFailed)
+		}},
+	{name: "timeout", took: ocExecTimeout, is: context.DeadlineExceeded, plain: idemflight.Hold,
+		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+			<-ctx.Done()
+			return 0, fmt.Errorf("bank: %w", ctx.Err())
+		}},
+	{name: "dial error", took: ocFnTime, is: ocRefused, same: true, plain: idemflight.Release,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 0, ocRefused }},
+	{name: "panic(value)", took: ocFnTime, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic("boom") }},
+	{name: "panic(error)", took: ocFnTime, is: ocPanicked, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(ocPanicked) }},
+	{name: "panic(marked error)", took: ocFnTime, is: ocPanicked, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			panic(idemflight.Retryable(ocPanicked))
+		}},
+	{name: "Goexit", took: ocFnTime, is: idemflight.ErrGoexit, plain: idemflight.Hold, exits: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 7, nil }},
+	{name: "ctx ended", took: ocFnTime, is: context.Canceled, plain: idemflight.Hold,
+		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return 0, fmt.Errorf("bank: %w", ctx.Err())
+		}},
+	{name: "slow", took: 3 * ocExecTimeout, value: 7, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			time.Sleep(3*ocExecTimeout - ocFnTime) // deaf to its context
+			return 7, nil
+		}},
+	{name: "re-entrant", took: ocFnTime, is: idemflight.ErrReentrant, plain: idemflight.Release, reenters: true,
+		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			v, err := c.Do(context.WithValue(ctx, ocCtxKey{}, 1), ocKey, ocReturns(1, nil))
+			return v, fmt.Errorf("again: %w", err)
+		}},
+	{name: "Forget inside", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true, forgets: true,
+		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			if !c.Forget(ocKey) {
+				return 0, errors.New("Forget of a key in flight must return true")
+			}
+			return 7, nil
+		}},
+	{name: "Forget inside, then error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, forgets: true,
+		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			c.Forget(ocKey)
+			return 7, ocFailed
+		}},
+	{name: "Close inside", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
+		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
+				return 0, fmt.Errorf("Close inside fn must return ErrReentrant, got %v", err)
+			}
+			return 7, nil
+		}},
+	{name: "Close inside, then error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, closes: true,
+		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			_ = c.Close(ctx)
+			return 7, ocFailed
+		}},
+}
+
+// becomes is what the contract makes of the fault.
+func (f ocFault) becomes(said idemflight.Disposition, ask bool) idemflight.Disposition {
+	d := f.plain
+	if !f.fixed && !ask {
+		d = said
+	}
+	if f.forgets && d == idemflight.Retain {
+		return idemflight.Release
+	}
+	return d
+}
+
+// ocScene is who is there while fn runs.
+type ocScene struct {
+	name       string
+	joined     int
+	leaderGone bool
+	gone       int // of the joined ones
+	own        bool
+	inline     bool // the leader is Inline, and so are the joined ones, to whom it means nothing
+	full       bool // MaxEntries is 1
+}
+
+var ocScenes = []ocScene{
+	{name: "leader alone"},
+	{name: "leader alone, who cannot leave", own: true},
+	{name: "with joined callers", joined: 2},
+	{name: "joined caller gone", joined: 2, gone: 1},
+	{name: "leader gone", joined: 2, leaderGone: true},
+	{name: "leader gone, who was alone", leaderGone: true},
+	{name: "all gone", joined: 2, gone: 2, leaderGone: true},
+	{name: "Inline", joined: 2, own: true, inline: true},
+	{name: "Inline, ctx ends", joined: 2, gone: 2, own: true, inline: true, leaderGone: true},
+	{name: "at capacity", joined: 1, full: true},
+	{name: "at capacity, leader gone", full: true, leaderGone: true},
+}
+
+// ocPlaces asserts that in flight + kept is what it must be, as Len and Stats tell it.
+func ocPlaces(t *testing.T, c *idemflight.Cache[string, int], inFlight, kept, held int, what string) {
+	t.Helper()
+	s := c.Stats()
+	require.Equal(t, [4]int{inFlight, kept, kept, held}, [4]int{s.InFlight, s.Entries, c.Len(), s.Held}, "%s: InFlight, Entries, Len, Held", what)
+	n := 0
+	for range c.All() {
+		n++
+	}
+	require.Equal(t, inFlight+kept, n, "%s: All shows what is in flight and what is kept", what)
+}
+
+// ocCalls is the sum of the counters of calls.
+func ocCalls(s idemflight.Stats) uint64 {
+	return s.Executed + s.Joined + s.Replayed + s.Reconciled + s.KeyReused + s.NotWaited + s.OutcomeUnknown + s.ValueShed +
+		s.Full + s.Closed + s.Reentrant + s.InvalidKey + s.Left
+}
+
+func TestPromise12_FaultTable(t *testing.T) {
+	for _, f := range ocFaults {
+		for _, effect := range ocEffects {
+			for _, scene := range ocScenes {
+				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { ocPlayFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, false) })
+				})
+			}
+		}
+	}
+}
+
+// The same for an fn that runs in the flight of a Reconcile that said Retryable: nothing may differ.
+func TestPromise13_FaultTableOfFnAfterReconcile(t *testing.T) {
+	for _, f := range ocFaults {
+		for _, effect := range ocEffects {
+			for _, scene := range ocScenes {
+				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { ocPlayFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, true) })
+				})
+			}
+		}
+	}
+}
+
+func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemflight.Disposition, scene ocScene, reconciled bool) {
+	events := new(ocEvents)
+	opts := idemflight.Options[string, int]{MaxEntries: ocFew, ExecTimeout: ocExecTimeout, Observer: events.observe}
+	if scene.full {
+		opts.MaxEntries = 1
+	}
+	reconciles := 0
+	if reconciled {
+		opts.Reconcile = func(ctx context.Context, _ string, held idemflight.Entry[int]) (int, error) {
+			_ = idemflight.BeginEffect(ctx) // which must not count for fn
+			if reconciles++; reconciles == 1 {
+				return 3, idemflight.Retryable(errors.New("the bank knows nothing of it"))
+			}
+			return 3, held.Err // learned nothing
+		}
+	}
+	c := idemflight.MustNew(opts)
+	var calls, running, runs int
+	var before idemflight.Stats
+	if reconciled {
+		ocHold(t, c, ocKey)
+		calls++
+		before = idemflight.Stats{Executed: 1, Holds: 1, Releases: 1}
+	}
+	fn := func(ctx context.Context) (int, error) {
+		runs++
+		running++
+		defer func() { running-- }()
+		if running != 1 {
+			t.Errorf("at most one execution of a key must run, %d do", running)
+		}
+		say(ctx)
+		if f.name != "timeout" { // which waits for its context alone
+			time.Sleep(ocFnTime)
+		}
+		return f.end(ctx, c)
+	}
+	call := func(ctx context.Context, key string, fn ocFn, opts ...idemflight.CallOption) *ocCall {
+		calls++
+		return ocDo(c, ctx, key, fn, opts...)
+	}
+
+	// Who is there.
+	start := time.Now()
+	var callOpts []idemflight.CallOption
+	if scene.inline {
+		callOpts = append(callOpts, idemflight.Inline())
+	}
+	leaderCtx, leaderLeaves := context.WithCancel(context.Background())
+	defer leaderLeaves()
+	if scene.own && !scene.leaderGone {
+		leaderCtx = context.Background()
+	}
+	leader := call(leaderCtx, ocKey, fn, callOpts...)
+	synctest.Wait()
+	var stay, leave []*ocCall
+	joinedCtx, joinedLeave := context.WithCancel(context.Background())
+	defer joinedLeave()
+	for i := range scene.joined {
+		if i < scene.gone {
+			leave = append(leave, call(joinedCtx, ocKey, fn, callOpts...))
+		} else {
+			stay = append(stay, call(context.Background(), ocKey, fn, callOpts...))
+		}
+	}
+	synctest.Wait()
+	require.Equal(t, 1, runs, "fn must run once, for the leader")
+	ocPlaces(t, c, 1, 0, 0, "in flight")
+	require.Equal(t, scene.joined, c.Stats().Waiters, "Stats.Waiters in flight")
+	e, ok := c.Lookup(ocKey)
+	require.True(t, ok, "Lookup in flight")
+	require.Equal(t, [2]int{int(idemflight.InFlight), scene.joined}, [2]int{int(e.State), e.Waiters}, "state and waiters in flight")
+
+	if scene.full {
+		other := call(context.Background(), "other", ocNever(t))
+		synctest.Wait()
+		require.ErrorIs(t, other.err, idemflight.ErrFull, "the flight's key has the only place")
+	}
+
+	// Who leaves.
+	time.Sleep(time.Second)
+	leaderLeft := scene.leaderGone && !scene.inline
+	if scene.leaderGone {
+		leaderLeaves()
+	}
+	joinedLeave()
+	synctest.Wait()
+	require.Equal(t, leaderLeft, leader.done.Load(), "whether the leader has left")
+	if leaderLeft {
+		leave = append(leave, leader)
+	} else {
+		stay = append(stay, leader)
+	}
+	for _, gone := range leave {
+		require.True(t, gone.done.Load(), "who leaves must return at once")
+		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
+		require.ErrorIs(t, gone.err, context.Canceled, "who left: its context's error")
+		require.Zero(t, gone.res, "who left obtained nothing")
+	}
+	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters, "Stats.Waiters after some left")
+	ocPlaces(t, c, 1, 0, 0, "in flight, after some left")
+	require.Equal(t, 1, runs, "leaving must not start another execution")
+	time.Sleep(f.took - time.Since(start) - time.Nanosecond)
+	synctest.Wait()
+	ocPlaces(t, c, 1, 0, 0, "in flight until fn really returns")
+
+	// What everybody gets.
+	time.Sleep(2 * time.Nanosecond)
+	synctest.Wait()
+	for i, caller := range stay {
+		who := fmt.Sprintf("joined caller %d", i)
+		if caller == leader {
+			who = "the leader"
+		}
+		require.True(t, caller.done.Load(), "%s must not be stranded", who)
+		switch {
+		case f.panics && caller == leader:
+			p, ok := caller.panicked.(*idemflight.PanicError)
+			require.True(t, ok, "the leader must panic with a *PanicError, got %v", caller.panicked)
+			require.NotEmpty(t, p.Stack, "PanicError.Stack")
+			continue
+		case f.exits && caller == leader && scene.own:
+			require.True(t, caller.exited, "fn ran on the leader's goroutine, which must exit")
+			continue
+		}
+		require.Nil(t, caller.panicked, "%s must not panic", who)
+		require.False(t, caller.exited, "%s must not exit", who)
+		ocCheckError(t, f, want, caller.err, who)
+		require.Equal(t, f.value, caller.res.Value, "%s: fn's value", who)
+		source := idemflight.Joined
+		if caller == leader {
+			source = idemflight.Executed
+		}
+		require.Equal(t, source, caller.res.Source, "%s: Source", who)
+		require.False(t, caller.res.CompletedAt.IsZero(), "%s: CompletedAt", who)
+		require.Equal(t, want == idemflight.Release, caller.res.ExpiresAt.IsZero(), "%s: ExpiresAt is zero exactly when nothing is kept", who)
+	}
+	require.Equal(t, 1, runs, "executions of the flight")
+	require.Zero(t, running, "nothing runs any more")
+
+	// What is left, before the next call.
+	require.Equal(t, want, ocBecame(t, c, ocKey), "what became of the key")
+	kept, held := 1, 0
+	wantStats := before
+	wantStats.Joined, wantStats.Left = uint64(len(stay)), uint64(len(leave))
+	if !leaderLeft {
+		wantStats.Executed++
+		wantStats.Joined--
+	}
+	switch want {
+	case idemflight.Retain:
+		wantStats.Retains++
+	case idemflight.Hold:
+		held = 1
+		wantStats.Holds++
+	case idemflight.Release:
+		kept = 0
+		wantStats.Releases++
+	}
+	if f.panics || f.exits {
+		wantStats.Panics = 1
+	}
+	if f.reenters {
+		wantStats.Reentrant = 1
+		calls++
+	}
+	if scene.full {
+		wantStats.Full = 1
+	}
+	wantStats.Entries, wantStats.Held = kept, held
+	require.Equal(t, wantStats, c.Stats(), "Stats after the flight")
+	ocPlaces(t, c, 0, kept, held, "after the flight")
+
+	if scene.full {
+		other := call(context.Background(), "other", ocReturns(1, idemflight.Retryable(ocFailed)))
+		synctest.Wait()
+		switch {
+		case kept == 1: // held, or protected since it is young
+			wantStats.Full++
+			if f.closes {
+				wantStats.Full--
+				wantStats.Closed++
+			}
+			require.True(t, errors.Is(other.err, idemflight.ErrFull) || f.closes && errors.Is(other.err, idemflight.ErrClosed), "another key while the only place is taken: got %v", other.err)
+		case f.closes:
+			wantStats.Closed++
+			require.ErrorIs(t, other.err, idemflight.ErrClosed, "another key after Close")
+		default:
+			wantStats.Executed++
+			wantStats.Releases++
+			require.True(t, other.err == ocFailed, "the place must have been given back: another key got %v", other.err)
+		}
+	}
+
+	// What the next call does.
+	next := call(context.Background(), ocKey, func(ctx context.Context) (int, error) { runs++; return 99, idemflight.BeginEffect(ctx) })
+	synctest.Wait()
+	require.True(t, next.done.Load(), "the next call must not hang")
+	switch {
+	case want == idemflight.Retain:
+		wantStats.Replayed++
+		require.Equal(t, 1, runs, "the next call must not run fn")
+		require.Equal(t, idemflight.Replayed, next.res.Source, "the next call's source")
+		require.Equal(t, f.value, next.res.Value, "the next call's value")
+		ocCheckError(t, f, want, next.err, "the next call")
+	case want == idemflight.Hold:
+		wantStats.OutcomeUnknown++
+		if reconciled && !f.closes { // Reconcile was asked once more, and held again
+			wantStats.Holds++
+			require.Equal(t, 2, reconciles, "runs of Reconcile")
+		}
+		require.Equal(t, 1, runs, "the next call must not run fn")
+		require.Equal(t, idemflight.None, next.res.Source, "the next call's source")
+		require.Zero(t, next.res.Value, "the next call's value")
+		ocCheckError(t, f, want, next.err, "the next call")
+	case f.closes:
+		wantStats.Closed++
+		require.Equal(t, 1, runs, "the next call must not run fn")
+		require.ErrorIs(t, next.err, idemflight.ErrClosed, "the next call")
+	default:
+		wantStats.Executed++
+		wantStats.Retains++
+		wantStats.Entries = 1
+		require.NoError(t, next.err, "the next call runs")
+		require.Equal(t, 2, runs, "the next call must run fn")
+		require.Equal(t, 99, next.res.Value, "the next call's value")
+		require.Equal(t, idemflight.Executed, next.res.Source, "the next call's source")
+	}
+	require.Equal(t, wantStats, c.Stats(), "Stats after the next call")
+	require.Equal(t, uint64(calls), ocCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
+
+	// Each call has one event, and a flight whose leader left has one more.
+	require.Len(t, events.take(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+		idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
+	finished := events.take(idemflight.EventFinished)
+	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+	for _, ev := range finished {
+		require.Equal(t, want, ev.Disposition, "Disposition of EventFinished")
+		require.Equal(t, f.took, ev.Took, "Took of EventFinished")
+		ocCheckError(t, f, want, ev.Err, "Event.Err of EventFinished")
+	}
+	for _, ev := range events.take(idemflight.EventExecuted) {
+		if ev.Key == ocKey && ev.Took == f.took {
+			require.Equal(t, want, ev.Disposition, "Disposition of EventExecuted")
+			if !f.panics && !f.exits { // else the call returned no error
+				ocCheckError(t, f, want, ev.Err, "Event.Err of EventExecuted")
+			}
+		}
+	}
+	for _, ev := range events.take(idemflight.EventJoined) {
+		ocCheckError(t, f, want, ev.Err, "Event.Err of EventJoined")
+	}
+	require.Empty(t, events.take(idemflight.EventEvicted, idemflight.EventExpired, idemflight.EventShed, idemflight.EventPanicked), "no upkeep was due")
+}
+
+// ocCheckError checks the error of a caller that obtained the outcome of f, or met it held.
+func ocCheckError(t *testing.T, f ocFault, want idemflight.Disposition, err error, who string) {
+	t.Helper()
+	require.Equal(t, want == idemflight.Hold, errors.Is(err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held, got %v", who, err)
+	var p *idemflight.PanicError
+	require.Equal(t, f.panics, errors.As(err, &p), "%s: a *PanicError exactly after a panic, got %v", who, err)
+	switch {
+	case f.is != nil:
+		require.ErrorIs(t, err, f.is, "%s: must wrap fn's error", who)
+		require.True(t, !f.same || want == idemflight.Hold || err == f.is, "%s: must get fn's own error, got %#v", who, err)
+	case f.panics:
+		require.Equal(t, "boom", p.Value, "%s: PanicError.Value", who)
+	default:
+		require.NoError(t, err, who)
+	}
+}
+
+// A context that is dead on arrival starts nothing, however fn would have ended.
+func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
+	for _, f := range ocFaults {
+		for _, inline := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				var opts []idemflight.CallOption
+				if inline {
+					opts = append(opts, idemflight.Inline())
+				}
+				call := ocDo(c, ctx, ocKey, func(ctx context.Context) (int, error) {
+					t.Errorf("%s: fn must not run", f.name)
+					return f.end(ctx, c)
+				}, opts...)
+				synctest.Wait()
+				require.ErrorIs(t, call.err, idemflight.ErrLeft, f.name)
+				require.Equal(t, idemflight.Stats{Left: 1}, c.Stats(), "%s: Stats", f.name)
+			})
+		}
+	}
+}
+
+// The same with Reconcile in fn's place: every way for it to end × who is waiting.
+func TestPromise13_ReconcileFaultTable(t *testing.T) {
+	type found struct {
+		name   string
+		end    func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+		took   time.Duration
+		want   idemflight.Disposition
+		is     error
+		panics bool
+		reent  bool
+		closes bool
+	}
+	always := func(v int, err error) func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		return func(context.Context, *idemflight.Cache[string, int]) (int, error) { return v, err }
+	}
+	const Release, Retain, Hold = idemflight.Release, idemflight.Retain, idemflight.Hold
+	for _, f := range []found{
+		{name: "success", took: ocFnTime, want: Retain, end: always(9, nil)},
+		{name: "Final", took: ocFnTime, want: Retain, is: ocFailed, end: always(9, idemflight.Final(ocFailed))},
+		{name: "Retryable", took: ocFnTime, want: Release, end: always(9, idemflight.Retryable(ocFailed))},
+		{name: "error", took: ocFnTime, want: Hold, is: ocFailed, end: always(9, ocFailed)},
+		{name: "Unknown", took: ocFnTime, want: Hold, is: ocFailed, end: always(9, idemflight.Unknown(ocFailed))},
+		{name: "dial error", took: ocFnTime, want: Hold, is: ocRefused, end: always(9, ocRefused)},
+		{name: "timeout", took: ocExecTimeout, want: Hold, is: context.DeadlineExceeded,
+			end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}},
+		{name: "panic", took: ocFnTime, want: Hold, is: ocPanicked, panics: true,
+			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(ocPanicked) }},
+		{name: "Goexit", took: ocFnTime, want: Hold, is: idemflight.ErrGoexit, panics: true,
+			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 9, nil }},
+		{name: "slow", took: 3 * ocExecTimeout, want: Retain,
+			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+				time.Sleep(3*ocExecTimeout - ocFnTime)
+				return 9, nil
+			}},
+		{name: "re-entrant", took: ocFnTime, want: Hold, is: idemflight.ErrReentrant, reent: true,
+			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+				return c.Do(ctx, ocKey, ocReturns(1, nil))
+			}},
+		{name: "Close inside", took: ocFnTime, want: Retain, closes: true,
+			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+				if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
+					return 0, fmt.Errorf("Close inside Reconcile must return ErrReentrant, got %v", err)
+				}
+				return 9, nil
+			}},
+		// The flight has begun, so it goes on: the execution of fn is a part of it.
+		{name: "Close inside, then Retryable", took: ocFnTime, want: Release, closes: true,
+			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+				_ = c.Close(ctx)
+				return 9, idemflight.Retryable(ocFailed)
+			}},
+	} {
+		for _, scene := range ocScenes {
+			t.Run(f.name+"/"+scene.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					events := new(ocEvents)
+					var c *idemflight.Cache[string, int]
+					var running, reconciled, runs int
+					opts := idemflight.Options[string, int]{MaxEntries: ocFew, ExecTimeout: ocExecTimeout, Observer: events.observe,
+						Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+							reconciled++
+							running++
+							defer func() { running-- }()
+							if running != 1 {
+								t.Errorf("at most one execution of a key must run, %d do", running)
+							}
+							if f.name != "timeout" {
+								time.Sleep(ocFnTime)
+							}
+							return f.end(ctx, c)
+						}}
+					if scene.full {
+						opts.MaxEntries = 1
+					}
+					c = idemflight.MustNew(opts)
+					ocHold(t, c, ocKey)
+					calls := 1
+					fn := func(context.Context) (int, error) {
+						runs++
+						running++
+						defer func() { running-- }()
+						if running != 1 {
+							t.Errorf("at most one execution of a key must run, %d do", running)
+						}
+						time.Sleep(ocFnTime)
+						return 8, nil
+					}
+					call := func(ctx context.Context, key string) *ocCall {
+						calls++
+						var opts []idemflight.CallOption
+						if scene.inline {
+							opts = append(opts, idemflight.Inline())
+						}
+						return ocDo(c, ctx, key, fn, opts...)
+					}
+					leaderCtx, leaderLeaves := context.WithCancel(context.Background())
+					defer leaderLeaves()
+					if scene.own && !scene.leaderGone {
+						leaderCtx = context.Background()
+					}
+					start := time.Now()
+					leader := call(leaderCtx, ocKey)
+					synctest.Wait()
+					joinedCtx, joinedLeave := context.WithCancel(context.Background())
+					defer joinedLeave()
+					var stay, leave []*ocCall
+					for i := range scene.joined {
+						if i < scene.gone {
+							leave = append(leave, call(joinedCtx, ocKey))
+						} else {
+							stay = append(stay, call(context.Background(), ocKey))
+						}
+					}
+					synctest.Wait()
+					ocPlaces(t, c, 1, 0, 0, "while Reconcile runs")
+					want := idemflight.Stats{Executed: 1, Holds: 1}
+					if scene.full {
+						other := call(context.Background(), "other")
+						synctest.Wait()
+						require.ErrorIs(t, other.err, idemflight.ErrFull, "the held key's place is its Reconcile's")
+						want.Full++
+					}
+					time.Sleep(time.Second)
+					leaderLeft := scene.leaderGone && !scene.inline
+					if scene.leaderGone {
+						leaderLeaves()
+					}
+					joinedLeave()
+					synctest.Wait()
+					if leaderLeft {
+						leave = append(leave, leader)
+					} else {
+						stay = append(stay, leader)
+					}
+					for _, gone := range leave {
+						require.True(t, gone.done.Load(), "who leaves must return at once")
+						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
+						want.Left++
+					}
+					total := f.took
+					if f.want == Release {
+						total += ocFnTime
+					}
+					time.Sleep(total - time.Since(start) - time.Nanosecond)
+					synctest.Wait()
+					ocPlaces(t, c, 1, 0, 0, "until the flight ends")
+					time.Sleep(2 * time.Nanosecond)
+					synctest.Wait()
+
+					require.Equal(t, 1, reconciled, "runs of Reconcile")
+					became := f.want
+					value, source := 9, idemflight.Reconciled
+					if f.want == Release {
+						value, source, became = 8, idemflight.Executed, Retain
+						require.Equal(t, 1, runs, "fn must run in the same flight")
+					} else {
+						require.Zero(t, runs, "fn must not run")
+					}
+					for i, caller := range stay {
+						who, src := fmt.Sprintf("joined caller %d", i), idemflight.Joined
+						if caller == leader {
+							who, src = "the leader", source
+						}
+						require.True(t, caller.done.Load(), "%s must not be stranded", who)
+						require.Nil(t, caller.panicked, "%s must not panic", who)
+						require.False(t, caller.exited, "%s must not exit", who)
+						if f.is != nil {
+							require.ErrorIs(t, caller.err, f.is, who)
+						} else {
+							require.NoError(t, caller.err, who)
+						}
+						require.Equal(t, f.want == Hold, errors.Is(caller.err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held again, got %v", who, caller.err)
+						if f.want == Hold {
+							want.OutcomeUnknown++
+							require.Equal(t, idemflight.None, caller.res.Source, "%s: Source", who)
+							continue
+						}
+						require.Equal(t, value, caller.res.Value, "%s: Value", who)
+						require.Equal(t, src, caller.res.Source, "%s: Source", who)
+						switch src {
+						case idemflight.Joined:
+							want.Joined++
+						case idemflight.Reconciled:
+							want.Reconciled++
+						default:
+							want.Executed++
+						}
+					}
+					held := 0
+					switch f.want {
+					case Retain:
+						want.Retains++
+					case Release:
+						want.Releases++
+						want.Retains++
+					case Hold:
+						want.Holds++
+						held = 1
+					}
+					if f.panics {
+						want.Panics++
+					}
+					if f.reent {
+						want.Reentrant++
+						calls++
+					}
+					want.Entries, want.Held = 1, held
+					require.Equal(t, became, ocBecame(t, c, ocKey), "what became of the key")
+					require.Equal(t, want, c.Stats(), "Stats after the flight")
+					require.Equal(t, uint64(calls), ocCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
+					ocPlaces(t, c, 0, 1, held, "after the flight")
+
+					// Reconcile runs once per call that meets the key held, and never for one that is not.
+					next := call(context.Background(), ocKey)
+					time.Sleep(time.Hour)
+					synctest.Wait()
+					require.True(t, next.done.Load(), "the next call must not hang")
+					if f.want == Hold {
+						require.Equal(t, 2, reconciled, "the next call must ask Reconcile again")
+						require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown, "the next call")
+					} else {
+						require.Equal(t, 1, reconciled, "the next call must not ask Reconcile")
+						require.Equal(t, idemflight.Replayed, next.res.Source, "the next call's source")
+						require.Equal(t, value, next.res.Value, "the next call's value")
+					}
+					if f.reent {
+						calls++
+					}
+					require.Len(t, events.take(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+						idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
+					finished := events.take(idemflight.EventFinished)
+					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+					for _, ev := range finished {
+						require.Equal(t, became, ev.Disposition, "Disposition of EventFinished")
+					}
+				})
+			})
+		}
+	}
+}

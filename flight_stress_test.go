@@ -1,0 +1,300 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// flScale is n, or as much of it as there is time for.
+func flScale(n int) int {
+	if testing.Short() {
+		n /= 5
+	}
+	if raceEnabled {
+		n /= 10
+	}
+	return n
+}
+
+func TestPromise02_AFreshKeyRunsFnExactlyOnceUnderRacingCallers(t *testing.T) {
+	const callers = 200
+	keys := flScale(10_000)
+	for _, l := range flLeaders {
+		if l.name != "background" && l.name != "cancel" {
+			continue // the two of them are all the ways there are for fn to run
+		}
+		t.Run(l.name, func(t *testing.T) {
+			c := idemflight.MustNew(flOptions{})
+			runs := make([]atomic.Int32, keys)
+			var calls sync.WaitGroup
+			start := make(chan struct{})
+			for range callers {
+				calls.Go(func() {
+					ctx, cancel := l.ctx()
+					defer cancel()
+					<-start
+					// All go through the keys in the same order, so that they meet at each of them.
+					for i := range keys {
+						v, err := c.Do(ctx, strconv.Itoa(i), func(context.Context) (int, error) {
+							runs[i].Add(1)
+							return i, nil
+						}, l.opts...)
+						if v != i || err != nil {
+							t.Errorf("key %d: got (%d, %v), want (%d, nil)", i, v, err, i)
+							return
+						}
+					}
+				})
+			}
+			close(start)
+			calls.Wait()
+			for i := range keys {
+				require.EqualValues(t, 1, runs[i].Load(), "runs of fn for key %d", i)
+			}
+			s := c.Stats()
+			require.EqualValues(t, keys, s.Executed, "Stats.Executed")
+			require.EqualValues(t, callers*keys, s.Executed+s.Joined+s.Replayed, "every call got the outcome")
+		})
+	}
+}
+
+// Unlike the test above, the callers of a key start together, so that many of them meet at the
+// moment at which the flight ends and its outcome is kept.
+func TestPromise02_NoWindowBetweenInFlightAndKept(t *testing.T) {
+	const callers = 8
+	c := idemflight.MustNew(flOptions{})
+	for i := range flScale(10_000) {
+		var runs atomic.Int32
+		var calls sync.WaitGroup
+		start := make(chan struct{})
+		for caller := range callers {
+			ctx := t.Context()
+			if caller%2 == 0 {
+				ctx = context.Background()
+			}
+			calls.Go(func() {
+				<-start
+				for range 4 {
+					v, err := c.Do(ctx, strconv.Itoa(i), func(context.Context) (int, error) { runs.Add(1); return i, nil }, idemflight.WithMaxWait(idemflight.NoWait))
+					if err != nil && !errors.Is(err, idemflight.ErrInFlight) || err == nil && v != i {
+						t.Errorf("key %d: got (%d, %v)", i, v, err)
+					}
+				}
+			})
+		}
+		close(start)
+		calls.Wait()
+		require.EqualValues(t, 1, runs.Load(), "runs of fn for key %d", i)
+	}
+}
+
+// Everything that can happen to three keys happens to them, at random and at once; whatever it is,
+// no two executions of one key may run beside each other.
+func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
+	const goroutines, keys = 8, 3
+	var running [keys]atomic.Int32
+	var runs atomic.Int64
+	execution := func(key string) (int, error) {
+		k := int(key[0] - 'a')
+		if n := running[k].Add(1); n != 1 {
+			t.Errorf("%d executions of key %q run at the same moment", n, key)
+		}
+		defer running[k].Add(-1)
+		runs.Add(1)
+		for range rand.IntN(20) {
+			runtime.Gosched()
+		}
+		switch rand.IntN(9) {
+		case 0:
+			return 0, flBoom
+		case 1:
+			return 0, idemflight.Final(flBoom)
+		case 2:
+			return 0, idemflight.Retryable(flBoom)
+		case 3, 4:
+			return 0, idemflight.Unknown(flBoom)
+		case 5:
+			panic(flBoom)
+		case 6:
+			runtime.Goexit()
+		}
+		return k, nil
+	}
+	opts := flOptions{
+		TTL: 50 * time.Microsecond, HoldTTL: 200 * time.Microsecond, ExecTimeout: 10 * time.Microsecond,
+		MaxEntries: 8, Protect: -1, MaxWaiters: 4, MaxWeight: 4, Weigh: func(_ string, v int) int64 { return int64(v) },
+		Reconcile: func(_ context.Context, key string, _ idemflight.Entry[int]) (int, error) { return execution(key) },
+	}
+	for range 4 { // Close ends each
+		c := idemflight.MustNew(opts)
+		act := func() {
+			// A panic of fn ends here, and its Goexit with this goroutine.
+			defer func() { _ = recover() }()
+			key := string(rune('a' + rand.IntN(keys)))
+			fn := func(ctx context.Context) (int, error) {
+				if rand.IntN(4) == 0 {
+					ctx.Done()
+					_ = idemflight.BeginEffect(ctx)
+				}
+				return execution(key)
+			}
+			switch rand.IntN(16) {
+			case 0:
+				c.Forget(key)
+			case 1:
+				c.Resolve(key, 1, []error{nil, idemflight.Retryable(flBoom), idemflight.Final(flBoom), flBoom}[rand.IntN(4)])
+			case 2:
+				now := time.Now()
+				_ = c.Restore(key, idemflight.Entry[int]{
+					State: []idemflight.State{idemflight.Retained, idemflight.Held, idemflight.Shed, idemflight.InFlight}[rand.IntN(4)],
+					Err:   nil, StartedAt: now, CompletedAt: now, ExpiresAt: now.Add(time.Millisecond),
+				})
+			case 3:
+				_, _ = c.Do(context.Background(), strconv.Itoa(rand.IntN(1000)), flReturns(0, nil))
+			case 4, 5, 6:
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(50))*time.Microsecond)
+				defer cancel()
+				_, _ = c.Do(ctx, key, fn)
+			case 7:
+				_, _ = c.Do(flCancelled(flCause), key, fn)
+			case 8:
+				_, _ = c.Do(context.Background(), key, fn)
+			case 9:
+				_, _ = c.Do(t.Context(), key, fn, idemflight.Inline(), idemflight.WithTTL(0))
+			case 10:
+				_, _ = c.Do(t.Context(), key, fn, idemflight.WithMaxWait(time.Duration(rand.IntN(20))*time.Microsecond))
+			case 11:
+				c.Stats()
+				c.Lookup(key)
+				for range c.All() {
+					runtime.Gosched()
+				}
+			default:
+				_, _ = c.Do(t.Context(), key, fn)
+			}
+		}
+		var acting sync.WaitGroup
+		for range goroutines {
+			acting.Go(func() {
+				for range flScale(4_000) / 4 {
+					one := make(chan struct{})
+					go func() {
+						defer close(one)
+						act()
+					}()
+					<-one
+				}
+			})
+		}
+		acting.Wait()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = c.Close(context.Background())
+		}()
+		flSoon(t, closed, "Close, which waits for what is still in flight")
+		s := c.Stats()
+		require.Zero(t, s.InFlight+s.Waiters, "nothing is in flight after Close")
+	}
+	require.NotZero(t, runs.Load())
+}
+
+// The plain writes of fn and the plain reads of the callers are a data race, which the race
+// detector reports, unless fn's return happens before theirs.
+func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *testing.T) {
+	type thing struct {
+		n    int
+		more map[string]int
+	}
+	for name, end := range map[string]func(i int) error{
+		"value":   func(int) error { return nil },
+		"final":   func(i int) error { return idemflight.Final(&flPlainError{strconv.Itoa(i)}) },
+		"release": func(i int) error { return &flPlainError{strconv.Itoa(i)} },
+		"hold":    func(i int) error { return idemflight.Unknown(&flPlainError{strconv.Itoa(i)}) },
+		"panic":   func(i int) error { panic(&flPlainError{strconv.Itoa(i)}) },
+	} {
+		for _, l := range flLeaders {
+			if l.name == "deadline" {
+				continue // in real time, which may be long on a busy machine
+			}
+			t.Run(name+", "+l.name, func(t *testing.T) {
+				c := idemflight.MustNew(idemflight.Options[int, *thing]{})
+				for i := range flScale(500) {
+					var written int // by fn, which does not return it
+					var calls sync.WaitGroup
+					start := make(chan struct{})
+					for caller := range 6 {
+						ctx, cancel := l.ctx()
+						opts := l.opts
+						if caller >= 3 { // these do not join: they may get a replay first of all
+							opts = append([]idemflight.CallOption{idemflight.WithMaxWait(idemflight.NoWait)}, opts...)
+						}
+						calls.Go(func() {
+							defer cancel()
+							<-start
+							err := idemflight.ErrInFlight
+							var v *thing
+							var ran bool
+							for errors.Is(err, idemflight.ErrInFlight) {
+								v, err = flCatch(func() (*thing, error) {
+									return c.Do(ctx, i+1, func(context.Context) (*thing, error) {
+										ran = true
+										if name == "release" && written != 0 {
+											return nil, flBoom // a later execution: nobody else may be reading what it writes
+										}
+										one := new(thing)
+										one.n = i
+										one.more = map[string]int{"i": i}
+										written = i + 1
+										return one, end(i)
+									}, opts...)
+								})
+							}
+							if errors.Is(err, flBoom) {
+								return
+							}
+							if written != i+1 {
+								t.Errorf("a caller that got (%v, %v) must see what fn wrote, sees %d (ran it itself: %v)", v, err, written, ran)
+							}
+							if v != nil && (v.n != i || v.more["i"] != i) {
+								t.Errorf("a caller must see the whole value, sees %v", *v)
+							}
+							var plain *flPlainError
+							if name != "value" && (!errors.As(err, &plain) || plain.text != strconv.Itoa(i)) {
+								t.Errorf("a caller must see the whole error, sees %v", err)
+							}
+						})
+					}
+					close(start)
+					calls.Wait()
+				}
+			})
+		}
+	}
+}
+
+// flCatch gives a panic of call as an error.
+func flCatch[V any](call func() (V, error)) (v V, err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case error:
+			err = p
+		default:
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return call()
+}

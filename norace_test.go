@@ -1,0 +1,5 @@
+//go:build !race
+
+package idemflight_test
+
+const raceEnabled = false

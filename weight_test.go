@@ -1,0 +1,505 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// ttSheds makes a cache with MaxWeight 10 whose values weigh themselves.
+func ttSheds(o ttOptions) (*ttCache, *ttLog[string]) {
+	log := &ttLog[string]{}
+	o.Observer = log.observe
+	return idemflight.MustNew(ttWeighted(o)), log
+}
+
+// ttIs expects that the keys are kept in that state.
+func ttIs(t *testing.T, c *ttCache, s idemflight.State, keys ...string) {
+	t.Helper()
+	for _, k := range keys {
+		e, ok := c.Lookup(k)
+		require.True(t, ok, "%q is kept", k)
+		require.Equal(t, s, e.State, "state of %q", k)
+	}
+}
+
+func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, log := ttSheds(ttOptions{TTL: time.Minute})
+		ttRuns(t, c, "a", 4)
+		r := ttRuns(t, c, "b", 3)
+		ttRuns(t, c, "c", 3)
+		require.Empty(t, log.of(idemflight.EventShed), "a weight of exactly MaxWeight sheds nothing")
+		require.EqualValues(t, 10, c.Stats().Weight)
+		require.Equal(t, 4, ttReplay(t, c, "a"))
+
+		ttRuns(t, c, "d", 1) // one over: b is the least recently used
+		synctest.Wait()
+		require.Equal(t, []string{"b"}, log.keys(idemflight.EventShed))
+		require.EqualValues(t, 8, c.Stats().Weight)
+		require.EqualValues(t, 1, c.Stats().Shed)
+		ttIs(t, c, idemflight.Retained, "a", "c", "d")
+		e, ok := c.Lookup("b")
+		require.True(t, ok, "what is shed is still kept")
+		require.Equal(t, idemflight.Shed, e.State)
+		require.Zero(t, e.Value)
+		require.True(t, e.ExpiresAt.Equal(r.ExpiresAt))
+		require.True(t, e.CompletedAt.Equal(r.CompletedAt))
+		require.Equal(t, 4, c.Len())
+
+		for range 3 {
+			time.Sleep(10 * time.Second)
+			r, err := c.DoResult(ttBg, "b", ttNever(t))
+			require.ErrorIs(t, err, idemflight.ErrValueShed)
+			require.Zero(t, r, "no outcome was obtained")
+		}
+		require.EqualValues(t, 3, c.Stats().ValueShed)
+		time.Sleep(30*time.Second - 1)
+		_, err := c.Do(ttBg, "b", ttNever(t))
+		require.ErrorIs(t, err, idemflight.ErrValueShed, "until it expires")
+		time.Sleep(1)
+		ttRuns(t, c, "b", 5)
+	})
+}
+
+func TestPromise20_ShedUntilEvictedOrForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, log := ttSheds(ttOptions{MaxEntries: 1, Protect: -1})
+		ttRuns(t, c, "a", ttHeavy)
+		ttRuns(t, c, "b", 1)
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
+		ttRuns(t, c, "a", ttHeavy)
+		require.True(t, c.Forget("a"))
+		ttRuns(t, c, "a", 1)
+	})
+}
+
+func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
+	for _, w := range []int{10, 11, ttHeavy, math.MaxInt} {
+		t.Run(fmt.Sprint(w), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, log := ttSheds(ttOptions{})
+				others := []string{"a", "b", "c"}
+				for _, k := range others {
+					ttRuns(t, c, k, 2)
+				}
+				end := ttFly(t, c, "heavy")
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					r, err := c.DoResult(ttBg, "heavy", ttNever(t))
+					if err != nil || r.Value != w || r.Source != idemflight.Joined {
+						t.Errorf("a joined caller got (%d, %v) by %v, expected the value", r.Value, err, r.Source)
+					}
+				})
+				synctest.Wait()
+				r, err := end(w, nil)
+				require.NoError(t, err)
+				require.Equal(t, w, r.Value, "it is returned to its callers")
+				require.Equal(t, idemflight.Executed, r.Source)
+				wg.Wait()
+				synctest.Wait()
+				require.Equal(t, idemflight.Retain, log.of(idemflight.EventExecuted)[3].Disposition, "a shed outcome is kept")
+				if w == 10 { // it fits, alone
+					ttIs(t, c, idemflight.Retained, "heavy")
+					ttIs(t, c, idemflight.Shed, others...)
+					require.EqualValues(t, 10, c.Stats().Weight)
+					return
+				}
+				require.False(t, r.ExpiresAt.IsZero(), "a shed outcome is kept")
+				require.Equal(t, []string{"heavy"}, log.keys(idemflight.EventShed), "it alone is shed, at once")
+				ttIs(t, c, idemflight.Shed, "heavy")
+				ttIs(t, c, idemflight.Retained, others...)
+				require.EqualValues(t, 6, c.Stats().Weight)
+				_, err = c.Do(ttBg, "heavy", ttNever(t))
+				require.ErrorIs(t, err, idemflight.ErrValueShed)
+			})
+		})
+	}
+}
+
+func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &ttLog[string]{}
+		c := idemflight.MustNew(ttOptions{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
+			if k == "least" {
+				return math.MinInt64
+			}
+			return int64(v)
+		}})
+		ttRuns(t, c, "ten", 10)
+		ttRuns(t, c, "minus", -5)
+		ttRuns(t, c, "least", 1)
+		require.EqualValues(t, 10, c.Stats().Weight)
+		require.Empty(t, log.of(idemflight.EventShed))
+		ttRuns(t, c, "one", 1)
+		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed), "a negative weight makes no room")
+		require.EqualValues(t, 1, c.Stats().Weight)
+		require.True(t, c.Forget("minus"))
+		require.True(t, c.Forget("least"))
+		require.EqualValues(t, 1, c.Stats().Weight, "and takes none with it")
+	})
+}
+
+func TestPromise20_HugeWeightsDoNotOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{MaxWeight: math.MaxInt64, Weigh: func(_ string, v int) int64 { return int64(v) }})
+		for i, w := range []int{math.MaxInt64, math.MaxInt64, 1, math.MaxInt64 - 1, 2} {
+			ttRuns(t, c, ttKey(i), w)
+			sum := int64(0)
+			for _, e := range ttAll(c) {
+				sum += int64(e.Value)
+			}
+			require.GreaterOrEqual(t, sum, int64(0), "the sum over what is retained")
+			require.Equal(t, sum, c.Stats().Weight)
+			ttIs(t, c, idemflight.Retained, ttKey(i))
+		}
+		ttIs(t, c, idemflight.Shed, ttKey(0), ttKey(1))
+	})
+}
+
+func TestPromise20_SheddingPassesOverTheNewcomerAndTheWeightless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, log := ttSheds(ttOptions{})
+		for i := range 20 {
+			ttRuns(t, c, fmt.Sprint("old", i), 0)
+		}
+		ttRuns(t, c, "a", 6)
+		for i := range 20 {
+			ttRuns(t, c, fmt.Sprint("mid", i), 0)
+		}
+		ttRuns(t, c, "b", 4)
+		ttRuns(t, c, "new", 9)
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"a", "b"}, log.keys(idemflight.EventShed))
+		ttIs(t, c, idemflight.Retained, "new")
+		for i := range 20 {
+			ttIs(t, c, idemflight.Retained, fmt.Sprint("old", i), fmt.Sprint("mid", i))
+		}
+		require.EqualValues(t, 9, c.Stats().Weight)
+		ttRuns(t, c, "weightless", 0)
+		require.Len(t, log.of(idemflight.EventShed), 2, "a newcomer without weight sheds nothing")
+	})
+}
+
+func TestPromise20_ProtectDoesNotProtectFromIt(t *testing.T) {
+	for _, protect := range []time.Duration{0, time.Hour, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			c, log := ttSheds(ttOptions{TTL: time.Hour, Protect: protect})
+			ttRuns(t, c, "a", 10)
+			ttRuns(t, c, "b", 10)
+			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed), "with Protect %v", protect)
+		})
+	}
+}
+
+// An outcome that has expired at this very instant is not retained any more, so it pushes nobody.
+func TestPromise20_TheExpiredWeighNothing(t *testing.T) {
+	for _, n := range []int{1, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			c, log := ttSheds(ttOptions{})
+			ttRuns(t, c, "lives", 4)
+			for i := range n {
+				ttRuns(t, c, ttKey(i), 5/n, idemflight.WithTTL(time.Second))
+			}
+			ttRuns(t, c, "lives too", 1)
+			time.Sleep(time.Second)
+			ttRuns(t, c, "new", 5)
+			synctest.Wait()
+			require.Empty(t, log.keys(idemflight.EventShed), "with %d expired ones gone, 4 + 1 + 5 are MaxWeight", n)
+			ttIs(t, c, idemflight.Retained, "lives", "lives too", "new")
+			require.EqualValues(t, 10, c.Stats().Weight)
+		})
+	}
+}
+
+// The sum is exact whatever leaves: shards have no budget of their own, nothing is shed while it
+// all fits, and nothing more than needed when it does not.
+func TestPromise20_TheSumIsExact(t *testing.T) {
+	for _, n := range []int{8, 64, 300} {
+		t.Run(fmt.Sprintf("%d of weight 1", n), func(t *testing.T) {
+			c := idemflight.MustNew(ttOptions{MaxWeight: int64(n), Weigh: func(string, int) int64 { return 1 }})
+			for i := range n {
+				ttRuns(t, c, ttKey(i), i)
+			}
+			require.EqualValues(t, n, c.Stats().Weight)
+			require.Zero(t, c.Stats().Shed, "%d outcomes of weight 1 fit %d", n, n)
+			for i := range n {
+				ttRuns(t, c, ttKey(n+i), i)
+				require.EqualValues(t, i+1, c.Stats().Shed, "each further one sheds one")
+				require.EqualValues(t, n, c.Stats().Weight)
+			}
+		})
+	}
+	t.Run("any mixture", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const limit = 1000
+			log := &ttLog[string]{}
+			c := idemflight.MustNew(ttOptions{MaxWeight: limit, MaxEntries: 60, Protect: -1, HoldTTL: time.Minute, Observer: log.observe,
+				Weigh: func(_ string, v int) int64 { return int64(v) }})
+			rng := rand.New(rand.NewPCG(20, 20))
+			weight := map[string]int{}
+			for i := range 1500 {
+				before := c.Stats().Weight
+				log.clear()
+				added := 0
+				k := ttKey(rng.IntN(120))
+				switch rng.IntN(10) {
+				case 0:
+					c.Forget(k)
+				case 1:
+					time.Sleep(time.Duration(rng.IntN(20)) * time.Second)
+					before = 0 // some have expired
+				case 2:
+					_, _ = c.Do(ttBg, k, ttFail(idemflight.Unknown(errTT)))
+				case 3:
+					if w := rng.IntN(100); c.Resolve(k, w, nil) {
+						added, weight[k] = w, w
+					}
+				case 4:
+					w := rng.IntN(100)
+					if c.Restore(k, ttEntry(w, time.Now().Add(time.Minute))) == nil {
+						added, weight[k] = w, w
+					}
+				default:
+					w := rng.IntN(100)
+					if i%50 == 0 {
+						w = limit + rng.IntN(2)
+					}
+					r, err := c.DoResult(ttBg, k, ttValue(w), idemflight.WithTTL(time.Duration(1+rng.IntN(300))*time.Second))
+					if err == nil && r.Source == idemflight.Executed {
+						added, weight[k] = w, w
+					}
+				}
+				synctest.Wait()
+				sum := int64(0)
+				for _, e := range ttAll(c) {
+					sum += int64(e.Value)
+				}
+				st := c.Stats()
+				require.Equal(t, sum, st.Weight, "the sum over what is retained, step %d", i)
+				require.LessOrEqual(t, st.Weight, int64(limit), "step %d", i)
+				require.LessOrEqual(t, st.Entries, 60)
+				shed := log.keys(idemflight.EventShed)
+				if before+int64(added) <= limit {
+					require.Empty(t, shed, "step %d: %d + %d fit %d", i, before, added, limit)
+				} else if len(shed) > 0 && added <= limit {
+					require.Greater(t, st.Weight+int64(weight[shed[len(shed)-1]]), int64(limit), "step %d: the last value shed had to go", i)
+				}
+			}
+			require.Positive(t, c.Stats().Shed, "the test itself: something was shed")
+			require.Positive(t, c.Stats().Evicted, "the test itself: something was evicted")
+		})
+	})
+}
+
+func TestPromise20_WhatIsWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []int
+		c := idemflight.MustNew(ttOptions{MaxWeight: 1000, Weigh: func(_ string, v int) int64 { asked = append(asked, v); return int64(v) },
+			Reconcile: func(_ context.Context, k string, _ idemflight.Entry[int]) (int, error) {
+				return 5, map[string]error{"reconciled": nil, "not": errTT}[k]
+			}})
+		weighed := func(what string, want []int, weight int64) {
+			t.Helper()
+			synctest.Wait()
+			require.Equal(t, want, asked, "Weigh is asked for: %s", what)
+			require.Equal(t, weight, c.Stats().Weight, what)
+			asked = nil
+		}
+		ttRuns(t, c, "a", 1)
+		weighed("a success", []int{1}, 1)
+		_, err := c.Do(ttBg, "final", func(context.Context) (int, error) { return 2, idemflight.Final(errTT) })
+		require.ErrorIs(t, err, errTT)
+		weighed("a final error, with its value", []int{2}, 3)
+		_, _ = c.Do(ttBg, "a", ttNever(t))
+		weighed("no replay", nil, 3)
+		_, _ = c.Do(ttBg, "released", func(context.Context) (int, error) { return 3, idemflight.Retryable(errTT) })
+		weighed("nothing that is released", nil, 3)
+		ttRuns(t, c, "zero", 3, idemflight.WithTTL(0))
+		weighed("nothing that is not to be retained", nil, 3)
+		_, _ = c.Do(ttBg, "reconciled", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
+		_, _ = c.Do(ttBg, "not", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
+		_, _ = c.Do(ttBg, "resolved", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
+		weighed("nothing that is held", nil, 3)
+		_, err = c.Do(ttBg, "not", ttNever(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		weighed("nothing that is held again", nil, 3)
+		_, err = c.Do(ttBg, "reconciled", ttNever(t))
+		require.NoError(t, err)
+		weighed("what Reconcile found", []int{5}, 8)
+		require.True(t, c.Resolve("resolved", 6, nil))
+		weighed("what was resolved", []int{6}, 14)
+		e := ttEntry(7, time.Now().Add(time.Minute))
+		require.NoError(t, c.Restore("restored", e))
+		weighed("what was restored", []int{7}, 21)
+		e.State = idemflight.Held
+		require.NoError(t, c.Restore("restored held", e))
+		e.State = idemflight.Shed
+		require.NoError(t, c.Restore("restored shed", e))
+		weighed("nothing restored that is held or shed", nil, 21)
+	})
+}
+
+func TestPromise20_WhatResolveAndReconcileBringIsBoundToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &ttLog[string]{}
+		c := idemflight.MustNew(ttWeighted(ttOptions{Observer: log.observe,
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 9, nil }}))
+		ttHold(t, c, "h1")
+		ttHold(t, c, "h2")
+		ttHold(t, c, "h3")
+		require.True(t, c.Resolve("h1", 8, nil))
+		ttIs(t, c, idemflight.Retained, "h1")
+		v, err := c.Do(ttBg, "h2", ttNever(t))
+		require.NoError(t, err)
+		require.Equal(t, 9, v)
+		synctest.Wait()
+		require.Equal(t, []string{"h1"}, log.keys(idemflight.EventShed))
+		require.True(t, c.Resolve("h3", 11, nil))
+		ttIs(t, c, idemflight.Shed, "h1", "h3")
+		ttIs(t, c, idemflight.Retained, "h2")
+		require.EqualValues(t, 9, c.Stats().Weight)
+	})
+}
+
+func TestPromise20_WeighRunsWithoutLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c *ttCache
+		c = idemflight.MustNew(ttOptions{MaxWeight: 10, Weigh: func(k string, v int) int64 {
+			if k != "k" {
+				return 1
+			}
+			c.Lookup(k)
+			c.Len()
+			c.Stats()
+			for i := range 50 { // keys of every shard
+				_, _ = c.Do(ttBg, ttKey(i), ttValue(i))
+				c.Forget(ttKey(i))
+			}
+			return 1
+		}})
+		ttRuns(t, c, "k", 1)
+		require.Equal(t, 1, ttReplay(t, c, "k"))
+	})
+}
+
+func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
+	boom := errors.New("boom")
+	for name, fail := range map[string]func(){"panic": func() { panic(boom) }, "Goexit": runtime.Goexit} {
+		for _, leads := range []string{"on its own goroutine", "inline", "elsewhere"} {
+			t.Run(name+" "+leads, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					log := &ttLog[string]{}
+					c := idemflight.MustNew(ttOptions{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
+						if k == "k" {
+							fail()
+						}
+						return int64(v)
+					}})
+					ttRuns(t, c, "full", 10)
+					ctx, opts := ttBg, []idemflight.CallOption(nil)
+					switch leads {
+					case "inline":
+						opts = append(opts, idemflight.Inline())
+					case "elsewhere":
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithCancel(ctx)
+						defer cancel()
+					}
+					var joined, led atomic.Int32
+					gate := make(chan struct{})
+					go func() {
+						v, err := c.Do(ctx, "k", func(context.Context) (int, error) { <-gate; return 5, nil }, opts...)
+						if err == nil && v == 5 {
+							led.Add(1)
+						}
+					}()
+					synctest.Wait()
+					for range 3 {
+						go func() {
+							v, err := c.Do(ttBg, "k", ttNever(t))
+							if err == nil && v == 5 {
+								joined.Add(1)
+							}
+						}()
+					}
+					synctest.Wait()
+					close(gate)
+					synctest.Wait()
+					require.EqualValues(t, 3, joined.Load(), "joined callers get the outcome")
+					if name == "panic" || leads == "elsewhere" { // a Goexit takes the caller's goroutine with it
+						require.EqualValues(t, 1, led.Load(), "the leader gets the outcome")
+					}
+					require.Equal(t, 5, ttReplay(t, c, "k"), "it is retained")
+					st := c.Stats()
+					require.EqualValues(t, 10, st.Weight, "it weighs 0")
+					require.EqualValues(t, 1, st.HookPanics)
+					require.Zero(t, st.Panics, "no execution panicked")
+					require.Zero(t, st.InFlight)
+					require.Zero(t, st.Shed)
+					told := log.of(idemflight.EventPanicked)
+					require.Len(t, told, 1)
+					require.Equal(t, "k", told[0].Key)
+					if name == "panic" {
+						var p *idemflight.PanicError
+						require.ErrorAs(t, told[0].Err, &p)
+						require.Equal(t, boom, p.Value)
+						require.ErrorIs(t, told[0].Err, boom)
+					} else {
+						require.ErrorIs(t, told[0].Err, idemflight.ErrGoexit)
+					}
+					require.True(t, c.Forget("k"), "no lock is held")
+				})
+			})
+		}
+	}
+}
+
+func TestPromise20_MaxWeightAndWeighComeTogether(t *testing.T) {
+	weigh := func(string, int) int64 { return 1 }
+	_, err := idemflight.New(ttOptions{MaxWeight: 1})
+	require.Error(t, err, "MaxWeight without Weigh")
+	_, err = idemflight.New(ttOptions{Weigh: weigh})
+	require.Error(t, err, "Weigh without MaxWeight")
+	_, err = idemflight.New(ttOptions{MaxWeight: 1, Weigh: weigh})
+	require.NoError(t, err)
+}
+
+// M is what fits MaxWeight; there are places for far more keys, or for a few times as many.
+func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
+	for _, tc := range []struct{ m, caches, scan int }{
+		{8, 20, 150}, {9, 20, 150}, {13, 10, 150}, {16, 10, 150}, {33, 3, 200}, {64, 2, 300}, {1000, 1, 1000}, {5000, 1, 600},
+	} {
+		for _, weight := range []int64{1, 7} {
+			for _, entries := range []int{0, 3 * tc.m} {
+				for _, rhythm := range []string{"late", "spread"} {
+					t.Run(fmt.Sprintf("%d of %d/%d places/%s", tc.m, weight, entries, rhythm), func(t *testing.T) {
+						caches := tc.caches
+						if entries == 0 { // a cache for a million keys costs something to make
+							caches = max(1, caches/5)
+						}
+						for range caches {
+							c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: entries, Protect: -1,
+								MaxWeight: weight*int64(tc.m) + weight - 1, Weigh: func(int, int) int64 { return weight }})
+							ttRecency(t, c, tc.m, tc.scan, rhythm)
+							require.Positive(t, c.Stats().Shed, "the test itself: the scan sheds")
+						}
+					})
+				}
+			}
+		}
+	}
+}
