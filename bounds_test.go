@@ -882,3 +882,32 @@ func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
 		}
 	}
 }
+
+// A completes first and is put in last, since Weigh takes its time over it: the order in which
+// outcomes are put in is not that of their completion. Which of the two shares A's shard differs.
+func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
+	for _, slow := range []time.Duration{time.Millisecond, 99 * time.Millisecond, time.Second} {
+		t.Run(fmt.Sprint(slow), func(t *testing.T) {
+			for range 8 {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(ttOptions{TTL: 20 * time.Hour, Protect: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
+						if k == "A" {
+							time.Sleep(slow)
+						}
+						return 0
+					}})
+					go func() { _, _ = c.Do(ttBg, "A", ttValue(1)) }()
+					time.Sleep(slow / 2)
+					for i := range 3 {
+						ttRuns(t, c, ttKey(i), i)
+					}
+					time.Sleep(time.Hour - slow/2)
+					synctest.Wait()
+					ttRuns(t, c, "new", 2)
+					_, ok := c.Lookup("A")
+					require.False(t, ok, "A completed an hour ago, the others later")
+				})
+			}
+		})
+	}
+}

@@ -267,20 +267,17 @@ func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 		defer timer.Stop()
 		timeUp = timer.C
 	}
-	var err error
+	leaves := true // rather than having waited long enough
 	select {
 	case <-f.done:
 		return nil
 	case <-me.ctx.Done():
-		err = left(me.ctx, me.ctx.Err())
 	case <-timeUp:
-		if err = ErrInFlight; me.ctx.Err() != nil {
-			err = left(me.ctx, me.ctx.Err())
-		}
+		leaves = me.ctx.Err() != nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if f.settled { // and counted this caller
+		s.mu.Unlock()
 		return nil
 	}
 	if leads {
@@ -289,12 +286,16 @@ func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 		f.waiters--
 		s.waiters--
 	}
-	if err == ErrInFlight {
-		s.stats.NotWaited++
-	} else {
+	if leaves {
 		s.stats.Left++
+	} else {
+		s.stats.NotWaited++
 	}
-	return err
+	s.mu.Unlock()
+	if leaves {
+		return left(me.ctx, me.ctx.Err())
+	}
+	return ErrInFlight
 }
 
 // left returns the error of a call whose context has ended with err.

@@ -17,7 +17,9 @@ import (
 //
 //   - *[PanicError], [ErrGoexit]: Hold.
 //   - *[url.Error]: Release if its Op is neither Get nor Head and a dial or DNS error is in it:
-//     nothing was sent. (A GET may be the redirect that followed the effect.) Else Hold.
+//     nothing was sent. (A GET may be the redirect that followed the effect.) Else Hold. A POST
+//     that is answered by a redirect to a host that cannot be reached looks like one that was never
+//     sent, since Op is that of the first request: call BeginEffect.
 //   - another error of this package, the answer of an inner Do whose key guards itself: Release.
 //   - *[net.OpError] with Op "dial", *[net.DNSError]: Release.
 //

@@ -188,7 +188,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 		var acting sync.WaitGroup
 		for range goroutines {
 			acting.Go(func() {
-				for range flScale(4_000) / 4 {
+				for range flScale(20_000) / 4 {
 					one := make(chan struct{})
 					go func() {
 						defer close(one)
@@ -231,7 +231,7 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 			}
 			t.Run(name+", "+l.name, func(t *testing.T) {
 				c := idemflight.MustNew(idemflight.Options[int, *thing]{})
-				for i := range flScale(500) {
+				for i := range flScale(300) {
 					var written int // by fn, which does not return it
 					var calls sync.WaitGroup
 					start := make(chan struct{})

@@ -192,7 +192,7 @@ func TestFloorReplayTime(t *testing.T) {
 	if os.Getenv("IDEMFLIGHT_FLOORS") != "1" {
 		t.Skip("times depend on the machine and its load: IDEMFLIGHT_FLOORS=1 to ask")
 	}
-	const rounds = 51
+	const rounds = 21
 	for _, r := range bmRaces() {
 		t.Run(r.name(), func(t *testing.T) {
 			r.line(t)

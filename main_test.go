@@ -15,7 +15,7 @@ import (
 // environment, every cache of the suite has at most N shards; TestShardSeam shows that it has.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_SHARDS")); err == nil {
-		idemflight.LimitShards(n)
+		idemflight.LimitShards(n) // for the whole run
 	}
 	goleak.VerifyTestMain(m)
 }
