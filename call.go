@@ -110,7 +110,8 @@ func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], r *record[K, V], now time.D
 		s.stats.KeyReused++
 		m.err = ErrKeyReused
 	case r.state == Retained:
-		m.kind, m.result, m.err = EventReplayed, c.replayLocked(s, r, now), r.err
+		c.useLocked(s, r, now)
+		m.kind, m.result, m.err = EventReplayed, r.result(), r.err
 	case r.state == Shed:
 		s.stats.ValueShed++
 		m.err = ErrValueShed

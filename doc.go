@@ -102,8 +102,10 @@
 //
 // An order that is charged, then shipped, then mailed is one Do around three, each with a key of
 // its own (the order's ID plus the step): when the third fails, the retry replays the first two and
-// goes on. The error of an inner Do releases the outer key unless you say otherwise, since the
-// inner key guards itself.
+// goes on. Say NoEffect(ctx) at the top of the outer fn: its effects are those of the inner ones,
+// whose keys guard themselves, so that any error of theirs releases the outer key. (Without it,
+// [ErrOutcomeUnknown] and the other errors of this package do, but a timeout that an inner fn
+// returned with Retryable is just a timeout to the outer Classify.)
 //
 // # Legal again later, but not in quick succession
 //

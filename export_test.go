@@ -38,18 +38,31 @@ func (c *Cache[K, V]) CheckInvariants() error {
 				wrong("key %v is in flight and kept", r.key)
 			}
 		}
-		for _, r := range k.held {
+		held, ordered := 0, 0
+		for key, r := range k.records {
 			each(r)
+			if key != r.key {
+				wrong("key %v leads to the record of %v", key, r.key)
+			}
+			if r.state == Held {
+				held++
+			}
 		}
 		var last *record[K, V]
-		if k.outcomes != nil {
-			for _, r := range k.outcomes.Values() {
-				each(r)
+		if k.order != nil {
+			for _, r := range k.order.Keys() {
+				ordered++
+				if k.records[r.key] != r {
+					wrong("%v is in order, but not kept", r.key)
+				}
 				if last != nil && r.used < last.used && !k.unsorted {
 					wrong("outcomes are out of order: %v used at %v behind %v used at %v", r.key, r.used, last.key, last.used)
 				}
 				last = r
 			}
+		}
+		if k.held != held || ordered != len(k.records)-held {
+			wrong("%d are held, %d by count; %d outcomes are in order, of %d records", held, k.held, ordered, len(k.records))
 		}
 		if k.valued != nil && k.valued.Len() != valued || k.valued == nil && valued > 0 {
 			wrong("%d outcomes weigh something, valued differs", valued)

@@ -70,34 +70,41 @@ func TestPromise02_AFreshKeyRunsFnExactlyOnceUnderRacingCallers(t *testing.T) {
 	}
 }
 
-// Unlike the test above, the callers of a key start together, so that many of them meet at the
-// moment at which the flight ends and its outcome is kept.
+// Unlike those of the test above, the callers of a key do not wait: they ask again and again, so that
+// one of them is likely to get in at the moment at which the flight ends and its outcome is kept.
 func TestPromise02_NoWindowBetweenInFlightAndKept(t *testing.T) {
-	const callers = 8
+	const callers = 3
 	c := idemflight.MustNew(flOptions{})
-	for i := range flScale(10_000) {
-		var runs atomic.Int32
-		var calls sync.WaitGroup
-		start := make(chan struct{})
-		for caller := range callers {
-			ctx := t.Context()
-			if caller%2 == 0 {
-				ctx = context.Background()
-			}
-			calls.Go(func() {
-				<-start
-				for range 4 {
-					v, err := c.Do(ctx, strconv.Itoa(i), func(context.Context) (int, error) { runs.Add(1); return i, nil }, idemflight.WithMaxWait(idemflight.NoWait))
+	keys := flScale(20_000)
+	var arrived, runs atomic.Int64
+	var calls sync.WaitGroup
+	for range callers {
+		calls.Go(func() {
+			for i := range keys {
+				key := strconv.Itoa(i)
+				fn := func(context.Context) (int, error) {
+					runs.Add(1)
+					for range 10 { // let the others come
+						c.Lookup(flKey)
+					}
+					return i, nil
+				}
+				for arrived.Add(1); arrived.Load() < int64(callers*(i+1)); {
+					runtime.Gosched()
+				}
+				for err := idemflight.ErrInFlight; err != nil; {
+					var v int
+					v, err = c.Do(context.Background(), key, fn, idemflight.WithMaxWait(idemflight.NoWait))
 					if err != nil && !errors.Is(err, idemflight.ErrInFlight) || err == nil && v != i {
 						t.Errorf("key %d: got (%d, %v)", i, v, err)
+						err = nil
 					}
 				}
-			})
-		}
-		close(start)
-		calls.Wait()
-		require.EqualValues(t, 1, runs.Load(), "runs of fn for key %d", i)
+			}
+		})
 	}
+	calls.Wait()
+	require.EqualValues(t, keys, runs.Load(), "runs of fn for %d keys", keys)
 }
 
 // Everything that can happen to three keys happens to them, at random and at once; whatever it is,
@@ -207,6 +214,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 		flSoon(t, closed, "Close, which waits for what is still in flight")
 		s := c.Stats()
 		require.Zero(t, s.InFlight+s.Waiters, "nothing is in flight after Close")
+		require.NoError(t, c.CheckInvariants(), "the books of the cache after all that")
 	}
 	require.NotZero(t, runs.Load())
 }

@@ -246,6 +246,41 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 	}
 }
 
+func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
+	for name, end := range map[string]error{"success": nil, "error": flBoom, "panic": nil, "final": idemflight.Final(flBoom)} {
+		t.Run(name, func(t *testing.T) {
+			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				var c *flCache
+				asked := 0
+				look := func(hook string) {
+					asked++
+					e, ok := c.Lookup(flKey)
+					require.True(t, ok, "%s is asked while the key is in flight", hook)
+					require.Equal(t, idemflight.InFlight, e.State, "%s is asked while the key is in flight", hook)
+					_, err := c.Do(context.Background(), flKey, flNever[int](t), idemflight.WithMaxWait(idemflight.NoWait))
+					require.ErrorIs(t, err, idemflight.ErrInFlight, "%s is asked while the key is in flight", hook)
+				}
+				c = idemflight.MustNew(flOptions{
+					MaxWeight: 10, Weigh: func(string, int) int64 { look("Weigh"); return 1 },
+					Classify: func(error) idemflight.Disposition { look("Classify"); return idemflight.Retain },
+				})
+				call := flGo(c, ctx, flKey, func(context.Context) (int, error) {
+					if name == "panic" {
+						panic(flBoom)
+					}
+					return 1, end
+				}, opts...)
+				synctest.Wait()
+				require.True(t, call.returned())
+				require.NotZero(t, asked, "a hook must have been asked")
+				e, ok := c.Lookup(flKey)
+				require.True(t, ok)
+				require.Equal(t, idemflight.Retained, e.State)
+			})
+		})
+	}
+}
+
 func TestPromise02_WhatIsReleasedRunsAgainOncePerCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(flOptions{})
@@ -582,6 +617,46 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 					time.Sleep(time.Hour)
 					require.Equal(t, context.Canceled, fnCtx.Err(), "why it ended does not change when ExecTimeout passes")
 					require.ErrorIs(t, context.Cause(fnCtx), context.Canceled, "why it ended does not change when ExecTimeout passes")
+				})
+			})
+		}
+	}
+}
+
+func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
+	for _, looked := range []bool{false, true} {
+		for _, timeout := range []time.Duration{time.Minute, time.Hour} {
+			t.Run(fmt.Sprintf("looked: %v, ExecTimeout %v", looked, timeout), func(t *testing.T) {
+				flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+					c := idemflight.MustNew(flOptions{ExecTimeout: timeout})
+					ctx, cancel := context.WithCancelCause(ctx)
+					causes := func(ctx context.Context, want error) {
+						for _, ctx := range []context.Context{ctx, context.WithValue(ctx, flName{}, 1)} {
+							require.Equal(t, want, ctx.Err(), "why fn's context ended")
+							require.Equal(t, want, context.Cause(ctx), "why fn's context ended, not the leader's")
+						}
+					}
+					var fnCtx context.Context
+					flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+						fnCtx = ctx
+						if looked {
+							ctx.Done()
+						}
+						cancel(flCause)
+						if timeout == time.Minute {
+							time.Sleep(timeout)
+							synctest.Wait()
+							causes(ctx, context.DeadlineExceeded)
+						}
+						return 1, nil
+					}, opts...)
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					if timeout == time.Minute {
+						causes(fnCtx, context.DeadlineExceeded)
+					} else {
+						causes(fnCtx, context.Canceled)
+					}
 				})
 			})
 		}
@@ -1032,6 +1107,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 					return 1, nil
 				}, opts...)
 				time.Sleep(time.Hour)
+				synctest.Wait()
 				require.True(t, call.returned() && ran, "nobody waits for itself")
 				v, err := c.Do(t.Context(), flKey, flNever[int](t))
 				require.NoError(t, err, "the execution goes on and ends as if it had not asked")
@@ -1536,9 +1612,11 @@ func TestPromise08_WithADeadContextNobodyWaitsForAFlight(t *testing.T) {
 		synctest.Wait()
 		ctx := flCancelled(flCause)
 		for range 20 {
-			dead := flGo(c, ctx, flKey, flNever[int](t))
-			synctest.Wait()
-			dead.left(t, ctx, flCause)
+			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(time.Hour)}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
+				dead := flGo(c, ctx, flKey, flNever[int](t), opts...)
+				synctest.Wait()
+				dead.left(t, ctx, flCause)
+			}
 		}
 		require.Zero(t, c.Stats().Waiters, "Stats.Waiters")
 		work.open()

@@ -42,11 +42,8 @@ func (s *shard[K, V]) keys() []K {
 	for key := range s.pending {
 		keys = append(keys, key)
 	}
-	for key := range s.kept.held {
+	for key := range s.kept.records {
 		keys = append(keys, key)
-	}
-	if s.kept.outcomes != nil {
-		keys = append(keys, s.kept.outcomes.Keys()...)
 	}
 	return keys
 }
@@ -110,7 +107,7 @@ func (c *Cache[K, V]) Stats() Stats {
 		sum.InFlight += len(s.pending)
 		sum.Waiters += s.waiters
 		sum.Entries += s.kept.len()
-		sum.Held += len(s.kept.held)
+		sum.Held += s.kept.held
 		s.mu.Unlock()
 	}
 	sum.Weight = c.weight.Load()

@@ -40,7 +40,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 		return err
 	}
 	if r.state != Held {
-		c.useEarlierLocked(s, r)
+		c.earlierLocked(s, r)
 	}
 	c.keepLocked(s, r, weight, &notes)
 	deadline := r.deadline // r may be claimed once the lock is released

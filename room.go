@@ -26,7 +26,7 @@ func (s *shard[K, V]) publishLocked() {
 	if r := s.kept.firstDue(); r != nil {
 		due = int64(r.deadline)
 	}
-	if r := oldest(s.kept.outcomes); r != nil {
+	if r := oldest(s.kept.order); r != nil {
 		used, done = int64(r.used), int64(r.done)
 	}
 	if r := oldest(s.kept.valued); r != nil {
@@ -75,11 +75,6 @@ func (c *Cache[K, V]) stamp(now time.Duration) time.Duration {
 			return time.Duration(next)
 		}
 	}
-}
-
-// useStamp returns the mark of a replay: that of the last insertion, or now.
-func (c *Cache[K, V]) useStamp(now time.Duration) time.Duration {
-	return max(time.Duration(c.lastStamp.Load()), now)
 }
 
 // takePlace takes one of MaxEntries places, and reports whether there was one.
@@ -145,7 +140,7 @@ func (c *Cache[K, V]) firstDue(now time.Duration) int {
 
 // leastRecentlyUsed returns the shard with the outcome that has to go first, or -1 if Protect lets
 // none go. The least recently used of a shard stands for all of it: whatever is in front of it and
-// was never replayed was completed later (up to late, see useLocked).
+// was never replayed was completed later (up to late, see newestLocked).
 func (c *Cache[K, V]) leastRecentlyUsed(now time.Duration) (found int, least int64) {
 	found, least = -1, int64(forever)
 	for i := range c.edges {
@@ -173,7 +168,7 @@ func (c *Cache[K, V]) evict(s *shard[K, V], key K, seen int64, now time.Duration
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sortLocked()
-	r := oldest(s.kept.outcomes)
+	r := oldest(s.kept.order)
 	if r == nil || int64(r.used) != seen || !c.unprotected(r.done, now) {
 		return roomNone
 	}

@@ -133,7 +133,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	case Retain:
 		r := c.newRecord(f.key, x.value, x.err, f.fingerprint)
 		c.times(r, e.started, x.at, ttl)
-		c.useLocked(s, r)
+		c.newestLocked(s, r)
 		c.keepLocked(s, r, x.weight, &x.notes)
 		s.stats.Retains++
 		o.expires, deadline = r.expires, r.deadline
@@ -217,22 +217,24 @@ func (c *Cache[K, V]) expireAfter(r *record[K, V], from time.Time, ttl time.Dura
 	r.deadline, r.expires = mark+min(ttl, forever-mark), from.Add(ttl)
 }
 
-// late is how long after its completion an outcome may be put in and still count as the last that
-// completed: more than a busy scheduler needs, less than anybody sets Protect to.
-const late = time.Second / 10
+// late is how much earlier than another of its shard an outcome may have completed and yet be put in
+// after it, without being put in its place: less than anybody measures Protect in, more than two
+// goroutines that settle at once usually need.
+const late = 100 * time.Microsecond
 
-// useLocked marks r, a new outcome, as the one used last; unless a slow hook has kept it so long
-// that others of its shard may have completed since.
-func (c *Cache[K, V]) useLocked(s *shard[K, V], r *record[K, V]) {
-	if now := c.now(); now-r.done < late {
-		r.used = c.stamp(now)
-	} else {
-		c.useEarlierLocked(s, r)
+// newestLocked marks r, a new outcome, as the one used last; unless Classify or Weigh has kept it so
+// long that others of its shard have completed since. Then Protect could not find it behind them.
+func (c *Cache[K, V]) newestLocked(s *shard[K, V], r *record[K, V]) {
+	if r.done < s.kept.newest-late && c.opts.Protect != 0 && c.opts.Protect != forever {
+		c.earlierLocked(s, r)
+		return
 	}
+	r.used = c.stamp(c.now())
+	s.kept.newest = max(s.kept.newest, r.done)
 }
 
-// useEarlierLocked marks r, an outcome to be put in, as used when it was completed.
-func (c *Cache[K, V]) useEarlierLocked(s *shard[K, V], r *record[K, V]) {
+// earlierLocked marks r, an outcome to be put in, as used when it was completed.
+func (c *Cache[K, V]) earlierLocked(s *shard[K, V], r *record[K, V]) {
 	r.used = r.done
 	s.kept.unsorted = true
 	s.lowerLocked(r)
@@ -312,7 +314,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	if d == Retain {
 		r := c.newRecord(key, value, err, held.fingerprint)
 		c.times(r, held.started, time.Now(), c.opts.TTL)
-		c.useLocked(s, r)
+		c.newestLocked(s, r)
 		c.keepLocked(s, r, weight, &notes)
 		deadline = r.deadline
 	} else {

@@ -12,25 +12,30 @@ import (
 
 // record is what is kept of a key after its flight.
 type record[K comparable, V any] struct {
-	key         K
-	value       V // zero unless Retained
-	err         error
+	// What a replay reads comes first, to lie together in memory. Times are durations on the
+	// cache's monotonic clock.
+	state       State         // Retained, Shed or Held
+	deadline    time.Duration // forever if it does not expire
+	used        time.Duration // stamp of the last use, see Cache.stamp
 	fingerprint Fingerprint
-	state       State // Retained, Shed or Held
+	err         error
+	value       V // zero unless Retained
 
-	started, completed, expires time.Time // wall time, for Entry and Result
+	done   time.Duration // when its execution completed
+	weight int64         // counted against MaxWeight; 0 unless Retained
+	index  int           // in kept.due; meaningless if the deadline is forever
+	key    K
 
-	// On the cache's monotonic clock.
-	done     time.Duration // completed
-	deadline time.Duration // expires; forever if it does not
-	used     time.Duration // stamp of the last use, see Cache.stamp
-
-	weight int64 // counted against MaxWeight; 0 unless Retained
-	index  int   // in kept.due; meaningless if the deadline is forever
+	started, completed, expires time.Time // in wall time, for Entry and Result
 }
 
 // expired reports whether r is gone at now. The deadline itself counts as expired.
 func (r *record[K, V]) expired(now time.Duration) bool { return now >= r.deadline }
+
+// result returns r, retained, as a call that replays it sees it.
+func (r *record[K, V]) result() Result[V] {
+	return Result[V]{Value: r.value, Source: Replayed, CompletedAt: r.completed, ExpiresAt: r.expires}
+}
 
 func (r *record[K, V]) entry() Entry[V] {
 	return Entry[V]{
@@ -42,81 +47,79 @@ func (r *record[K, V]) entry() Entry[V] {
 // kept is what one shard keeps. Its methods need the shard's mu; they call no user code and take no
 // lock. It knows nothing of places and weight, which are counted across shards.
 //
-// A record is in exactly one of outcomes (retained and shed, by recency) and held (never evicted);
-// also in valued if it weighs something, and in due if it expires.
+// Every record is in records. One that is retained or shed is also in order, one that weighs
+// something in valued, one that expires in due. A held one is in neither order nor valued: it is
+// never evicted and has no value.
 type kept[K comparable, V any] struct {
-	outcomes *simplelru.LRU[K, *record[K, V]] // nil when empty
-	valued   *simplelru.LRU[K, *record[K, V]] // nil when empty, as always without MaxWeight
-	held     map[K]*record[K, V]
-	due      dueQueue[K, V]
+	records map[K]*record[K, V]
+	held    int // how many of records are held
 
-	// unsorted is set by restored records, whose last use lies further back than that of records
-	// that are there already: golang-lru can only put them in front. sort mends it when it matters.
+	// order and valued are in order of use. golang-lru keeps them by the record's address: a look-up
+	// in records alone finds what a replay needs, and moving a record hashes no key.
+	order, valued *recency[K, V]
+
+	due dueQueue[K, V]
+
+	// unsorted is set by records that come in late, restored ones above all: their last use lies
+	// further back than that of records that are there already, but golang-lru can only put them in
+	// front. sort mends it when it matters.
 	unsorted bool
 
-	peak int // the most records since the tables were made
+	newest time.Duration // the latest completion of an outcome
+	peak   int           // the most records since the tables were made
 }
+
+// recency is golang-lru's order of use; nil counts as empty.
+type recency[K comparable, V any] = simplelru.LRU[*record[K, V], struct{}]
 
 // smallTable is how many records a table may have had and still be left standing when it empties:
 // one group of a Go map, which never shrinks by itself.
 const smallTable = 8
 
-func (k *kept[K, V]) len() int { return k.lenOutcomes() + len(k.held) }
-
-func (k *kept[K, V]) lenOutcomes() int {
-	if k.outcomes == nil {
-		return 0
-	}
-	return k.outcomes.Len()
-}
+func (k *kept[K, V]) len() int { return len(k.records) }
 
 // get returns the record of key, expired or not, or nil. No use is counted.
-func (k *kept[K, V]) get(key K) *record[K, V] {
-	if k.outcomes != nil {
-		if r, ok := k.outcomes.Peek(key); ok {
-			return r
-		}
-	}
-	return k.held[key]
-}
+func (k *kept[K, V]) get(key K) *record[K, V] { return k.records[key] }
 
 // add puts r in; its key must be absent.
 func (k *kept[K, V]) add(r *record[K, V]) {
+	if k.records == nil {
+		k.records = make(map[K]*record[K, V])
+	}
+	k.records[r.key] = r
 	if r.state == Held {
-		if k.held == nil {
-			k.held = make(map[K]*record[K, V])
-		}
-		k.held[r.key] = r
+		k.held++
 	} else {
-		front(&k.outcomes, r)
-		if r.weight > 0 {
-			front(&k.valued, r)
-		}
+		k.order = front(k.order, r)
+	}
+	if r.weight > 0 {
+		k.valued = front(k.valued, r)
 	}
 	if r.deadline != forever {
 		heap.Push(&k.due, r)
 	}
-	k.peak = max(k.peak, k.len())
+	k.peak = max(k.peak, len(k.records))
 }
 
 // touch counts a use of r, an outcome, at stamp.
 func (k *kept[K, V]) touch(r *record[K, V], stamp time.Duration) {
 	r.used = stamp
-	k.outcomes.Get(r.key)
+	k.order.Get(r)
 	if r.weight > 0 {
-		k.valued.Get(r.key)
+		k.valued.Get(r)
 	}
 }
 
 // remove takes r out.
 func (k *kept[K, V]) remove(r *record[K, V]) {
+	delete(k.records, r.key)
 	if r.state == Held {
-		delete(k.held, r.key)
+		k.held--
 	} else {
-		k.outcomes.Remove(r.key)
-		if r.weight > 0 {
-			k.valued.Remove(r.key)
-		}
+		k.order.Remove(r)
+	}
+	if r.weight > 0 {
+		k.valued.Remove(r)
 	}
 	if r.deadline != forever {
 		heap.Remove(&k.due, r.index)
@@ -129,13 +132,13 @@ func (k *kept[K, V]) remove(r *record[K, V]) {
 // shed drops the value of r and its weight; the key stays where it is.
 func (k *kept[K, V]) shed(r *record[K, V]) {
 	var zero V
-	k.valued.Remove(r.key)
+	k.valued.Remove(r)
 	r.state, r.value, r.weight = Shed, zero, 0
 }
 
 // shrink drops the tables if nothing is left in them.
 func (k *kept[K, V]) shrink() {
-	if k.len() == 0 {
+	if len(k.records) == 0 {
 		*k = kept[K, V]{}
 	}
 }
@@ -152,33 +155,35 @@ func (k *kept[K, V]) firstDue() *record[K, V] {
 // of restored records, when the first of them could be evicted or shed.
 func (k *kept[K, V]) sort() {
 	k.unsorted = false
-	for _, list := range []*simplelru.LRU[K, *record[K, V]]{k.outcomes, k.valued} {
+	for _, list := range []*recency[K, V]{k.order, k.valued} {
 		if list == nil {
 			continue
 		}
-		records := list.Values()
+		records := list.Keys()
 		slices.SortStableFunc(records, func(a, b *record[K, V]) int { return cmp.Compare(a.used, b.used) })
 		for _, r := range records {
-			list.Get(r.key)
+			list.Get(r)
 		}
 	}
 }
 
-// oldest returns the least recently used of list, or nil; list may be nil.
-func oldest[K comparable, V any](list *simplelru.LRU[K, *record[K, V]]) *record[K, V] {
+// oldest returns the least recently used of list, or nil.
+func oldest[K comparable, V any](list *recency[K, V]) *record[K, V] {
 	if list == nil {
 		return nil
 	}
-	_, r, _ := list.GetOldest()
+	r, _, _ := list.GetOldest()
 	return r
 }
 
-// front puts r in front of *list, making the list if need be. Capacity is the cache's business.
-func front[K comparable, V any](list **simplelru.LRU[K, *record[K, V]], r *record[K, V]) {
-	if *list == nil {
-		*list, _ = simplelru.NewLRU[K, *record[K, V]](math.MaxInt, nil) // fails only for a size below 1
+// front puts r in front of list, which it makes if need be, and returns. Capacity is the cache's
+// business.
+func front[K comparable, V any](list *recency[K, V], r *record[K, V]) *recency[K, V] {
+	if list == nil {
+		list, _ = simplelru.NewLRU[*record[K, V], struct{}](math.MaxInt, nil) // fails only for a size below 1
 	}
-	(*list).Add(r.key, r)
+	list.Add(r, struct{}{})
+	return list
 }
 
 // dueQueue is a heap of the records that expire, the first one on top.

@@ -29,8 +29,8 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 			o.fp = fp
 		}
 		s := c.shardOf(k)
-		if r, err, ok := c.replay(ctx, s, k, o.fp); ok {
-			return r.Value, err
+		if v, err, ok := c.replay(ctx, s, k, o.fp, nil); ok { // before the closure is made, which allocates
+			return v, err
 		}
 		r, err := c.call(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o)
 		return r.Value, err

@@ -1,0 +1,416 @@
+package idemflight_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// Eviction
+
+func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
+	for _, s := range ttStates {
+		t.Run(s.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &ttLog[string]{}
+				c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 1, Protect: -1, Observer: log.observe}))
+				s.put(t, c)
+				ran := false
+				r, err := c.DoResult(ttBg, "new", func(context.Context) (int, error) { ran = true; return 2, nil })
+				synctest.Wait()
+				if s.state == idemflight.Held {
+					require.ErrorIs(t, err, idemflight.ErrFull, "held keys are never evicted")
+					require.False(t, ran, "fn does not run without a place")
+					require.Equal(t, idemflight.None, r.Source)
+					require.Empty(t, log.of(idemflight.EventEvicted))
+					require.Equal(t, 1, c.Stats().Held)
+					require.EqualValues(t, 1, c.Stats().Full)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, []string{"k"}, log.keys(idemflight.EventEvicted))
+				require.EqualValues(t, 1, c.Stats().Evicted)
+				_, ok := c.Lookup("k")
+				require.False(t, ok)
+				require.EqualValues(t, 2, c.Stats().Weight, "the weight of what is evicted goes with it")
+			})
+		})
+	}
+}
+
+// What is evicted is told with its key, once, and counted, however many there are.
+func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &ttLog[string]{}
+		c := idemflight.MustNew(ttOptions{MaxEntries: 50, Protect: -1, Observer: log.observe})
+		const n = 500
+		for i := range n {
+			ttRuns(t, c, ttKey(i), i)
+		}
+		evicted := log.keys(idemflight.EventEvicted)
+		require.Len(t, evicted, n-50)
+		require.EqualValues(t, n-50, c.Stats().Evicted)
+		for _, k := range evicted {
+			_, ok := c.Lookup(k)
+			require.False(t, ok, "%s was told as evicted", k)
+		}
+		slices.Sort(evicted)
+		require.Len(t, slices.Compact(evicted), n-50, "each is told once")
+	})
+}
+
+// ttRecency scans c with new keys while it uses the m/2 keys of a set as seldom as the promise
+// allows, or as often as it can, and expects that they survive.
+func ttRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm string) {
+	t.Helper()
+	next := 1_000_000
+	insert := func(k int) {
+		v, err := c.Do(ttBg, k, func(context.Context) (int, error) { return k, nil })
+		require.NoError(t, err)
+		require.Equal(t, k, v)
+	}
+	for range m + m/2 { // a cache that is full of what nobody asks for again
+		insert(next)
+		next++
+	}
+	gap := max(1, m/4)
+	type member struct{ key, used int }
+	var set []member
+	inserted := 0
+	use := func(i int) {
+		v, err := c.Do(ttDead(), set[i].key, ttProbe)
+		require.NoError(t, err, "key %d of a set of %d, last used %d insertions ago, %d being a quarter of %d, insertion %d", i, len(set), inserted-set[i].used, gap, m, inserted)
+		require.Equal(t, set[i].key, v)
+		set[i].used = inserted
+	}
+	step := func(k int) {
+		insert(k)
+		inserted++
+		for i := range set {
+			age := inserted - set[i].used
+			switch rhythm {
+			case "late":
+				if age >= gap {
+					use(i)
+				}
+			case "together":
+				if inserted%gap == 0 {
+					use(i)
+				}
+			case "spread":
+				if age > 0 && inserted%gap == i%gap {
+					use(i)
+				}
+			case "often":
+				use(i)
+			}
+		}
+	}
+	for i := range m / 2 {
+		step(i + 1)
+		set = append(set, member{i + 1, inserted})
+		if rhythm == "together" || rhythm == "spread" { // their first gap would else be longer
+			use(i)
+		}
+	}
+	for range scan {
+		step(next)
+		next++
+	}
+}
+
+// ttProbe is an fn that leaves nothing behind, should it run.
+func ttProbe(context.Context) (int, error) { return 0, idemflight.Retryable(errTT) }
+
+// Which shard a key falls into differs from cache to cache, so the small ones are tried often.
+func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
+	for _, tc := range []struct{ m, caches, scan int }{
+		{8, 30, 150}, {9, 30, 150}, {10, 10, 150}, {11, 10, 150}, {13, 10, 150}, {16, 10, 150}, {17, 10, 150}, {32, 5, 200}, {33, 5, 200},
+		{64, 3, 300}, {65, 3, 300}, {127, 2, 500}, {1000, 1, 2000}, {5000, 1, 5000},
+	} {
+		for _, rhythm := range []string{"late", "together", "spread", "often"} {
+			if rhythm == "often" && tc.m > 64 || rhythm == "together" && tc.m > 1000 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%d/%s", tc.m, rhythm), func(t *testing.T) {
+				for range tc.caches {
+					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.m, Protect: -1})
+					ttRecency(t, c, tc.m, tc.scan, rhythm)
+				}
+			})
+		}
+	}
+}
+
+// Held and in-flight keys reduce M, to less than the smallest MaxEntries too.
+func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
+	for _, tc := range []struct{ entries, held, flying, caches int }{
+		{8, 2, 2, 20}, {8, 4, 0, 20}, {8, 0, 4, 20}, {12, 4, 0, 10}, {16, 0, 8, 10}, {64, 48, 8, 5}, {64, 0, 56, 5}, {64, 56, 0, 5},
+		{1000, 900, 20, 1}, {1000, 984, 8, 2}, {5000, 4900, 0, 1}, {5000, 4984, 8, 1},
+	} {
+		m := tc.entries - tc.held - tc.flying
+		for _, rhythm := range []string{"late", "together", "spread"} {
+			t.Run(fmt.Sprintf("%d of %d/%s", m, tc.entries, rhythm), func(t *testing.T) {
+				for range tc.caches {
+					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.entries, Protect: -1})
+					for i := range tc.held {
+						_, err := c.Do(ttBg, -1-i, func(context.Context) (int, error) { return 0, idemflight.Unknown(errTT) })
+						require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+					}
+					gate := make(chan struct{})
+					var started, ended sync.WaitGroup
+					for i := range tc.flying {
+						started.Add(1)
+						ended.Go(func() {
+							_, _ = c.Do(ttBg, -100_000-i, func(context.Context) (int, error) { started.Done(); <-gate; return 0, nil })
+						})
+					}
+					started.Wait()
+					ttRecency(t, c, m, 10*m+100, rhythm)
+					require.Equal(t, tc.held, c.Stats().Held)
+					require.Equal(t, tc.flying, c.Stats().InFlight)
+					close(gate)
+					ended.Wait()
+				}
+			})
+		}
+	}
+}
+
+// Protect
+
+func TestPromise19_Protect(t *testing.T) {
+	cases := []struct {
+		name         string
+		ttl, protect time.Duration
+		with         []idemflight.CallOption
+		want         time.Duration // how long an outcome is safe; negative: until it expires
+	}{
+		{"by default an hour", 24 * time.Hour, 0, nil, time.Hour},
+		{"by default an hour of the default TTL", 0, 0, nil, time.Hour},
+		{"by default half of a TTL of two hours", 2 * time.Hour, 0, nil, time.Hour},
+		{"by default half of a TTL of an hour", time.Hour, 0, nil, 30 * time.Minute},
+		{"by default half of the TTL of the options", time.Hour, 0, []idemflight.CallOption{idemflight.WithTTL(100 * time.Hour)}, 30 * time.Minute},
+		{"negative is none", time.Hour, -1, nil, 0},
+		{"very negative is none", time.Hour, math.MinInt64, nil, 0},
+		{"given", time.Hour, 10 * time.Minute, nil, 10 * time.Minute},
+		{"a nanosecond", time.Hour, 1, nil, 1},
+		{"longer than the default", 24 * time.Hour, 23 * time.Hour, nil, 23 * time.Hour},
+		{"just under TTL", time.Hour, time.Hour - 1, nil, time.Hour - 1},
+		{"TTL", time.Hour, time.Hour, nil, -1},
+		{"over TTL", time.Hour, 2 * time.Hour, nil, -1},
+		{"TTL, of an outcome that lives longer", time.Hour, time.Hour, []idemflight.CallOption{idemflight.WithTTL(100 * time.Hour)}, -1},
+		{"over TTL, of an outcome that lives longer", time.Hour, 2 * time.Hour, []idemflight.CallOption{idemflight.WithTTL(100 * time.Hour)}, -1},
+		{"huge", time.Hour, math.MaxInt64, nil, -1},
+	}
+	for _, tc := range cases {
+		for _, n := range []int{1, 40} {
+			t.Run(fmt.Sprintf("%s/%d", tc.name, n), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					log := &ttLog[string]{}
+					c := idemflight.MustNew(ttOptions{TTL: tc.ttl, Protect: tc.protect, MaxEntries: n, Observer: log.observe})
+					var r idemflight.Result[int]
+					var err error
+					for i := range n {
+						// An execution of some length: the protection counts from completion.
+						r, err = c.DoResult(ttBg, ttKey(i), func(context.Context) (int, error) {
+							if i == 0 {
+								time.Sleep(5 * time.Minute)
+							}
+							return i, nil
+						}, tc.with...)
+						require.NoError(t, err)
+					}
+					safe := tc.want
+					if safe < 0 {
+						safe = r.ExpiresAt.Sub(r.CompletedAt)
+					}
+					if safe > 0 {
+						time.Sleep(safe - 1)
+						_, err := c.Do(ttBg, "new", ttNever(t))
+						require.ErrorIs(t, err, idemflight.ErrFull, "%v less 1 ns after completion, with a TTL of %v and Protect %v", safe, tc.ttl, tc.protect)
+						time.Sleep(1)
+					}
+					ttRuns(t, c, "new", 1)
+					synctest.Wait()
+					if tc.want < 0 {
+						require.Empty(t, log.of(idemflight.EventEvicted), "nothing is evicted, the place came from one that had expired")
+					} else {
+						require.Len(t, log.of(idemflight.EventEvicted), 1, "%v after completion", safe)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Only completion counts: replays move no outcome back under protection.
+func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Protect: 10 * time.Minute, MaxEntries: 1})
+		ttRuns(t, c, "k", 1)
+		for range 10 {
+			time.Sleep(time.Minute)
+			require.Equal(t, 1, ttReplay(t, c, "k"))
+		}
+		ttRuns(t, c, "new", 2)
+	})
+}
+
+// Among outcomes never replayed the one that Protect lets go is found wherever it lies: each
+// completes at another time, and they are let go one by one.
+func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
+	const protect = 10 * time.Hour
+	now := func(ago time.Duration) idemflight.Entry[int] { // completed so long ago
+		e := ttEntry(1, time.Now().Add(200*time.Hour))
+		e.CompletedAt = time.Now().Add(-ago)
+		e.StartedAt = e.CompletedAt
+		return e
+	}
+	// What the cache is filled with: n outcomes, of which none is unprotected before a minute has
+	// passed, and then one more with each minute, in the order of their numbers.
+	age := func(n, i int) time.Duration { return protect - time.Duration(i+1)*time.Minute }
+	fills := map[string]func(t *testing.T, c *ttCache, n int){
+		"completed in order": func(t *testing.T, c *ttCache, n int) {
+			for i := range n {
+				ttRuns(t, c, ttKey(i), i)
+				time.Sleep(time.Minute)
+			}
+			time.Sleep(protect - time.Duration(n)*time.Minute - time.Minute)
+			time.Sleep(time.Minute) // the first is at its boundary one minute earlier than below
+		},
+		"restored oldest first": func(t *testing.T, c *ttCache, n int) {
+			for i := range n {
+				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+			}
+			time.Sleep(time.Minute)
+		},
+		"restored newest first": func(t *testing.T, c *ttCache, n int) {
+			for i := n - 1; i >= 0; i-- {
+				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+			}
+			time.Sleep(time.Minute)
+		},
+		"restored in any order": func(t *testing.T, c *ttCache, n int) {
+			for _, i := range rand.New(rand.NewPCG(19, uint64(n))).Perm(n) {
+				e := now(age(n, i))
+				if i%3 == 0 {
+					e.State, e.Value = idemflight.Shed, 0
+				}
+				require.NoError(t, c.Restore(ttKey(i), e))
+			}
+			time.Sleep(time.Minute)
+		},
+		"executed and restored": func(t *testing.T, c *ttCache, n int) {
+			for i := n - 1; i >= 0; i-- { // the youngest are executed, before the older come back
+				if i >= n/2 {
+					continue
+				}
+				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+			}
+			for i := n / 2; i < n; i++ {
+				ttRuns(t, c, ttKey(i), i)
+			}
+			time.Sleep(time.Minute)
+		},
+	}
+	for name, fill := range fills {
+		for _, n := range []int{1, 2, 8, 64, 300} {
+			t.Run(fmt.Sprintf("%s/%d", name, n), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					log := &ttLog[string]{}
+					c := idemflight.MustNew(ttOptions{TTL: 200 * time.Hour, Protect: protect, MaxEntries: n, Observer: log.observe})
+					fill(t, c, n)
+					let := n
+					if name == "executed and restored" {
+						let = n / 2
+					}
+					for i := range let {
+						r, err := c.DoResult(ttBg, fmt.Sprint("new", i), ttValue(i))
+						require.NoError(t, err, "the %d-th of %d is the one that Protect lets go", i, n)
+						require.Equal(t, idemflight.Executed, r.Source)
+						synctest.Wait()
+						evicted := log.keys(idemflight.EventEvicted)
+						require.Equal(t, ttKey(i), evicted[len(evicted)-1], "the only one that Protect lets go")
+						if n <= 64 || i%50 == 0 {
+							_, err = c.Do(ttBg, "one too many", ttNever(t))
+							require.ErrorIs(t, err, idemflight.ErrFull, "all others are protected")
+						}
+						time.Sleep(time.Minute)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Replayed outcomes that are protected do not hide the one that was never replayed.
+func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
+	for _, n := range []int{2, 8, 64, 500} {
+		for _, at := range []string{"first", "middle", "last"} {
+			t.Run(fmt.Sprintf("%d/%s", n, at), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					log := &ttLog[string]{}
+					c := idemflight.MustNew(ttOptions{TTL: 20 * time.Hour, Protect: 10 * time.Hour, MaxEntries: n, Observer: log.observe})
+					old := map[string]int{"first": 0, "middle": n / 2, "last": n - 1}[at]
+					for i := range n {
+						if i == old {
+							e := ttEntry(1, time.Now().Add(time.Hour))
+							e.CompletedAt = time.Now().Add(-11 * time.Hour)
+							require.NoError(t, c.Restore(ttKey(i), e))
+							continue
+						}
+						ttRuns(t, c, ttKey(i), i)
+						for range 3 {
+							require.Equal(t, i, ttReplay(t, c, ttKey(i)))
+						}
+					}
+					ttRuns(t, c, "new", 1)
+					synctest.Wait()
+					require.Equal(t, []string{ttKey(old)}, log.keys(idemflight.EventEvicted))
+					_, err := c.Do(ttBg, "one too many", ttNever(t))
+					require.ErrorIs(t, err, idemflight.ErrFull)
+				})
+			})
+		}
+	}
+}
+
+// A completes first and is put in last, since Weigh takes its time over it: the order in which
+// outcomes are put in is not that of their completion. Which of the two shares A's shard differs.
+func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
+	for _, slow := range []time.Duration{time.Millisecond, 99 * time.Millisecond, time.Second} {
+		t.Run(fmt.Sprint(slow), func(t *testing.T) {
+			for range 8 {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(ttOptions{TTL: 20 * time.Hour, Protect: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
+						if k == "A" {
+							time.Sleep(slow)
+						}
+						return 0
+					}})
+					go func() { _, _ = c.Do(ttBg, "A", ttValue(1)) }()
+					time.Sleep(slow / 2)
+					for i := range 3 {
+						ttRuns(t, c, ttKey(i), i)
+					}
+					time.Sleep(time.Hour - slow/2)
+					synctest.Wait()
+					ttRuns(t, c, "new", 2)
+					_, ok := c.Lookup("A")
+					require.False(t, ok, "A completed an hour ago, the others later")
+				})
+			}
+		})
+	}
+}

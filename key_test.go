@@ -1,0 +1,216 @@
+package idemflight_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"regexp"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// Keys
+
+// ttTakes expects of a key that Do runs fn, or that no method accepts it.
+func ttTakes[K comparable](t *testing.T, name string, key K, valid bool) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			log := &ttLog[K]{}
+			c := idemflight.MustNew(idemflight.Options[K, int]{Observer: log.observe})
+			ran := 0
+			fn := func(context.Context) (int, error) { ran++; return 1, nil }
+			if valid {
+				for range 2 {
+					v, err := c.Do(ttBg, key, fn)
+					require.NoError(t, err, "a valid key")
+					require.Equal(t, 1, v)
+				}
+				require.Equal(t, 1, ran)
+				_, ok := c.Lookup(key)
+				require.True(t, ok)
+				return
+			}
+			for range 2 {
+				r, err := c.DoResult(ttBg, key, fn)
+				require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+				require.Zero(t, r, "no outcome was obtained")
+			}
+			require.Zero(t, ran, "fn does not run for an invalid key")
+			_, ok := c.Lookup(key)
+			require.False(t, ok)
+			require.False(t, c.Forget(key))
+			require.False(t, c.Resolve(key, 1, nil))
+			require.ErrorIs(t, c.Restore(key, ttEntry(1, time.Now().Add(time.Hour))), idemflight.ErrInvalidKey)
+			require.Zero(t, c.Len())
+			require.Equal(t, idemflight.Stats{InvalidKey: 2}, c.Stats())
+			require.Len(t, log.of(idemflight.EventRejected), 2)
+			require.Len(t, log.of(ttCallKinds...), 2)
+		})
+	})
+}
+
+func TestPromise21_InvalidKeys(t *testing.T) {
+	type (
+		name   string
+		number int32
+		flag   bool
+		pair   struct {
+			A string
+			B int
+		}
+		deep struct {
+			A float64
+			P *int
+		}
+		like idemflight.Key // not Key: its own type, its own rules
+	)
+	nan := math.NaN()
+	// Each type is a Cache to compile, so there is one of each sort.
+
+	// The zero value of K is nobody's key ...
+	ttTakes(t, "empty string", "", false)
+	ttTakes(t, "empty named string", name(""), false)
+	ttTakes(t, "zero struct", pair{}, false)
+	ttTakes(t, "zero array", [2]byte{}, false)
+	ttTakes(t, "nil pointer", (*int)(nil), false)
+	ttTakes(t, "nil channel", (chan int)(nil), false)
+	ttTakes(t, "nil interface", any(nil), false)
+	// ... unless K is numeric or bool.
+	ttTakes(t, "int 0", 0, true)
+	ttTakes(t, "named int 0", number(0), true)
+	ttTakes(t, "uintptr 0", uintptr(0), true)
+	ttTakes(t, "duration 0", time.Duration(0), true)
+	ttTakes(t, "float 0", 0.0, true)
+	ttTakes(t, "float -0", math.Copysign(0, -1), true)
+	ttTakes(t, "complex 0", complex128(0), true)
+	ttTakes(t, "false", false, true)
+	ttTakes(t, "named false", flag(false), true)
+
+	ttTakes(t, "string", " ", true)
+	ttTakes(t, "struct", pair{B: 1}, true)
+	ttTakes(t, "array", [2]byte{0, 1}, true)
+	ttTakes(t, "pointer", new(int), true)
+	ttTakes(t, "interface", any("k"), true)
+
+	ttTakes(t, "Key without both", idemflight.Key{}, false)
+	ttTakes(t, "Key without ID", idemflight.Key{Scope: "s"}, false)
+	ttTakes(t, "Key without Scope", idemflight.Key{ID: "i"}, false)
+	ttTakes(t, "Key", idemflight.Key{Scope: "s", ID: "i"}, true)
+	ttTakes(t, "own type like Key", like{Scope: "s"}, true)
+
+	ttTakes(t, "NaN", nan, false)
+	ttTakes(t, "complex NaN", complex(0, nan), false)
+	ttTakes(t, "NaN in a struct", deep{A: nan, P: new(int)}, false)
+	ttTakes(t, "NaN in an array", [1]float64{nan}, false)
+	ttTakes(t, "NaN in an interface", any(nan), false)
+	ttTakes(t, "infinity", math.Inf(1), true)
+}
+
+func TestKey_ScopesDoNotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
+		for i, k := range []idemflight.Key{{Scope: "a", ID: "1"}, {Scope: "b", ID: "1"}, {Scope: "a", ID: "2"}, {Scope: "a1", ID: "1"}, {Scope: "a", ID: "11"}} {
+			v, err := c.Do(ttBg, k, ttValue(i))
+			require.NoError(t, err)
+			require.Equal(t, i, v, "%v is a key of its own", k)
+		}
+	})
+}
+
+// A zero that is a key, and floats that are equal without having the same bits.
+func TestPromise21_NegativeZeroIsZero(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[float64, int]{})
+		_, err := c.Do(ttBg, 0.0, ttValue(1))
+		require.NoError(t, err)
+		v, err := c.Do(ttBg, math.Copysign(0, -1), ttNever(t))
+		require.NoError(t, err)
+		require.Equal(t, 1, v, "-0 and 0 are one key, as they are equal")
+	})
+}
+
+func TestNewID_IsARandomUUIDv4(t *testing.T) {
+	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	digits := map[int]map[byte]bool{}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 1000 {
+				id := idemflight.NewID()
+				mu.Lock()
+				if !form.MatchString(id) || seen[id] {
+					t.Errorf("NewID gave %q, expected a UUID v4 that was not given before", id)
+				}
+				seen[id] = true
+				for i := range len(id) {
+					if digits[i] == nil {
+						digits[i] = map[byte]bool{}
+					}
+					digits[i][id[i]] = true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for i, d := range digits {
+		switch i {
+		case 8, 13, 18, 23, 14: // the dashes and the version
+		case 19:
+			require.Len(t, d, 4, "the variant leaves two random bits at position %d", i)
+		default:
+			require.Len(t, d, 16, "every digit is random at position %d", i)
+		}
+	}
+}
+
+func TestFingerprintOf_TellsPartsApart(t *testing.T) {
+	b := func(parts ...string) (bs [][]byte) {
+		for _, p := range parts {
+			bs = append(bs, []byte(p))
+		}
+		return bs
+	}
+	different := [][][]byte{b(), b(""), b("", ""), b("", "", ""), b("ab", "c"), b("a", "bc"), b("abc"), b("", "abc"), b("abc", ""), b("c", "ab"),
+		b("\x00"), b("\x00\x00"), b("\x00", ""), b(string(make([]byte, 256))), b(string(make([]byte, 8))), b(string(make([]byte, 7)), "")}
+	seen := map[idemflight.Fingerprint]int{}
+	for i, parts := range different {
+		f := idemflight.FingerprintOf(parts...)
+		require.NotZero(t, f, "a fingerprint of something is not none")
+		require.Equal(t, f, idemflight.FingerprintOf(parts...), "the same parts, the same fingerprint")
+		if j, ok := seen[f]; ok {
+			t.Errorf("%q and %q have one fingerprint, expected two", different[j], parts)
+		}
+		seen[f] = i
+	}
+	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}), "a nil part is an empty part")
+}
+
+func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
+	check := func(kind string, named []fmt.Stringer, others []fmt.Stringer) {
+		seen := map[string]bool{}
+		for _, s := range append(named, others...) {
+			require.NotEmpty(t, s.String(), "a %s has a name", kind)
+			require.False(t, seen[s.String()], "%s %q names two values", kind, s)
+			seen[s.String()] = true
+		}
+	}
+	check("Source", []fmt.Stringer{idemflight.None, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
+		[]fmt.Stringer{idemflight.Source(-1), idemflight.Source(99)})
+	check("State", []fmt.Stringer{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed},
+		[]fmt.Stringer{idemflight.State(-1), idemflight.State(99)})
+	check("Disposition", []fmt.Stringer{idemflight.Release, idemflight.Retain, idemflight.Hold},
+		[]fmt.Stringer{idemflight.Disposition(-1), idemflight.Disposition(99)})
+	check("EventKind", []fmt.Stringer{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+		idemflight.EventRejected, idemflight.EventLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
+		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
+}
