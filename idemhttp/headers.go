@@ -1,0 +1,128 @@
+package idemhttp
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// neverReplayed are the headers that belong to one exchange: credentials and challenges, what is
+// between two hops, the time, limits and tracing of that request, and who may read it. Canonical.
+var neverReplayed = map[string]bool{
+	"Set-Cookie":          true,
+	"Set-Cookie2":         true,
+	"Www-Authenticate":    true,
+	"Proxy-Authenticate":  true,
+	"Proxy-Authorization": true,
+	"Connection":          true,
+	"Proxy-Connection":    true,
+	"Keep-Alive":          true,
+	"Te":                  true,
+	"Trailer":             true, // announced anew with the trailers
+	"Transfer-Encoding":   true,
+	"Upgrade":             true,
+	"Content-Length":      true, // recomputed
+	"Date":                true,
+	"Age":                 true,
+	"Server-Timing":       true,
+	"Ratelimit":           true,
+	"Retry-After":         true,
+	"X-Request-Id":        true,
+	"Traceparent":         true,
+}
+
+var neverReplayedPrefixes = []string{"Ratelimit-", "X-Ratelimit-", "Access-Control-"}
+
+// replayable reports whether the header called name, canonical, may be replayed. named are those
+// that Connection names.
+func replayable(name string, named []string) bool {
+	if neverReplayed[name] || strings.HasPrefix(name, http.TrailerPrefix) {
+		return false
+	}
+	for _, prefix := range neverReplayedPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return false
+		}
+	}
+	return !slices.Contains(named, name)
+}
+
+// listed returns the canonical names in a header that is a list of names: Connection or Trailer.
+func listed(values []string) []string {
+	var names []string
+	for _, v := range values {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				names = append(names, http.CanonicalHeaderKey(name))
+			}
+		}
+	}
+	return names
+}
+
+// canonical returns h with canonical names: h itself if it has no others. Where two names become
+// one, the values of the canonical one come first, as they do on the wire.
+func canonical(h http.Header) http.Header {
+	var odd []string
+	for name := range h {
+		if http.CanonicalHeaderKey(name) != name {
+			odd = append(odd, name)
+		}
+	}
+	if len(odd) == 0 {
+		return h
+	}
+	slices.Sort(odd)
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		out[name] = values
+	}
+	for _, name := range odd {
+		delete(out, name)
+	}
+	for _, name := range odd {
+		to := http.CanonicalHeaderKey(name)
+		out[to] = append(slices.Clip(out[to]), h[name]...)
+	}
+	return out
+}
+
+// deleteFold deletes the header called name from h, in whatever case, also as a trailer-to-be.
+func deleteFold(h http.Header, name string) {
+	for k := range h {
+		plain := strings.TrimPrefix(k, http.TrailerPrefix)
+		if len(plain) == len(name) && strings.EqualFold(plain, name) {
+			delete(h, k)
+		}
+	}
+}
+
+// changed returns the headers of now that differ from what was there before the handler ran, told
+// by value; those that are gone have no values. Trailers-to-be are no headers. It shares the values
+// of now.
+func changed(before, now http.Header) http.Header {
+	out := make(http.Header, len(now))
+	for name, values := range now {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			continue
+		}
+		if had, ok := before[name]; !ok || !slices.Equal(had, values) {
+			out[name] = values
+		}
+	}
+	out = canonical(out)
+	for name := range before {
+		if _, ok := now[name]; ok {
+			continue
+		}
+		if name = http.CanonicalHeaderKey(name); out[name] == nil {
+			out[name] = nil
+		}
+	}
+	return out
+}
+
+// bodyAllowed reports whether an answer with this status may have a body.
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}

@@ -1,0 +1,107 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/idemflight/idemflight"
+)
+
+// maxKeyBytes is what a client may pin with the key alone: seven UUIDs, and what others accept too.
+const maxKeyBytes = 255
+
+var (
+	errKeyEmpty      = errors.New("idemhttp: the key is empty")
+	errKeyLong       = errors.New("idemhttp: the key is longer than 255 bytes")
+	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII")
+	errKeyQuote      = errors.New("idemhttp: the quoted key is malformed")
+	errKeyParameters = errors.New("idemhttp: something follows the quoted key")
+	errKeySeveral    = errors.New("idemhttp: more than one key")
+)
+
+// parseKey returns the key that the lines of the header name: 1 to 255 bytes of visible ASCII, raw
+// or as a string of RFC 8941. Only a leading quote starts a string, so that every key that clients
+// send unquoted today names itself. Whitespace is no part of a key, not even around it: net/http
+// has taken off what a sender may put there.
+func parseKey(lines []string) (string, error) {
+	if len(lines) != 1 {
+		return "", errKeySeveral
+	}
+	value := lines[0]
+	if !strings.HasPrefix(value, `"`) {
+		return value, checkKey(value)
+	}
+	key, err := unquote(value[1:])
+	if err != nil {
+		return "", err
+	}
+	return key, checkKey(key)
+}
+
+// unquote returns the content of a string of RFC 8941 whose opening quote has been read. Nothing
+// may follow the closing one.
+func unquote(s string) (string, error) {
+	end := strings.IndexAny(s, `"\`)
+	if end < 0 {
+		return "", errKeyQuote
+	}
+	if s[end] == '"' { // the usual case: no escapes, so no copy
+		if end+1 != len(s) {
+			return "", errKeyParameters
+		}
+		return s[:end], nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s) && b.Len() <= maxKeyBytes; i++ {
+		switch c := s[i]; c {
+		case '"':
+			if i+1 != len(s) {
+				return "", errKeyParameters
+			}
+			return b.String(), nil
+		case '\\':
+			i++
+			if i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", errKeyQuote
+			}
+			b.WriteByte(s[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() > maxKeyBytes {
+		return "", errKeyLong
+	}
+	return "", errKeyQuote
+}
+
+// checkKey reports what is wrong with a key, quotes and escapes taken off.
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return errKeyEmpty
+	case len(key) > maxKeyBytes:
+		return errKeyLong
+	}
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] >= 0x7f {
+			return errKeyBytes
+		}
+	}
+	return nil
+}
+
+var keyEscapes = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
+
+// quoteKey returns a valid key as a string of RFC 8941.
+func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }
+
+type keyOfHandler struct{}
+
+// KeyFrom returns the key of the request that a covered handler serves, from its context, and
+// reports whether there is one. Give its ID to the bank, so that the bank too can tell a retry.
+func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
+	key, ok := ctx.Value(keyOfHandler{}).(idemflight.Key)
+	return key, ok
+}

@@ -1,0 +1,311 @@
+package idemhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+// Options configures [New]. Only Scope is required. Functions must be safe for concurrent use.
+type Options struct {
+	// Scope tells whose key it is: a stable principal, such as the account that the request was
+	// authenticated for; not a bearer token, which changes between attempts and is a secret. Two
+	// scopes never see each other's answers. An error, and an empty scope, are answered 401 and
+	// run nothing, unless the error has a method StatusCode() int with a status from 400 to 599.
+	// It must not read the body. [SharedScope] opts out.
+	Scope func(*http.Request) (string, error)
+
+	// Cache keeps the answers. nil = MustNew(DefaultCacheOptions()). One cache may serve several
+	// middlewares: a key is then the same key in all of them.
+	Cache *idemflight.Cache[idemflight.Key, *Response]
+
+	// HeaderName is where the key is. "" = "Idempotency-Key".
+	HeaderName string
+
+	// Require makes a covered request without key a 400. Otherwise it passes untouched.
+	Require bool
+
+	// Methods are covered, in whatever case; others pass untouched. Safe methods are an error. nil
+	// = POST and PATCH.
+	Methods []string
+
+	// MaxWait is how long a duplicate waits for the first request's answer before it gets 409.
+	// 0 = 30 s; [idemflight.NoWait], or any negative: 409 at once, as the draft has it.
+	MaxWait time.Duration
+
+	// MaxRequestBytes bounds the request's body, which is read into memory before the handler
+	// runs; over it the answer is 413. 0 = 1 MiB.
+	MaxRequestBytes int64
+
+	// MaxResponseBytes bounds what is buffered and remembered of an answer's body. A larger one is
+	// delivered whole and remembered without its body. 0 = 1 MiB.
+	MaxResponseBytes int64
+
+	// Fingerprint tells a retry from another request with the same key. A zero one, for every
+	// request, means no check. nil = [DefaultFingerprint].
+	Fingerprint func(r *http.Request, body []byte) idemflight.Fingerprint
+
+	// Classify decides whether an answer is stored (Retain), or not (Release; the handler's
+	// BeginEffect holds the key then), or leaves the outcome unknown (Hold, and anything else, a
+	// panic included). The Response is complete and must not be changed. nil = [ClassifyStatus].
+	Classify func(*Response) idemflight.Disposition
+
+	// KeyReusedStatus is the status for a key that was used with another payload, from 400 to 499.
+	// 0 = 422.
+	KeyReusedStatus int
+
+	// ReplayHeader is "true" on every answer of a handler that was not executed for this request,
+	// and on no other. "" = "Idempotent-Replayed".
+	ReplayHeader string
+
+	// Problem writes the answers of the middleware itself; Retry-After and Cache-Control are set
+	// before. nil = problem+json (RFC 9457).
+	Problem func(http.ResponseWriter, *http.Request, Problem)
+}
+
+const (
+	defaultMaxWait = 30 * time.Second // below what proxies and clients usually wait for an answer
+	defaultMaxBody = 1 << 20
+)
+
+// Middleware gives handlers idempotency keys. Make one with [New]. Safe for concurrent use.
+type Middleware struct {
+	opts         Options // with defaults filled in
+	headerName   string  // canonical
+	replayHeader string  // canonical
+	reused       kind
+}
+
+// New returns a middleware, or an error that names every bad field of opts.
+func New(opts Options) (*Middleware, error) {
+	var bad []error
+	report := func(field string, value any, why string) {
+		bad = append(bad, fmt.Errorf("idemhttp: Options.%s is %v: %s", field, value, why))
+	}
+	if opts.Scope == nil {
+		report("Scope", "nil", "whose key is it? (SharedScope, if all clients are one party)")
+	}
+	opts.HeaderName = orDefault(opts.HeaderName, defaultHeaderName)
+	if !isToken(opts.HeaderName) {
+		report("HeaderName", fmt.Sprintf("%q", opts.HeaderName), "no header can have that name")
+	}
+	opts.ReplayHeader = orDefault(opts.ReplayHeader, "Idempotent-Replayed")
+	if !isToken(opts.ReplayHeader) {
+		report("ReplayHeader", fmt.Sprintf("%q", opts.ReplayHeader), "no header can have that name")
+	}
+	for _, method := range opts.Methods {
+		switch strings.ToUpper(method) {
+		case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+			report("Methods", fmt.Sprintf("%q", opts.Methods), method+" is safe and needs no key")
+		default:
+			if !isToken(method) {
+				report("Methods", fmt.Sprintf("%q", opts.Methods), fmt.Sprintf("%q is no method", method))
+			}
+		}
+	}
+	if opts.MaxRequestBytes < 0 {
+		report("MaxRequestBytes", opts.MaxRequestBytes, "must not be negative (0 means the default, 1 MiB)")
+	}
+	if opts.MaxResponseBytes < 0 {
+		report("MaxResponseBytes", opts.MaxResponseBytes, "must not be negative (0 means the default, 1 MiB)")
+	}
+	opts.KeyReusedStatus = orDefault(opts.KeyReusedStatus, http.StatusUnprocessableEntity)
+	if opts.KeyReusedStatus < 400 || opts.KeyReusedStatus > 499 {
+		report("KeyReusedStatus", opts.KeyReusedStatus, "must be from 400 to 499 (0 means the default, 422)")
+	}
+	if len(bad) > 0 {
+		return nil, errors.Join(bad...)
+	}
+
+	opts.Methods = slices.Clone(opts.Methods)
+	if len(opts.Methods) == 0 {
+		opts.Methods = []string{http.MethodPost, http.MethodPatch}
+	}
+	opts.MaxWait = orDefault(opts.MaxWait, defaultMaxWait)
+	opts.MaxRequestBytes = orDefault(opts.MaxRequestBytes, defaultMaxBody)
+	opts.MaxResponseBytes = orDefault(opts.MaxResponseBytes, defaultMaxBody)
+	if opts.Cache == nil {
+		opts.Cache = idemflight.MustNew(DefaultCacheOptions())
+	}
+	if opts.Fingerprint == nil {
+		opts.Fingerprint = DefaultFingerprint
+	}
+	if opts.Classify == nil {
+		opts.Classify = ClassifyStatus
+	}
+	if opts.Problem == nil {
+		opts.Problem = writeProblem
+	}
+	m := &Middleware{
+		opts:         opts,
+		headerName:   http.CanonicalHeaderKey(opts.HeaderName),
+		replayHeader: http.CanonicalHeaderKey(opts.ReplayHeader),
+		reused:       keyReused,
+	}
+	m.reused.status = opts.KeyReusedStatus
+	return m, nil
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	if v == *new(T) {
+		return otherwise
+	}
+	return v
+}
+
+// isToken reports whether s can be a method or the name of a header (RFC 9110).
+func isToken(s string) bool {
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Cache returns the cache that keeps the answers: to settle held keys, to watch, to hand over at a
+// restart.
+func (m *Middleware) Cache() *idemflight.Cache[idemflight.Key, *Response] { return m.opts.Cache }
+
+// Handler returns next with idempotency keys. It panics if next is nil.
+//
+// The executing request runs next on its own goroutine. The context that next gets has the values
+// of the request's, but neither its cancellation nor a deadline set outside: it ends at the cache's
+// ExecTimeout and when next returns, so that a client that hangs up neither stops the work nor
+// loses its answer. It is the context for [idemflight.BeginEffect] and [idemflight.NoEffect].
+func (m *Middleware) Handler(next http.Handler) http.Handler {
+	if next == nil {
+		panic("idemhttp: Handler called with a nil handler")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(next, w, r) })
+}
+
+// serve is the order of the checks: what costs nothing first, nothing read for who may not, and
+// everything before the handler.
+func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	lines := r.Header[m.headerName]
+	if !m.covers(r.Method) || len(lines) == 0 && !m.opts.Require {
+		next.ServeHTTP(w, r)
+		return
+	}
+	if len(lines) == 0 {
+		m.problem(w, r, missingKey, errKeyMissing)
+		return
+	}
+	id, err := parseKey(lines)
+	if err != nil {
+		m.problem(w, r, malformedKey, err)
+		return
+	}
+	scope, err := m.opts.Scope(r)
+	if err == nil && scope == "" {
+		err = errNoScope
+	}
+	if err != nil {
+		k := noScope
+		k.status = scopeStatus(err)
+		m.problem(w, r, k, err)
+		return
+	}
+	body, err := readBody(r, m.opts.MaxRequestBytes)
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		m.problem(w, r, bodyTooLarge, err)
+		return
+	case err != nil:
+		m.problem(w, r, unreadableBody, err)
+		return
+	}
+	m.once(next, w, r, idemflight.Key{Scope: scope, ID: id}, body)
+}
+
+var errKeyMissing = errors.New("idemhttp: no key")
+
+func (m *Middleware) covers(method string) bool {
+	for _, covered := range m.opts.Methods {
+		if strings.EqualFold(covered, method) {
+			return true
+		}
+	}
+	return false
+}
+
+// once makes the one call of the cache, and answers.
+func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Request, key idemflight.Key, body []byte) {
+	var rec *recorder // not nil: this request executes
+	returned := false
+	defer func() {
+		if rec == nil || returned {
+			return
+		}
+		deleteFold(w.Header(), m.replayHeader)
+		// The cache has wrapped the handler's panic; the server's recovery is to see its own.
+		if v := recover(); v != nil {
+			if p, ok := v.(*idemflight.PanicError); ok {
+				v = p.Value
+			}
+			panic(v)
+		}
+	}()
+	res, err := m.opts.Cache.DoResult(r.Context(), key, func(ctx context.Context) (*Response, error) {
+		rec = newRecorder(w, r, m.opts.MaxResponseBytes, m.replayHeader)
+		run(next, rec, r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))
+		resp, err := m.outcome(rec.finish())
+		returned = true
+		return resp, err
+	}, idemflight.WithFingerprint(m.opts.Fingerprint(r, body)), idemflight.WithMaxWait(m.opts.MaxWait), idemflight.Inline())
+	switch {
+	case rec != nil:
+		rec.deliver() // whatever it means to the cache, its client gets it
+	case res.Source == idemflight.None && errors.Is(err, idemflight.ErrReentrant):
+		next.ServeHTTP(w, withBody(r.Context(), r, body)) // mounted twice: the outer one sees to it
+	default:
+		m.answer(w, r, res, err)
+	}
+}
+
+// run runs the handler with copied, the copy of the server's request that it may read.
+func run(next http.Handler, rec *recorder, original, copied *http.Request) {
+	defer func() {
+		// The server removes the files of a form; middleware outside asks for the pattern.
+		original.MultipartForm, original.Pattern = copied.MultipartForm, copied.Pattern
+	}()
+	next.ServeHTTP(rec.writer(), copied)
+}
+
+// answer answers a request that did not execute.
+func (m *Middleware) answer(w http.ResponseWriter, r *http.Request, res idemflight.Result[*Response], err error) {
+	kept := !res.ExpiresAt.IsZero()
+	switch resp := res.Value; {
+	case res.Source == idemflight.None, res.Source == idemflight.Joined && errors.Is(err, idemflight.ErrOutcomeUnknown):
+		k := kindOf(err)
+		if k == keyReused {
+			k = m.reused
+		}
+		m.problem(w, r, k, err)
+	case resp != nil && resp.BodyOmitted && kept:
+		m.problem(w, r, unavailable, idemflight.ErrValueShed)
+	case resp != nil && resp.BodyOmitted:
+		m.problem(w, r, unrecorded, orDefault(err, errUnrecorded))
+	case resp == nil || !m.replay(w, resp):
+		k := failed
+		if !kept { // released: the next one runs
+			k.retryAfter = soon
+		}
+		m.problem(w, r, k, orDefault(err, errNoResponse))
+	}
+}
+
+var (
+	errUnrecorded = errors.New("idemhttp: the answer was larger than MaxResponseBytes")
+	errNoResponse = errors.New("idemhttp: the outcome has no Response that can be sent")
+)

@@ -1,0 +1,115 @@
+package idemhttp
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+)
+
+// replay answers with an answer that was not made for this request: resp is complete. It reports
+// false, and has done nothing, if resp is none that can be sent.
+//
+// w's headers are this request's own, set by middleware outside, and stay unless resp has them.
+func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
+	status := resp.Status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if status < 200 || status > 999 { // 101, say, released to those who waited: nobody else is upgraded
+		return false
+	}
+	h := w.Header()
+	header, trailer := canonical(resp.Header), canonical(resp.Trailer)
+	named := listed(header["Connection"])
+	c := newCopier(header, trailer)
+	for name, values := range header {
+		if replayable(name, named) && name != m.replayHeader {
+			h[name] = c.copy(values)
+		}
+	}
+	m.announce(h, header["Trailer"])
+	deleteFold(h, m.replayHeader)
+	h[m.replayHeader] = c.copy(isTrue)
+	body := resp.Body
+	if !bodyAllowed(status) {
+		body = nil
+	}
+	setLength(h, header, status, body)
+
+	w.WriteHeader(status)
+	if len(body) > 0 {
+		_, _ = w.Write(body) // whoever does not read it any more may ask again
+	}
+	if len(trailer) == 0 {
+		return true
+	}
+	announced := listed(h["Trailer"])
+	for name, values := range trailer {
+		switch {
+		case !replayable(name, named) || name == m.replayHeader:
+		case slices.Contains(announced, name):
+			h[name] = c.copy(values)
+		default:
+			h[http.TrailerPrefix+name] = c.copy(values)
+		}
+	}
+	return true
+}
+
+var isTrue = []string{"true"}
+
+// announce sets the Trailer header to what the first answer announced, without what is not
+// replayed. h keeps its own where the first answer had none of its own.
+func (m *Middleware) announce(h http.Header, first []string) {
+	if len(first) == 0 {
+		return
+	}
+	var names []string
+	for _, name := range listed(first) {
+		if replayable(name, nil) && name != m.replayHeader {
+			names = append(names, name)
+		}
+	}
+	delete(h, "Trailer")
+	if len(names) > 0 {
+		h["Trailer"] = names
+	}
+}
+
+// setLength sets Content-Length to what body has, if the first answer declared one; otherwise
+// net/http knows best, and compression outside has nothing to undo.
+func setLength(h, first http.Header, status int, body []byte) {
+	_, declared := first["Content-Length"]
+	if _, own := h["Content-Length"]; !own && !declared {
+		return
+	}
+	delete(h, "Content-Length")
+	if declared && bodyAllowed(status) {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
+}
+
+// copier copies header values into one allocation: the record is shared by all who get it, and
+// middleware outside may change values in place.
+type copier struct{ room []string }
+
+func newCopier(headers ...http.Header) copier {
+	n := len(isTrue)
+	for _, h := range headers {
+		for _, values := range h {
+			n += len(values)
+		}
+	}
+	return copier{make([]string, 0, n)}
+}
+
+// copy returns a copy of values that grows only by moving elsewhere. Nil stays nil: a header that
+// must be absent.
+func (c *copier) copy(values []string) []string {
+	if values == nil {
+		return nil
+	}
+	from := len(c.room)
+	c.room = append(c.room, values...)
+	return c.room[from:len(c.room):len(c.room)]
+}
