@@ -36,21 +36,20 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	}
 	setLength(h, header, status, body)
 
+	// Trailers that were not announced must be known by now, or net/http sends a small body without.
+	announced := listed(h["Trailer"])
+	for name, values := range trailer {
+		if replayable(name, named) && name != m.replayHeader && !slices.Contains(announced, name) {
+			h[http.TrailerPrefix+name] = c.copy(values)
+		}
+	}
 	w.WriteHeader(status)
 	if len(body) > 0 {
 		_, _ = w.Write(body) // whoever does not read it any more may ask again
 	}
-	if len(trailer) == 0 {
-		return true
-	}
-	announced := listed(h["Trailer"])
-	for name, values := range trailer {
-		switch {
-		case !replayable(name, named) || name == m.replayHeader:
-		case slices.Contains(announced, name):
+	for _, name := range announced {
+		if values, ok := trailer[name]; ok && replayable(name, named) && name != m.replayHeader {
 			h[name] = c.copy(values)
-		default:
-			h[http.TrailerPrefix+name] = c.copy(values)
 		}
 	}
 	return true

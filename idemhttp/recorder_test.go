@@ -1,0 +1,516 @@
+package idemhttp_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
+)
+
+const limit = 10_000 // MaxResponseBytes of the differential test
+
+var (
+	text   = strings.Repeat("plain text. ", 40)
+	html   = "<!DOCTYPE html><html><body>" + strings.Repeat("<p>x</p>", 100)
+	medium = strings.Repeat("m", 6000)
+	large  = strings.Repeat("l", 3*limit)
+)
+
+// oddHandlers do what handlers do, and what they should not. Of each the client must see the same
+// with and without the middleware, and a retry must see it again.
+var oddHandlers = []struct {
+	name    string
+	h       handler
+	omitted bool   // not replayed: too large
+	only    string // a protocol whose bare writer can do it
+}{
+	{name: "nothing written", h: func(http.ResponseWriter, *http.Request) {}},
+	{name: "only a header", h: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-A", "1") }},
+	{name: "status only", h: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }},
+	{name: "status 299", h: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(299) }},
+	{name: "empty write", h: func(w http.ResponseWriter, _ *http.Request) { w.Write(nil); w.WriteHeader(500) }},
+	{name: "text sniffed", h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }},
+	{name: "html sniffed", h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, html) }},
+	{name: "html sniffed over writes", h: func(w http.ResponseWriter, _ *http.Request) {
+		for _, c := range html {
+			w.Write([]byte(string(c)))
+		}
+	}},
+	{name: "type set", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-mine")
+		io.WriteString(w, html)
+	}},
+	{name: "type suppressed", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil
+		io.WriteString(w, html)
+	}},
+	{name: "encoding set, type not sniffed", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "mine")
+		io.WriteString(w, html)
+	}},
+	{name: "flush first: no type", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.(http.Flusher).Flush()
+		io.WriteString(w, html)
+	}},
+	{name: "flush after a few bytes: type of those", h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "<!D")
+		w.(http.Flusher).Flush()
+		io.WriteString(w, html)
+	}},
+	{name: "flush last", h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, text)
+		w.(http.Flusher).Flush()
+	}},
+	{name: "flush after status", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(202)
+		w.(http.Flusher).Flush()
+		w.(http.Flusher).Flush()
+	}},
+	{name: "flush of nothing", h: func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }},
+	{name: "flush through the controller", h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "a")
+		must(http.NewResponseController(w).Flush())
+		io.WriteString(w, "b")
+	}},
+	{name: "medium", h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, medium) }},
+	{name: "medium twice", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, medium); io.WriteString(w, medium) }},
+	{name: "exactly the limit", h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, large[:limit]) }},
+	{name: "one past the limit", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, large[:limit]); io.WriteString(w, "x") }},
+	{name: "few bytes, then large: sniffed over both", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "<!DOCTYPE ")
+		io.WriteString(w, "html>"+large)
+	}},
+	{name: "large", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, large) }},
+	{name: "large, flushed before", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "x")
+		w.(http.Flusher).Flush()
+		io.WriteString(w, large)
+		io.WriteString(w, "y")
+	}},
+	{name: "medium, flushed before", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.(http.Flusher).Flush()
+		io.WriteString(w, medium)
+		io.WriteString(w, "y")
+	}},
+	{name: "copied", h: func(w http.ResponseWriter, _ *http.Request) { copyAll(w, io.MultiReader(strings.NewReader(medium))) }},
+	{name: "copied from a WriterTo", h: func(w http.ResponseWriter, _ *http.Request) { copyAll(w, strings.NewReader(medium)) }},
+	{name: "copied from a file", h: func(w http.ResponseWriter, _ *http.Request) {
+		f, err := os.Open("recorder_test.go")
+		must(err)
+		defer f.Close()
+		copyAll(w, io.LimitReader(f, 5000))
+	}},
+	{name: "copied after a write", h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "first ")
+		copyAll(w, io.MultiReader(strings.NewReader(medium)))
+	}},
+	{name: "copied, large", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) { copyAll(w, io.MultiReader(strings.NewReader(large))) }},
+	{name: "copied from what fails", h: func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.Copy(w, io.MultiReader(strings.NewReader(text), failingReader{errBoom}))
+		if !errors.Is(err, errBoom) {
+			panic(err)
+		}
+	}},
+	{name: "ReaderFrom", only: "HTTP/1.1", h: func(w http.ResponseWriter, _ *http.Request) {
+		to := w.(io.ReaderFrom)
+		n, err := to.ReadFrom(strings.NewReader(text))
+		if err != nil || n != int64(len(text)) {
+			panic(fmt.Sprint(n, err))
+		}
+	}},
+	{name: "StringWriter", h: func(w http.ResponseWriter, _ *http.Request) { w.(io.StringWriter).WriteString(text) }},
+	{name: "ServeContent", h: func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "x.txt", time.Unix(1e9, 0), strings.NewReader(medium))
+	}},
+	{name: "Redirect", h: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusSeeOther) }},
+	{name: "Error", h: func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusUnprocessableEntity) }},
+	{name: "WriteHeader twice", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(201)
+		w.WriteHeader(500)
+		io.WriteString(w, "x")
+		w.WriteHeader(502)
+	}},
+	{name: "invalid status", h: func(w http.ResponseWriter, _ *http.Request) {
+		defer func() {
+			if recover() == nil {
+				panic("no panic")
+			}
+			w.WriteHeader(299)
+		}()
+		w.WriteHeader(99)
+	}},
+	{name: "late headers", h: func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("X-A", "in time")
+		h["X-C"] = []string{"in", "time"}
+		w.WriteHeader(200)
+		h.Set("X-A", "late")
+		h.Set("X-B", "late")
+		h["X-C"][0] = "late"
+		io.WriteString(w, text)
+		h.Del("X-A")
+	}},
+	{name: "late headers, then flush", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-A", "in time")
+		io.WriteString(w, text)
+		w.Header().Set("X-A", "late")
+		w.(http.Flusher).Flush()
+		w.Header().Set("X-B", "late")
+		io.WriteString(w, text)
+	}},
+	{name: "headers in odd cases", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["x-odd"] = []string{"1"}
+		w.Header()["X-Odd"] = []string{"2"}
+		w.Header()["ETAG"] = []string{`"e"`}
+		w.WriteHeader(200)
+	}},
+	{name: "header splitting", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-A", "1\r\nX-Evil: 1")
+		io.WriteString(w, text)
+	}},
+	{name: "huge header", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-A", strings.Repeat("a", 100_000))
+		io.WriteString(w, text)
+	}},
+	{name: "204", h: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }},
+	{name: "write after 204", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-A", "1")
+		w.WriteHeader(204)
+		if _, err := io.WriteString(w, "x"); err != http.ErrBodyNotAllowed {
+			panic(err)
+		}
+	}},
+	{name: "write after 304", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Etag", `"e"`)
+		w.Header().Set("Content-Type", "text/x")
+		w.WriteHeader(304)
+		if _, err := io.Copy(w, strings.NewReader("x")); err != http.ErrBodyNotAllowed {
+			panic(err)
+		}
+		w.(http.Flusher).Flush()
+	}},
+	{name: "1xx", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(103)
+		w.Header().Set("Link", "</script.js>")
+		w.WriteHeader(102)
+		w.Header().Del("Link")
+		w.WriteHeader(201)
+		w.WriteHeader(103)
+		io.WriteString(w, "x")
+	}},
+	{name: "1xx only", h: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(103) }},
+	{name: "length right", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(medium)))
+		io.WriteString(w, medium[:1])
+		io.WriteString(w, medium[1:])
+	}},
+	{name: "length 0", h: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "0") }},
+	{name: "length invalid", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "many")
+		w.Write(nil)
+	}},
+	// The writer of HTTP/2 notices later, and sends what it should not.
+	{name: "length exceeded by a second write", only: "HTTP/1.1", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		io.WriteString(w, "whole")
+		if n, err := io.WriteString(w, "more"); err == nil || n != 0 {
+			panic("no error")
+		}
+		if _, err := io.WriteString(w, "m"); err == nil {
+			panic("no error")
+		}
+	}},
+	{name: "declared trailers", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum, X-Never")
+		w.Header().Add("Trailer", "x-odd")
+		io.WriteString(w, text)
+		w.Header().Set("X-Sum", "1")
+		w.Header().Set("X-Odd", "2")
+		w.Header().Set("X-Late", "not declared")
+	}},
+	{name: "declared trailers, flushed", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		io.WriteString(w, text)
+		w.Header().Set("X-Sum", "1")
+	}},
+	{name: "prefixed trailers", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(http.TrailerPrefix+"X-Early", "0")
+		io.WriteString(w, text)
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+		w.Header().Add(http.TrailerPrefix+"X-Sum", "2")
+	}},
+	{name: "prefixed trailers, large", omitted: true, h: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, large)
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+	}},
+	{name: "prefixed trailers, no body", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	}},
+	{name: "deadlines", h: func(w http.ResponseWriter, _ *http.Request) {
+		c := http.NewResponseController(w)
+		must(c.SetReadDeadline(time.Now().Add(time.Hour)))
+		must(c.SetWriteDeadline(time.Now().Add(time.Hour)))
+		must(c.EnableFullDuplex())
+		io.WriteString(w, text)
+	}},
+	{name: "body read first", h: func(w http.ResponseWriter, r *http.Request) { copyAll(w, r.Body) }},
+	{name: "body read last", h: func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		copyAll(w, r.Body)
+	}},
+	{name: "body closed", h: func(w http.ResponseWriter, r *http.Request) { must(r.Body.Close()); io.WriteString(w, text) }},
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func copyAll(w io.Writer, r io.Reader) {
+	_, err := io.Copy(w, r)
+	must(err)
+}
+
+// seen is what a client sees, 1xx answers included.
+type seen struct {
+	answer
+	early []string
+}
+
+func (s *server) see(t testing.TB, key string) (got seen) {
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			got.early = append(got.early, fmt.Sprint(code, header))
+			return nil
+		},
+	})
+	got.answer = s.send(t, s.request(t, ctx, key, strings.NewReader("request body")))
+	return got
+}
+
+// unframed takes off how the body's end is told, which may differ.
+func (s seen) unframed() seen {
+	s.Header = s.Header.Clone()
+	if s.Status != 304 { // there it says something of the resource
+		s.Header.Del("Content-Length")
+	}
+	return s
+}
+
+func TestClientSeesNoDifference(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		for _, c := range oddHandlers {
+			if c.only != "" && c.only != protocol {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				m := newMiddleware(t, idemhttp.Options{MaxResponseBytes: limit})
+				bare := serve(t, protocol, c.h).see(t, "k")
+				s := serve(t, protocol, m.Handler(c.h))
+				first := s.see(t, "k")
+				require.Equal(t, bare.unframed(), first.unframed(), "the first client, compared to the bare handler")
+
+				again := s.see(t, "k")
+				if c.omitted {
+					requireProblem(t, again.answer, 409, "answer-unavailable", false)
+					return
+				}
+				require.True(t, again.replayed(), "marked: %d %q", again.Status, again.Body)
+				again.Header.Del("Idempotent-Replayed")
+				first.early = nil // 1xx are no answers
+				again.Header, first.Header = canon(again.Header), canon(first.Header)
+				require.Equal(t, first.unframed(), again.unframed(), "the retry, compared to the first client")
+			})
+		}
+	})
+}
+
+func canon(h http.Header) http.Header {
+	out := make(http.Header)
+	for name, values := range h {
+		for _, v := range values {
+			out.Add(name, v)
+		}
+	}
+	return out
+}
+
+// Fewer bytes than declared: the first client sees it broken off, as without the middleware; the
+// record holds what was written.
+func TestTooFewBytes(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		h := handler(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "few")
+		})
+		bare := serve(t, protocol, h).post(t, "k", "")
+		s := serve(t, protocol, newMiddleware(t, idemhttp.Options{}).Handler(h))
+		first := s.post(t, "k", "")
+		require.Equal(t, bare, first)
+		require.NotEmpty(t, first.Err, "broken off")
+		again := s.post(t, "k", "")
+		require.Equal(t, "few", again.Body)
+		require.Empty(t, again.Err)
+		require.Equal(t, "3", again.Header.Get("Content-Length"), "recomputed")
+	})
+}
+
+func TestWriteBeyondContentLength(t *testing.T) {
+	for _, flush := range []bool{false, true} {
+		m := newMiddleware(t, idemhttp.Options{})
+		h := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			io.WriteString(w, "fo")
+			if flush {
+				w.(http.Flusher).Flush()
+			}
+			n, err := io.WriteString(w, "urteen")
+			require.Zero(t, n)
+			require.ErrorIs(t, err, http.ErrContentLength)
+			_, err = w.Write([]byte("u"))
+			require.ErrorIs(t, err, http.ErrContentLength, "what was too much stays too much")
+		}))
+		call(h, post("k", ""))
+		e, _ := m.Cache().Lookup(sharedKey("k"))
+		require.Equal(t, "fo", string(e.Value.Body), "the Write that failed records nothing")
+	}
+}
+
+func TestNoHijackerIsReachable(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		s := serve(t, protocol, newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+			for inner := w; inner != nil; {
+				_, ok := inner.(http.Hijacker)
+				require.False(t, ok, "%T hijacks", inner)
+				u, ok := inner.(interface{ Unwrap() http.ResponseWriter })
+				if !ok {
+					break
+				}
+				inner = u.Unwrap()
+			}
+			_, _, err := http.NewResponseController(w).Hijack()
+			require.ErrorIs(t, err, http.ErrNotSupported)
+			io.WriteString(w, "ok")
+		})))
+		require.Equal(t, "ok", s.post(t, "k", "").Body)
+	})
+}
+
+// plain is a writer that can do nothing but write.
+type plain struct{ http.ResponseWriter }
+
+func TestWriterThatCannotFlush(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		_, ok := w.(http.Flusher)
+		require.False(t, ok, "no Flusher where there was none")
+		io.WriteString(w, "a")
+		c := http.NewResponseController(w)
+		require.ErrorIs(t, c.Flush(), http.ErrNotSupported)
+		require.ErrorIs(t, c.SetWriteDeadline(time.Now()), http.ErrNotSupported)
+		require.ErrorIs(t, c.SetReadDeadline(time.Now()), http.ErrNotSupported)
+		require.ErrorIs(t, c.EnableFullDuplex(), http.ErrNotSupported)
+		io.WriteString(w, "b")
+	}))
+	a := call(handler(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(plain{w}, r) }), post("k", ""))
+	require.Equal(t, "ab", a.Body)
+}
+
+// halfFlusher promises to flush, and finds out that nothing behind it does.
+type halfFlusher struct{ http.ResponseWriter }
+
+func (halfFlusher) FlushError() error { return fmt.Errorf("x: %w", http.ErrNotSupported) }
+
+func TestFlushThatTurnsOutNotSupportedLosesNothing(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "a")
+		require.ErrorIs(t, http.NewResponseController(w).Flush(), http.ErrNotSupported)
+		io.WriteString(w, "b")
+	}))
+	a := call(handler(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(halfFlusher{w}, r) }), post("k", ""))
+	require.Equal(t, "ab", a.Body)
+}
+
+func TestCloseNotifierNeverFires(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	s := serve(t, "HTTP/1.1", watched(m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+		require.NotNil(t, gone)
+		<-clientGone(r)
+		select {
+		case <-gone:
+			t.Error("told the handler that its client left")
+		default:
+		}
+	}))))
+	c := dial(t, s)
+	c.write(keyed("k", ""))
+	until(t, "the request executes", func() bool { return m.Cache().Stats().InFlight == 1 })
+	c.hangUp()
+	until(t, "it has ended", func() bool { return m.Cache().Stats().Executed == 1 })
+}
+
+// What outer middleware writes after the handler wrote nothing reaches the client as it would
+// without: the trap of echo's WrapMiddleware, which the docs name.
+func TestNothingWrittenLeavesTheWriterUntouched(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	inner := m.Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	outer := handler(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(w, r)
+		w.WriteHeader(502)
+	})
+	require.Equal(t, 502, call(outer, post("k", "")).Status)
+	e, _ := m.Cache().Lookup(sharedKey("k"))
+	require.Equal(t, 200, e.Value.Status, "the trap: an empty 200 is kept")
+}
+
+func TestRecordIsOfItsOwn(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	values := []string{"one"}
+	var late http.ResponseWriter
+	inner := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["X-A"] = values
+		io.WriteString(w, "body")
+		late = w
+	}))
+	outer := handler(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(w, r)
+		for _, v := range w.Header() { // middleware that is free with what is not its own
+			for i := range v {
+				v[i] = "spoiled"
+			}
+		}
+		w.Header()["X-A"] = append(w.Header()["X-A"], "more")
+	})
+	call(outer, post("k", ""))
+	values[0] = "reused"
+	late.Write([]byte(" of somebody who has kept the writer"))
+	for range 3 {
+		a := call(outer, post("k", ""))
+		require.Equal(t, []string{"one"}, a.Header["X-A"])
+		require.Equal(t, "body", a.Body)
+	}
+}
+
+func TestWriterIsTheCoresContextToo(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+		require.NoError(t, idemflight.BeginEffect(r.Context()))
+	}))
+	require.Equal(t, 200, call(h, post("k", "")).Status)
+}

@@ -1,0 +1,358 @@
+package idemhttp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
+)
+
+func TestNewNamesEveryBadField(t *testing.T) {
+	_, err := idemhttp.New(idemhttp.Options{
+		HeaderName: "no header", ReplayHeader: "nor:this", Methods: []string{"POST", "get"},
+		MaxRequestBytes: -1, MaxResponseBytes: -2, KeyReusedStatus: 500,
+	})
+	for _, field := range []string{"Scope", "HeaderName", "ReplayHeader", "Methods", "MaxRequestBytes", "MaxResponseBytes", "KeyReusedStatus"} {
+		require.ErrorContains(t, err, "Options."+field, "every bad field is named")
+	}
+	for _, safe := range []string{"GET", "head", "Options", "TRACE"} {
+		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, Methods: []string{safe}})
+		require.ErrorContains(t, err, "Methods", "%s is safe", safe)
+	}
+	for _, status := range []int{399, 500, -1} {
+		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, KeyReusedStatus: status})
+		require.ErrorContains(t, err, "KeyReusedStatus", "status %d", status)
+	}
+	for _, status := range []int{0, 400, 499} {
+		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, KeyReusedStatus: status, MaxWait: idemflight.NoWait, Methods: []string{"PUT", "DELETE"}})
+		require.NoError(t, err, "status %d", status)
+	}
+	require.Panics(t, func() { newMiddleware(t, idemhttp.Options{}).Handler(nil) }, "a nil handler is noticed when it is mounted")
+}
+
+// Each step of the order is taken only if those before it are satisfied.
+func TestOrderOfChecks(t *testing.T) {
+	var steps []string
+	step := func(name string) { steps = append(steps, name) }
+	var scopeErr error
+	h := newMiddleware(t, idemhttp.Options{
+		Scope:           func(*http.Request) (string, error) { step("scope"); return "me", scopeErr },
+		Fingerprint:     func(*http.Request, []byte) idemflight.Fingerprint { step("cache"); return idemflight.Fingerprint{} },
+		MaxRequestBytes: 3,
+	}).Handler(handler(func(http.ResponseWriter, *http.Request) { step("handler") }))
+	send := func(key, body string, err error) (answer, []string) {
+		steps, scopeErr = nil, err
+		return call(h, post(key, body)), steps
+	}
+
+	a, got := send("bad key", "too large", errBoom)
+	requireProblem(t, a, 400, "malformed-key", false)
+	require.Empty(t, got, "after a bad key nothing is asked")
+	a, got = send("k", "too large", errBoom)
+	requireProblem(t, a, 401, "scope", false)
+	require.Equal(t, []string{"scope"}, got, "before a scope no body is read")
+	a, got = send("k", "too large", nil)
+	requireProblem(t, a, 413, "body-too-large", false)
+	require.Equal(t, []string{"scope"}, got, "before the body is read nothing runs")
+	_, got = send("k", "ok", nil)
+	require.Equal(t, []string{"scope", "cache", "handler"}, got, "all in order")
+}
+
+var (
+	longest  = strings.Repeat("k", 255)
+	keyCases = []struct{ value, key string }{ // key "": 400
+		{"abc", "abc"}, {`"abc"`, "abc"}, {"8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"},
+		{"!", "!"}, {"~", "~"}, {`a"b`, `a"b`}, {`"a\"b"`, `a"b`}, {`a\b`, `a\b`}, {`"a\\b"`, `a\b`}, {`a"`, `a"`}, {"a;b=1", "a;b=1"}, {"a,b", "a,b"},
+		{longest, longest}, {`"` + longest + `"`, longest}, {`"\"` + longest[1:] + `"`, `"` + longest[1:]},
+		{"", ""}, {`""`, ""}, {`"`, ""}, {`"abc`, ""}, {`"abc\`, ""}, {`"abc\"`, ""}, {`"a\bc"`, ""}, {`"a"b"`, ""}, {`"a";b=1`, ""}, {`"a" `, ""}, {`"a", "b"`, ""},
+		{longest + "k", ""}, {`"` + longest + `k"`, ""}, {`"\"` + longest + `"`, ""}, {strings.Repeat("x", 1<<16), ""},
+		{"a b", ""}, {`"a b"`, ""}, {"a\tb", ""}, {"a\x00b", ""}, {"a\x7fb", ""}, {"schlüssel", ""}, {"\"\xff\"", ""}, {" a", ""}, {"a ", ""},
+	}
+)
+
+func TestKeySyntax(t *testing.T) {
+	var got idemflight.Key
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+		got, _ = idemhttp.KeyFrom(r.Context())
+	}))
+	for _, c := range keyCases {
+		got = idemflight.Key{}
+		r := post("", "")
+		r.Header["Idempotency-Key"] = []string{c.value}
+		a := call(h, r)
+		if c.key == "" {
+			requireProblem(t, a, 400, "malformed-key", false)
+			require.Zero(t, got, "handler ran for key %q", c.value)
+			continue
+		}
+		require.Equal(t, 200, a.Status, "key %q: %s", c.value, a.Body)
+		if !a.replayed() {
+			require.Equal(t, sharedKey(c.key), got, "key %q", c.value)
+		}
+	}
+	r := post("a", "")
+	r.Header.Add("Idempotency-Key", "a")
+	requireProblem(t, call(h, r), 400, "malformed-key", false)
+}
+
+func TestBothFormsNameTheSameKey(t *testing.T) {
+	var ran counter
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) { ran.add() }))
+	call(h, post(`a"\b`, ""))
+	require.True(t, call(h, post(`"a\"\\b"`, "")).replayed(), "the quoted form is the same key")
+	require.Equal(t, 1, ran.count(), "executions")
+}
+
+func TestMissingKey(t *testing.T) {
+	ok := handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) })
+	require.Equal(t, 202, call(newMiddleware(t, idemhttp.Options{}).Handler(ok), post("", "")).Status, "without Require it passes")
+	h := newMiddleware(t, idemhttp.Options{Require: true}).Handler(ok)
+	requireProblem(t, call(h, post("", "")), 400, "missing-key", false)
+	require.Equal(t, 202, call(h, httptest.NewRequest("GET", "/", nil)).Status, "a GET needs no key")
+}
+
+// The very same writer and request, body unread, Scope not called.
+func TestUncoveredRequestsPassUntouched(t *testing.T) {
+	for name, r := range map[string]*http.Request{
+		"no key": post("", "body"),
+		"GET":    func() *http.Request { r := post("k", "body"); r.Method = "GET"; return r }(),
+		"PUT":    func() *http.Request { r := post("k", "body"); r.Method = "PUT"; return r }(),
+	} {
+		var w http.ResponseWriter = httptest.NewRecorder()
+		ran := false
+		newMiddleware(t, idemhttp.Options{
+			Scope: func(*http.Request) (string, error) { panic("Scope called") },
+		}).Handler(handler(func(gotW http.ResponseWriter, gotR *http.Request) {
+			ran = true
+			require.Same(t, r, gotR, "%s: the same request", name)
+			require.True(t, w == gotW, "%s: the same writer", name)
+			_, ok := idemhttp.KeyFrom(gotR.Context())
+			require.False(t, ok, "%s: not covered, no key", name)
+			body, err := io.ReadAll(gotR.Body)
+			require.NoError(t, err)
+			require.Equal(t, "body", string(body), "%s: body unread", name)
+		})).ServeHTTP(w, r)
+		require.True(t, ran, "%s: handler ran", name)
+	}
+}
+
+func TestMethodsCompareWithoutCase(t *testing.T) {
+	var ran counter
+	h := newMiddleware(t, idemhttp.Options{Methods: []string{"put"}}).Handler(handler(func(http.ResponseWriter, *http.Request) { ran.add() }))
+	for range 2 {
+		r := post("k", "")
+		r.Method = "PUT"
+		call(h, r)
+	}
+	require.Equal(t, 1, ran.count(), "PUT is covered by put")
+	lower := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) { ran.add() }))
+	for range 2 {
+		r := post("k", "")
+		r.Method = "patch"
+		call(lower, r)
+	}
+	require.Equal(t, 2, ran.count(), "patch is covered by PATCH")
+}
+
+func TestScope(t *testing.T) {
+	var ran counter
+	var scope string
+	var scopeErr error
+	var problem idemhttp.Problem
+	m := newMiddleware(t, idemhttp.Options{
+		Scope:   func(*http.Request) (string, error) { return scope, scopeErr },
+		Problem: func(w http.ResponseWriter, _ *http.Request, p idemhttp.Problem) { problem = p; w.WriteHeader(p.Status) },
+	})
+	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		key, _ := idemhttp.KeyFrom(r.Context())
+		ran.add()
+		fmt.Fprint(w, key.Scope)
+	}))
+	for _, c := range []struct {
+		scope  string
+		err    error
+		status int
+	}{
+		{"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
+		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
+	} {
+		scope, scopeErr = c.scope, c.err
+		require.Equal(t, c.status, call(h, post("k", "")).Status, "scope %q, error %v", c.scope, c.err)
+		require.False(t, problem.Retryable, "a failing scope is not retryable")
+		if c.err != nil {
+			require.ErrorIs(t, problem.Err, c.err, "Scope's own error")
+		} else {
+			require.Error(t, problem.Err, "an empty scope has an error too")
+		}
+	}
+	require.Zero(t, ran.count(), "a failing scope runs nothing")
+	require.Zero(t, m.Cache().Len(), "and keeps nothing")
+
+	for _, scope = range []string{"a", "b", "a"} {
+		scopeErr = nil
+		require.Equal(t, scope, call(h, post("k", "")).Body, "one customer never sees another's answer")
+	}
+	require.Equal(t, 2, ran.count(), "the same key of two customers is two keys")
+	shared, err := idemhttp.SharedScope(post("k", ""))
+	require.NoError(t, err)
+	require.NotEmpty(t, shared, "SharedScope returns a constant that is not empty")
+}
+
+func TestDefaultFingerprint(t *testing.T) {
+	of := func(method, target, body string) idemflight.Fingerprint {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Method = method
+		path, query, _ := strings.Cut(target, "?")
+		r.URL.Path, r.URL.RawQuery = path, query
+		if strings.Contains(path, "%") {
+			r.URL.RawPath = path
+			r.URL.Path = strings.ReplaceAll(path, "%2F", "/")
+		}
+		return idemhttp.DefaultFingerprint(r, []byte(body))
+	}
+	base := of("POST", "/p?a=1&b=2&a=3", "body")
+	require.NotZero(t, base)
+	require.Equal(t, base, of("POST", "/p?b=2&a=1&a=3", "body"), "sorted by name")
+	require.Equal(t, base, of("POST", "/p?%61=1&b=%32&&a=3", "body"), "names and values as they parse")
+	for _, other := range []idemflight.Fingerprint{
+		of("PATCH", "/p?a=1&b=2&a=3", "body"), of("POST", "/q?a=1&b=2&a=3", "body"), of("POST", "/p?a=3&b=2&a=1", "body"),
+		of("POST", "/p?a=1&b=2", "body"), of("POST", "/p?a=1&b=2&a=3", "bodY"), of("POST", "/p", "body"),
+	} {
+		require.NotEqual(t, base, other, "each part counts, and the order within one name")
+	}
+	require.NotEqual(t, of("POST", "/a%2Fb", ""), of("POST", "/a/b", ""), "the escaped path counts")
+	require.NotEqual(t, of("POST", "/p", "?x"), of("POST", "/p?x", ""), "length-prefixed")
+	require.NotEqual(t, of("POSTa", "/", ""), of("POST", "a/", ""), "length-prefixed")
+	seen := map[idemflight.Fingerprint]string{}
+	for _, query := range []string{"a=%zz", "a=%yy", "a=%25zz", "a=1;b=2", "a=1&b=2", "a=1%3Bb=2", "a=%zz&b=1", "", "%", "%25", "a=b=c", "a=b%26c", "a=b&c"} {
+		f := of("POST", "/p?"+query, "")
+		require.NotContains(t, seen, f, "%q and %q: what does not parse counts as sent", query, seen[f])
+		seen[f] = query
+	}
+	require.Equal(t, of("POST", "/p?a=%zz&b=1&c=2", ""), of("POST", "/p?c=2&b=1&a=%zz", ""), "the rest is sorted all the same")
+}
+
+func TestZeroFingerprintMeansNoCheck(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{
+		Fingerprint: func(*http.Request, []byte) idemflight.Fingerprint { return idemflight.Fingerprint{} },
+	}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	require.Equal(t, "one", call(h, post("k", "one")).Body)
+	require.Equal(t, "one", call(h, post("k", "two")).Body, "another payload is not told apart")
+}
+
+func TestBodyIsHandedOverWhole(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		type seen struct {
+			body    string
+			length  int64
+			te      []string
+			trailer http.Header
+		}
+		got := make(chan seen, 1)
+		s := serve(t, protocol, newMiddleware(t, idemhttp.Options{MaxRequestBytes: 100_000}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			got <- seen{string(body), r.ContentLength, r.TransferEncoding, r.Trailer}
+		})))
+		for i, size := range []int{0, 1, 511, 512, 513, 65536, 65537, 100_000} {
+			want := strings.Repeat("b", size)
+			s.post(t, fmt.Sprint("length", i), want)
+			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes with Content-Length", size)
+			s.send(t, s.request(t, t.Context(), fmt.Sprint("chunked", i), io.MultiReader(strings.NewReader(want))))
+			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes without", size)
+		}
+		r := s.request(t, t.Context(), "trailer", io.MultiReader(strings.NewReader("b")))
+		r.Trailer = http.Header{"X-Sum": {"1"}}
+		s.send(t, r)
+		require.Equal(t, "1", (<-got).trailer.Get("X-Sum"), "trailers of the request")
+		requireProblem(t, s.post(t, "large", strings.Repeat("b", 100_001)), 413, "body-too-large", false)
+		requireProblem(t, s.send(t, s.request(t, t.Context(), "large", io.MultiReader(strings.NewReader(strings.Repeat("b", 100_001))))), 413, "body-too-large", false)
+	})
+}
+
+// A limit of middleware outside is a limit too.
+func TestMaxBytesErrorIs413(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	h := http.MaxBytesHandler(m.Handler(handler(func(http.ResponseWriter, *http.Request) { panic("ran") })), 3)
+	r := post("k", "four")
+	r.ContentLength = -1
+	requireProblem(t, call(h, r), 413, "body-too-large", false)
+	require.Zero(t, m.Cache().Len(), "nothing recorded")
+}
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
+
+func TestUnreadableBodyRunsAndKeepsNothing(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	h := m.Handler(handler(func(http.ResponseWriter, *http.Request) { panic("ran") }))
+	for _, err := range []error{io.ErrUnexpectedEOF, errBoom, context.DeadlineExceeded} {
+		r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("some"), failingReader{err}))
+		r.Header.Set("Idempotency-Key", "k")
+		requireProblem(t, call(h, r), 400, "unreadable-body", false)
+	}
+	require.Zero(t, m.Cache().Len(), "nothing recorded")
+	require.Zero(t, m.Cache().Stats().Executed, "nothing ran")
+}
+
+// A client announces more than it sends: over a real connection, the handler never runs.
+func TestContentLengthThatLies(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	s := serve(t, "HTTP/1.1", m.Handler(handler(func(http.ResponseWriter, *http.Request) { panic("ran") })))
+	c := dial(t, s)
+	c.write("POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 10\r\n\r\nfour")
+	require.NoError(t, c.CloseWrite(), "the client has no more to send")
+	requireProblem(t, c.read(), 400, "unreadable-body", false)
+	require.Zero(t, m.Cache().Stats().Executed, "nothing ran")
+	require.Zero(t, m.Cache().Len(), "nothing kept")
+}
+
+func TestContextOfTheHandler(t *testing.T) {
+	type userKey struct{}
+	ctx, cancel := context.WithDeadline(context.WithValue(context.Background(), userKey{}, "u"), time.Now().Add(time.Hour))
+	cache := idemhttp.DefaultCacheOptions()
+	cache.ExecTimeout = 2 * time.Hour
+	var handlers context.Context
+	h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(cache)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		handlers = r.Context()
+		require.Equal(t, "u", handlers.Value(userKey{}), "the request's values")
+		deadline, ok := handlers.Deadline()
+		require.True(t, ok)
+		require.Greater(t, time.Until(deadline), 90*time.Minute, "the cache's ExecTimeout, not the outer deadline")
+		cancel()
+		require.NoError(t, handlers.Err(), "not the request's cancellation")
+		require.NoError(t, idemflight.BeginEffect(handlers), "BeginEffect knows the context")
+		idemflight.NoEffect(handlers)
+	}))
+	require.Equal(t, 200, call(h, post("k", "").WithContext(ctx)).Status)
+	require.ErrorIs(t, handlers.Err(), context.Canceled, "it ends when the handler returns")
+	require.True(t, errors.Is(context.Cause(handlers), context.Canceled))
+}
+
+// As ordinary middleware inside and outside of ServeMux.
+func TestServeMuxPatterns(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	show := handler(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Pattern, " ", r.PathValue("id")) })
+	inside := http.NewServeMux()
+	inside.Handle("POST /pay/{id}", m.Handler(show))
+	r := post("k", "")
+	r.URL.Path = "/pay/7"
+	require.Equal(t, "POST /pay/{id} 7", call(inside, r).Body, "inside the mux")
+
+	outside := http.NewServeMux()
+	outside.Handle("POST /pay/{id}", show)
+	r = post("k2", "")
+	r.URL.Path = "/pay/8"
+	require.Equal(t, "POST /pay/{id} 8", call(m.Handler(outside), r).Body, "outside the mux")
+	require.Equal(t, "POST /pay/{id}", r.Pattern, "what logs requests further out sees the pattern")
+}
