@@ -138,6 +138,7 @@ func serve(t testing.TB, protocol string, h http.Handler) *server {
 	s.Config.ErrorLog = quiet
 	if protocol == "HTTP/2.0" {
 		s.EnableHTTP2 = true
+		s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 2000} // all on one connection
 		s.StartTLS()
 	} else {
 		s.Start()
