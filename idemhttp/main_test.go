@@ -265,8 +265,9 @@ type bubble struct {
 func inMemory(h http.Handler) *bubble {
 	p := newPipes()
 	b := &bubble{
-		http:   &http.Server{Handler: h, ErrorLog: quiet},
-		client: &http.Client{Transport: &http.Transport{DialContext: p.dial, DisableCompression: true}},
+		http: &http.Server{Handler: h, ErrorLog: quiet},
+		// On a connection of its own nothing is sent twice: see TestNetHTTPResendsByItself.
+		client: &http.Client{Transport: &http.Transport{DialContext: p.dial, DisableCompression: true, DisableKeepAlives: true}},
 		pipes:  p,
 	}
 	go func() { _ = b.http.Serve(p) }()

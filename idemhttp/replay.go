@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // replay answers with an answer that was not made for this request: resp is complete. It reports
@@ -27,7 +28,9 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 			h[name] = c.copy(values)
 		}
 	}
-	m.announce(h, header["Trailer"])
+	if first, ok := header["Trailer"]; ok {
+		h["Trailer"] = m.announced(first)
+	}
 	deleteFold(h, m.replayHeader)
 	h[m.replayHeader] = c.copy(isTrue)
 	body := resp.Body
@@ -57,22 +60,23 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 
 var isTrue = []string{"true"}
 
-// announce sets the Trailer header to what the first answer announced, without what is not
-// replayed. h keeps its own where the first answer had none of its own.
-func (m *Middleware) announce(h http.Header, first []string) {
-	if len(first) == 0 {
-		return
-	}
-	var names []string
-	for _, name := range listed(first) {
-		if replayable(name, nil) && name != m.replayHeader {
-			names = append(names, name)
+// announced returns what the first answer announced in its Trailer header, without what is not
+// replayed.
+func (m *Middleware) announced(first []string) []string {
+	var out []string
+	for _, value := range first {
+		names := listed([]string{value})
+		wanted := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			return !replayable(name, nil) || name == m.replayHeader
+		})
+		switch {
+		case len(wanted) == len(names):
+			out = append(out, value) // word for word
+		case len(wanted) > 0:
+			out = append(out, strings.Join(wanted, ", "))
 		}
 	}
-	delete(h, "Trailer")
-	if len(names) > 0 {
-		h["Trailer"] = names
-	}
+	return out
 }
 
 // setLength sets Content-Length to what body has, if the first answer declared one; otherwise

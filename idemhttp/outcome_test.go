@@ -1,0 +1,586 @@
+package idemhttp_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
+)
+
+func TestClassifyStatus(t *testing.T) {
+	released := []int{401, 403, 404, 405, 407, 408, 409, 421, 423, 425, 429}
+	for status := 100; status <= 999; status++ {
+		want := idemflight.Release
+		if status >= 200 && status < 500 && !slices.Contains(released, status) {
+			want = idemflight.Retain
+		}
+		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}), "status %d", status)
+	}
+}
+
+// flightOf has an executing request and a duplicate that waits for it: what each of them gets, and
+// what a later retry gets. end is what the handler does at last.
+func flightOf(t *testing.T, opts idemhttp.Options, end handler) (executing, waiting, later answer, ran int) {
+	var n counter
+	release := make(chan struct{})
+	b := inMemory(newMiddleware(t, opts).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		n.add()
+		<-release
+		end(w, r)
+	})))
+	defer b.stop()
+	first := b.async(t.Context(), "k", "")
+	synctest.Wait()
+	second := b.async(t.Context(), "k", "")
+	synctest.Wait()
+	close(release)
+	executing, waiting = <-first, <-second
+	later, err := b.post(t.Context(), "k", "")
+	if err != nil {
+		later.Err = err.Error()
+	}
+	return executing, waiting, later, n.count()
+}
+
+func status(code int) handler {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code); io.WriteString(w, "said") }
+}
+
+func afterBegin(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) { must(idemflight.BeginEffect(r.Context())); h(w, r) }
+}
+
+func afterNoEffect(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) { idemflight.NoEffect(r.Context()); h(w, r) }
+}
+
+func inBubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+func TestStoredAnswers(t *testing.T) {
+	for _, code := range []int{200, 201, 299, 303, 400, 402, 410, 422, 499} {
+		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
+			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, afterBegin(status(code)))
+			require.Equal(t, code, executing.Status)
+			for _, a := range []answer{waiting, later} {
+				require.Equal(t, code, a.Status)
+				require.Equal(t, "said", a.Body)
+				require.True(t, a.replayed())
+			}
+			require.Equal(t, 1, ran, "executions")
+		})
+	}
+}
+
+// Not stored: duplicates waiting at that moment share the answer, a later retry runs again.
+func TestAnswersNotStored(t *testing.T) {
+	for _, code := range []int{401, 403, 404, 405, 407, 408, 409, 421, 423, 425, 429, 500, 502, 503, 599} {
+		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
+			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, status(code))
+			require.Equal(t, code, executing.Status)
+			require.False(t, executing.replayed())
+			require.Equal(t, code, waiting.Status)
+			require.Equal(t, "said", waiting.Body)
+			require.True(t, waiting.replayed(), "joined ones are marked too")
+			require.False(t, later.replayed())
+			require.Equal(t, 2, ran, "the retry runs again")
+		})
+	}
+}
+
+func TestAnswerNotStoredAndTooLargeToShare(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(500))
+		require.Equal(t, "said", executing.Body, "delivered whole")
+		requireProblem(t, waiting, 409, "answer-unrecorded", true)
+		require.Equal(t, "said", later.Body)
+		require.Equal(t, 2, ran)
+	})
+}
+
+// While an effect has begun, an answer that would not be stored holds the key.
+func TestEffectBegunHoldsTheKey(t *testing.T) {
+	for _, code := range []int{404, 429, 500, 503} {
+		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
+			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, afterBegin(status(code)))
+			require.Equal(t, code, executing.Status, "the executing client its answer")
+			require.Equal(t, "said", executing.Body)
+			for _, a := range []answer{waiting, later} {
+				p := requireProblem(t, a, 409, "outcome-unknown", false)
+				require.Contains(t, strings.ToLower(p.Title+p.Detail), "outcome unknown")
+			}
+			require.Equal(t, 1, ran)
+		})
+		inBubble(t, fmt.Sprint(code, " taken back"), func(t *testing.T) {
+			_, waiting, _, ran := flightOf(t, idemhttp.Options{}, afterBegin(afterNoEffect(status(code))))
+			require.Equal(t, code, waiting.Status)
+			require.Equal(t, 2, ran, "nothing took place: the retry runs")
+		})
+	}
+}
+
+func TestCachesOwnClassify(t *testing.T) {
+	for _, d := range []idemflight.Disposition{idemflight.Release, idemflight.Retain, idemflight.Hold} {
+		inBubble(t, d.String(), func(t *testing.T) {
+			opts := idemhttp.DefaultCacheOptions()
+			asked := 0
+			opts.Classify = func(err error) idemflight.Disposition {
+				var coded interface{ StatusCode() int }
+				require.ErrorAs(t, err, &coded)
+				require.Equal(t, 500, coded.StatusCode())
+				asked++
+				return d
+			}
+			_, waiting, later, ran := flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, status(500))
+			require.Equal(t, ran, asked, "asked about each that is not stored")
+			switch d {
+			case idemflight.Release:
+				require.Equal(t, 500, waiting.Status)
+				require.Equal(t, 2, ran)
+			case idemflight.Retain:
+				require.Equal(t, 500, later.Status)
+				require.Equal(t, "said", later.Body, "retained with its Response")
+				require.True(t, later.replayed())
+				require.Equal(t, 1, ran)
+			case idemflight.Hold:
+				requireProblem(t, waiting, 409, "outcome-unknown", false)
+				require.Equal(t, 1, ran)
+			}
+			asked = 0
+			flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, afterNoEffect(status(500)))
+			require.Zero(t, asked, "what the handler said comes first")
+		})
+	}
+}
+
+func TestOptionsClassify(t *testing.T) {
+	for name, c := range map[string]struct {
+		classify func(*idemhttp.Response) idemflight.Disposition
+		end      handler
+		held     bool
+		ran      int
+	}{
+		"hold":                 {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Hold }, status(200), true, 1},
+		"hold beats NoEffect":  {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Hold }, afterNoEffect(status(200)), true, 1},
+		"none of the three":    {func(*idemhttp.Response) idemflight.Disposition { return 7 }, status(200), true, 1},
+		"panic":                {func(*idemhttp.Response) idemflight.Disposition { panic("classify") }, status(200), true, 1},
+		"retain":               {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Retain }, afterBegin(status(500)), false, 1},
+		"release":              {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Release }, status(200), false, 2},
+		"release after effect": {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Release }, afterBegin(status(200)), true, 1},
+		"grpc": {func(r *idemhttp.Response) idemflight.Disposition {
+			if r.Trailer.Get("Grpc-Status") != "0" {
+				return idemflight.Release
+			}
+			return idemhttp.ClassifyStatus(r)
+		}, func(w http.ResponseWriter, r *http.Request) {
+			status(200)(w, r)
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "14")
+		}, false, 2},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			executing, waiting, later, ran := flightOf(t, idemhttp.Options{Classify: c.classify}, c.end)
+			require.Equal(t, "said", executing.Body, "the executing client its answer")
+			require.Equal(t, c.ran, ran)
+			if c.held {
+				requireProblem(t, waiting, 409, "outcome-unknown", false)
+				requireProblem(t, later, 409, "outcome-unknown", false)
+				return
+			}
+			require.Equal(t, "said", waiting.Body)
+			require.Equal(t, "said", later.Body)
+		})
+	}
+}
+
+func TestPanicOfTheHandler(t *testing.T) {
+	half := func(v any) handler {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200); io.WriteString(w, "half"); panic(v) }
+	}
+	inBubble(t, "held", func(t *testing.T) {
+		executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, half("boom"))
+		require.NotEmpty(t, executing.Err, "the connection is closed: %+v", executing)
+		requireProblem(t, waiting, 409, "outcome-unknown", false)
+		requireProblem(t, later, 409, "outcome-unknown", false)
+		require.Equal(t, 1, ran)
+	})
+	inBubble(t, "released", func(t *testing.T) {
+		_, waiting, later, ran := flightOf(t, idemhttp.Options{}, afterNoEffect(half("boom")))
+		requireProblem(t, waiting, 500, "failed", true)
+		require.NotEmpty(t, later.Err)
+		require.Equal(t, 2, ran, "the retry runs")
+	})
+	// The server's recovery sees the handler's own value.
+	inner := &idemflight.PanicError{Value: "of another Do"}
+	for _, v := range []any{"boom", errBoom, http.ErrAbortHandler, inner, 7} {
+		h := newMiddleware(t, idemhttp.Options{}).Handler(half(v))
+		w := httptest.NewRecorder()
+		require.PanicsWithValue(t, v, func() { h.ServeHTTP(w, post("k", "")) })
+		require.Empty(t, w.Body.String(), "nothing of the half answer has gone out")
+	}
+	// Recovery middleware outside can still answer.
+	h := newMiddleware(t, idemhttp.Options{}).Handler(half("boom"))
+	a := call(handler(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { recover(); http.Error(w, "sorry", 500) }()
+		h.ServeHTTP(w, r)
+	}), post("k", ""))
+	require.Equal(t, 500, a.Status)
+	require.Equal(t, "sorry\n", a.Body)
+	// nil panics as runtime.PanicNilError.
+	h = newMiddleware(t, idemhttp.Options{}).Handler(half(nil))
+	defer func() { require.IsType(t, (*runtime.PanicNilError)(nil), recover()) }()
+	h.ServeHTTP(httptest.NewRecorder(), post("k", ""))
+}
+
+func TestGoexitOfTheHandler(t *testing.T) {
+	inBubble(t, "held", func(t *testing.T) {
+		_, waiting, later, ran := flightOf(t, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { runtime.Goexit() })
+		requireProblem(t, waiting, 409, "outcome-unknown", false)
+		requireProblem(t, later, 409, "outcome-unknown", false)
+		require.Equal(t, 1, ran)
+	})
+	inBubble(t, "released", func(t *testing.T) {
+		_, waiting, _, ran := flightOf(t, idemhttp.Options{}, func(_ http.ResponseWriter, r *http.Request) {
+			idemflight.NoEffect(r.Context())
+			runtime.Goexit()
+		})
+		requireProblem(t, waiting, 500, "failed", true)
+		require.Equal(t, 2, ran)
+	})
+	for _, flushes := range []bool{false, true} {
+		eachProtocol(t, func(t *testing.T, protocol string) {
+			m := newMiddleware(t, idemhttp.Options{})
+			s := serve(t, protocol, m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+				io.WriteString(w, "half")
+				if flushes {
+					w.(http.Flusher).Flush()
+				}
+				runtime.Goexit()
+			})))
+			res, err := s.client.Do(s.request(t, t.Context(), "k", nil))
+			if err == nil { // a 5xx, or broken off
+				a := read(res)
+				require.True(t, a.Status >= 500 || a.Err != "", "%+v", a)
+			}
+			e, _ := m.Cache().Lookup(sharedKey("k"))
+			require.Equal(t, idemflight.Held, e.State)
+		})
+	}
+}
+
+func TestReconcileAnswers(t *testing.T) {
+	resp := &idemhttp.Response{Status: 201, Header: http.Header{"X-A": {"1"}, "Content-Length": {"99"}}, Body: []byte("found")}
+	var value *idemhttp.Response
+	var found error
+	var problem idemhttp.Problem
+	opts := idemhttp.DefaultCacheOptions()
+	opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+		return value, found
+	}
+	var ran counter
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts), Problem: func(w http.ResponseWriter, _ *http.Request, p idemhttp.Problem) {
+		problem = p
+		w.WriteHeader(p.Status)
+	}})
+	s := serve(t, "HTTP/1.1", m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		ran.add()
+		must(idemflight.BeginEffect(r.Context()))
+		w.WriteHeader(500)
+	})))
+	for i, c := range []struct {
+		value     *idemhttp.Response
+		err       error
+		status    int
+		kind      string
+		retryable bool
+		is        error
+	}{
+		{value: resp, status: 201},
+		{value: resp, err: idemflight.Final(errBoom), status: 201},
+		{status: 500, kind: "failed"},
+		{err: idemflight.Final(errBoom), status: 500, kind: "failed", is: errBoom},
+		{value: &idemhttp.Response{Status: 101}, status: 500, kind: "failed"},
+		{value: &idemhttp.Response{Status: 12345}, status: 500, kind: "failed"},
+		{value: &idemhttp.Response{Body: []byte("found")}, status: 200},
+		{value: &idemhttp.Response{BodyOmitted: true}, status: 409, kind: "answer-unavailable", is: idemflight.ErrValueShed},
+		{err: errBoom, status: 409, kind: "outcome-unknown", is: errBoom},
+	} {
+		key := fmt.Sprint("k", i)
+		value, found, problem = c.value, c.err, idemhttp.Problem{}
+		require.Equal(t, 500, s.post(t, key, "").Status, "executed")
+		for range 2 { // found out, and replayed
+			a := s.post(t, key, "")
+			require.Equal(t, c.status, a.Status, "case %d", i)
+			if c.kind == "" {
+				require.True(t, a.replayed(), "case %d: not executed for this request", i)
+				require.Equal(t, "found", a.Body)
+				require.Equal(t, "5", a.Header.Get("Content-Length"), "recomputed")
+				continue
+			}
+			require.True(t, strings.HasSuffix(problem.Type, "#problem-"+c.kind), "case %d: %s", i, problem.Type)
+			require.Equal(t, c.retryable, problem.Retryable, "case %d", i)
+			require.Error(t, problem.Err)
+			if c.is != nil {
+				require.ErrorIs(t, problem.Err, c.is)
+			}
+		}
+	}
+	before := ran.count()
+	found = idemflight.Retryable(errBoom)
+	s.post(t, "again", "")
+	require.False(t, s.post(t, "again", "").replayed(), "no effect: it runs, for this request")
+	require.Equal(t, before+2, ran.count())
+}
+
+func TestBodyOmitted(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(200))
+		require.Equal(t, "said", executing.Body, "delivered whole")
+		for _, a := range []answer{waiting, later} {
+			p := requireProblem(t, a, 409, "answer-unavailable", false)
+			require.Contains(t, strings.ToLower(p.Title+p.Detail), "answer no longer available")
+		}
+		require.Equal(t, 1, ran)
+	})
+	inBubble(t, "until the TTL", func(t *testing.T) {
+		var ran counter
+		m := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 3})
+		h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) { ran.add(); status(200)(w, r) }))
+		call(h, post("k", ""))
+		time.Sleep(day - 1)
+		requireProblem(t, call(h, post("k", "")), 409, "answer-unavailable", false)
+		e, _ := m.Cache().Lookup(sharedKey("k"))
+		require.True(t, e.Value.BodyOmitted)
+		require.Empty(t, e.Value.Body)
+		time.Sleep(1)
+		require.Equal(t, 200, call(h, post("k", "")).Status)
+		require.Equal(t, 2, ran.count())
+	})
+}
+
+func TestShed(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	opts.MaxWeight = 1000
+	var ran counter
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)})
+	h := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) { ran.add(); w.Write(jsonBody(600)) }))
+	call(h, post("a", ""))
+	call(h, post("b", ""))
+	p := requireProblem(t, call(h, post("a", "")), 409, "answer-unavailable", false)
+	require.Contains(t, strings.ToLower(p.Title+p.Detail), "answer no longer available")
+	require.True(t, call(h, post("b", "")).replayed())
+	require.Equal(t, 2, ran.count(), "never run again")
+}
+
+func TestFullAndClosed(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	opts.MaxEntries = 1
+	var ran counter
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)})
+	h := m.Handler(handler(func(http.ResponseWriter, *http.Request) { ran.add() }))
+	call(h, post("a", ""))
+	requireProblem(t, call(h, post("b", "")), 503, "full", true)
+	require.NoError(t, m.Cache().Close(t.Context()))
+	requireProblem(t, call(h, post("b", "")), 503, "closed", true)
+	require.True(t, call(h, post("a", "")).replayed(), "replays go on")
+	require.Equal(t, 1, ran.count(), "the handler does not run")
+}
+
+// The middleware mounted twice over one cache: the inner one lets the request pass, body and all.
+func TestMountedTwice(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		var ran counter
+		m := newMiddleware(t, idemhttp.Options{})
+		twin := newMiddleware(t, idemhttp.Options{Cache: m.Cache()})
+		s := serve(t, protocol, m.Handler(twin.Handler(m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			ran.add()
+			require.NoError(t, idemflight.BeginEffect(r.Context()))
+			io.Copy(w, r.Body)
+		})))))
+		for i := range 2 {
+			a := s.post(t, "k", "body")
+			require.Equal(t, "body", a.Body)
+			require.Equal(t, i == 1, a.replayed())
+		}
+		require.Equal(t, 1, ran.count())
+	})
+}
+
+// Exactly one call of the cache for each request that gets there, on the goroutine of ServeHTTP.
+func TestOneCallOfTheCache(t *testing.T) {
+	var events []idemflight.EventKind
+	opts := idemhttp.DefaultCacheOptions()
+	opts.Observer = func(_ context.Context, e idemflight.Event[idemflight.Key]) { events = append(events, e.Kind) }
+	h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		buf := make([]byte, 64<<10)
+		require.Contains(t, string(buf[:runtime.Stack(buf, false)]), "TestOneCallOfTheCache(", "ServeHTTP's own goroutine")
+	}))
+	for _, key := range []string{"a", "a", "b", "bad key"} {
+		call(h, post(key, ""))
+	}
+	require.Equal(t, []idemflight.EventKind{idemflight.EventExecuted, idemflight.EventReplayed, idemflight.EventExecuted}, events)
+}
+
+// http.Server.Shutdown waits for the executing request, also when its client has gone.
+func TestShutdownWaits(t *testing.T) {
+	release := make(chan struct{})
+	m := newMiddleware(t, idemhttp.Options{})
+	s := serve(t, "HTTP/1.1", watched(m.Handler(handler(func(w http.ResponseWriter, r *http.Request) { <-clientGone(r); <-release }))))
+	c := dial(t, s)
+	c.write(keyed("k", ""))
+	until(t, "it executes", func() bool { return m.Cache().Stats().InFlight == 1 })
+	c.hangUp()
+	done, begun := make(chan error, 1), make(chan struct{})
+	s.Config.RegisterOnShutdown(func() { close(begun) })
+	go func() { done <- s.Config.Shutdown(context.Background()) }()
+	<-begun
+	select {
+	case err := <-done:
+		t.Fatalf("Shutdown returned %v while a request was executing", err)
+	default:
+	}
+	close(release)
+	require.NoError(t, <-done)
+	require.Equal(t, 1, m.Cache().Len(), "and its answer is kept")
+}
+
+// A planned restart: the answers survive an encoding.
+func TestRestart(t *testing.T) {
+	page := handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil
+		w.Header().Set("Trailer", "X-Sum")
+		io.WriteString(w, html)
+		w.Header().Set("X-Sum", "1")
+	})
+	old := newMiddleware(t, idemhttp.Options{})
+	call(old.Handler(page), post("k", ""))
+	require.NoError(t, old.Cache().Close(t.Context()))
+	fresh := newMiddleware(t, idemhttp.Options{})
+	for key, e := range old.Cache().All() {
+		encoded, err := json.Marshal(e.Value)
+		require.NoError(t, err)
+		e.Value = nil
+		require.NoError(t, json.Unmarshal(encoded, &e.Value))
+		require.NoError(t, fresh.Cache().Restore(key, e))
+	}
+	s := serve(t, "HTTP/1.1", fresh.Handler(handler(func(http.ResponseWriter, *http.Request) { panic("ran") })))
+	a := s.post(t, "k", "")
+	require.Equal(t, 200, a.Status)
+	require.True(t, a.replayed())
+	require.Equal(t, html, a.Body)
+	require.NotContains(t, a.Header, "Content-Type", "the first client saw none")
+	require.Equal(t, "1", a.Trailer.Get("X-Sum"))
+}
+
+func TestDefaultCacheOptions(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	require.Equal(t, 24*time.Hour, opts.TTL)
+	require.Equal(t, 1_048_576, opts.MaxEntries)
+	require.Equal(t, int64(256<<20), opts.MaxWeight)
+	require.Equal(t, time.Hour, opts.Protect)
+	key := idemflight.Key{Scope: "12", ID: "345"}
+	require.Equal(t, int64(5), opts.Weigh(key, nil))
+	require.Equal(t, int64(5+4+3+1+2+1+1), opts.Weigh(key, &idemhttp.Response{
+		Body: []byte("body"), Header: http.Header{"X-A": {"1", "22"}}, Trailer: http.Header{"T": {"3"}},
+	}), "body, headers, trailers and key")
+	m := newMiddleware(t, idemhttp.Options{})
+	call(m.Handler(status(200)), post("k", ""))
+	require.Equal(t, int64(len("said")+len("Content-Type")+len("text/plain; charset=utf-8")+len("shared")+len("k")), m.Cache().Stats().Weight, "New's cache has them")
+}
+
+// Files of a parsed form are the server's to remove, so it must find them on its own request.
+func TestFormIsHandedBack(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+		require.NoError(t, r.ParseMultipartForm(0))
+	}))
+	r := post("k", "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\ncontent\r\n--b--\r\n")
+	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	call(h, r)
+	require.NotNil(t, r.MultipartForm)
+	require.NoError(t, r.MultipartForm.RemoveAll())
+}
+
+// Each problem's cause, and what is set before the hook is called.
+func TestProblemHook(t *testing.T) {
+	var got []idemhttp.Problem
+	opts := idemhttp.DefaultCacheOptions()
+	opts.MaxEntries = 2
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts), MaxWait: idemflight.NoWait, Problem: func(w http.ResponseWriter, r *http.Request, p idemhttp.Problem) {
+		require.NotNil(t, r)
+		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+		require.Equal(t, p.Retryable, w.Header().Get("Retry-After") != "")
+		require.Empty(t, w.Header().Get("Content-Type"), "the hook's own business")
+		got = append(got, p)
+		w.WriteHeader(599)
+	}})
+	var h http.Handler
+	h = m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		if key, _ := idemhttp.KeyFrom(r.Context()); key.ID == "held" {
+			panic(errBoom)
+		}
+		// Another request with the same key comes meanwhile.
+		require.Equal(t, 599, call(h, post("k", "").WithContext(context.Background())).Status)
+	}))
+	func() {
+		defer func() { _ = recover() }()
+		h.ServeHTTP(httptest.NewRecorder(), post("held", ""))
+	}()
+	call(h, post("held", ""))
+	call(h, post("k", ""))
+	call(h, post("k", "other"))
+	call(h, post("full", ""))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	call(h, post("left", "").WithContext(ctx))
+	require.NoError(t, m.Cache().Close(t.Context()))
+	call(h, post("closed", ""))
+	want := []error{idemflight.ErrOutcomeUnknown, idemflight.ErrInFlight, idemflight.ErrKeyReused, idemflight.ErrFull, idemflight.ErrLeft, idemflight.ErrClosed}
+	require.Len(t, got, len(want))
+	for i, p := range got {
+		require.ErrorIs(t, p.Err, want[i], "problem %d", i)
+	}
+	var panicked *idemflight.PanicError
+	require.True(t, errors.As(got[0].Err, &panicked), "what left it unknown")
+	require.Equal(t, errBoom, panicked.Value)
+}
+
+// The 500 to who waited for a flight that panicked tells the server why.
+func TestProblemOfAReleasedPanic(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		var got idemhttp.Problem
+		flightOf(t, idemhttp.Options{Problem: func(w http.ResponseWriter, _ *http.Request, p idemhttp.Problem) { got = p; w.WriteHeader(p.Status) }},
+			afterNoEffect(func(http.ResponseWriter, *http.Request) { panic(errBoom) }))
+		var panicked *idemflight.PanicError
+		require.ErrorAs(t, got.Err, &panicked)
+		require.ErrorIs(t, got.Err, errBoom)
+		require.True(t, got.Retryable)
+	})
+}
+
+// Headers that middleware outside has set for an answer do not spoil a problem.
+func TestProblemAmongOuterHeaders(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(status(200))
+	a := call(handler(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Retry-After", "Content-Length", "Cache-Control", "idempotent-replayed", "X-Outer"} {
+			w.Header()[name] = []string{"7"}
+		}
+		h.ServeHTTP(w, r)
+	}), post("bad key", ""))
+	requireProblem(t, a, 400, "malformed-key", false)
+	require.NotContains(t, canon(a.Header), "Idempotent-Replayed")
+	require.Equal(t, "7", a.Header.Get("X-Outer"))
+}

@@ -1,0 +1,173 @@
+package idemhttp_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight/idemhttp"
+)
+
+// sent is a Base that keeps what it was given.
+type sent struct{ requests []*http.Request }
+
+func (s *sent) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.requests = append(s.requests, r)
+	return &http.Response{StatusCode: 200, Body: http.NoBody, Request: r}, nil
+}
+
+func TestTransportPutsTheKey(t *testing.T) {
+	background := context.Background()
+	made := func() string { return "made" }
+	for name, c := range map[string]struct {
+		method   string
+		ctx      context.Context
+		header   http.Header
+		generate func() string
+		want     []string // nil: none
+		bad      bool
+	}{
+		"header":             {"POST", idemhttp.WithKey(background, "ctx"), http.Header{"Idempotency-Key": {"mine"}}, made, []string{`"mine"`}, false},
+		"header, quoted":     {"POST", background, http.Header{"Idempotency-Key": {`"mi\\ne"`}}, made, []string{`"mi\\ne"`}, false},
+		"header, odd case":   {"POST", background, http.Header{"idempotency-KEY": {"mine"}}, made, []string{`"mine"`}, false},
+		"context":            {"PATCH", idemhttp.WithKey(background, `c"t\x`), nil, made, []string{`"c\"t\\x"`}, false},
+		"generated":          {"post", background, nil, made, []string{`"made"`}, false},
+		"patch in any case":  {"pAtCh", background, nil, made, []string{`"made"`}, false},
+		"none":               {"POST", background, nil, nil, nil, false},
+		"not covered":        {"PUT", idemhttp.WithKey(background, "ctx"), nil, made, nil, false},
+		"GET":                {"", idemhttp.WithKey(background, "ctx"), nil, made, nil, false},
+		"header empty":       {"POST", idemhttp.WithKey(background, "ctx"), http.Header{"Idempotency-Key": {""}}, made, nil, true},
+		"header without any": {"POST", idemhttp.WithKey(background, "ctx"), http.Header{"Idempotency-Key": {}}, made, []string{`"ctx"`}, false},
+		"header twice":       {"POST", background, http.Header{"Idempotency-Key": {"a", "b"}}, made, nil, true},
+		"two cases":          {"POST", background, http.Header{"Idempotency-Key": {"a"}, "idempotency-key": {"a"}}, made, nil, true},
+		"header bad":         {"POST", background, http.Header{"Idempotency-Key": {"a b"}}, made, nil, true},
+		"context empty":      {"POST", idemhttp.WithKey(background, ""), nil, made, nil, true},
+		"context bad":        {"POST", idemhttp.WithKey(background, "ä"), nil, made, nil, true},
+		"context long":       {"POST", idemhttp.WithKey(background, longest+"k"), nil, made, nil, true},
+		"context longest":    {"POST", idemhttp.WithKey(background, longest), nil, made, []string{`"` + longest + `"`}, false},
+		"generated empty":    {"POST", background, nil, func() string { return "" }, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := &sent{}
+			body := &closing{Reader: strings.NewReader("x")}
+			r, err := http.NewRequestWithContext(c.ctx, c.method, "http://x/", body)
+			require.NoError(t, err)
+			r.Header = c.header
+			before := c.header.Clone()
+			tr := &idemhttp.Transport{Base: base, Generate: c.generate}
+			_, err = tr.RoundTrip(r)
+			require.Equal(t, before, r.Header, "the caller's request does not change")
+			if c.bad {
+				require.Error(t, err)
+				require.Empty(t, base.requests, "nothing is sent")
+				require.True(t, body.closed, "and the body is closed")
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, base.requests, 1, "no retries of its own")
+			require.Equal(t, c.want, base.requests[0].Header["Idempotency-Key"])
+			if c.want != nil {
+				require.Len(t, base.requests[0].Header, 1, "one header line in one case")
+			}
+		})
+	}
+}
+
+type closing struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closing) Close() error { c.closed = true; return nil }
+
+func TestTransportHeaderName(t *testing.T) {
+	base := &sent{}
+	tr := &idemhttp.Transport{Base: base, HeaderName: "x-key"}
+	r, _ := http.NewRequestWithContext(idemhttp.WithKey(t.Context(), "k"), "POST", "http://x/", nil)
+	_, err := tr.RoundTrip(r)
+	require.NoError(t, err)
+	require.Equal(t, []string{`"k"`}, base.requests[0].Header["X-Key"])
+}
+
+// retrying is a Base that retries: every attempt carries the same key.
+type retrying struct{ base http.RoundTripper }
+
+func (r retrying) RoundTrip(req *http.Request) (res *http.Response, err error) {
+	for range 3 {
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody()
+		}
+		res, err = r.base.RoundTrip(req)
+		if err == nil && res.StatusCode < 500 {
+			break
+		}
+		if err == nil {
+			res.Body.Close()
+		}
+	}
+	return res, err
+}
+
+func TestRetriesCarryTheSameKey(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		var attempts, ran counter
+		m := newMiddleware(t, idemhttp.Options{Require: true})
+		h := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) { ran.add(); io.WriteString(w, "done") }))
+		keys := map[string]bool{}
+		s := serve(t, protocol, handler(func(w http.ResponseWriter, r *http.Request) {
+			keys[r.Header.Get("Idempotency-Key")] = true
+			h.ServeHTTP(w, r)
+			if attempts.add() < 3 {
+				panic(http.ErrAbortHandler) // the answer is lost on its way
+			}
+		}))
+		made := 0
+		client := &http.Client{Transport: &idemhttp.Transport{Base: retrying{s.client.Transport}, Generate: func() string { made++; return "made" }}}
+		res, err := client.Post(s.URL, "", strings.NewReader("body"))
+		require.NoError(t, err)
+		require.Equal(t, "done", read(res).Body)
+		require.Equal(t, 1, made, "one key for all attempts")
+		require.Len(t, keys, 1)
+		require.Equal(t, 1, ran.count())
+		client.CloseIdleConnections()
+	})
+}
+
+// What the docs warn of: net/http takes the header as leave to send a request again by itself, when
+// a connection that it reuses dies. With the middleware there it does no harm.
+func TestNetHTTPResendsByItself(t *testing.T) {
+	var attempts, ran counter
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) { ran.add(); io.WriteString(w, "done") }))
+	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		if attempts.add() == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	s.client.Transport = &idemhttp.Transport{Base: s.client.Transport}
+	send := func(key string) answer {
+		return s.send(t, s.request(t, idemhttp.WithKey(t.Context(), key), "", strings.NewReader("body")))
+	}
+	send("warms-the-connection")
+	require.Equal(t, "done", send("k").Body)
+	require.Equal(t, 3, attempts.count(), "the second was sent again")
+	require.Equal(t, 2, ran.count(), "and did not run again")
+	s.client.CloseIdleConnections()
+}
+
+func TestTransportErrorsAreTheBases(t *testing.T) {
+	tr := &idemhttp.Transport{Base: failing{}}
+	r, _ := http.NewRequestWithContext(idemhttp.WithKey(t.Context(), "k"), "POST", "http://x/", nil)
+	_, err := tr.RoundTrip(r)
+	require.True(t, errors.Is(err, errBoom))
+	tr.CloseIdleConnections() // of a Base that has no such thing
+}
+
+type failing struct{}
+
+func (failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, errBoom }
