@@ -1,0 +1,136 @@
+package idemhttp_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
+)
+
+// discard is a ResponseWriter that costs nothing, so that what is measured is ours.
+type discard struct {
+	h      http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header         { return d.h }
+func (d *discard) WriteHeader(status int)      { d.status = status }
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// benchHandler answers with 1 KiB of JSON.
+func benchHandler() http.Handler {
+	body := jsonBody(1024)
+	return handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	})
+}
+
+// benchMiddleware keeps no more than a few keys of the benchmark: b.N is no size of a cache.
+func benchMiddleware(b *testing.B) *idemhttp.Middleware {
+	opts := idemhttp.DefaultCacheOptions()
+	opts.MaxEntries, opts.Protect = 1<<14, -1
+	return newMiddleware(b, idemhttp.Options{Cache: idemflight.MustNew(opts)})
+}
+
+const benchPayload = `{"amount":100,"currency":"EUR","source":"tok_4f6e","description":"one hundred and twenty-eight bytes of a payment, more or less"}`
+
+// request is made anew for each iteration, as a server does; its cost is the same for all.
+func benchRequest(key string) *http.Request {
+	r := &http.Request{
+		Method: http.MethodPost, ProtoMajor: 1, ProtoMinor: 1,
+		URL: benchURL, Header: http.Header{"Idempotency-Key": {key}},
+		Body: body{strings.NewReader(benchPayload)}, ContentLength: int64(len(benchPayload)),
+	}
+	return r
+}
+
+type body struct{ *strings.Reader }
+
+func (body) Close() error { return nil }
+
+var benchURL = httptest.NewRequest(http.MethodPost, "/payments", nil).URL
+
+func serveOne(h http.Handler, key string) int {
+	d := discard{h: make(http.Header, 4)}
+	h.ServeHTTP(&d, benchRequest(key))
+	return d.status
+}
+
+// BenchmarkHandler is the handler's side alone, without a network.
+func BenchmarkHandler(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		h := benchHandler()
+		b.ReportAllocs()
+		for b.Loop() {
+			serveOne(h, "key")
+		}
+	})
+	b.Run("first", func(b *testing.B) {
+		h := benchMiddleware(b).Handler(benchHandler())
+		b.ReportAllocs()
+		n := 0
+		for b.Loop() {
+			n++
+			serveOne(h, strconv.Itoa(n))
+		}
+	})
+	b.Run("replay", func(b *testing.B) {
+		h := benchMiddleware(b).Handler(benchHandler())
+		serveOne(h, "key")
+		b.ReportAllocs()
+		for b.Loop() {
+			serveOne(h, "key")
+		}
+	})
+}
+
+// BenchmarkServer is the same over loopback, connection kept alive.
+func BenchmarkServer(b *testing.B) {
+	run := func(b *testing.B, h http.Handler, key func(int) string) {
+		s := serve(b, "HTTP/1.1", h)
+		send := func(n int) {
+			r := s.request(b, b.Context(), key(n), strings.NewReader(benchPayload))
+			if a := s.send(b, r); a.Status != 200 {
+				b.Fatalf("status %d", a.Status)
+			}
+		}
+		send(0)
+		b.ReportAllocs()
+		n := 0
+		for b.Loop() {
+			n++
+			send(n)
+		}
+	}
+	same := func(int) string { return "key" }
+	b.Run("bare", func(b *testing.B) { run(b, benchHandler(), same) })
+	b.Run("first", func(b *testing.B) { run(b, benchMiddleware(b).Handler(benchHandler()), strconv.Itoa) })
+	b.Run("replay", func(b *testing.B) { run(b, benchMiddleware(b).Handler(benchHandler()), same) })
+}
+
+// BenchmarkStorm is 100 duplicates of a new key at once: one executes once the others have joined.
+// An operation is one of the 100 requests.
+func BenchmarkStorm(b *testing.B) {
+	const width = 100
+	m := benchMiddleware(b)
+	inner := benchHandler()
+	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		key, _ := idemhttp.KeyFrom(r.Context())
+		until(b, "all others wait", func() bool { e, _ := m.Cache().Lookup(key); return e.Waiters == width-1 })
+		inner.ServeHTTP(w, r)
+	}))
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += width {
+		var all sync.WaitGroup
+		for range width {
+			all.Go(func() { serveOne(h, strconv.Itoa(n)) })
+		}
+		all.Wait()
+	}
+}
