@@ -242,9 +242,8 @@ func (m *Middleware) covers(method string) bool {
 // once makes the one call of the cache, and answers.
 func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Request, key idemflight.Key, body []byte) {
 	var rec *recorder // not nil: this request executes
-	returned := false
 	defer func() {
-		if rec == nil || returned {
+		if rec == nil || rec.returned {
 			return
 		}
 		deleteFold(w.Header(), m.replayHeader)
@@ -260,7 +259,7 @@ func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Requ
 		rec = newRecorder(w, r, m.opts.MaxResponseBytes, m.replayHeader)
 		run(next, rec, r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))
 		resp, err := m.outcome(rec.finish())
-		returned = true
+		rec.returned = true
 		return resp, err
 	}, idemflight.WithFingerprint(m.opts.Fingerprint(r, body)), idemflight.WithMaxWait(m.opts.MaxWait), idemflight.Inline())
 	switch {

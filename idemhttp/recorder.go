@@ -28,20 +28,25 @@ import (
 //
 // Like any http.ResponseWriter, it is for one goroutine at a time.
 type recorder struct {
-	w          http.ResponseWriter
-	limit      int64  // MaxResponseBytes
-	unwelcome  string // the replay header, which says of an answer what is not true of this one
-	switches   bool   // 101 is a final status: HTTP/1
-	before     http.Header
-	status     int         // 0: no WriteHeader yet, but for 1xx
-	header     http.Header // at WriteHeader
-	declared   int64       // Content-Length; -1: none
-	written    int64       // what the handler tried to write
+	// Written before the handler runs, only read after.
+	w         http.ResponseWriter
+	limit     int64       // MaxResponseBytes
+	unwelcome string      // the replay header, which would say of this answer what is not true
+	switches  bool        // 101 is a final status: HTTP/1
+	before    http.Header // what middleware outside had set; a copy
+
+	// Written by the final WriteHeader, only read after.
+	status   int         // 0: there was none yet
+	header   http.Header // a copy
+	declared int64       // Content-Length; -1: none
+
+	written    int64 // what the handler tried to write
 	body       []byte
 	omitted    bool // the body did not fit
 	sentHeader bool
 	passing    bool
-	sniffed    []string // Content-Type that net/http is about to add; nil: it adds none
+	sniffed    []string // the Content-Type that net/http adds when the header is sent; nil: none
+	returned   bool     // the handler has, and what follows it: no panic, no Goexit
 }
 
 func newRecorder(w http.ResponseWriter, r *http.Request, limit int64, replayHeader string) *recorder {
@@ -80,7 +85,8 @@ func (r *recorder) WriteHeader(status int) {
 	case r.status != 0:
 		return
 	case status < 100 || status > 999:
-		panic(fmt.Sprintf("invalid WriteHeader code %v", status)) // here, where the handler can be found, and not when it is sent
+		// Here, where it is the handler's, and not later, when the header is sent.
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
 	}
 	h := r.w.Header()
 	deleteFold(h, r.unwelcome)
