@@ -152,7 +152,7 @@
 //
 //	Classify: func(r *idemhttp.Response) idemflight.Disposition {
 //		switch r.Status {
-//		case 400, 401, 403, 404, 409, 429: // refused before the work began
+//		case 400, 401, 403, 404, 409, 429: // of yours, those that refuse before the work begins
 //			return idemflight.Release
 //		}
 //		return idemflight.Retain

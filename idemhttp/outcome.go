@@ -85,10 +85,12 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 //   - Bodies. 256 MiB over 1,048,576 keys are 256 bytes each; with answers of 1 KiB bodies begin to
 //     be shed, least recently used first, at 262,144 keys: three a second over 24 hours. A shed key
 //     answers 409 and still does not run.
-//   - Memory at most: 256 MiB of answers, and about half a KiB for each key's record: one million
-//     keys are roughly half a GiB more, keys and scopes (at most 255 bytes and what Scope returns)
-//     of shed answers not counted. On top, for each request in progress, MaxRequestBytes,
-//     and MaxResponseBytes for one that executes: 1,000 requests of the largest size are 2 GiB.
+//   - Memory. A key costs about half a KiB beside what is weighed, and another half KiB (header
+//     map and Response) as long as its answer is not shed: a full cache of 1 KiB answers has
+//     262,144 of these at 2 KiB and 786,432 shed ones at half a KiB, 0.9 GiB in all; one of tiny
+//     answers is at most 1.3 GiB. On top, each request in progress holds its body
+//     (MaxRequestBytes), and one that executes its answer (MaxResponseBytes): 1,000 of the largest
+//     size are 2 GiB. Waiting duplicates are requests in progress: MaxWaiters bounds them per key.
 //   - One scope against another. Places and weight are shared. A client that sends 291 new keys a
 //     second locks the others out after an hour, never makes anything run twice within Protect; one
 //     whose answers have 1 MiB sheds everybody's bodies with 256 requests. So put a rate limit per

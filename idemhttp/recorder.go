@@ -122,7 +122,7 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 	case r.omitted:
 	case int64(len(p)) <= r.limit-int64(len(r.body)):
 		if r.body == nil && r.declared > 0 {
-			r.body = make([]byte, 0, min(r.declared, r.limit))
+			r.body = make([]byte, 0, min(r.declared, r.limit, defaultMaxBody)) // no more for a mere claim
 		}
 		r.body = append(r.body, p...)
 	default:
