@@ -3,6 +3,7 @@ package idemhttp_test
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -109,4 +110,47 @@ func TestWriteDeadlineOfTheHandler(t *testing.T) {
 	a := s.post(t, "k", "")
 	require.Equal(t, "later", a.Body)
 	require.True(t, a.replayed())
+}
+
+// A timeout outside cuts off its client, not the handler: the retry gets the answer.
+func TestTimeoutHandlerOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ran counter
+		m := newMiddleware(t, idemhttp.Options{})
+		b := inMemory(http.TimeoutHandler(m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			ran.add()
+			time.Sleep(10 * time.Second)
+			require.NoError(t, r.Context().Err())
+			w.Header().Set("X-A", "1")
+			n, err := io.WriteString(w, "done")
+			require.Equal(t, 4, n)
+			require.NoError(t, err, "nobody reads, which is not the handler's business")
+		})), time.Second, "timeout outside"))
+		defer b.stop()
+		for range 2 { // the second joins, and is cut off too
+			a, err := b.post(t.Context(), "k", "")
+			require.NoError(t, err)
+			require.Equal(t, 503, a.Status)
+			require.Equal(t, "timeout outside", a.Body)
+		}
+		time.Sleep(time.Minute)
+		a, err := b.post(t.Context(), "k", "")
+		require.NoError(t, err)
+		require.Equal(t, "done", a.Body)
+		require.Equal(t, "1", a.Header.Get("X-A"))
+		require.True(t, a.replayed())
+		require.Equal(t, 1, ran.count())
+	})
+}
+
+// A length that is claimed costs no memory.
+func TestHugeDeclaredLength(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{MaxResponseBytes: math.MaxInt64, MaxRequestBytes: math.MaxInt64}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(int64(1)<<50))
+		io.Copy(w, r.Body)
+	}))
+	r := post("k", "few")
+	r.ContentLength = 1 << 50
+	require.Equal(t, "few", call(h, r).Body)
+	require.Equal(t, "few", call(h, post("k", "few")).Body)
 }
