@@ -1,6 +1,7 @@
 package idemhttp
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -60,29 +61,24 @@ func listed(values []string) []string {
 	return names
 }
 
-// canonical returns h with canonical names: h itself if it has no others. Where two names become
-// one, the values of the canonical one come first, as they do on the wire.
+// canonical returns h with canonical names: h itself if it has no others. Where names become one,
+// their values come in the order that net/http sends them.
 func canonical(h http.Header) http.Header {
-	var odd []string
+	odd := false
 	for name := range h {
-		if http.CanonicalHeaderKey(name) != name {
-			odd = append(odd, name)
-		}
+		odd = odd || http.CanonicalHeaderKey(name) != name
 	}
-	if len(odd) == 0 {
+	if !odd {
 		return h
 	}
-	slices.Sort(odd)
 	out := make(http.Header, len(h))
-	for name, values := range h {
-		out[name] = values
-	}
-	for _, name := range odd {
-		delete(out, name)
-	}
-	for _, name := range odd {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
 		to := http.CanonicalHeaderKey(name)
-		out[to] = append(slices.Clip(out[to]), h[name]...)
+		if values, ok := out[to]; ok {
+			out[to] = append(slices.Clip(values), h[name]...)
+		} else {
+			out[to] = h[name]
+		}
 	}
 	return out
 }

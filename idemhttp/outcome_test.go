@@ -209,7 +209,12 @@ func TestOptionsClassify(t *testing.T) {
 
 func TestPanicOfTheHandler(t *testing.T) {
 	half := func(v any) handler {
-		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200); io.WriteString(w, "half"); panic(v) }
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			io.WriteString(w, "half")
+			w.Header().Set("Idempotent-Replayed", "true")
+			panic(v)
+		}
 	}
 	inBubble(t, "held", func(t *testing.T) {
 		executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, half("boom"))
@@ -240,6 +245,7 @@ func TestPanicOfTheHandler(t *testing.T) {
 	}), post("k", ""))
 	require.Equal(t, 500, a.Status)
 	require.Equal(t, "sorry\n", a.Body)
+	require.False(t, a.replayed(), "what the handler has left behind is no replay")
 	// nil panics as runtime.PanicNilError.
 	h = newMiddleware(t, idemhttp.Options{}).Handler(half(nil))
 	defer func() { require.IsType(t, (*runtime.PanicNilError)(nil), recover()) }()

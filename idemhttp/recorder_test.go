@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
@@ -172,6 +173,8 @@ var oddHandlers = []struct {
 	{name: "headers in odd cases", h: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["x-odd"] = []string{"1"}
 		w.Header()["X-Odd"] = []string{"2"}
+		w.Header()["X-ODD"] = []string{"3"}
+		w.Header()["x-ODD"] = []string{"4"}
 		w.Header()["ETAG"] = []string{`"e"`}
 		w.WriteHeader(200)
 	}},
@@ -508,9 +511,87 @@ func TestRecordIsOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWriterIsTheCoresContextToo(t *testing.T) {
-	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
-		require.NoError(t, idemflight.BeginEffect(r.Context()))
+// spoiler is middleware outside that, when the header is written, changes values in place.
+type spoiler struct{ http.ResponseWriter }
+
+func (s spoiler) WriteHeader(status int) {
+	s.ResponseWriter.WriteHeader(status)
+	for _, values := range s.Header() {
+		for i := range values {
+			values[i] = "spoiled"
+		}
+	}
+}
+
+func TestRecordedHeaderIsOfItsOwn(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-A", "1")
+		w.WriteHeader(200)
+		w.Header().Set("X-B", "late")
 	}))
-	require.Equal(t, 200, call(h, post("k", "")).Status)
+	call(handler(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(spoiler{w}, r) }), post("k", ""))
+	require.Equal(t, "1", call(h, post("k", "")).Header.Get("X-A"))
+}
+
+// Trailers of middleware outside are each request's own, too.
+func TestTrailersOfOuterMiddleware(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		var n counter
+		m := newMiddleware(t, idemhttp.Options{})
+		inner := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Add("Trailer", "x-handler")
+			io.WriteString(w, "body")
+			w.Header().Set("X-Handler", "1")
+			w.Header()[http.TrailerPrefix+"x-odd"] = []string{"2"}
+		}))
+		s := serve(t, protocol, handler(func(w http.ResponseWriter, r *http.Request) {
+			id := fmt.Sprint(n.add())
+			w.Header().Set("Trailer", "X-Before, X-After")
+			w.Header().Set("X-Before", id)
+			w.Header().Set(http.TrailerPrefix+"X-Prefixed", id)
+			inner.ServeHTTP(w, r)
+			w.Header().Set("X-After", id)
+		}))
+		for i := range 3 {
+			id := fmt.Sprint(i + 1)
+			require.Equal(t, http.Header{
+				"X-Before": {id}, "X-Prefixed": {id}, "X-After": {id}, "X-Handler": {"1"}, "X-Odd": {"2"},
+			}, canon(s.post(t, "k", "").Trailer), "answer %d", i)
+		}
+		e, _ := m.Cache().Lookup(sharedKey("k"))
+		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer, "the record has the handler's")
+	})
+}
+
+// What Classify is shown, and the record has, is what the client sees.
+func TestResponseIsWhatWasSent(t *testing.T) {
+	var got *idemhttp.Response
+	m := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 100, Classify: func(r *idemhttp.Response) idemflight.Disposition {
+		got = r
+		return idemhttp.ClassifyStatus(r)
+	}})
+	outer := func(h handler) http.Handler {
+		inner := m.Handler(h)
+		return handler(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Idempotent-Replayed", "outer")
+			w.Header().Set("X-Outer", "1")
+			inner.ServeHTTP(w, r)
+		})
+	}
+	call(outer(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "<!DOCTYPE ")
+		io.WriteString(w, "html>"+large)
+	}), post("large", ""))
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, BodyOmitted: true}, got)
+	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); io.WriteString(w, "x") }), post("small", ""))
+	require.Equal(t, &idemhttp.Response{Status: 201, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: []byte("x")}, got)
+	call(outer(func(http.ResponseWriter, *http.Request) {}), post("nothing", ""))
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}}, got)
+
+	before := m.Cache().Len()
+	w := httptest.NewRecorder()
+	outer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(101) }).ServeHTTP(w, post("101", ""))
+	require.Equal(t, 101, w.Code, "a final status of HTTP/1")
+	require.Equal(t, 101, got.Status)
+	require.Equal(t, before, m.Cache().Len(), "and not stored")
 }
