@@ -217,8 +217,8 @@ func (c *Cache[K, V]) Forget(key K) bool {
 	f := s.pending[key]
 	switch {
 	case r != nil:
+		c.giveBack()
 		c.removeLocked(s, r)
-		c.giveBack(1)
 	case f != nil:
 		f.forgotten = true
 	}
@@ -234,8 +234,8 @@ func (c *Cache[K, V]) liveLocked(s *shard[K, V], key K, notes *[]note[K]) *recor
 	if r == nil || !r.expired(c.now()) {
 		return r
 	}
+	c.giveBack()
 	c.expireLocked(s, r, notes)
-	c.giveBack(1)
 	return nil
 }
 

@@ -50,18 +50,22 @@ func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(c
 
 // meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
 func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions) (m meeting[K, V]) {
-	places := 0 // in hand: freed by makeRoom, or left by an expired record of the key
-	searched := false
-	for {
+	for searched := false; ; {
 		s.mu.Lock()
+		mayLead := me.err == nil && !c.closed.Load()
+		hasPlace := false
 		if r := s.kept.get(key); r != nil {
 			now := c.now()
 			if !r.expired(now) {
 				c.meetKeptLocked(s, r, now, fn, me, o, &m)
 				break
 			}
+			if mayLead {
+				hasPlace = true // that of the record passes to the flight
+			} else {
+				c.giveBack()
+			}
 			c.expireLocked(s, r, &m.notes)
-			places++
 		}
 		if f := s.pending[key]; f != nil {
 			c.meetFlightLocked(s, f, me, o, &m)
@@ -72,13 +76,12 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 			m.kind = EventLeft
 			break
 		}
-		if c.closed.Load() {
+		if !mayLead {
 			s.stats.Closed++
 			m.kind, m.err = EventRejected, ErrClosed
 			break
 		}
-		if places > 0 || c.takePlace() {
-			places = max(places-1, 0)
+		if hasPlace || c.takePlace() {
 			c.claimLocked(s, key, fn, me, o, nil, &m)
 			break
 		}
@@ -88,17 +91,9 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 			break
 		}
 		s.mu.Unlock()
-		switch c.makeRoom(key, &m.notes) {
-		case roomMade:
-			places++
-		case roomNone:
-			searched = true
-		}
+		searched = c.makeRoom(key, &m.notes) == roomNone
 	}
 	s.mu.Unlock()
-	if places > 0 {
-		c.giveBack(places)
-	}
 	return m
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -121,7 +122,7 @@ type ocSlice []string
 func (e ocSlice) Error() string { return fmt.Sprint([]string(e)) }
 
 func TestPromise12_DispositionOutsideTheThreeIsHold(t *testing.T) {
-	for _, d := range []idemflight.Disposition{-1, 3, 4, 99, -1 << 62, 1 << 62} {
+	for _, d := range []idemflight.Disposition{-1, 3, 4, 99, math.MinInt32, math.MaxInt32} {
 		events := new(ocEvents)
 		c := idemflight.MustNew(idemflight.Options[string, int]{
 			Classify: func(error) idemflight.Disposition { return d },

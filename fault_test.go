@@ -25,9 +25,9 @@ const (
 )
 
 var (
-	ocFailed   = errors.New("failed")
-	ocRefused  = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-	ocPanicked = errors.New("panicked")
+	errOcFailed   = errors.New("failed")
+	ocRefused     = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	errOcPanicked = errors.New("panicked")
 )
 
 // ocFault is a way for fn to end.
@@ -49,19 +49,19 @@ type ocFault struct {
 var ocFaults = []ocFault{
 	{name: "success", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, nil }},
-	{name: "error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, ocFailed }},
-	{name: "Final", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Retain, fixed: true,
+	{name: "error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, errOcFailed }},
+	{name: "Final", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Retain, fixed: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Final(ocFailed)
+			return 7, idemflight.Final(errOcFailed)
 		}},
-	{name: "Retryable", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, fixed: true,
+	{name: "Retryable", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, fixed: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Retryable(ocFailed)
+			return 7, idemflight.Retryable(errOcFailed)
 		}},
-	{name: "Unknown", took: ocFnTime, value: 7, is: ocFailed, plain: idemflight.Hold, fixed: true,
+	{name: "Unknown", took: ocFnTime, value: 7, is: errOcFailed, plain: idemflight.Hold, fixed: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Unknown(ocFailed)
+			return 7, idemflight.Unknown(errOcFailed)
 		}},
 	{name: "timeout", took: ocExecTimeout, is: context.DeadlineExceeded, plain: idemflight.Hold,
 		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
@@ -72,11 +72,11 @@ var ocFaults = []ocFault{
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 0, ocRefused }},
 	{name: "panic(value)", took: ocFnTime, plain: idemflight.Hold, panics: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic("boom") }},
-	{name: "panic(error)", took: ocFnTime, is: ocPanicked, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(ocPanicked) }},
-	{name: "panic(marked error)", took: ocFnTime, is: ocPanicked, plain: idemflight.Hold, panics: true,
+	{name: "panic(error)", took: ocFnTime, is: errOcPanicked, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errOcPanicked) }},
+	{name: "panic(marked error)", took: ocFnTime, is: errOcPanicked, plain: idemflight.Hold, panics: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			panic(idemflight.Retryable(ocPanicked))
+			panic(idemflight.Retryable(errOcPanicked))
 		}},
 	{name: "Goexit", took: ocFnTime, is: idemflight.ErrGoexit, plain: idemflight.Hold, exits: true,
 		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 7, nil }},
@@ -103,10 +103,10 @@ var ocFaults = []ocFault{
 			}
 			return 7, nil
 		}},
-	{name: "Forget inside, then error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, forgets: true,
+	{name: "Forget inside, then error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, forgets: true,
 		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
 			c.Forget(ocKey)
-			return 7, ocFailed
+			return 7, errOcFailed
 		}},
 	{name: "Close inside", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
 		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
@@ -115,10 +115,10 @@ var ocFaults = []ocFault{
 			}
 			return 7, nil
 		}},
-	{name: "Close inside, then error", took: ocFnTime, value: 7, is: ocFailed, same: true, plain: idemflight.Release, closes: true,
+	{name: "Close inside, then error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, closes: true,
 		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
 			_ = c.Close(ctx)
-			return 7, ocFailed
+			return 7, errOcFailed
 		}},
 }
 
@@ -376,7 +376,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 	ocPlaces(t, c, 0, kept, held, "after the flight")
 
 	if scene.full {
-		other := call(context.Background(), "other", ocReturns(1, idemflight.Retryable(ocFailed)))
+		other := call(context.Background(), "other", ocReturns(1, idemflight.Retryable(errOcFailed)))
 		synctest.Wait()
 		switch {
 		case kept == 1: // held, or protected since it is young
@@ -392,7 +392,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		default:
 			wantStats.Executed++
 			wantStats.Releases++
-			require.True(t, other.err == ocFailed, "the place must have been given back: another key got %v", other.err)
+			require.True(t, other.err == errOcFailed, "the place must have been given back: another key got %v", other.err)
 		}
 	}
 
@@ -516,18 +516,18 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 	const Release, Retain, Hold = idemflight.Release, idemflight.Retain, idemflight.Hold
 	for _, f := range []found{
 		{name: "success", took: ocFnTime, want: Retain, end: always(9, nil)},
-		{name: "Final", took: ocFnTime, want: Retain, is: ocFailed, end: always(9, idemflight.Final(ocFailed))},
-		{name: "Retryable", took: ocFnTime, want: Release, end: always(9, idemflight.Retryable(ocFailed))},
-		{name: "error", took: ocFnTime, want: Hold, is: ocFailed, end: always(9, ocFailed)},
-		{name: "Unknown", took: ocFnTime, want: Hold, is: ocFailed, end: always(9, idemflight.Unknown(ocFailed))},
+		{name: "Final", took: ocFnTime, want: Retain, is: errOcFailed, end: always(9, idemflight.Final(errOcFailed))},
+		{name: "Retryable", took: ocFnTime, want: Release, end: always(9, idemflight.Retryable(errOcFailed))},
+		{name: "error", took: ocFnTime, want: Hold, is: errOcFailed, end: always(9, errOcFailed)},
+		{name: "Unknown", took: ocFnTime, want: Hold, is: errOcFailed, end: always(9, idemflight.Unknown(errOcFailed))},
 		{name: "dial error", took: ocFnTime, want: Hold, is: ocRefused, end: always(9, ocRefused)},
 		{name: "timeout", took: ocExecTimeout, want: Hold, is: context.DeadlineExceeded,
 			end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			}},
-		{name: "panic", took: ocFnTime, want: Hold, is: ocPanicked, panics: true,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(ocPanicked) }},
+		{name: "panic", took: ocFnTime, want: Hold, is: errOcPanicked, panics: true,
+			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errOcPanicked) }},
 		{name: "Goexit", took: ocFnTime, want: Hold, is: idemflight.ErrGoexit, panics: true,
 			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 9, nil }},
 		{name: "slow", took: 3 * ocExecTimeout, want: Retain,
@@ -550,7 +550,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 		{name: "Close inside, then Retryable", took: ocFnTime, want: Release, closes: true,
 			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
 				_ = c.Close(ctx)
-				return 9, idemflight.Retryable(ocFailed)
+				return 9, idemflight.Retryable(errOcFailed)
 			}},
 	} {
 		for _, scene := range ocScenes {

@@ -389,11 +389,11 @@ func TestPromise11_SearchNeverEntersAPanicError(t *testing.T) {
 // ocCode is an error with data, found by errors.As, and with Is and As methods of its own.
 type ocCode struct{ code int }
 
-var ocTeapot = errors.New("teapot")
+var errOcTeapot = errors.New("teapot")
 
 func (e *ocCode) Error() string        { return fmt.Sprintf("code %d", e.code) }
 func (e *ocCode) StatusCode() int      { return e.code }
-func (e *ocCode) Is(target error) bool { return target == ocTeapot && e.code == 418 }
+func (e *ocCode) Is(target error) bool { return target == errOcTeapot && e.code == 418 }
 func (e *ocCode) As(target any) bool {
 	if p, ok := target.(*ocNumber); ok {
 		*p = ocNumber(e.code)
@@ -501,7 +501,7 @@ func TestPromise11_MarkerDeeperInsideIsTakenOutOfAnErrorOfTheSameText(t *testing
 				}
 				require.ErrorIs(t, err, error(cause), "%s: %s: errors.Is must find what was marked", what, which)
 				require.ErrorIs(t, err, error(wrap), "%s: %s: errors.Is must find what is around the marker", what, which)
-				require.ErrorIs(t, err, ocTeapot, "%s: %s: errors.Is must ask Is methods", what, which)
+				require.ErrorIs(t, err, errOcTeapot, "%s: %s: errors.Is must ask Is methods", what, which)
 				require.NotErrorIs(t, err, io.EOF, "%s: %s: errors.Is must not find what is not there", what, which)
 				var code *ocCode
 				require.ErrorAs(t, err, &code, "%s: %s: errors.As must find what was marked", what, which)
@@ -606,9 +606,9 @@ func TestPromise11_MarkerThatHasSpokenIsAnUnmarkedPartOfAJoin(t *testing.T) {
 func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 	for name, fail := range map[string]func(){"panics": func() { panic("classify") }, "exits": runtime.Goexit} {
 		for shape, c := range map[string]struct{ returned, want error }{
-			"unmarked":         {ocTeapot, ocTeapot},
-			"beside a marker":  {errors.Join(ocTeapot, idemflight.Final(io.EOF)), ocTeapot},
-			"in a marked part": {errors.Join(idemflight.Final(ocTeapot), io.EOF), ocTeapot},
+			"unmarked":         {errOcTeapot, errOcTeapot},
+			"beside a marker":  {errors.Join(errOcTeapot, idemflight.Final(io.EOF)), errOcTeapot},
+			"in a marked part": {errors.Join(idemflight.Final(errOcTeapot), io.EOF), errOcTeapot},
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				cache := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition { fail(); return idemflight.Retain }})

@@ -120,13 +120,11 @@ func (c *Cache[K, V]) rearm() {
 func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 	for more := true; more; {
 		var notes []note[K]
-		var n int
 		s.mu.Lock()
-		n, more = c.reclaimLocked(s, now, &notes)
+		_, more = c.reclaimLocked(s, now, &notes)
 		s.kept.shrink()
 		s.publishLocked()
 		s.mu.Unlock()
-		c.giveBack(n)
 		c.emit(notes)
 	}
 }
@@ -140,20 +138,21 @@ func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]no
 }
 
 // reclaimLocked drops up to reclaimBatch expired records of s and reports how many, and whether
-// there are more. Their places are the caller's to give back.
+// there are more.
 func (c *Cache[K, V]) reclaimLocked(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int, more bool) {
 	for n < reclaimBatch {
 		r := s.kept.firstDue()
 		if r == nil || !r.expired(now) {
 			return n, false
 		}
+		c.giveBack()
 		c.expireLocked(s, r, notes)
 		n++
 	}
 	return n, true
 }
 
-// expireLocked drops r, an expired record of s. Its place is the caller's.
+// expireLocked drops r, an expired record of s, whose place has been given back or passes on.
 func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]note[K]) {
 	e := Event[K]{Kind: EventExpired, Key: r.key}
 	if r.state == Held {
@@ -164,7 +163,7 @@ func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]not
 	c.note(notes, e)
 }
 
-// removeLocked drops r, a record of s, and gives its weight back; its place is the caller's.
+// removeLocked drops r, a record of s, whose place has been given back or passes on.
 func (c *Cache[K, V]) removeLocked(s *shard[K, V], r *record[K, V]) {
 	s.kept.remove(r)
 	s.publishLocked()

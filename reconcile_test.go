@@ -17,15 +17,15 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// ocLost is the error that leaves the keys of these tests held.
-var ocLost = errors.New("connection to the bank lost")
+// errOcLost is the error that leaves the keys of these tests held.
+var errOcLost = errors.New("connection to the bank lost")
 
-// ocHold makes key held, with ocLost, by a flight of one second.
+// ocHold makes key held, with errOcLost, by a flight of one second.
 func ocHold(t *testing.T, c *idemflight.Cache[string, int], key string, opts ...idemflight.CallOption) {
 	t.Helper()
 	_, err := c.Do(t.Context(), key, func(context.Context) (int, error) {
 		time.Sleep(time.Second)
-		return 7, idemflight.Unknown(ocLost)
+		return 7, idemflight.Unknown(errOcLost)
 	}, opts...)
 	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "the flight that leaves %q held", key)
 }
@@ -42,11 +42,11 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 		fn   ocFn
 		want func(error) bool
 	}{
-		"Unknown": {func(context.Context) (int, error) { return 7, idemflight.Unknown(ocLost) }, func(err error) bool { return errors.Is(err, ocLost) }},
+		"Unknown": {func(context.Context) (int, error) { return 7, idemflight.Unknown(errOcLost) }, func(err error) bool { return errors.Is(err, errOcLost) }},
 		"BeginEffect": {func(ctx context.Context) (int, error) {
 			_ = idemflight.BeginEffect(ctx)
-			return 7, ocLost
-		}, func(err error) bool { return errors.Is(err, ocLost) }},
+			return 7, errOcLost
+		}, func(err error) bool { return errors.Is(err, errOcLost) }},
 		"Classify": {func(context.Context) (int, error) { return 7, io.ErrUnexpectedEOF }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
 		time.Sleep(time.Hour)
 		flying := ocDo(c, t.Context(), "in flight", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
 		synctest.Wait()
-		for _, how := range []error{nil, idemflight.Final(ocLost), idemflight.Retryable(ocLost), idemflight.Unknown(ocLost), ocLost} {
+		for _, how := range []error{nil, idemflight.Final(errOcLost), idemflight.Retryable(errOcLost), idemflight.Unknown(errOcLost), errOcLost} {
 			for _, key := range []string{"absent", "retained", "shed", "in flight", "expired", ""} {
 				before, was := c.Lookup(key)
 				require.False(t, c.Resolve(key, 5, how), "Resolve of a key that is not held: %q, %v", key, how)
@@ -243,7 +243,7 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	for round := range 200 {
 		key := fmt.Sprint("key ", round)
-		_, _ = c.Do(context.Background(), key, ocReturns(0, idemflight.Unknown(ocLost)))
+		_, _ = c.Do(context.Background(), key, ocReturns(0, idemflight.Unknown(errOcLost)))
 		const operators = 4
 		var acted, winner atomic.Int64
 		start, done := make(chan struct{}), make(chan struct{}, operators)
@@ -273,13 +273,13 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 	for name, meanwhile := range map[string]func(*idemflight.Cache[string, int]) (acted bool){
 		"resolved": func(c *idemflight.Cache[string, int]) bool { return c.Resolve(ocKey, 2, nil) },
-		"found":    func(c *idemflight.Cache[string, int]) bool { return c.Resolve(ocKey, 2, idemflight.Final(ocTeapot)) },
+		"found":    func(c *idemflight.Cache[string, int]) bool { return c.Resolve(ocKey, 2, idemflight.Final(errOcTeapot)) },
 		"reconciled": func(c *idemflight.Cache[string, int]) bool {
 			v, err := c.Do(context.Background(), ocKey, ocReturns(-1, nil))
 			return v == 2 && err == nil
 		},
 		"released and run again": func(c *idemflight.Cache[string, int]) bool {
-			acted := c.Resolve(ocKey, 0, idemflight.Retryable(ocLost))
+			acted := c.Resolve(ocKey, 0, idemflight.Retryable(errOcLost))
 			_, _ = c.Do(context.Background(), ocKey, ocReturns(2, nil))
 			return acted
 		},
@@ -290,7 +290,7 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 		},
 		"forgotten and held again": func(c *idemflight.Cache[string, int]) bool {
 			acted := c.Forget(ocKey)
-			_, _ = c.Do(context.Background(), ocKey, ocReturns(2, idemflight.Unknown(ocTeapot)))
+			_, _ = c.Do(context.Background(), ocKey, ocReturns(2, idemflight.Unknown(errOcTeapot)))
 			return acted
 		},
 	} {
@@ -343,7 +343,7 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 			synctest.Wait()
 			e, _ := c.Lookup(ocKey)
 			require.Equal(t, idemflight.InFlight, e.State, "a reconciliation is an execution of its key")
-			for _, how := range []error{nil, idemflight.Final(ocLost), idemflight.Retryable(ocLost)} {
+			for _, how := range []error{nil, idemflight.Final(errOcLost), idemflight.Retryable(errOcLost)} {
 				require.False(t, c.Resolve(ocKey, 5, how), "Resolve while Reconcile runs")
 			}
 			time.Sleep(time.Minute)
@@ -367,7 +367,7 @@ func TestPromise13_WithoutReconcileAHeldKeyNeverRuns(t *testing.T) {
 		for range 10 {
 			_, err := c.Do(t.Context(), ocKey, ocNever(t), idemflight.Inline())
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			require.ErrorIs(t, err, ocLost, "must wrap the original")
+			require.ErrorIs(t, err, errOcLost, "must wrap the original")
 			time.Sleep(6*time.Minute - time.Nanosecond)
 		}
 		time.Sleep(10 * time.Nanosecond) // HoldTTL is over
@@ -623,7 +623,7 @@ func TestPromise13_InlineLeaderStaysThroughReconcile(t *testing.T) {
 				if ctx.Err() != nil {
 					t.Errorf("Reconcile's context must not end with the caller's: %v", ctx.Err())
 				}
-				return 0, idemflight.Retryable(ocLost)
+				return 0, idemflight.Retryable(errOcLost)
 			},
 		})
 		ocHold(t, c, ocKey)
@@ -677,7 +677,7 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 		"panic(marked)":     {func() (int, error) { panic(idemflight.Retryable(answer)) }, isPanic(nil), 1},
 		"panic(nil)":        {func() (int, error) { panic(nil) }, isPanic(nil), 1}, //nolint:govet
 		"Goexit":            {func() (int, error) { runtime.Goexit(); return 0, nil }, is(idemflight.ErrGoexit), 1},
-		"runtime panic":     {func() (int, error) { var m map[int]int; m[1] = 1; return 0, nil }, isPanic(nil), 1},
+		"runtime panic":     {func() (int, error) { var none []int; return none[len(none)], nil }, isPanic(nil), 1},
 		"own ErrReentrant":  {func() (int, error) { return 0, idemflight.ErrReentrant }, is(idemflight.ErrReentrant), 0},
 		"context's own end": {func() (int, error) { return 0, context.DeadlineExceeded }, is(context.DeadlineExceeded), 0},
 	} {
@@ -805,7 +805,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 	synctest.Test(t, func(t *testing.T) {
 		cache := idemflight.MustNew(idemflight.Options[string, int]{
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-				return 9, idemflight.Retryable(ocLost)
+				return 9, idemflight.Retryable(errOcLost)
 			},
 		})
 		ocHold(t, cache, ocKey)
@@ -831,7 +831,7 @@ func TestPromise13_NoReconcileForAnEndedContextOrAClosedCache(t *testing.T) {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}} {
 			res, err := c.DoResult(dead, ocKey, ocNever(t), opts...)
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "own context ended")
-			require.ErrorIs(t, err, ocLost, "own context ended: the original")
+			require.ErrorIs(t, err, errOcLost, "own context ended: the original")
 			require.Equal(t, idemflight.None, res.Source)
 		}
 		require.NoError(t, c.Close(t.Context()))
@@ -853,8 +853,8 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 	}{
 		"found":           {nil, nil, idemflight.Retain, 0, idemflight.Stats{Retains: 1, Entries: 1}},
 		"learned nothing": {errors.New("no answer"), nil, idemflight.Hold, 0, idemflight.Stats{Holds: 1, Entries: 1, Held: 1}},
-		"Retryable":       {idemflight.Retryable(ocLost), nil, idemflight.Retain, 1, idemflight.Stats{Releases: 1, Retains: 1, Entries: 1}},
-		"and fn fails":    {idemflight.Retryable(ocLost), errors.New("transient"), idemflight.Release, 1, idemflight.Stats{Releases: 2}},
+		"Retryable":       {idemflight.Retryable(errOcLost), nil, idemflight.Retain, 1, idemflight.Stats{Releases: 1, Retains: 1, Entries: 1}},
+		"and fn fails":    {idemflight.Retryable(errOcLost), errors.New("transient"), idemflight.Release, 1, idemflight.Stats{Releases: 2}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			events := new(ocEvents)
@@ -958,9 +958,9 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 		src  idemflight.Source
 	}{
 		"found":           {nil, idemflight.Release, idemflight.Reconciled},
-		"found, Final":    {idemflight.Final(ocLost), idemflight.Release, idemflight.Reconciled},
+		"found, Final":    {idemflight.Final(errOcLost), idemflight.Release, idemflight.Reconciled},
 		"learned nothing": {errors.New("no answer"), idemflight.Hold, idemflight.None},
-		"Retryable":       {idemflight.Retryable(ocLost), idemflight.Release, idemflight.Executed},
+		"Retryable":       {idemflight.Retryable(errOcLost), idemflight.Release, idemflight.Executed},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := idemflight.MustNew(idemflight.Options[string, int]{
@@ -969,7 +969,7 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 					return 9, r.err
 				},
 			})
-			flying := ocDo(c, t.Context(), ocKey, func(context.Context) (int, error) { time.Sleep(time.Second); return 7, idemflight.Unknown(ocLost) })
+			flying := ocDo(c, t.Context(), ocKey, func(context.Context) (int, error) { time.Sleep(time.Second); return 7, idemflight.Unknown(errOcLost) })
 			synctest.Wait()
 			require.True(t, c.Forget(ocKey), "Forget of a key in flight")
 			time.Sleep(time.Second)

@@ -36,7 +36,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	wanted := func() bool { err = c.restorableLocked(s, key, &notes); return err == nil }
 	if !c.lockWithWeight(s, weight, wanted, &notes) {
 		s.mu.Unlock()
-		c.giveBack(1)
+		c.giveBack()
 		return err
 	}
 	if r.state != Held {
@@ -59,18 +59,10 @@ func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
 			err = ErrFull
 		}
 		s.mu.Unlock()
-		if err != ErrFull {
+		if err != ErrFull || searched {
 			return err
 		}
-		if searched {
-			return ErrFull
-		}
-		switch c.makeRoom(key, notes) {
-		case roomMade:
-			return nil
-		case roomNone:
-			searched = true
-		}
+		searched = c.makeRoom(key, notes) == roomNone
 	}
 }
 

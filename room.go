@@ -90,14 +90,17 @@ func (c *Cache[K, V]) takePlace() bool {
 	}
 }
 
-func (c *Cache[K, V]) giveBack(places int) { c.places.Add(-int64(places)) }
+// giveBack gives a place back. Whoever drops a record gives its place back first, under the same
+// lock: so nobody finds neither the place nor the record, and ErrFull is never said while something
+// could go.
+func (c *Cache[K, V]) giveBack() { c.places.Add(-1) }
 
 // room is what makeRoom came to.
 type room int
 
 const (
 	roomNone  room = iota // nothing may go
-	roomMade              // one place is the caller's, to use or give back
+	roomMade              // a place was given back: take it, if no other is faster
 	roomAgain             // the key is kept meanwhile: look at it again
 )
 
@@ -109,8 +112,7 @@ func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
 	for {
 		before, now := c.lastStamp.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
-			if n := c.reclaimSome(&c.shards[i], now, notes); n > 0 {
-				c.giveBack(n - 1)
+			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
 				return roomMade
 			}
 			continue
@@ -175,6 +177,7 @@ func (c *Cache[K, V]) evict(s *shard[K, V], key K, seen int64, now time.Duration
 	if r.key == key {
 		return roomAgain
 	}
+	c.giveBack()
 	c.removeLocked(s, r)
 	s.stats.Evicted++
 	c.note(notes, Event[K]{Kind: EventEvicted, Key: r.key})
@@ -202,7 +205,7 @@ func (c *Cache[K, V]) takeWeight(w int64) bool {
 func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
 	now := c.now()
 	if i := c.firstDue(now); i >= 0 {
-		c.giveBack(c.reclaimSome(&c.shards[i], now, notes))
+		c.reclaimSome(&c.shards[i], now, notes)
 		return
 	}
 	found, least := -1, int64(forever)

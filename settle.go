@@ -152,7 +152,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 		o.err = &unknownError{x.err}
 		o.expires, deadline = r.expires, r.deadline
 	case Release:
-		c.giveBack(1)
+		c.giveBack()
 		s.stats.Releases++
 	}
 	if x.panicked != nil || x.goexit {
@@ -309,16 +309,17 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 		s.mu.Unlock()
 		return false
 	}
-	c.removeLocked(s, held)
 	deadline := forever
+	if d == Release {
+		c.giveBack()
+	}
+	c.removeLocked(s, held)
 	if d == Retain {
 		r := c.newRecord(key, value, err, held.fingerprint)
 		c.times(r, held.started, time.Now(), c.opts.TTL)
 		c.newestLocked(s, r)
 		c.keepLocked(s, r, weight, &notes)
 		deadline = r.deadline
-	} else {
-		c.giveBack(1)
 	}
 	s.mu.Unlock()
 	c.arm(deadline)
