@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,66 +8,29 @@ import (
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
 )
 
-// saved is an entry of the cache in a file.
+// saved is an entry of the cache in a file: all of it but what JSON cannot keep as it is.
 type saved struct {
-	Key         idemflight.Key `json:"key"`
-	State       string         `json:"state"`
-	Payment     payment        `json:"payment,omitzero"`
-	Error       *savedError    `json:"error,omitempty"`
-	Fingerprint string         `json:"fingerprint,omitempty"`
-	StartedAt   time.Time      `json:"started_at,omitzero"`
-	CompletedAt time.Time      `json:"completed_at,omitzero"`
-	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
-}
+	Key idemflight.Key
+	idemflight.Entry[*idemhttp.Response]
 
-// savedError is an error as text, and as the kind that the service goes by. This is all that is
-// left of it after a restart: errors.Is works for the kinds below and for nothing else.
-type savedError struct {
-	Kind string `json:"kind"`
-	Text string `json:"text"`
+	// In place of those of Entry. The state by name: the numbers may differ between versions of the
+	// library, and the file outlives one. Of an error the text is enough: an answer, a declined card
+	// included, is a Response without error, so that an error only tells why a key is held.
+	State string
+	Err   string `json:",omitempty"`
 }
-
-// savedKinds are the errors that must be told apart after a restart. Only what Final retains is
-// answered to clients again; of a payment whose outcome is unknown the text is enough.
-var savedKinds = map[string]error{
-	"declined":  errDeclined,
-	"no answer": errNoAnswer,
-}
-
-// restoredError is a savedError, read.
-type restoredError struct {
-	text string
-	kind error
-}
-
-func (e *restoredError) Error() string { return e.text }
-func (e *restoredError) Unwrap() error { return e.kind }
 
 // saveKeys writes what the cache knows to a file, for the next process. To be called after Close:
 // what changes later is in no file.
 func (s *shop) saveKeys(path string) error {
 	entries := []saved{}
-	for key, e := range s.payments.All() {
-		sv := saved{
-			Key:         key,
-			State:       e.State.String(),
-			Payment:     e.Value,
-			StartedAt:   e.StartedAt,
-			CompletedAt: e.CompletedAt,
-			ExpiresAt:   e.ExpiresAt,
-		}
+	for key, e := range s.cache.All() {
+		sv := saved{Key: key, Entry: e, State: e.State.String()}
 		if e.Err != nil {
-			sv.Error = &savedError{Kind: "other", Text: e.Err.Error()}
-			for kind, err := range savedKinds {
-				if errors.Is(e.Err, err) {
-					sv.Error.Kind = kind
-				}
-			}
-		}
-		if e.Fingerprint != (idemflight.Fingerprint{}) {
-			sv.Fingerprint = hex.EncodeToString(e.Fingerprint[:])
+			sv.Err = e.Err.Error()
 		}
 		entries = append(entries, sv)
 	}
@@ -76,7 +38,7 @@ func (s *shop) saveKeys(path string) error {
 	if err != nil {
 		return err
 	}
-	// Keys and payments are the customers' business: nobody else may read them. Renamed when it is
+	// Keys and answers are the customers' business: nobody else may read them. Renamed when it is
 	// whole, so that no half of a file is ever restored.
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
 		return err
@@ -98,7 +60,7 @@ func (s *shop) restoreKeys(path string) error {
 	for _, sv := range entries {
 		e, err := sv.entry()
 		if err == nil {
-			err = s.payments.Restore(sv.Key, e)
+			err = s.cache.Restore(sv.Key, e)
 		}
 		// What expired meanwhile is refused, and is no loss.
 		expired := !sv.ExpiresAt.IsZero() && !time.Now().Before(sv.ExpiresAt)
@@ -109,15 +71,12 @@ func (s *shop) restoreKeys(path string) error {
 	return nil
 }
 
-func (sv saved) entry() (idemflight.Entry[payment], error) {
-	e := idemflight.Entry[payment]{
-		Value:       sv.Payment,
-		StartedAt:   sv.StartedAt,
-		CompletedAt: sv.CompletedAt,
-		ExpiresAt:   sv.ExpiresAt,
-	}
-	// By name: the numbers may differ between versions of the library, and the file outlives one.
-	for _, state := range []idemflight.State{idemflight.InFlight, idemflight.Retained, idemflight.Held} {
+// entry returns what was saved as the library knows it.
+func (sv saved) entry() (idemflight.Entry[*idemhttp.Response], error) {
+	e := sv.Entry
+	for _, state := range []idemflight.State{
+		idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed,
+	} {
 		if state.String() == sv.State {
 			e.State = state
 		}
@@ -125,13 +84,8 @@ func (sv saved) entry() (idemflight.Entry[payment], error) {
 	if e.State == 0 {
 		return e, fmt.Errorf("state %q is unknown", sv.State)
 	}
-	if sv.Error != nil {
-		e.Err = &restoredError{text: sv.Error.Text, kind: savedKinds[sv.Error.Kind]}
+	if sv.Err != "" {
+		e.Err = errors.New(sv.Err)
 	}
-	fp, err := hex.DecodeString(sv.Fingerprint)
-	if err != nil || len(fp) > 0 && len(fp) != len(e.Fingerprint) {
-		return e, fmt.Errorf("fingerprint %q is malformed", sv.Fingerprint)
-	}
-	copy(e.Fingerprint[:], fp)
 	return e, nil
 }

@@ -4,9 +4,9 @@
 //	go run ./examples/payments                        plays all situations and prints a table
 //	go run ./examples/payments -serve localhost:8080  keeps the service up, to be tried with curl
 //
-// The part to start from is shop.go: an endpoint with the cache around its call to the bank.
-// server.go stops it without losing a payment, handover.go carries its keys over a restart. The
-// rest is the world around it.
+// The part to start from is shop.go: an ordinary handler behind idemhttp.Middleware, which says when
+// the bank may have charged. server.go stops it without losing a payment, handover.go carries its
+// keys over a restart. The rest is the world around it.
 package main
 
 import (

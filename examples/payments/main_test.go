@@ -138,12 +138,11 @@ func TestCurlCommands(t *testing.T) {
 			statuses = append(statuses, status[:3])
 		}
 	}
-	require.Equal(t, []string{"201", "201", "422", "400", "402", "409"}, statuses, "of\n%s", commands)
-	require.Equal(t, 1, strings.Count(string(out), "Idempotent-Replayed: true"), "replays in\n%s", out)
+	require.Equal(t, []string{"201", "201", "422", "400", "402", "402", "504", "201"}, statuses, "of\n%s", commands)
+	require.Equal(t, 3, strings.Count(string(out), "Idempotent-Replayed: true"), "replays in\n%s", out)
 }
 
-// TestDeclinedSurvivesRestart: what Final retained is answered after a restart as before it, which
-// takes an error that is still known after it went through the file.
+// TestDeclinedSurvivesRestart: a refusal is an answer too, and is the same one after a restart.
 func TestDeclinedSurvivesRestart(t *testing.T) {
 	w, err := newWorld(quick, worldOptions{})
 	require.NoError(t, err)
@@ -159,10 +158,11 @@ func TestDeclinedSurvivesRestart(t *testing.T) {
 
 	w.pay(t.Context(), r)
 	require.Equal(t, "402 declined, 402 replayed", w.seen())
-	e, ok := w.srv.shop.payments.Lookup(r.key)
+	e, ok := w.srv.shop.cache.Lookup(r.key)
 	require.True(t, ok, "the key is kept")
 	require.Equal(t, idemflight.Retained, e.State)
-	require.ErrorIs(t, e.Err, errDeclined)
+	require.NoError(t, e.Err)
+	require.Equal(t, "declined\n", string(e.Value.Body))
 }
 
 func TestRestoreRefusesWhatItCannotRead(t *testing.T) {
@@ -178,7 +178,7 @@ func TestRestoreRefusesWhatItCannotRead(t *testing.T) {
 		keys := filepath.Join(t.TempDir(), "keys.json")
 		require.NoError(t, os.WriteFile(keys, []byte(text), 0o600))
 		require.Error(t, s.restoreKeys(keys), "of %s", text)
-		require.Zero(t, s.payments.Len(), "restored from %s", text)
+		require.Zero(t, s.cache.Len(), "restored from %s", text)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +18,10 @@ import (
 func serve(ctx context.Context, cfg config, out io.Writer) error {
 	b := newBank(cfg.latency, cfg.failures)
 	out = &lockedWriter{out: out}
-	s, err := newShop(b, &database{}, shopOptions{observer: printEvents(out)})
+	s, err := newShop(b, &database{}, shopOptions{
+		log:      log.New(out, " ", log.Ltime|log.Lmsgprefix),
+		observer: printEvents(out),
+	})
 	if err != nil {
 		return err
 	}
@@ -34,7 +38,7 @@ func serve(ctx context.Context, cfg config, out io.Writer) error {
 	select {
 	case <-ctx.Done():
 	case err := <-srv.served:
-		return errors.Join(err, s.payments.Close(context.WithoutCancel(ctx)))
+		return errors.Join(err, s.cache.Close(context.WithoutCancel(ctx)))
 	}
 	fmt.Fprintln(out, "\nStopping: no new requests, those under way go on to their end.")
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
@@ -51,23 +55,23 @@ func curlCommands(url string) []string {
 	curl := func(about, key, cents, card string) []string {
 		lines := []string{
 			"# " + about,
-			"curl -i " + url + "/payments -H 'X-Customer: ann' \\",
+			`curl -i -w '\n' ` + url + "/payments -H 'X-Customer: ann' \\",
 		}
 		if key != "" {
 			lines = append(lines, "  -H 'Idempotency-Key: "+key+"' \\")
 		}
 		return append(lines, "  -d '{\"cents\": "+cents+", \"card\": \""+card+"\"}'")
 	}
-	paid := idemflight.NewID()
+	paid, declined, lost := idemflight.NewID(), idemflight.NewID(), idemflight.NewID()
 	return slices.Concat(
 		curl("first charge: 201", paid, "1999", cardGood),
-		curl("replay: 201 again, with Idempotent-Replayed: true", paid, "1999", cardGood),
+		curl("again: 201 replayed, see the header Idempotent-Replayed", paid, "1999", cardGood),
 		curl("same key, other amount: 422", paid, "2999", cardGood),
-		curl("missing key: 400", "", "1999", cardGood),
-		curl("declined card: 402, and 402 replayed when sent again",
-			idemflight.NewID(), "1999", cardDeclined),
-		curl("timeout: 409 unknown, then sent again the bank is asked: 201",
-			idemflight.NewID(), "1999", cardTimeout),
+		curl("no key: 400", "", "1999", cardGood),
+		curl("declined card: 402", declined, "1999", cardDeclined),
+		curl("again: 402 replayed, the bank is not asked", declined, "1999", cardDeclined),
+		curl("the answer of the bank gets lost: 504", lost, "1999", cardTimeout),
+		curl("again: the bank has booked it, 201", lost, "1999", cardTimeout),
 	)
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -28,7 +27,7 @@ func listen(addr string, s *shop, handler http.Handler) (*server, error) {
 		http: &http.Server{
 			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+			ErrorLog:          s.log,
 		},
 		url:    "http://" + displayAddr(l.Addr()),
 		served: make(chan error, 1),
@@ -50,9 +49,9 @@ func displayAddr(addr net.Addr) string {
 	return net.JoinHostPort("localhost", port)
 }
 
-// stop ends the server: no new request, and time until ctx ends for those under way. Then it waits,
-// as long as ctx allows, for the payments whose clients have hung up. It returns nil if all of them
-// have ended; those that have not are in flight in Cache.All.
+// stop ends the server: no new request, and time until ctx ends for those under way, those whose
+// clients have hung up included. It returns nil if all of them have ended; those that have not are
+// in flight in Cache.All.
 func (srv *server) stop(ctx context.Context) error {
 	err := srv.http.Shutdown(ctx)
 	if err != nil {
@@ -60,7 +59,7 @@ func (srv *server) stop(ctx context.Context) error {
 	}
 	// Close looks at what is in flight before it looks at ctx, so that it may follow a Shutdown that
 	// used up the time.
-	err = errors.Join(err, srv.shop.payments.Close(ctx))
+	err = errors.Join(err, srv.shop.cache.Close(ctx))
 	if served := <-srv.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served) // nil when it was stopped before
 	}

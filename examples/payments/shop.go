@@ -5,30 +5,29 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
+	"log"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
 	"golang.org/x/sync/semaphore"
 )
 
 // bankSlots is how many calls may be at the bank at once, whatever the clients do.
 const bankSlots = 64
 
-// maxWait is how long a duplicate waits for the payment under way: less than clients and proxies
-// commonly do, so that they get an answer and not a broken connection.
-const maxWait = 30 * time.Second
-
 // shop is the payment service: the bank, the service's own database, and between the clients and
-// both of them the cache that makes an order happen once.
+// both of them the keys that make an order happen once.
 type shop struct {
-	bank     *bank
-	db       *database
-	atBank   *semaphore.Weighted
-	payments *idemflight.Cache[idemflight.Key, payment]
-	log      *slog.Logger
+	bank   *bank
+	db     *database
+	atBank *semaphore.Weighted
+	cache  *idemflight.Cache[idemflight.Key, *idemhttp.Response] // the answers, by key
+	keys   *idemhttp.Middleware
+	log    *log.Logger
 }
 
 // order is the body of a request.
@@ -37,7 +36,7 @@ type order struct {
 	Card  string `json:"card"`
 }
 
-// payment is the outcome of an order. All who ask for it share one, so it is never changed.
+// payment is the body of the answer to an order that was charged.
 type payment struct {
 	ID       string `json:"id"`
 	Customer string `json:"customer"`
@@ -47,120 +46,170 @@ type payment struct {
 // shopOptions is what a shop may do differently from the next. The zero value is fine.
 type shopOptions struct {
 	ttl      time.Duration // 0 = a day
-	log      *slog.Logger  // nil = nowhere
+	log      *log.Logger   // nil = nowhere
 	observer func(context.Context, idemflight.Event[idemflight.Key])
 }
 
 func newShop(b *bank, db *database, opts shopOptions) (*shop, error) {
 	s := &shop{bank: b, db: db, atBank: semaphore.NewWeighted(bankSlots), log: opts.log}
 	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+		s.log = log.New(io.Discard, "", 0)
 	}
+	o := idemhttp.DefaultCacheOptions()
+	if opts.ttl > 0 {
+		o.TTL = opts.ttl
+	}
+	// A payment of unknown outcome does not become harmless with time: hold its key until Reconcile
+	// has found out, however long that takes.
+	o.HoldTTL = -1
+	o.Reconcile = s.reconcile
+	o.ExecTimeout = time.Minute
+	o.Observer = opts.observer
 	var err error
-	s.payments, err = idemflight.New(idemflight.Options[idemflight.Key, payment]{
-		TTL: opts.ttl,
-		// A payment of unknown outcome does not become harmless with time: hold its key until
-		// Reconcile has found out, however long that takes.
-		HoldTTL:     -1,
-		Reconcile:   s.reconcile,
-		ExecTimeout: time.Minute,
-		Observer:    opts.observer,
+	if s.cache, err = idemflight.New(o); err != nil {
+		return nil, err
+	}
+	s.keys, err = idemhttp.New(idemhttp.Options{
+		Scope:   customer,
+		Cache:   s.cache,
+		Require: true, // an order without a key could not be told from its own retry
 	})
 	return s, err
+}
+
+// customer returns who sends a request, in place of authentication. A key counts within its
+// customer: who that is must not be the client's to choose, or customers could meet in one key.
+func customer(r *http.Request) (string, error) {
+	c := r.Header.Get("X-Customer")
+	if c == "" {
+		return "", errors.New("header X-Customer is missing") // answered with 401
+	}
+	return c, nil
 }
 
 // handler returns the service's endpoints.
 func (s *shop) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /payments", s.pay)
+	mux.Handle("POST /payments", s.keys.Handler(http.HandlerFunc(s.pay)))
 	return s.recovered(mux)
 }
 
-// pay is POST /payments: an order is charged once, however often it arrives.
+// pay is POST /payments, an ordinary handler: that it runs once per key, and that duplicates get
+// its answer, is the business of s.keys. Its own is to say when money can be taken, so that after
+// any failure it is known whether a retry may run. The status does the rest: 201,
+// 400 and 402 are answers that a retry gets again, 5xx are not.
 func (s *shop) pay(w http.ResponseWriter, r *http.Request) {
-	key, o, body, ok := s.read(w, r)
-	if !ok {
-		return
-	}
-	// The function may outlive this request: a client that hangs up does not stop a payment. So it
-	// uses key and o, which are its own, and nothing that belongs to r, whose body is closed when
-	// the handler returns. What a duplicate brings is compared by the fingerprint instead.
-	res, err := s.payments.DoResult(r.Context(), key,
-		func(ctx context.Context) (payment, error) { return s.charge(ctx, key, o) },
-		idemflight.WithFingerprint(idemflight.FingerprintOf(body)), idemflight.WithMaxWait(maxWait))
-	s.answer(w, res, err)
-}
-
-// charge carries out an order. It runs once per key at any moment, and tells the cache where money
-// can be taken, so that the cache knows after any failure whether a retry may run it again.
-func (s *shop) charge(ctx context.Context, key idemflight.Key, o order) (payment, error) {
+	ctx := r.Context() // a client that hangs up does not end it
 	// So far nothing has begun: whatever fails before BeginEffect, a panic included, a retry may run.
 	idemflight.NoEffect(ctx)
+	var o order
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || o.Cents <= 0 || o.Card == "" {
+		http.Error(w, "bad order: it needs cents > 0 and a card", http.StatusBadRequest)
+		return
+	}
+	key, _ := idemhttp.KeyFrom(ctx) // there is one: it is required
 	if err := s.db.CheckCustomer(key.Scope); err != nil {
-		return payment{}, err
+		s.fail(w, http.StatusServiceUnavailable, "database down", err)
+		return
 	}
 	if err := s.atBank.Acquire(ctx, 1); err != nil {
-		return payment{}, err
+		s.fail(w, http.StatusServiceUnavailable, "too busy", err)
+		return
 	}
 	defer s.atBank.Release(1)
 
-	if err := idemflight.BeginEffect(ctx); err != nil {
-		return payment{}, err // too late to begin, say: ctx has ended
+	if err := idemflight.BeginEffect(ctx); err != nil { // ctx has ended, say
+		s.fail(w, http.StatusServiceUnavailable, "too late", err)
+		return
 	}
 	booked, err := s.bank.Charge(ctx, reference(key), o.Card, o.Cents)
 	switch {
 	case errors.Is(err, errDeclined):
-		return payment{}, idemflight.Final(err) // an answer like any other: to be replayed
+		http.Error(w, "declined", http.StatusPaymentRequired)
+		return
 	case errors.Is(err, errBankDown):
 		idemflight.NoEffect(ctx) // refused at the door: a retry may run
-		return payment{}, err
-	case err != nil:
-		return payment{}, err // charged or not: the key is held, no retry runs
+		s.fail(w, http.StatusServiceUnavailable, "bank down", err)
+		return
+	case err != nil: // charged or not: the key is held, no retry runs
+		s.fail(w, http.StatusGatewayTimeout, "unknown", err)
+		return
 	}
-	p := payment{ID: booked.ID, Customer: key.Scope, Cents: booked.Cents}
-	if err := s.db.Save(p); err != nil {
-		return payment{}, err // the money is taken: the key is held, no retry charges again
+	answer, err := s.record(key, booked)
+	if err != nil { // the money is taken: the key is held, no retry charges again
+		s.fail(w, http.StatusInternalServerError, "unknown", err)
+		return
 	}
-	return p, nil
+	reply(w, answer)
+}
+
+// fail answers that something went wrong, which may be over when the client asks again.
+func (s *shop) fail(w http.ResponseWriter, status int, what string, err error) {
+	s.log.Printf("%d %s: %v", status, what, err)
+	http.Error(w, what+": ask again with the same key", status)
 }
 
 // reconcile finds out what became of a payment whose key is held: the bank's books know. It runs
-// when a client asks again, in place of charge, and finishes what charge could not.
+// when a client asks again, in place of pay, and finishes what pay could not.
 func (s *shop) reconcile(
-	_ context.Context, key idemflight.Key, held idemflight.Entry[payment],
-) (payment, error) {
-	s.log.Info("asking the bank", "key", key, "why", held.Err)
+	_ context.Context, key idemflight.Key, _ idemflight.Entry[*idemhttp.Response],
+) (*idemhttp.Response, error) {
 	booked, err := s.bank.Find(reference(key))
 	switch {
 	case errors.Is(err, errNotBooked):
-		return payment{}, idemflight.Retryable(err) // nothing was taken: charge runs now
+		return nil, idemflight.Retryable(err) // nothing was taken: pay runs now
 	case err != nil:
-		return payment{}, err // still unknown: the next request asks again
+		return nil, err // still unknown: 409, and the next request asks again
 	}
-	p := payment{ID: booked.ID, Customer: key.Scope, Cents: booked.Cents}
-	if err := s.db.Save(p); err != nil {
-		return payment{}, err
-	}
-	return p, nil
+	return s.record(key, booked)
 }
 
-// payUnguarded is the same endpoint without the cache: what the cache is there to replace.
-func (s *shop) payUnguarded(w http.ResponseWriter, r *http.Request) {
-	key, o, _, ok := s.read(w, r)
-	if !ok {
-		return
+// record saves a payment that the bank has booked, and returns the answer to its order: the same,
+// whether pay or reconcile learns of it.
+func (s *shop) record(key idemflight.Key, b booking) (*idemhttp.Response, error) {
+	p := payment{ID: b.ID, Customer: key.Scope, Cents: b.Cents}
+	if err := s.db.Save(p); err != nil {
+		return nil, err
 	}
-	if err := s.atBank.Acquire(r.Context(), 1); err != nil {
-		s.answer(w, idemflight.Result[payment]{}, err)
+	body, err := json.Marshal(p)
+	return &idemhttp.Response{
+		Status: http.StatusCreated,
+		Header: http.Header{"Content-Type": {"application/json"}},
+		Body:   body,
+	}, err
+}
+
+// reply sends an answer. That the client is gone is no error: it will ask again.
+func reply(w http.ResponseWriter, answer *idemhttp.Response) {
+	maps.Copy(w.Header(), answer.Header)
+	w.WriteHeader(answer.Status)
+	_, _ = w.Write(answer.Body)
+}
+
+// payUnguarded is pay without the library: what it is there to replace.
+func (s *shop) payUnguarded(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	key := idemflight.Key{Scope: r.Header.Get("X-Customer"), ID: r.Header.Get("Idempotency-Key")}
+	var o order
+	err := json.NewDecoder(r.Body).Decode(&o)
+	if err == nil {
+		err = s.atBank.Acquire(ctx, 1)
+	}
+	if err != nil {
+		s.fail(w, http.StatusServiceUnavailable, "not ordered", err)
 		return
 	}
 	defer s.atBank.Release(1)
-	booked, err := s.bank.Charge(r.Context(), reference(key), o.Card, o.Cents)
-	p := payment{ID: booked.ID, Customer: key.Scope, Cents: booked.Cents}
+	booked, err := s.bank.Charge(ctx, reference(key), o.Card, o.Cents)
+	var answer *idemhttp.Response
 	if err == nil {
-		err = s.db.Save(p)
+		answer, err = s.record(key, booked)
 	}
-	s.answer(w, idemflight.Result[payment]{Value: p, Source: idemflight.Executed}, err)
+	if err != nil {
+		s.fail(w, http.StatusBadGateway, "failed", err)
+		return
+	}
+	reply(w, answer)
 }
 
 // reference is what the bank knows an order by. Escaped, since the parts come from clients: no
@@ -169,96 +218,8 @@ func reference(key idemflight.Key) string {
 	return url.PathEscape(key.Scope) + "/" + url.PathEscape(key.ID)
 }
 
-// read returns the key and the order of a request, and the body they came in; not ok means that it
-// has answered. A missing key needs no check here: the cache refuses it.
-func (s *shop) read(
-	w http.ResponseWriter, r *http.Request,
-) (key idemflight.Key, o order, body []byte, ok bool) {
-	// In place of authentication. The customer is the key's scope: it must not be the client's to
-	// choose, or customers could meet in one key.
-	customer := r.Header.Get("X-Customer")
-	if customer == "" {
-		refuse(w, http.StatusUnauthorized, "no customer", errors.New("header X-Customer is missing"))
-		return key, o, nil, false
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
-	if err == nil {
-		err = json.Unmarshal(body, &o)
-	}
-	if err == nil && (o.Cents <= 0 || o.Card == "") {
-		err = errors.New("an order needs cents > 0 and a card")
-	}
-	if err != nil {
-		refuse(w, http.StatusBadRequest, "bad order", err)
-		return key, o, nil, false
-	}
-	return idemflight.Key{Scope: customer, ID: r.Header.Get("Idempotency-Key")}, o, body, true
-}
-
-// refusals is how errors are told to a client; the first that fits counts. The cache's own come
-// first: ErrOutcomeUnknown wraps what led to it, which is not an answer.
-var refusals = []struct {
-	is     error
-	status int
-	code   string
-	retry  bool // the same request, with the same key, may get another answer later
-}{
-	{idemflight.ErrOutcomeUnknown, http.StatusConflict, "unknown", true},
-	{idemflight.ErrInFlight, http.StatusConflict, "in flight", true},
-	{idemflight.ErrKeyReused, http.StatusUnprocessableEntity, "key reused", false},
-	{idemflight.ErrInvalidKey, http.StatusBadRequest, "no key", false},
-	{idemflight.ErrFull, http.StatusServiceUnavailable, "full", true},
-	{idemflight.ErrClosed, http.StatusServiceUnavailable, "closing", true},
-	{idemflight.ErrLeft, http.StatusServiceUnavailable, "left", true},
-	{errDeclined, http.StatusPaymentRequired, "declined", false},
-	{errBankDown, http.StatusServiceUnavailable, "bank down", true},
-	{errDatabase, http.StatusServiceUnavailable, "database down", true},
-}
-
-// answer tells the client how its order went.
-func (s *shop) answer(w http.ResponseWriter, res idemflight.Result[payment], err error) {
-	// A payment and a declined card are answers to the order, which a duplicate gets again. All
-	// else says why there is none.
-	answered := err == nil || errors.Is(err, errDeclined)
-	if answered && res.Source != idemflight.Executed {
-		w.Header().Set("Idempotent-Replayed", "true")
-	}
-	if err == nil {
-		reply(w, http.StatusCreated, res.Value)
-		return
-	}
-	for _, known := range refusals {
-		if errors.Is(err, known.is) {
-			if known.retry {
-				w.Header().Set("Retry-After", "1")
-			}
-			refuse(w, known.status, known.code, err)
-			return
-		}
-	}
-	s.log.Error("payment failed", "err", err)
-	refuse(w, http.StatusInternalServerError, "internal error", errors.New("see the log"))
-}
-
-// refusal is the body of an answer that is no payment.
-type refusal struct {
-	Error  string `json:"error"`
-	Detail string `json:"detail"`
-}
-
-func refuse(w http.ResponseWriter, status int, code string, err error) {
-	reply(w, status, refusal{code, err.Error()})
-}
-
-func reply(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	// An error here means that the client is gone. The outcome is kept; it will ask again.
-	_ = json.NewEncoder(w).Encode(body)
-}
-
-// recovered answers 500 when a handler panics. A panic inside charge comes out of DoResult as a
-// *idemflight.PanicError, with the stack of where it happened; the key has been settled by then.
+// recovered answers 500 when a handler panics. By then idemhttp has settled the key, and lets the
+// panic pass as it was; the stack of where it happened is in the event that Observer gets.
 func (s *shop) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -267,8 +228,8 @@ func (s *shop) recovered(next http.Handler) http.Handler {
 			case http.ErrAbortHandler:
 				panic(v)
 			default:
-				s.log.Error("handler panicked", "panic", v)
-				refuse(w, http.StatusInternalServerError, "panic", errors.New("see the log"))
+				s.log.Printf("panic: %v", v)
+				http.Error(w, "panic: ask again with the same key", http.StatusInternalServerError)
 			}
 		}()
 		next.ServeHTTP(w, r)

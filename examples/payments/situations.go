@@ -63,7 +63,7 @@ func situations(cfg config) []situation {
 				return nil
 			},
 			charges: 1,
-			answers: "201, 422 key reused",
+			answers: "201, 422 key-reused",
 		},
 		{
 			name: "no key at all",
@@ -74,7 +74,7 @@ func situations(cfg config) []situation {
 				return nil
 			},
 			charges: 0,
-			answers: "400 no key",
+			answers: "400 missing-key",
 		},
 		twice("bank down, then retry", "503 bank down, 201", func(w *world) {
 			w.bank.FailNext(bankDown)
@@ -90,13 +90,13 @@ func situations(cfg config) []situation {
 			charges: 0,
 			answers: "402 declined, 402 replayed",
 		},
-		twice("bank timed out, had booked", "409 unknown, 201 replayed", func(w *world) {
+		twice("bank timed out, had booked", "504 unknown, 201 replayed", func(w *world) {
 			w.bank.FailNext(answerLost)
 		}),
-		twice("bank timed out, had not booked", "409 unknown, 201", func(w *world) {
+		twice("bank timed out, had not booked", "504 unknown, 201", func(w *world) {
 			w.bank.FailNext(requestLost)
 		}),
-		twice("charged, own database fails", "409 unknown, 201 replayed", func(w *world) {
+		twice("charged, own database fails", "500 unknown, 201 replayed", func(w *world) {
 			w.db.FailNextSave(databaseDown)
 		}),
 		{
@@ -139,7 +139,7 @@ func situations(cfg config) []situation {
 			name:    "restart with a payment running",
 			play:    playRestart,
 			charges: 2,
-			answers: "201, cut off, 201 replayed, 409 unknown, 201 replayed",
+			answers: "201, cut off, 201 replayed, 409 outcome-unknown, 201 replayed",
 		},
 		{
 			name:    fmt.Sprintf("%d duplicates, no library", n),
@@ -228,7 +228,7 @@ func playRestart(ctx context.Context, w *world) error {
 	w.pay(ctx, done)
 	w.pay(ctx, running) // the bank is still at work: unknown
 	release()
-	if err := old.shop.payments.Close(ctx); err != nil { // wait until it has booked
+	if err := old.shop.cache.Close(ctx); err != nil { // wait until it has booked
 		return err
 	}
 	w.pay(ctx, running)

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
 	// maxConns is how many requests of a storm are under way at once; each costs two files.
 	maxConns = 1000
-	// A client of a storm tries so often, so far apart, if it is told that trying again may help.
+	// A client of a storm tries so often, so far apart, where trying again may help.
 	maxTries   = 6
 	retryPause = 20 * time.Millisecond
 )
@@ -54,12 +55,12 @@ func newWorld(cfg config, opts worldOptions) (*world, error) {
 		cfg:  cfg,
 		bank: newBank(cfg.latency, opts.failures),
 		db:   &database{},
-		client: &http.Client{Transport: &http.Transport{
+		client: &http.Client{Transport: &idemhttp.Transport{Base: &http.Transport{
 			MaxConnsPerHost: maxConns,
 			// net/http sends a request with an Idempotency-Key again by itself when a connection
 			// that was used before breaks. Welcome elsewhere; here requests are counted.
 			DisableKeepAlives: true,
-		}},
+		}}},
 		paid: make(map[idemflight.Key][]string),
 	}
 	return w, w.open(opts, "")
@@ -156,8 +157,8 @@ func (w *world) note(label string) {
 	w.answers = append(w.answers, label)
 }
 
-// send sends a request and returns the answer as a few words, and whether the server said that the
-// same request may get another answer later.
+// send sends a request and returns the answer as a few words, and whether the same request may get
+// another answer later.
 func (w *world) send(ctx context.Context, r request) (label string, retry bool) {
 	w.mu.Lock()
 	w.sent++
@@ -173,24 +174,39 @@ func (w *world) send(ctx context.Context, r request) (label string, retry bool) 
 		}
 		return "cut off", false
 	}
-	label = fmt.Sprint(status)
-	retry = header.Get("Retry-After") != ""
 	if status == http.StatusCreated {
 		w.told(r.key, string(body))
 	}
-	if header.Get("Idempotent-Replayed") == "true" {
-		return label + " replayed", retry
+	// With the same key there is no harm in asking again, also where the outcome is unknown: this
+	// service asks the bank then.
+	retry = status == http.StatusConflict || status >= 500
+	return describe(status, header, body), retry
+}
+
+// describe returns the status of an answer, whether it is a replay, and what else it says in a word.
+func describe(status int, header http.Header, body []byte) string {
+	word := ""
+	switch {
+	case header.Get("Idempotent-Replayed") == "true":
+		word = " replayed"
+	case header.Get("Content-Type") == "application/problem+json": // of idemhttp; the type names it
+		var p idemhttp.Problem
+		_ = json.Unmarshal(body, &p) // on an error there is no word
+		_, kind, _ := strings.Cut(p.Type, "#problem-")
+		word = " " + kind
+	case status >= 400: // of the shop
+		what, _, _ := strings.Cut(string(body), ":")
+		word = " " + strings.TrimSpace(what)
 	}
-	var refused refusal
-	if json.Unmarshal(body, &refused) == nil && refused.Error != "" {
-		label += " " + refused.Error
-	}
-	return label, retry
+	return fmt.Sprint(status) + word
 }
 
 func post(
 	ctx context.Context, client *http.Client, url string, r request,
 ) (status int, header http.Header, body []byte, err error) {
+	if r.key.ID != "" {
+		ctx = idemhttp.WithKey(ctx, r.key.ID) // idemhttp.Transport puts it into the header
+	}
 	text, err := json.Marshal(r.order)
 	if err != nil {
 		return 0, nil, nil, err
@@ -201,9 +217,6 @@ func post(
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Customer", r.key.Scope)
-	if r.key.ID != "" {
-		req.Header.Set("Idempotency-Key", r.key.ID)
-	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, nil, err
