@@ -397,6 +397,54 @@ func TestNeverReplayedHeaders(t *testing.T) {
 	})
 }
 
+// A declared Content-Length is recomputed from the body there is, and an answer that may have none
+// gets none, whoever retained it.
+func TestContentLengthIsRecomputed(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		must(idemflight.BeginEffect(r.Context()))
+		w.WriteHeader(500)
+	}))
+	for _, c := range []struct {
+		status int
+		body   string
+		want   string
+		wants  []string
+	}{
+		{200, medium, medium, []string{"6000"}}, {200, "", "", []string{"0"}}, {204, "x", "", nil}, {304, "x", "", nil},
+	} {
+		key := fmt.Sprintf("%d-%d", c.status, len(c.body))
+		call(h, post(key, ""))
+		require.True(t, m.Cache().Resolve(sharedKey(key), &idemhttp.Response{
+			Status: c.status, Body: []byte(c.body), Header: http.Header{"content-length": {"123"}},
+		}, nil))
+		a := call(handler(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "77")
+			h.ServeHTTP(w, r)
+		}), post(key, ""))
+		require.Equal(t, c.status, a.Status)
+		require.Equal(t, c.want, a.Body)
+		require.Equal(t, c.wants, a.Header["Content-Length"], "status %d", c.status)
+	}
+}
+
+// A trailer that is never replayed is not, also where middleware outside announces one of that name.
+func TestNeverReplayedTrailerAnnouncedOutside(t *testing.T) {
+	inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "x")
+		w.Header().Set("Set-Cookie", "secret")
+		w.Header().Set("X-Sum", "1")
+	}))
+	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "Set-Cookie, X-Sum")
+		inner.ServeHTTP(w, r)
+	}))
+	require.Equal(t, "secret", s.post(t, "k", "").Trailer.Get("Set-Cookie"))
+	a := s.post(t, "k", "")
+	require.Empty(t, a.Trailer.Get("Set-Cookie"))
+	require.Equal(t, "1", a.Trailer.Get("X-Sum"))
+}
+
 // withoutPrefixed takes off what httptest's recorder shows of trailers among the headers.
 func withoutPrefixed(a answer) answer {
 	for name := range a.Header {
