@@ -231,6 +231,7 @@ func TestDefaultFingerprint(t *testing.T) {
 		require.NotEqual(t, base, other, "each part counts, and the order within one name")
 	}
 	require.NotEqual(t, of("POST", "/a%2Fb", ""), of("POST", "/a/b", ""), "the escaped path counts")
+	require.NotEqual(t, of("POST", "/p?a=1", ""), of("POST", "/pa=1", ""), "length-prefixed")
 	require.NotEqual(t, of("POST", "/p", "?x"), of("POST", "/p?x", ""), "length-prefixed")
 	require.NotEqual(t, of("POSTa", "/", ""), of("POST", "a/", ""), "length-prefixed")
 	seen := map[idemflight.Fingerprint]string{}
