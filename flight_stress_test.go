@@ -125,15 +125,15 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 		}
 		switch rand.IntN(9) {
 		case 0:
-			return 0, flBoom
+			return 0, errFlBoom
 		case 1:
-			return 0, idemflight.Final(flBoom)
+			return 0, idemflight.Final(errFlBoom)
 		case 2:
-			return 0, idemflight.Retryable(flBoom)
+			return 0, idemflight.Retryable(errFlBoom)
 		case 3, 4:
-			return 0, idemflight.Unknown(flBoom)
+			return 0, idemflight.Unknown(errFlBoom)
 		case 5:
-			panic(flBoom)
+			panic(errFlBoom)
 		case 6:
 			runtime.Goexit()
 		}
@@ -161,7 +161,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 			case 0:
 				c.Forget(key)
 			case 1:
-				c.Resolve(key, 1, []error{nil, idemflight.Retryable(flBoom), idemflight.Final(flBoom), flBoom}[rand.IntN(4)])
+				c.Resolve(key, 1, []error{nil, idemflight.Retryable(errFlBoom), idemflight.Final(errFlBoom), errFlBoom}[rand.IntN(4)])
 			case 2:
 				now := time.Now()
 				_ = c.Restore(key, idemflight.Entry[int]{
@@ -175,7 +175,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 				defer cancel()
 				_, _ = c.Do(ctx, key, fn)
 			case 7:
-				_, _ = c.Do(flCancelled(flCause), key, fn)
+				_, _ = c.Do(flCancelled(errFlCause), key, fn)
 			case 8:
 				_, _ = c.Do(context.Background(), key, fn)
 			case 9:
@@ -260,7 +260,7 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 									return c.Do(ctx, i+1, func(context.Context) (*thing, error) {
 										ran = true
 										if name == "release" && written != 0 {
-											return nil, flBoom // a later execution: nobody else may be reading what it writes
+											return nil, errFlBoom // a later execution: nobody else may be reading what it writes
 										}
 										one := new(thing)
 										one.n = i
@@ -270,7 +270,7 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 									}, opts...)
 								})
 							}
-							if errors.Is(err, flBoom) {
+							if errors.Is(err, errFlBoom) {
 								return
 							}
 							if written != i+1 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,6 +112,7 @@ func TestBeginEffectIsRefusedOnceItIsNotCounted(t *testing.T) {
 				begun <- idemflight.BeginEffect(ctx)
 			}()
 			for !spinning.Load() {
+				runtime.Gosched()
 			}
 			return 0, errors.New("failed")
 		})

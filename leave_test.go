@@ -1,0 +1,448 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// flContext is a context of the user's own, which the context package knows nothing about.
+type flContext struct {
+	context.Context // Background: values and deadline
+	done            chan struct{}
+}
+
+func flNewContext() (context.Context, context.CancelFunc) {
+	c := &flContext{Context: context.Background(), done: make(chan struct{})}
+	return c, sync.OnceFunc(func() { close(c.done) })
+}
+
+func (c *flContext) Done() <-chan struct{} { return c.done }
+func (c *flContext) Err() error {
+	select {
+	case <-c.done:
+		return errFlHungUp
+	default:
+		return nil
+	}
+}
+
+var errFlHungUp = errors.New("the client hung up")
+
+// flEndings are contexts that end two seconds from now.
+var flEndings = map[string]struct {
+	begin func(t *testing.T) context.Context
+	cause error
+}{
+	"cancelled": {func(*testing.T) context.Context {
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(2*time.Second, cancel)
+		return ctx
+	}, context.Canceled},
+	"cancelled with a cause": {func(*testing.T) context.Context {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		time.AfterFunc(2*time.Second, func() { cancel(errFlCause) })
+		return ctx
+	}, errFlCause},
+	"parent cancelled with a cause": {func(t *testing.T) context.Context {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		time.AfterFunc(2*time.Second, func() { cancel(errFlCause) })
+		ctx, child := context.WithTimeout(context.WithValue(ctx, flName{}, 1), time.Hour)
+		t.Cleanup(child)
+		return ctx
+	}, errFlCause},
+	"deadline": {func(t *testing.T) context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		t.Cleanup(cancel)
+		return ctx
+	}, context.DeadlineExceeded},
+	"deadline with a cause": {func(t *testing.T) context.Context {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errFlCause)
+		t.Cleanup(cancel)
+		return ctx
+	}, errFlCause},
+	"a context type of the user's": {func(*testing.T) context.Context {
+		ctx, end := flNewContext()
+		time.AfterFunc(2*time.Second, end)
+		return ctx
+	}, errFlHungUp},
+}
+
+func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
+	for name, ending := range flEndings {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(flOptions{})
+				work := flNewWork(t)
+				leaderCtx := ending.begin(t)
+				leader := flGo(c, leaderCtx, flKey, work.returns(1, nil))
+				synctest.Wait()
+				time.Sleep(time.Second)
+				joinedCtx := ending.begin(t)
+				joined := []*flCall[int]{
+					flGo(c, joinedCtx, flKey, flNever[int](t)),
+					flGo(c, joinedCtx, flKey, flNever[int](t), idemflight.WithMaxWait(time.Hour)),
+					// Inline is about leading: who joins with it leaves like everybody.
+					flGo(c, joinedCtx, flKey, flNever[int](t), idemflight.Inline()),
+				}
+				time.Sleep(2*time.Second - 1)
+				leader.left(t, leaderCtx, ending.cause)
+				require.Equal(t, 2*time.Second, leader.took(), "the leader leaves when its context ends")
+				for _, call := range joined {
+					require.False(t, call.returned(), "a joined caller whose context lives stays, also when the leader has left")
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				for _, call := range joined {
+					call.left(t, joinedCtx, ending.cause)
+					require.Equal(t, 2*time.Second, call.took(), "a joined caller leaves when its context ends")
+				}
+				require.Zero(t, c.Stats().Waiters, "nobody waits any more")
+				require.EqualValues(t, 4, c.Stats().Left, "Stats.Left")
+
+				retry := flGo(c, t.Context(), flKey, flNever[int](t))
+				synctest.Wait()
+				work.open()
+				synctest.Wait()
+				retry.got(t, idemflight.Joined, 1)
+				retry = flGo(c, t.Context(), flKey, flNever[int](t))
+				synctest.Wait()
+				retry.got(t, idemflight.Replayed, 1)
+			})
+		})
+	}
+}
+
+func TestPromise07_OthersAreNotAffected(t *testing.T) {
+	// Of a leader and four joined callers each subset leaves, in order; the others get the outcome.
+	for leaving := range 1 << 5 {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(flOptions{})
+			work := flNewWork(t)
+			var calls [5]*flCall[int]
+			var ctxs [5]context.Context
+			var cancels [5]context.CancelCauseFunc
+			for i := range calls {
+				ctxs[i], cancels[i] = context.WithCancelCause(t.Context())
+				calls[i] = flGo(c, ctxs[i], flKey, work.returns(i, nil))
+				synctest.Wait() // the first one leads
+			}
+			stay := 5
+			for i := range calls {
+				if leaving&(1<<i) != 0 {
+					stay--
+					cancels[i](errFlCause)
+					synctest.Wait()
+					calls[i].left(t, ctxs[i], errFlCause)
+				}
+			}
+			e, ok := c.Lookup(flKey)
+			require.True(t, ok, "the key stays in flight when some of %05b leave", leaving)
+			require.Equal(t, idemflight.InFlight, e.State)
+			late := flGo(c, t.Context(), flKey, work.returns(7, nil))
+			synctest.Wait()
+			require.EqualValues(t, 1, work.runs.Load(), "who comes after some of %05b have left joins", leaving)
+			work.open()
+			synctest.Wait()
+			for i := range calls {
+				if leaving&(1<<i) == 0 {
+					source := idemflight.Joined
+					if i == 0 {
+						source = idemflight.Executed
+					}
+					calls[i].got(t, source, 0)
+				}
+			}
+			late.got(t, idemflight.Joined, 0)
+			for _, cancel := range cancels {
+				cancel(nil)
+			}
+		})
+	}
+}
+
+func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
+	const many = 100
+	for name, newContext := range map[string]func() (context.Context, context.CancelFunc){
+		"cancel": func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) },
+		"deadline": func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), time.Hour)
+		},
+		"a context type of the user's": flNewContext,
+	} {
+		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.WithMaxWait(time.Minute)}} {
+			t.Run(fmt.Sprintf("%s, %d options", name, len(opts)), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(flOptions{})
+					own := flGoroutines(t)
+					work := flNewWork(t)
+					ctx, leave := newContext()
+					leader := flGo(c, ctx, flKey, work.returns(1, nil))
+					synctest.Wait()
+					require.LessOrEqual(t, flGoroutines(t), own+2, "goroutines with a flight: the caller's and at most one more")
+					flying := flGoroutines(t)
+
+					var joined []*flCall[int]
+					var cancels []context.CancelFunc
+					for range many {
+						ctx, cancel := newContext()
+						cancels = append(cancels, cancel)
+						joined = append(joined, flGo(c, ctx, flKey, flNever[int](t), opts...))
+					}
+					synctest.Wait()
+					require.Equal(t, many, c.Stats().Waiters, "Stats.Waiters")
+					require.Equal(t, flying+many, flGoroutines(t), "goroutines with %d joined callers: their own", many)
+
+					for _, cancel := range cancels[:many/2] {
+						cancel()
+					}
+					synctest.Wait()
+					require.Equal(t, flying+many/2, flGoroutines(t), "goroutines after %d have left", many/2)
+					leave()
+					synctest.Wait()
+					require.True(t, leader.returned())
+					require.Equal(t, flying-1+many/2, flGoroutines(t), "goroutines after the leader has left, too")
+					for _, cancel := range cancels {
+						cancel()
+					}
+					synctest.Wait()
+					require.Equal(t, own+1, flGoroutines(t), "goroutines after all have left: that of fn")
+					work.open()
+					synctest.Wait()
+					require.Equal(t, own, flGoroutines(t), "goroutines after the flight")
+					for _, call := range joined {
+						require.ErrorIs(t, call.err, idemflight.ErrLeft)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestPromise07_WhoCannotLeaveRunsFnOnItsOwnGoroutine(t *testing.T) {
+	cancellable, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	user, end := flNewContext()
+	defer end()
+	for name, call := range map[string]struct {
+		ctx  context.Context
+		opts []idemflight.CallOption
+	}{
+		"background":                         {ctx: context.Background()},
+		"value":                              {ctx: context.WithValue(context.Background(), flName{}, 1)},
+		"without cancel":                     {ctx: context.WithoutCancel(cancellable)},
+		"user's type, cannot end":            {ctx: struct{ context.Context }{context.Background()}},
+		"inline background":                  {context.Background(), []idemflight.CallOption{idemflight.Inline()}},
+		"inline":                             {cancellable, []idemflight.CallOption{idemflight.Inline()}},
+		"inline, other options beside":       {cancellable, []idemflight.CallOption{idemflight.WithTTL(time.Hour), idemflight.Inline(), idemflight.WithMaxWait(1)}},
+		"inline, a context type of the user": {user, []idemflight.CallOption{idemflight.Inline()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(flOptions{})
+				before, me := flGoroutines(t), flGoroutine()
+				v, err := c.Do(call.ctx, flKey, func(context.Context) (int, error) {
+					require.Equal(t, me, flGoroutine(), "fn runs on the goroutine of the call")
+					time.Sleep(time.Second)
+					require.Equal(t, before, flGoroutines(t), "there is no other goroutine")
+					return 1, nil
+				}, call.opts...)
+				require.NoError(t, err)
+				require.Equal(t, 1, v)
+			})
+		})
+	}
+}
+
+func TestPromise07_AnInlineLeaderStays(t *testing.T) {
+	for name, ending := range flEndings {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(flOptions{})
+				ctx := ending.begin(t)
+				work := flNewWork(t)
+				leader := flGo(c, ctx, flKey, work.returns(1, nil), idemflight.Inline())
+				time.Sleep(time.Hour)
+				require.Error(t, ctx.Err(), "the leader's context has ended")
+				require.False(t, leader.returned(), "with Inline the call stays until fn returns")
+				work.open()
+				synctest.Wait()
+				leader.got(t, idemflight.Executed, 1)
+			})
+		})
+	}
+}
+
+func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := flNewWork(t)
+		c := idemflight.MustNew(flOptions{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+			return work.returns(1, nil)(ctx)
+		}})
+		_, err := c.Do(t.Context(), flKey, flReturns(0, idemflight.Unknown(errFlBoom)))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		leader := flGo(c, ctx, flKey, flNever[int](t))
+		synctest.Wait()
+		joined := flGo(c, ctx, flKey, flNever[int](t))
+		stays := flGo(c, t.Context(), flKey, flNever[int](t))
+		synctest.Wait()
+		cancel(errFlCause)
+		synctest.Wait()
+		leader.left(t, ctx, errFlCause)
+		joined.left(t, ctx, errFlCause)
+		work.open()
+		synctest.Wait()
+		stays.got(t, idemflight.Joined, 1)
+	})
+}
+
+func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T) {
+	expired, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancel()
+	user, end := flNewContext()
+	end()
+	for name, ctx := range map[string]context.Context{"cancelled": flCancelled(errFlCause), "expired": expired, "a context type of the user's": user} {
+		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
+			t.Run(fmt.Sprintf("%s, %v", name, opts), func(t *testing.T) {
+				c := idemflight.MustNew(flOptions{MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
+				for key, kept := range map[string]struct {
+					value int
+					err   error
+					want  error
+				}{
+					"success": {1, nil, nil},
+					"final":   {2, idemflight.Final(errFlBoom), errFlBoom},
+					"held":    {0, idemflight.Unknown(errFlBoom), idemflight.ErrOutcomeUnknown},
+					"shed":    {0, nil, idemflight.ErrValueShed},
+				} {
+					weight := kept.value
+					if key == "shed" {
+						weight = 1000
+					}
+					_, _ = c.Do(context.Background(), key, flReturns(weight, kept.err))
+					for range 20 { // a select would take either
+						r, err := c.DoResult(ctx, key, flNever[int](t), opts...)
+						require.NotErrorIs(t, err, idemflight.ErrLeft, "%s: what is kept is answered, the context does not matter", key)
+						if kept.want == nil {
+							require.NoError(t, err, key)
+						} else {
+							require.ErrorIs(t, err, kept.want, key)
+						}
+						require.Equal(t, kept.value, r.Value, key)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestPromise08_WithADeadContextFnIsNeverStarted(t *testing.T) {
+	for name, ending := range flEndings {
+		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
+			t.Run(fmt.Sprintf("%s, %v", name, opts), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(flOptions{MaxEntries: 1})
+					ctx := ending.begin(t)
+					time.Sleep(2 * time.Second)
+					synctest.Wait()
+					for i := range 20 {
+						call := flGo(c, ctx, strconv.Itoa(i), flNever[int](t), opts...)
+						synctest.Wait()
+						call.left(t, ctx, ending.cause)
+						_, ok := c.Lookup(strconv.Itoa(i))
+						require.False(t, ok, "the key stays absent")
+					}
+					s := c.Stats()
+					require.Zero(t, s.InFlight+s.Entries, "nothing is in flight or kept")
+					require.EqualValues(t, 20, s.Left, "Stats.Left")
+
+					// The one place is free, and the key is as good as new.
+					call := flGo(c, t.Context(), "0", flReturns(1, nil))
+					synctest.Wait()
+					call.got(t, idemflight.Executed, 1)
+				})
+			})
+		}
+	}
+}
+
+func TestPromise08_WithADeadContextNobodyWaitsForAFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{})
+		work := flNewWork(t)
+		leader := flGo(c, t.Context(), flKey, work.returns(1, nil))
+		synctest.Wait()
+		ctx := flCancelled(errFlCause)
+		for range 20 {
+			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(time.Hour)}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
+				dead := flGo(c, ctx, flKey, flNever[int](t), opts...)
+				synctest.Wait()
+				dead.left(t, ctx, errFlCause)
+			}
+		}
+		require.Zero(t, c.Stats().Waiters, "Stats.Waiters")
+		work.open()
+		synctest.Wait()
+		leader.got(t, idemflight.Executed, 1)
+	})
+}
+
+// flLateContext makes a caller look up late: from its later looks at Done on, the first skip of
+// them apart, it waits at the gate. So a test can have both the outcome and the end of the context
+// there when the caller is about to wait for either, whoever is scheduled first.
+type flLateContext struct {
+	context.Context
+	skip int
+	gate *flGate
+}
+
+func (c *flLateContext) Done() <-chan struct{} {
+	if c.skip--; c.skip < 0 {
+		c.gate.wait()
+	}
+	return c.Context.Done()
+}
+
+func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
+	for _, skip := range []int{0, 1, 2, 3} {
+		for range 50 { // a select takes either
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(flOptions{})
+				work := flNewWork(t)
+				gate := flNewGate(t)
+				ctx, cancel := context.WithCancelCause(context.Background())
+				defer cancel(nil)
+				leads := t.Context()
+				if skip > 0 { // the first look is whether it can end at all
+					leads = &flLateContext{ctx, skip, gate}
+				}
+				leader := flGo(c, leads, flKey, work.returns(1, nil))
+				synctest.Wait()
+				joined := flGo(c, &flLateContext{ctx, skip, gate}, flKey, flNever[int](t))
+				patient := flGo(c, &flLateContext{ctx, skip, gate}, flKey, flNever[int](t), idemflight.WithMaxWait(time.Hour))
+				synctest.Wait()
+				work.open()
+				synctest.Wait()
+				cancel(errFlCause)
+				gate.open()
+				synctest.Wait()
+				leader.got(t, idemflight.Executed, 1)
+				for _, call := range []*flCall[int]{joined, patient} {
+					require.True(t, call.returned(), "the call must have returned")
+					require.NoError(t, call.err, "the outcome was there before the context ended")
+					require.Equal(t, 1, call.res.Value)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,448 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// flSliceError is an error that == panics on.
+type flSliceError []string
+
+func (e flSliceError) Error() string { return fmt.Sprint([]string(e)) }
+
+func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
+	type thing struct{ n int }
+	one := &thing{1}
+	plain := &flPlainError{"declined"}
+	for name, end := range map[string]struct {
+		value *thing
+		err   error
+		want  error
+		kept  bool
+	}{
+		"success":        {one, nil, nil, true},
+		"nil, nil":       {nil, nil, nil, true},
+		"unmarked":       {one, plain, plain, false},
+		"final":          {one, idemflight.Final(plain), plain, true},
+		"retryable":      {one, idemflight.Retryable(plain), plain, false},
+		"nil, unmarked":  {nil, plain, plain, false},
+		"nil, final":     {nil, idemflight.Final(plain), plain, true},
+		"marked by kind": {one, idemflight.Final(flSliceError{"a"}), flSliceError{"a"}, true},
+		"plain slice":    {one, flSliceError{"a"}, flSliceError{"a"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(idemflight.Options[string, *thing]{})
+				gate := flNewGate(t)
+				calls := []*flCall[*thing]{flGo(c, ctx, flKey, func(context.Context) (*thing, error) {
+					gate.wait()
+					return end.value, end.err
+				}, opts...)}
+				synctest.Wait()
+				calls = append(calls,
+					flGo(c, t.Context(), flKey, flNever[*thing](t)),
+					flGo(c, context.Background(), flKey, flNever[*thing](t)),
+					flGo(c, t.Context(), flKey, flNever[*thing](t), idemflight.Inline()),
+					flGo(c, t.Context(), flKey, flNever[*thing](t), idemflight.WithMaxWait(time.Hour)))
+				synctest.Wait()
+				gate.open()
+				synctest.Wait()
+				if end.kept {
+					calls = append(calls, flGo(c, t.Context(), flKey, flNever[*thing](t)), flGo(c, flCancelled(errFlCause), flKey, flNever[*thing](t)))
+					synctest.Wait()
+				}
+				for i, call := range calls {
+					require.True(t, call.returned() && call.panicked == nil && !call.exited, "call %d must have returned", i)
+					require.Equal(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Replayed, idemflight.Replayed}[i], call.res.Source, "source of call %d", i)
+					if end.value == nil {
+						require.Nil(t, call.res.Value, "value of call %d", i)
+					} else {
+						require.Same(t, end.value, call.res.Value, "every caller gets the very value that fn returned, call %d did not", i)
+					}
+					require.IsType(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
+					require.Equal(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
+					if end.want == error(plain) {
+						require.Same(t, plain, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
+					}
+				}
+			})
+		})
+	}
+}
+
+type flPlainError struct{ text string }
+
+func (e *flPlainError) Error() string { return e.text }
+
+func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
+	for name, end := range map[string]struct {
+		err      error
+		replayed bool
+		held     bool
+	}{
+		"unmarked":  {errFlBoom, false, false},
+		"retryable": {idemflight.Retryable(errFlBoom), false, false},
+		"final":     {idemflight.Final(errFlBoom), true, false},
+		"unknown":   {idemflight.Unknown(errFlBoom), false, true},
+		"ambiguous": {fmt.Errorf("%w: %w", errFlBoom, context.DeadlineExceeded), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(flOptions{})
+				work := flNewWork(t)
+				leader := flGo(c, ctx, flKey, work.returns(7, end.err), opts...)
+				synctest.Wait()
+				joined := flGo(c, t.Context(), flKey, flNever[int](t))
+				synctest.Wait()
+				work.open()
+				synctest.Wait()
+				for _, call := range []*flCall[int]{leader, joined} {
+					require.ErrorIs(t, call.err, errFlBoom)
+					require.Equal(t, end.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown), "is ErrOutcomeUnknown: %v", call.err)
+					require.Equal(t, 7, call.res.Value, "the callers of the flight get fn's value, also with an error")
+				}
+				require.Equal(t, idemflight.Executed, leader.res.Source)
+				require.Equal(t, idemflight.Joined, joined.res.Source)
+				if end.replayed {
+					v, err := c.Do(t.Context(), flKey, flNever[int](t))
+					require.ErrorIs(t, err, errFlBoom)
+					require.Equal(t, 7, v, "the value is part of the outcome that is replayed")
+				}
+				if end.held {
+					v, err := c.Do(t.Context(), flKey, flNever[int](t))
+					require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+					require.ErrorIs(t, err, errFlBoom)
+					require.Zero(t, v, "a held key keeps no value")
+				}
+			})
+		})
+	}
+}
+
+// flValue requires that v, a zero or nil value, is executed, joined and replayed like any other.
+func flValue[V any](t *testing.T, name string, v V) {
+	t.Run(name, func(t *testing.T) {
+		flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+			c := idemflight.MustNew(idemflight.Options[string, V]{})
+			gate := flNewGate(t)
+			calls := []*flCall[V]{flGo(c, ctx, flKey, func(context.Context) (V, error) { gate.wait(); return v, nil }, opts...)}
+			synctest.Wait()
+			calls = append(calls, flGo(c, t.Context(), flKey, flNever[V](t)))
+			synctest.Wait()
+			gate.open()
+			synctest.Wait()
+			calls = append(calls, flGo(c, t.Context(), flKey, flNever[V](t)))
+			synctest.Wait()
+			for i, call := range calls {
+				call.got(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Replayed}[i], v)
+			}
+			e, ok := c.Lookup(flKey)
+			require.True(t, ok)
+			require.Equal(t, idemflight.Retained, e.State, "it is kept like any value")
+			require.Equal(t, 1, c.Len(), "it is kept like any value")
+		})
+	})
+}
+
+func TestPromise09_ZeroAndNilValuesAreValues(t *testing.T) {
+	flValue(t, "0", 0)
+	flValue(t, "empty string", "")
+	flValue(t, "false", false)
+	flValue(t, "no fields", struct{}{})
+	flValue(t, "nil pointer", (*int)(nil))
+	flValue(t, "nil slice", []int(nil))
+	flValue(t, "nil map", map[string]int(nil))
+	flValue(t, "nil channel", (chan int)(nil))
+	flValue(t, "nil interface", any(nil))
+	flValue(t, "nil error as a value", error(nil))
+	flValue(t, "nil pointer in an interface", any((*int)(nil)))
+}
+
+func TestPromise09_VIsSharedForTheWholeTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, []int]{TTL: time.Hour})
+		one := []int{1, 2, 3}
+		for range 6 {
+			v, err := c.Do(t.Context(), flKey, flReturns(one, nil))
+			require.NoError(t, err)
+			require.Same(t, &one[0], &v[0], "the value is shared, not copied")
+			time.Sleep(9 * time.Minute)
+		}
+	})
+}
+
+func TestPromise09_AFlightThatAllHaveLeftStillSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{MaxEntries: 1})
+		work := flNewWork(t)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		var calls []*flCall[int]
+		for range 5 {
+			calls = append(calls, flGo(c, ctx, flKey, work.returns(0, nil)))
+		}
+		synctest.Wait()
+		cancel(errFlCause)
+		synctest.Wait()
+		for _, call := range calls {
+			call.left(t, ctx, errFlCause)
+		}
+		require.Equal(t, 1, c.Stats().InFlight, "the flight goes on with nobody")
+		work.open()
+		synctest.Wait()
+		s := c.Stats()
+		require.Zero(t, s.InFlight, "Stats.InFlight")
+		require.EqualValues(t, 1, s.Retains, "Stats.Retains")
+		retry := flGo(c, t.Context(), flKey, flNever[int](t))
+		synctest.Wait()
+		retry.got(t, idemflight.Replayed, 0)
+	})
+}
+
+// refused requires that the call has ended with ErrInFlight, after it waited for took.
+func (call *flCall[V]) refused(t *testing.T, took time.Duration) {
+	t.Helper()
+	require.True(t, call.returned(), "who may not wait any longer returns")
+	require.ErrorIs(t, call.err, idemflight.ErrInFlight, "who may not wait (any longer) gets ErrInFlight")
+	require.NotErrorIs(t, call.err, idemflight.ErrLeft, "its own context has not ended")
+	require.Zero(t, call.res, "no outcome was obtained")
+	require.Equal(t, took, call.took(), "how long the call waited")
+}
+
+func TestPromise10_MaxWaitIsExact(t *testing.T) {
+	for _, wait := range []time.Duration{1, time.Millisecond, time.Second, time.Hour, 1000 * time.Hour} {
+		t.Run(wait.String(), func(t *testing.T) {
+			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(flOptions{})
+				work := flNewWork(t)
+				leader := flGo(c, ctx, flKey, work.returns(1, nil), opts...)
+				time.Sleep(time.Second)
+				flying := flGoroutines(t)
+				var calls []*flCall[int]
+				for _, ctx := range []context.Context{context.Background(), t.Context()} {
+					calls = append(calls,
+						flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(wait)),
+						flGo(c, ctx, flKey, flNever[int](t), idemflight.Inline(), idemflight.WithMaxWait(wait)))
+				}
+				stays := flGo(c, t.Context(), flKey, flNever[int](t))
+				synctest.Wait()
+				if wait < 2*time.Second { // until then the leader with a deadline is there
+					require.Equal(t, flying+5, flGoroutines(t), "goroutines: waiting for a limited time needs none")
+				}
+				time.Sleep(wait - 1)
+				for _, call := range calls {
+					require.False(t, call.returned(), "a nanosecond before its MaxWait a call waits")
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				for _, call := range calls {
+					call.refused(t, wait)
+				}
+				require.Equal(t, 1, c.Stats().Waiters, "Stats.Waiters")
+				require.EqualValues(t, 4, c.Stats().NotWaited, "Stats.NotWaited")
+
+				time.Sleep(time.Hour)
+				require.Equal(t, 1, c.Stats().InFlight, "the flight goes on")
+				work.open()
+				synctest.Wait()
+				require.True(t, leader.returned())
+				stays.got(t, idemflight.Joined, 1)
+			})
+		})
+	}
+}
+
+func TestPromise10_NoWaitDoesNotWaitAtAll(t *testing.T) {
+	for _, wait := range []time.Duration{idemflight.NoWait, 0, -1, -time.Hour, math.MinInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(flOptions{})
+			work := flNewWork(t)
+			leader := flGo(c, t.Context(), flKey, work.returns(1, nil))
+			synctest.Wait()
+			for _, ctx := range []context.Context{context.Background(), t.Context()} {
+				call := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+				synctest.Wait()
+				call.refused(t, 0)
+			}
+			require.Zero(t, c.Stats().Waiters, "who does not wait is no waiter")
+			work.open()
+			synctest.Wait()
+			leader.got(t, idemflight.Executed, 1)
+			call := flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+			synctest.Wait()
+			call.got(t, idemflight.Replayed, 1) // a replay needs no waiting
+		})
+	}
+}
+
+func TestPromise10_AnOutcomeWithinMaxWaitIsShared(t *testing.T) {
+	for _, wait := range []time.Duration{time.Second + 1, time.Hour, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(flOptions{})
+			work := flNewWork(t)
+			flGo(c, t.Context(), flKey, work.returns(1, nil))
+			synctest.Wait()
+			joined := flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+			time.Sleep(time.Second)
+			work.open()
+			synctest.Wait()
+			joined.got(t, idemflight.Joined, 1)
+			require.Equal(t, time.Second, joined.took(), "it does not wait longer than it has to")
+		})
+	}
+}
+
+func TestPromise10_WhicheverEndsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{})
+		work := flNewWork(t)
+		flGo(c, t.Context(), flKey, work.returns(1, nil))
+		synctest.Wait()
+		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errFlCause)
+		defer cancel()
+		first := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(time.Second))
+		second := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(3*time.Second))
+		time.Sleep(time.Hour)
+		first.refused(t, time.Second)
+		second.left(t, ctx, errFlCause)
+		require.Equal(t, 2*time.Second, second.took())
+	})
+}
+
+func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
+	for _, wait := range []time.Duration{idemflight.NoWait, 0, 1, time.Second} {
+		t.Run(wait.String(), func(t *testing.T) {
+			for _, l := range flLeaders {
+				if l.name == "deadline" {
+					continue // it leaves, for a reason of its own
+				}
+				t.Run(l.name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						finding := flNewWork(t)
+						c := idemflight.MustNew(flOptions{MaxWaiters: 1, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+							return finding.returns(2, nil)(ctx)
+						}})
+						ctx, cancel := l.ctx()
+						defer cancel()
+						opts := append([]idemflight.CallOption{idemflight.WithMaxWait(wait)}, l.opts...)
+						work := flNewWork(t)
+						leader := flGo(c, ctx, flKey, work.returns(1, idemflight.Unknown(errFlBoom)), opts...)
+						time.Sleep(time.Minute)
+						require.False(t, leader.returned(), "MaxWait is about the flights of others")
+						work.open()
+						synctest.Wait()
+						require.ErrorIs(t, leader.err, idemflight.ErrOutcomeUnknown)
+
+						leader = flGo(c, ctx, flKey, flNever[int](t), opts...)
+						time.Sleep(time.Minute)
+						require.False(t, leader.returned(), "who asks Reconcile leads its flight")
+						finding.open()
+						synctest.Wait()
+						leader.got(t, idemflight.Reconciled, 2)
+					})
+				})
+			}
+		})
+	}
+}
+
+func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{MaxWaiters: 3})
+		work, otherWork := flNewWork(t), flNewWork(t)
+		leaderCtx, leave := context.WithCancelCause(context.Background())
+		leader := flGo(c, leaderCtx, flKey, work.returns(1, nil))
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(context.Background())
+		joined := []*flCall[int]{
+			flGo(c, ctx, flKey, flNever[int](t)),
+			flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(time.Minute)),
+			flGo(c, context.Background(), flKey, flNever[int](t)),
+		}
+		synctest.Wait()
+		full := func(why string) {
+			t.Helper()
+			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.WithMaxWait(time.Hour)}, {idemflight.Inline()}} {
+				call := flGo(c, t.Context(), flKey, flNever[int](t), opts...)
+				synctest.Wait()
+				require.True(t, call.returned(), "one more than MaxWaiters is refused at once: %s", why)
+				call.refused(t, 0)
+			}
+			require.Equal(t, 3, c.Stats().Waiters, "waiters, the refused not among them: %s", why)
+		}
+		full("the leader does not count, three joined do")
+
+		leave(errFlCause)
+		synctest.Wait()
+		leader.left(t, leaderCtx, errFlCause)
+		full("the leader that left makes no place, it had none")
+
+		cancel(errFlCause)
+		synctest.Wait()
+		joined[0].left(t, ctx, errFlCause)
+		require.Equal(t, 2, c.Stats().Waiters)
+		joined[0] = flGo(c, t.Context(), flKey, flNever[int](t))
+		synctest.Wait()
+		require.False(t, joined[0].returned(), "who left makes place for another")
+		full("whose context ended was replaced")
+
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		joined[1].refused(t, time.Minute)
+		joined[1] = flGo(c, t.Context(), flKey, flNever[int](t))
+		synctest.Wait()
+		require.False(t, joined[1].returned(), "whose MaxWait has passed makes place for another")
+		full("whose MaxWait has passed was replaced")
+
+		// Another flight has waiters of its own.
+		others := []*flCall[int]{flGo(c, t.Context(), "other", otherWork.returns(1, nil))}
+		synctest.Wait()
+		for range 3 {
+			others = append(others, flGo(c, t.Context(), "other", flNever[int](t)))
+		}
+		synctest.Wait()
+		for _, call := range others {
+			require.False(t, call.returned(), "MaxWaiters is per flight")
+		}
+		otherWork.open()
+		work.open()
+		synctest.Wait()
+		for _, call := range append(joined, others[1:]...) {
+			call.got(t, idemflight.Joined, 1)
+		}
+		for range 10 {
+			call := flGo(c, t.Context(), flKey, flNever[int](t))
+			synctest.Wait()
+			call.got(t, idemflight.Replayed, 1) // replays are not bounded
+		}
+	})
+}
+
+func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{})
+		work := flNewWork(t)
+		flGo(c, t.Context(), flKey, work.returns(1, nil))
+		synctest.Wait()
+		var joined []*flCall[int]
+		for range 1000 {
+			joined = append(joined, flGo(c, t.Context(), flKey, flNever[int](t)))
+		}
+		synctest.Wait()
+		e, _ := c.Lookup(flKey)
+		require.Equal(t, 1000, e.Waiters, "Entry.Waiters")
+		work.open()
+		synctest.Wait()
+		for _, call := range joined {
+			call.got(t, idemflight.Joined, 1)
+		}
+	})
+}
