@@ -73,12 +73,12 @@ type Stats struct {
 	Evicted    uint64 // unexpired outcomes dropped for capacity
 	Expired    uint64 // records that expired, once they are reclaimed
 	Shed       uint64 // values dropped for weight
-	HookPanics uint64 // panics and Goexits of Classify, Weigh and Observer
+	HookPanics uint64 // panics and Goexits of Classify, Weigh and Observer, and of the methods of errors they are asked about
 
 	// Now.
 	InFlight int   // flights
 	Waiters  int   // joined callers that wait
-	Entries  int   // kept and unexpired; with InFlight at most MaxEntries
+	Entries  int   // kept and unexpired; at any moment at most MaxEntries with InFlight
 	Held     int   // of these, held
 	Weight   int64 // of retained outcomes
 }

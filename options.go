@@ -50,12 +50,14 @@ type Options[K comparable, V any] struct {
 	MaxWeight int64
 
 	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
-	// as 0. Called once for every outcome that is to be retained, errors included. Needs MaxWeight.
+	// as 0. Called once for every outcome that is to be retained, errors included. The key is still
+	// in flight then: no Do of the same key, no Close. Needs MaxWeight.
 	Weigh func(key K, value V) int64
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
 	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
-	// three dispositions, a panic included, holds the key. nil = [ClassifyDefault].
+	// three dispositions, a panic included, holds the key. The key is still in flight then, so it
+	// must not wait for it: no Do of the same key, no Close. nil = [ClassifyDefault].
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It

@@ -167,7 +167,8 @@ type Entry[V any] struct {
 	Waiters     int // joined callers, in flight only
 
 	// When the execution started and ended, and when the entry expires, in wall time. In flight
-	// only StartedAt is set; ExpiresAt is zero for what is held without end.
+	// only StartedAt is set, to the start of the flight (Reconcile's, if fn follows it). ExpiresAt
+	// is zero for what is held without end.
 	StartedAt, CompletedAt, ExpiresAt time.Time
 }
 

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// This file is what shards share: places, weight, the order of use, and the timer that reclaims
-// what has expired. All of it is atomic counters; no lock is taken under a shard's mu.
+// This file is what shards share: places, weight, and the order of use across them. All of it is
+// atomic counters, so that no lock is taken under a shard's mu. What they say is a hint until the
+// shard it leads to is locked: there it is looked at again.
 
 // edge is what a shard lets the others see of its ends, to find the record that has to go first
 // without visiting every shard. Written under the shard's mu, read by anyone; forever if there is
@@ -49,7 +50,7 @@ func (s *shard[K, V]) lowerLocked(r *record[K, V]) {
 	set(&s.edge.valued, min(s.edge.valued.Load(), int64(r.used)))
 }
 
-// sortLocked puts restored records where they belong.
+// sortLocked puts records that came in late where they belong.
 func (s *shard[K, V]) sortLocked() {
 	if s.kept.unsorted {
 		s.kept.sort()
@@ -78,6 +79,9 @@ func (c *Cache[K, V]) stamp(now time.Duration) time.Duration {
 }
 
 // takePlace takes one of MaxEntries places, and reports whether there was one.
+//
+// The tempting wrong implementation adds first and takes back if that was too much: for a moment
+// there are more than MaxEntries, and two that do so at once refuse each other the last place.
 func (c *Cache[K, V]) takePlace() bool {
 	for {
 		n := c.places.Load()
