@@ -257,7 +257,7 @@ func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Requ
 	}()
 	res, err := m.opts.Cache.DoResult(r.Context(), key, func(ctx context.Context) (*Response, error) {
 		rec = newRecorder(w, r, m.opts.MaxResponseBytes, m.replayHeader)
-		run(next, rec, r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))
+		run(next, rec.writer(), r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))
 		resp, err := m.outcome(rec.finish())
 		rec.returned = true
 		return resp, err
@@ -265,27 +265,27 @@ func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Requ
 	switch {
 	case rec != nil:
 		rec.deliver() // whatever it means to the cache, its client gets it
-	case res.Source == idemflight.None && errors.Is(err, idemflight.ErrReentrant):
-		next.ServeHTTP(w, withBody(r.Context(), r, body)) // mounted twice: the outer one sees to it
+	case res.Source == idemflight.None && means(err, idemflight.ErrReentrant):
+		run(next, w, r, withBody(r.Context(), r, body)) // mounted twice: the outer one sees to it
 	default:
 		m.answer(w, r, res, err)
 	}
 }
 
 // run runs the handler with copied, the copy of the server's request that it may read.
-func run(next http.Handler, rec *recorder, original, copied *http.Request) {
+func run(next http.Handler, w http.ResponseWriter, original, copied *http.Request) {
 	defer func() {
 		// The server removes the files of a form; middleware outside asks for the pattern.
 		original.MultipartForm, original.Pattern = copied.MultipartForm, copied.Pattern
 	}()
-	next.ServeHTTP(rec.writer(), copied)
+	next.ServeHTTP(w, copied)
 }
 
 // answer answers a request that did not execute.
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request, res idemflight.Result[*Response], err error) {
 	kept := !res.ExpiresAt.IsZero()
 	switch resp := res.Value; {
-	case res.Source == idemflight.None, res.Source == idemflight.Joined && errors.Is(err, idemflight.ErrOutcomeUnknown):
+	case res.Source == idemflight.None, res.Source == idemflight.Joined && means(err, idemflight.ErrOutcomeUnknown):
 		k := kindOf(err)
 		if k == keyReused {
 			k = m.reused

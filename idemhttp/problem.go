@@ -2,7 +2,6 @@ package idemhttp
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 
@@ -78,11 +77,22 @@ func kindOf(err error) kind {
 		{idemflight.ErrClosed, closed},
 		{idemflight.ErrLeft, left},
 	} {
-		if errors.Is(err, k.err) {
+		if means(err, k.err) {
 			return k.kind
 		}
 	}
 	return failed
+}
+
+// means reports whether err is the answer of the cache called sentinel. Unlike errors.Is it does
+// not look at the cause within: an outcome that is unknown may be so because of such an answer of
+// another call, and is still unknown.
+func means(err, sentinel error) bool {
+	if err == sentinel {
+		return true
+	}
+	e, ok := err.(interface{ Is(error) bool })
+	return ok && e.Is(sentinel)
 }
 
 // problem answers with a problem of kind k.

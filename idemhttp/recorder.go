@@ -45,8 +45,9 @@ type recorder struct {
 	omitted    bool // the body did not fit
 	sentHeader bool
 	passing    bool
-	sniffed    []string // the Content-Type that net/http adds when the header is sent; nil: none
-	returned   bool     // the handler has, and what follows it: no panic, no Goexit
+	late       http.Header // what the handler has changed after WriteHeader, while w has what it was then
+	sniffed    []string    // the Content-Type that net/http adds when the header is sent; nil: none
+	returned   bool        // the handler has, and what follows it: no panic, no Goexit
 }
 
 func newRecorder(w http.ResponseWriter, r *http.Request, limit int64, replayHeader string) *recorder {
@@ -133,6 +134,7 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 	}
 	if r.passing {
 		send(r, p)
+		r.restore()
 	}
 	return len(p), nil
 }
@@ -184,10 +186,9 @@ func (r *recorder) sendHeader(first []byte) {
 	}
 	r.sentHeader = true
 	h := r.w.Header()
-	var late http.Header // what the handler has changed since
 	if !sameHeader(h, r.header) {
-		late = make(http.Header, len(h))
-		replaceHeader(late, h)
+		r.late = make(http.Header, len(h))
+		replaceHeader(r.late, h)
 		replaceHeader(h, r.header.Clone())
 	}
 	r.w.WriteHeader(r.status)
@@ -195,9 +196,27 @@ func (r *recorder) sendHeader(first []byte) {
 	if r.sniffs(h) && len(first) > 0 {
 		r.sniffed = []string{http.DetectContentType(first)}
 	}
-	if late != nil {
-		replaceHeader(h, late)
+}
+
+// restore gives w the headers that the handler has changed since WriteHeader, once the body has
+// begun: middleware outside may send its header only then. What it has changed itself stays.
+func (r *recorder) restore() {
+	if r.late == nil {
+		return
 	}
+	h := r.w.Header()
+	for name, values := range h {
+		if was, ok := r.header[name]; !ok || !slices.Equal(was, values) {
+			r.late[name] = values
+		}
+	}
+	for name := range r.header {
+		if _, ok := h[name]; !ok {
+			delete(r.late, name)
+		}
+	}
+	replaceHeader(h, r.late)
+	r.late = nil
 }
 
 // sniffs reports whether net/http adds a Content-Type to h.
@@ -241,6 +260,9 @@ func (r *recorder) finish() *Response {
 		return resp
 	}
 	r.sendHeader(r.body[:min(len(r.body), sniffLen)])
+	if r.late != nil {
+		h = r.late
+	}
 	if cap(r.body)-len(r.body) > len(r.body)/4 {
 		r.body = slices.Clone(r.body) // it will be kept for long
 	}
@@ -259,6 +281,7 @@ func (r *recorder) deliver() {
 	if r.sentHeader && !r.passing {
 		r.pass(nil)
 	}
+	r.restore()
 }
 
 // trailer returns the trailers of the handler: what sent, the header as it was sent, announces, and
@@ -321,6 +344,7 @@ func (f flusher) FlushError() error {
 	if !r.passing {
 		r.pass(nil)
 	}
+	defer r.restore()
 	if err := http.NewResponseController(r.w).Flush(); errors.Is(err, http.ErrNotSupported) {
 		return err // middleware outside that can flush if what is behind it can
 	}

@@ -82,7 +82,8 @@ func (m *Middleware) announced(first []string) []string {
 // setLength sets Content-Length to what body has, if the first answer declared one; otherwise
 // net/http knows best, and compression outside has nothing to undo.
 func setLength(h, first http.Header, status int, body []byte) {
-	_, declared := first["Content-Length"]
+	n, err := strconv.ParseInt(first.Get("Content-Length"), 10, 64)
+	declared := err == nil && n >= 0 // net/http drops others
 	if _, own := h["Content-Length"]; !own && !declared {
 		return
 	}
