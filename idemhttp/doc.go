@@ -54,7 +54,11 @@
 //	  … after BeginEffect                      does not run: 409, outcome unknown
 //	panics or calls runtime.Goexit             does not run: 409, outcome unknown
 //	  … after NoEffect: nothing has begun      runs again
-//	answers with more than MaxResponseBytes    does not run: 409, answer no longer available
+//	answers with more than MaxResponseBytes,   does not run: 409, answer no longer available
+//	  of the kind that is stored
+//
+// With the cache's Reconcile, a 409 for an unknown outcome is not the last word: the same request
+// sent again asks anew. A Reconcile that calls Do for its own key gets ErrReentrant.
 //
 // [ClassifyStatus] is the first of it; Options.Classify can draw the line elsewhere. The client of
 // the executing request gets its handler's answer in any case. Cache options say more: Reconcile
@@ -127,6 +131,18 @@
 //
 // Multipart bodies carry a random boundary, so that a form that is built anew for a retry is another
 // payload. Send the same bytes again, or give a Fingerprint of what counts.
+//
+// http.TimeoutHandler, or any handler that answers before it is done, lets go of the key while its
+// work still runs. Put timeouts outside, or call BeginEffect, which refuses once the answer is made.
+//
+// Middleware outside that reads the body (ParseForm, CSRF checks, method override) leaves nothing of
+// it to the fingerprint, and another payload looks like a retry. Mount it inside, or give a
+// Fingerprint of what it has read.
+//
+// CORS belongs outside: Access-Control-* is not replayed, and a browser could not read the retry's
+// answer.
+//
+// Middleware outside sees the Pattern of an http.ServeMux inside, but not its path values.
 //
 // Compression belongs outside of the middleware. Inside it works, but what is remembered is the
 // first client's encoding, also for a retry that does not accept it.

@@ -100,11 +100,11 @@ func (m *Middleware) problem(w http.ResponseWriter, r *http.Request, k kind, err
 	h := w.Header()
 	deleteFold(h, m.replayHeader)
 	delete(h, "Content-Length")
+	deleteFold(h, "Cache-Control") // middleware outside may have set them, in whatever case
+	deleteFold(h, "Retry-After")
 	h["Cache-Control"] = []string{"no-store"}
 	if k.retryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(k.retryAfter)}
-	} else {
-		delete(h, "Retry-After")
 	}
 	m.opts.Problem(w, r, Problem{
 		Status: k.status, Type: problemBase + k.name, Title: k.title, Detail: k.detail,

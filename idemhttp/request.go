@@ -86,8 +86,10 @@ func withBody(ctx context.Context, r *http.Request, body []byte) *http.Request {
 
 // DefaultFingerprint is the Options.Fingerprint if none is given: of the method, the escaped path,
 // the query sorted by name, and the body. The order of values of one name counts; what does not
-// parse counts as it was sent. Host and headers do not count. Give your own if your clients cannot
-// send the same bytes again (a multipart body has a random boundary), or a header matters.
+// parse counts as it was sent. Host and headers do not count. The path is what the middleware sees:
+// two mounts behind an http.StripPrefix that leaves the same path share it. Give your own if your
+// clients cannot send the same bytes again (a multipart body has a random boundary), or a header
+// matters.
 func DefaultFingerprint(r *http.Request, body []byte) idemflight.Fingerprint {
 	path, query := r.URL.EscapedPath(), sortedQuery(r.URL.RawQuery)
 	text := make([]byte, 0, len(r.Method)+len(path)+len(query)) // one allocation for the three
