@@ -57,13 +57,13 @@
 //	answers with more than MaxResponseBytes,   does not run: 409, answer no longer available
 //	  of the kind that is stored
 //
-// With the cache's Reconcile, a 409 for an unknown outcome is not the last word: the same request
-// sent again asks anew. A Reconcile that calls Do for its own key gets ErrReentrant.
-//
 // [ClassifyStatus] is the first of it; Options.Classify can draw the line elsewhere. The client of
 // the executing request gets its handler's answer in any case. Cache options say more: Reconcile
 // finds out about unknown outcomes, and an answer it returns is replayed; [idemflight.Cache.Resolve]
 // settles one by hand.
+//
+// With the cache's Reconcile, a 409 for an unknown outcome is not the last word: the same request
+// sent again asks anew. A Reconcile that calls Do for its own key gets ErrReentrant.
 //
 // What is replayed is status, headers as they stood at WriteHeader, body and trailers. Not replayed
 // are Set-Cookie, Set-Cookie2, WWW-Authenticate, Proxy-Authenticate, hop-by-hop headers, Date, Age,

@@ -40,7 +40,8 @@ type Options struct {
 	MaxWait time.Duration
 
 	// MaxRequestBytes bounds the request's body, which is read into memory before the handler
-	// runs; over it the answer is 413, and unread if its Content-Length says so. 0 = 1 MiB.
+	// runs; over it the answer is 413; the body is not even read if its Content-Length is over
+	// it. 0 = 1 MiB.
 	MaxRequestBytes int64
 
 	// MaxResponseBytes bounds what is buffered and remembered of an answer's body. A larger one is

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func TestAReconcileThatLearnsNothingNeverRunsTheHandler(t *testing.T) {
 		t.Run(cause.Error(), func(t *testing.T) {
 			opts := idemhttp.DefaultCacheOptions()
 			opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
-				return nil, cause
+				return nil, fmt.Errorf("inner: %w", cause)
 			}
 			var runs counter
 			h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +97,7 @@ func TestADuplicateOfAReleasedFlightMayRetryWhateverTheErrorWraps(t *testing.T) 
 
 // Why a client's context ended was taken for what the cache had answered.
 func TestARequestThatEndedHasLeftWhateverItsCause(t *testing.T) {
-	for _, cause := range append(answersOfACache, idemflight.ErrOutcomeUnknown) {
+	for _, cause := range slices.Concat(answersOfACache, []error{idemflight.ErrOutcomeUnknown}) {
 		t.Run(cause.Error(), func(t *testing.T) {
 			h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) {
 				t.Error("a request that has ended must not execute")
