@@ -39,7 +39,8 @@ type Cache[K comparable, V any] struct {
 type shard[K comparable, V any] struct {
 	// mu guards everything below, and the guarded fields of the flights in pending. It is never
 	// held while user code runs: fn, Reconcile, Classify, Weigh, Observer, and the methods of
-	// contexts and errors. No other lock is taken under it. (Hashing and comparing keys is the
+	// contexts and errors. No other lock is taken under it, but for the other shards' by atOneMoment,
+	// in order. (Hashing and comparing keys is the
 	// runtime's; a key that cannot be hashed panics before mu is taken.)
 	mu      sync.Mutex
 	pending map[K]*flight[K, V] // never a key that is also kept

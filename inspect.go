@@ -78,54 +78,51 @@ type Stats struct {
 	// Now.
 	InFlight int   // flights
 	Waiters  int   // joined callers that wait
-	Entries  int   // kept and unexpired; at any moment at most MaxEntries with InFlight
+	Entries  int   // kept and unexpired; with InFlight at most MaxEntries
 	Held     int   // of these, held
 	Weight   int64 // of retained outcomes
 }
 
-// Len returns the number of keys kept and unexpired. Like [Cache.Stats] it visits each shard and
-// drops what has expired.
-func (c *Cache[K, V]) Len() int {
-	n := 0
-	for i := range c.shards {
-		s := &c.shards[i]
-		c.visit(s)
-		n += s.kept.len()
-		s.mu.Unlock()
-	}
+// Len returns the number of keys kept and unexpired: Stats().Entries, at the same cost.
+func (c *Cache[K, V]) Len() (n int) {
+	c.atOneMoment(func(s *shard[K, V]) { n += s.kept.len() })
 	return n
 }
 
-// Stats returns counts and the present state. Each shard is read at a moment of its own. Cost: one
-// lock per shard, some microseconds in all; call it when scraped, not per request.
+// Stats returns counts and the present state, all of one moment. It visits each shard and drops
+// what has expired. Cost: the locks of all shards at once, which stops every call for some
+// microseconds; ask when scraped, not per request.
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
-	for i := range c.shards {
-		s := &c.shards[i]
-		c.visit(s)
+	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
 		sum.InFlight += len(s.pending)
 		sum.Waiters += s.waiters
 		sum.Entries += s.kept.len()
 		sum.Held += s.kept.held
-		s.mu.Unlock()
-	}
-	sum.Weight = c.weight.Load()
+		sum.Weight = c.weight.Load()
+	})
 	return sum
 }
 
-// visit locks s.mu with nothing expired in s.
-func (c *Cache[K, V]) visit(s *shard[K, V]) {
-	for {
-		now := c.now()
-		if s.edge.due.Load() <= int64(now) {
-			c.reclaimShard(s, now)
+// atOneMoment calls read for each shard with the locks of all held, and nothing expired in them. It
+// alone takes more than one lock of a shard: always in their order, so that two who do so do not
+// wait for each other.
+func (c *Cache[K, V]) atOneMoment(read func(*shard[K, V])) {
+	now := c.now()
+	for i := range c.shards {
+		if c.edges[i].due.Load() <= int64(now) {
+			c.reclaimShard(&c.shards[i], now)
 		}
-		s.mu.Lock()
-		if r := s.kept.firstDue(); r == nil || !r.expired(c.now()) {
-			return
-		}
-		s.mu.Unlock()
+	}
+	for i := range c.shards {
+		c.shards[i].mu.Lock()
+	}
+	for i := range c.shards {
+		read(&c.shards[i])
+	}
+	for i := range c.shards {
+		c.shards[i].mu.Unlock()
 	}
 }
 

@@ -119,7 +119,9 @@ func balanceBooks(t *testing.T, opts idemflight.Options[int, int], reconcile boo
 			})
 			return
 		case 5:
-			require.LessOrEqual(t, c.Len(), opts.MaxEntries)
+			if s := c.Stats(); s.InFlight+s.Entries > opts.MaxEntries || s.Weight > opts.MaxWeight {
+				t.Errorf("beyond MaxEntries %d or MaxWeight %d at one moment: %+v", opts.MaxEntries, opts.MaxWeight, s)
+			}
 			return
 		}
 		ctx, cancel := context.Background(), func() {}

@@ -53,6 +53,8 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	for _, name := range announced {
 		if values, ok := trailer[name]; ok && replayable(name, named) && name != m.replayHeader {
 			h[name] = c.copy(values)
+		} else if _, ok := header[name]; ok {
+			delete(h, name) // sent as a header, and taken back before it was a trailer
 		}
 	}
 	return true
