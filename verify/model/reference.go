@@ -1,0 +1,939 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+// config is what a program's cache is made with, and what the reference goes by: the options, with
+// the defaults of the contract filled in by hand.
+type config struct {
+	ttl, holdTTL   time.Duration // holdTTL < 0: without end
+	maxEntries     int
+	protect        time.Duration // < 0: none; at least ttl: nothing is evicted
+	maxWeight      int64         // 0: no bound
+	custom         bool          // Classify is customClassify, else the default
+	reconcile      bool
+	execTimeout    time.Duration // < 0: none
+	maxWaiters     int           // 0: no bound
+	observerPanics idemflight.EventKind
+	keys           []string
+	closes         bool // the program may close it
+}
+
+// call is one call of Do, as the program makes it.
+type call struct {
+	id      int
+	key     string
+	fp      idemflight.Fingerprint
+	inline  bool
+	ttl     *time.Duration
+	maxWait *time.Duration
+
+	endless bool      // its context cannot end
+	endsAt  time.Time // deadline of its context; zero: none
+	from    *exec     // its context is derived from that of a running execution
+	ended   bool      // its context has ended
+	reason  error     // and why
+
+	fn, reconcile *ending // nil: waits for the program to say how it ends
+
+	began time.Time
+	gone  bool // has returned, in the eyes of the reference
+}
+
+func (c *call) dead() bool  { return c.ended || c.from != nil && c.from.ctxEnded }
+func (c *call) stays() bool { return c.inline || c.endless }
+
+// within reports whether c is made from inside an execution of f, at any depth.
+func (c *call) within(f *flight) bool {
+	for e := c.from; e != nil; e = e.flight.leader.from {
+		if e.flight == f {
+			return true
+		}
+	}
+	return false
+}
+
+// ending is what an execution does before it ends, and how it ends.
+type ending struct {
+	effects []effect
+	value   int
+	err     *errSpec // nil: none
+	panics  any
+	goexit  bool
+}
+
+type effect bool
+
+const (
+	begin  effect = true
+	noneOf effect = false
+)
+
+// exec is one execution of fn or of Reconcile.
+type exec struct {
+	flight      *flight
+	reconciling bool
+	started     time.Time
+	deadline    time.Time // of its context; zero: none
+	ctxEnded    bool
+	begun       int
+	spoke       bool
+	held        *record // what Reconcile is asked about
+}
+
+// flight is an execution, or two, and its callers.
+type flight struct {
+	key        string
+	fp         idemflight.Fingerprint
+	leader     *call
+	leaderLeft bool
+	waiters    []*call
+	started    time.Time
+	forgotten  bool
+	exec       *exec
+}
+
+// record is what is kept of a key.
+type record struct {
+	key                string
+	state              idemflight.State
+	value              int
+	err                *cause
+	fp                 idemflight.Fingerprint
+	started, completed time.Time
+	anyCompleted       bool      // the contract does not say when it completed
+	deadline           time.Time // zero: none
+	ttl                time.Duration
+	weight             int64
+
+	// For the promise that what is replayed often survives a scan.
+	replayed     bool
+	lastUse      int // in insertions
+	longestPause int
+	leastM       int
+}
+
+func (r *record) expired(now time.Time) bool { return !r.deadline.IsZero() && !now.Before(r.deadline) }
+
+// answer is what a call must return and what its event must say.
+type answer struct {
+	kind        idemflight.EventKind
+	source      idemflight.Source
+	value       int
+	wrong       func(error) string // what is wrong with the error
+	completed   time.Time
+	expires     time.Time
+	took        time.Duration
+	waiters     int
+	disposition idemflight.Disposition
+	panics      *cause // the caller panics instead
+	exits       bool   // the caller's goroutine exits instead
+}
+
+// finished is an EventFinished that must be told.
+type finished struct {
+	leader *call
+	answer answer
+}
+
+// observed is what the cache did in one step where the contract leaves it a choice.
+type observed struct {
+	evicted, shed []string
+	failed        map[*call]error   // of calls that have returned by the end of the step
+	gone          func(string) bool // reports whether nothing is kept of a key after the step
+}
+
+// disagreement is panicked with where cache and contract part.
+type disagreement string
+
+func disagree(format string, args ...any) { panic(disagreement(fmt.Sprintf(format, args...))) }
+
+// reference is the contract: a map with deadlines, and flights beside it.
+type reference struct {
+	config
+	now     time.Time
+	kept    map[string]*record
+	flights map[string]*flight
+	stale   []*record // expired, not yet told
+	untold  []string  // evicted, not yet told
+	closed  bool
+	stats   idemflight.Stats
+
+	insertions int
+	obs        *observed
+
+	// What the step must have brought about.
+	answers  map[*call]answer
+	finished []finished
+	begun    []*exec        // executions that have begun and wait for the program
+	panicked map[string]int // EventPanicked by key
+}
+
+func newReference(cfg config, now time.Time) *reference {
+	return &reference{config: cfg, now: now, kept: map[string]*record{}, flights: map[string]*flight{}}
+}
+
+// step starts a step in which the cache was seen to do obs.
+func (m *reference) step(obs *observed) {
+	m.obs, m.answers, m.finished, m.begun, m.panicked = obs, map[*call]answer{}, nil, nil, map[string]int{}
+}
+
+// rest ends a step: nothing may have been seen that was not called for.
+func (m *reference) rest() {
+	if len(m.obs.evicted) > 0 {
+		disagree("evicted %v, for which there was no need", m.obs.evicted)
+	}
+	if len(m.obs.shed) > 0 {
+		disagree("shed %v, for which there was no need", m.obs.shed)
+	}
+	m.noteM()
+}
+
+// noteM notes how many outcomes find room now.
+func (m *reference) noteM() {
+	for _, r := range m.kept {
+		r.leastM = min(r.leastM, m.m())
+	}
+}
+
+// tell notes the answer of c.
+func (m *reference) tell(c *call, a answer) {
+	if c.gone {
+		panic("model: a call is answered twice")
+	}
+	c.gone = true
+	m.answers[c] = a
+}
+
+func is(sentinel error) func(error) string {
+	return func(got error) string {
+		if !errors.Is(got, sentinel) {
+			return fmt.Sprintf("error %v instead of %v", got, sentinel)
+		}
+		return ""
+	}
+}
+
+func (m *reference) reject(c *call, sentinel error, counter *uint64) {
+	*counter++
+	m.tell(c, answer{kind: idemflight.EventRejected, wrong: is(sentinel), took: m.now.Sub(c.began)})
+}
+
+// leave answers c with ErrLeft.
+func (m *reference) leave(c *call, since time.Time) {
+	m.stats.Left++
+	m.tell(c, answer{kind: idemflight.EventLeft, took: m.now.Sub(since), wrong: func(got error) string {
+		for _, want := range []error{idemflight.ErrLeft, c.reason} {
+			if want != nil && !errors.Is(got, want) {
+				return fmt.Sprintf("error %v is not %v", got, want)
+			}
+		}
+		if d := idemflight.ClassifyDefault(got); d != idemflight.Release {
+			return fmt.Sprintf("the cause in %q bears a marker: classified %v", got, d)
+		}
+		return ""
+	}})
+}
+
+// places returns how many places are taken.
+func (m *reference) places() int { return len(m.kept) + len(m.flights) }
+
+func (m *reference) heldCount() (n int) {
+	for _, r := range m.kept {
+		if r.state == idemflight.Held {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *reference) weight() (sum int64) {
+	for _, r := range m.kept {
+		sum += r.weight
+	}
+	return sum
+}
+
+// do is a call of Do (promises 6 to 10, 18, 19, 22, 24).
+func (m *reference) do(c *call) {
+	if c.key == "" {
+		m.reject(c, idemflight.ErrInvalidKey, &m.stats.InvalidKey)
+		return
+	}
+	if r := m.kept[c.key]; r != nil {
+		switch {
+		case r.fp != c.fp:
+			m.reject(c, idemflight.ErrKeyReused, &m.stats.KeyReused)
+		case r.state == idemflight.Retained:
+			m.replay(c, r)
+		case r.state == idemflight.Shed:
+			m.reject(c, idemflight.ErrValueShed, &m.stats.ValueShed)
+		case !m.reconcile || c.dead() || m.closed:
+			m.stats.OutcomeUnknown++
+			m.tell(c, answer{kind: idemflight.EventRejected, wrong: r.err.unknown})
+		default:
+			delete(m.kept, c.key)
+			m.fly(c, r)
+		}
+		return
+	}
+	if f := m.flights[c.key]; f != nil {
+		switch {
+		case c.within(f):
+			m.reject(c, idemflight.ErrReentrant, &m.stats.Reentrant)
+		case f.fp != c.fp:
+			m.reject(c, idemflight.ErrKeyReused, &m.stats.KeyReused)
+		case c.dead():
+			m.leave(c, c.began)
+		case c.maxWait != nil && *c.maxWait <= 0, m.maxWaiters > 0 && len(f.waiters) >= m.maxWaiters:
+			m.reject(c, idemflight.ErrInFlight, &m.stats.NotWaited)
+		default:
+			f.waiters = append(f.waiters, c)
+		}
+		return
+	}
+	switch {
+	case c.dead():
+		m.leave(c, c.began)
+	case m.closed:
+		m.reject(c, idemflight.ErrClosed, &m.stats.Closed)
+	case !m.room():
+		m.reject(c, idemflight.ErrFull, &m.stats.Full)
+	default:
+		m.fly(c, nil)
+	}
+}
+
+func (m *reference) replay(c *call, r *record) {
+	m.stats.Replayed++
+	r.longestPause = max(r.longestPause, m.insertions-r.lastUse)
+	r.replayed, r.lastUse = true, m.insertions
+	m.tell(c, answer{
+		kind: idemflight.EventReplayed, source: idemflight.Replayed, value: r.value, wrong: r.err.original,
+		completed: r.completed, expires: r.deadline,
+	})
+}
+
+// room reports whether a new key finds a place, one that the cache was seen to make included; the
+// cache may choose whom to evict among those that the contract lets go.
+func (m *reference) room() bool {
+	m.insertions++
+	if m.places() < m.maxEntries {
+		return true
+	}
+	unreplayed, any := false, false
+	for _, r := range m.kept {
+		if m.evictable(r) {
+			any = true
+			unreplayed = unreplayed || !r.replayed
+		}
+	}
+	if any && len(m.obs.evicted) == 0 { // a caller that runs fn itself tells afterwards
+		for key, r := range m.kept {
+			if m.evictable(r) && m.obs.gone(key) {
+				m.obs.evicted = []string{key}
+				m.untold = append(m.untold, key)
+				break
+			}
+		}
+	}
+	if len(m.obs.evicted) == 0 {
+		if unreplayed || any && m.protect < 0 {
+			disagree("ErrFull, or a place from nowhere, where an outcome could have been evicted")
+		}
+		return false
+	}
+	key := m.obs.evicted[0]
+	m.obs.evicted = m.obs.evicted[1:]
+	r := m.kept[key]
+	switch {
+	case r == nil:
+		disagree("evicted %q, of which nothing was kept", key)
+	case !m.evictable(r):
+		disagree("evicted %q, which is %v, completed %v ago", key, r.state, m.now.Sub(r.completed))
+	case m.survives(r):
+		disagree("evicted %q, though it was replayed at least every %d insertions of %d places", key, r.longestPause, r.leastM)
+	}
+	delete(m.kept, key)
+	m.stats.Evicted++
+	return true
+}
+
+func (m *reference) evictable(r *record) bool {
+	switch {
+	case r.state == idemflight.Held || m.protect >= m.ttl:
+		return false
+	case m.protect < 0:
+		return true
+	}
+	return m.now.Sub(r.completed) >= m.protect
+}
+
+// survives reports whether promise 19 says that r is not evicted: it has been replayed at least once
+// per M/4 insertions, and it and all others that were ever replayed are at most M/2.
+func (m *reference) survives(r *record) bool {
+	if m.protect >= 0 || m.maxEntries < 8 || !r.replayed {
+		return false
+	}
+	used := 0
+	for _, other := range m.kept {
+		if other.replayed {
+			used++
+		}
+	}
+	least := min(r.leastM, m.m())
+	return used <= least/2 && max(r.longestPause, m.insertions-r.lastUse) <= least/4
+}
+
+func (m *reference) m() int { return m.maxEntries - m.heldCount() - len(m.flights) }
+
+// fly starts a flight of c's key, with Reconcile if held is what c met.
+func (m *reference) fly(c *call, held *record) {
+	f := &flight{key: c.key, fp: c.fp, leader: c, started: m.now}
+	m.flights[c.key] = f
+	m.noteM()
+	m.execute(f, held)
+}
+
+// execute starts an execution of f.
+func (m *reference) execute(f *flight, held *record) {
+	e := &exec{flight: f, reconciling: held != nil, held: held, started: m.now}
+	if m.execTimeout > 0 {
+		e.deadline = m.now.Add(m.execTimeout)
+	}
+	f.exec = e
+	said := f.leader.fn
+	if e.reconciling {
+		said = f.leader.reconcile
+	}
+	if said != nil {
+		m.end(e, said)
+		return
+	}
+	m.begun = append(m.begun, e)
+}
+
+// effect is BeginEffect or NoEffect inside e; it reports whether BeginEffect refuses.
+func (m *reference) effect(e *exec, what effect) (refused bool) {
+	if e.reconciling {
+		return false
+	}
+	e.spoke = true
+	switch {
+	case what == noneOf:
+		e.begun = max(e.begun-1, 0)
+	case e.ctxEnded:
+		return true
+	default:
+		e.begun++
+	}
+	return false
+}
+
+// judge decides the disposition of how e ended (promises 11 to 14).
+func (m *reference) judge(e *exec, how *ending) idemflight.Disposition {
+	if how.err == nil && how.panics == nil && !how.goexit {
+		return idemflight.Retain
+	}
+	classifyPanics := false
+	plain := func(s *errSpec) idemflight.Disposition {
+		switch {
+		case e.reconciling || e.begun > 0:
+			return idemflight.Hold
+		case e.spoke:
+			return idemflight.Release
+		case s == nil && how.goexit:
+			if m.custom {
+				return idemflight.Release
+			}
+			return idemflight.Hold
+		case s == nil:
+			if m.custom {
+				return idemflight.Retain
+			}
+			return idemflight.Hold
+		case m.custom:
+			d, panics := s.byCustom()
+			classifyPanics = classifyPanics || panics
+			return d
+		}
+		return s.byDefault()
+	}
+	if how.err == nil {
+		return plain(nil)
+	}
+	d, found := how.err.marked(plain)
+	if !found {
+		d = plain(how.err)
+	}
+	if classifyPanics {
+		m.stats.HookPanics++
+		m.panicked[e.flight.key]++
+		return idemflight.Hold
+	}
+	return d
+}
+
+func (how *ending) cause() *cause {
+	switch {
+	case how.goexit:
+		return &cause{goexit: true}
+	case how.panics != nil:
+		return &cause{panicked: how.panics}
+	case how.err != nil:
+		return &cause{spec: how.err}
+	}
+	return nil
+}
+
+// end ends e, and its flight unless Reconcile found that fn is to run.
+func (m *reference) end(e *exec, how *ending) {
+	f := e.flight
+	for _, what := range how.effects {
+		m.effect(e, what)
+	}
+	d, why, value := m.judge(e, how), how.cause(), how.value
+	if how.panics != nil || how.goexit {
+		m.stats.Panics++
+		value = 0
+	}
+	defer m.endContext(e)
+	if e.reconciling && d == idemflight.Release {
+		m.stats.Releases++
+		m.execute(f, nil)
+		return
+	}
+
+	a := answer{
+		kind: idemflight.EventExecuted, source: idemflight.Executed, value: value, wrong: why.original,
+		completed: m.now, took: m.now.Sub(e.started), waiters: len(f.waiters),
+	}
+	if e.reconciling {
+		a.kind, a.source = idemflight.EventReconciled, idemflight.Reconciled
+	}
+	ttl := m.ttl
+	if f.leader.ttl != nil && !(e.reconciling && *f.leader.ttl <= 0) {
+		ttl = max(*f.leader.ttl, 0)
+	}
+	if d == idemflight.Retain && (f.forgotten || ttl == 0) {
+		d = idemflight.Release
+	}
+	a.disposition = d
+	learnedNothing := false
+	delete(m.flights, f.key) // its place passes on
+	switch d {
+	case idemflight.Release:
+		m.stats.Releases++
+	case idemflight.Retain:
+		m.stats.Retains++
+		r := &record{key: f.key, state: idemflight.Retained, value: value, err: why, fp: f.fp, started: e.started, completed: m.now}
+		m.keep(r, ttl, m.weigh(f.key, value))
+		a.expires = r.deadline
+	case idemflight.Hold:
+		m.stats.Holds++
+		a.wrong = why.unknown
+		r := e.held
+		if learnedNothing = r != nil; !learnedNothing {
+			r = &record{key: f.key, state: idemflight.Held, err: why, fp: f.fp, started: e.started, completed: m.now}
+		}
+		m.hold(r)
+		a.expires = r.deadline
+	}
+	m.land(f, a, learnedNothing, how)
+}
+
+// land answers the callers of f, which has ended.
+func (m *reference) land(f *flight, a answer, learnedNothing bool, how *ending) {
+	for _, w := range f.waiters {
+		j := answer{kind: idemflight.EventJoined, source: idemflight.Joined, value: a.value, wrong: a.wrong,
+			completed: a.completed, expires: a.expires, took: m.now.Sub(w.began)}
+		if learnedNothing {
+			m.stats.OutcomeUnknown++
+			j = answer{kind: idemflight.EventRejected, wrong: a.wrong, took: j.took}
+		} else {
+			m.stats.Joined++
+		}
+		m.tell(w, j)
+	}
+	switch {
+	case f.leaderLeft:
+		fin := a
+		fin.kind = idemflight.EventFinished
+		m.finished = append(m.finished, finished{f.leader, fin})
+		return
+	case learnedNothing:
+		m.stats.OutcomeUnknown++
+		a = answer{kind: idemflight.EventRejected, wrong: a.wrong, took: m.now.Sub(f.started)}
+	case a.kind == idemflight.EventReconciled:
+		m.stats.Reconciled++
+	default:
+		m.stats.Executed++
+		if how.panics != nil {
+			a.panics = how.cause()
+		}
+		a.exits = how.goexit && f.leader.stays()
+	}
+	m.tell(f.leader, a)
+}
+
+// endContext ends the context of e: callers whose context is derived from it leave.
+func (m *reference) endContext(e *exec) {
+	if !e.ctxEnded {
+		e.ctxEnded = true
+		m.leaveAll()
+	}
+}
+
+// weigh asks Weigh.
+func (m *reference) weigh(key string, value int) int64 {
+	if m.maxWeight == 0 {
+		return 0
+	}
+	w, panics := weightOf(value)
+	if panics {
+		m.stats.HookPanics++
+		m.panicked[key]++
+	}
+	return max(w, 0)
+}
+
+// keep puts a retained outcome in, and sheds for it (promise 20).
+func (m *reference) keep(r *record, ttl time.Duration, weight int64) {
+	r.ttl, r.deadline = ttl, m.now.Add(ttl)
+	m.put(r, weight)
+}
+
+func (m *reference) put(r *record, weight int64) {
+	m.insertions++
+	r.lastUse, r.leastM = m.insertions, m.m()
+	if weight > m.maxWeight {
+		m.stats.Shed++
+		if got := m.nextShed(); got != r.key {
+			disagree("shed %q instead of %q, which alone weighs more than MaxWeight", got, r.key)
+		}
+		r.state, r.value, weight = idemflight.Shed, 0, 0
+	}
+	for weight > 0 && m.weight()+weight > m.maxWeight {
+		key := m.nextShed()
+		victim := m.kept[key]
+		if victim == nil || victim.weight == 0 {
+			disagree("shed %q, which has no weight; the newcomer is %q", key, r.key)
+		}
+		victim.state, victim.value, victim.weight = idemflight.Shed, 0, 0
+		m.stats.Shed++
+	}
+	r.weight = weight
+	m.kept[r.key] = r
+}
+
+func (m *reference) nextShed() string {
+	if len(m.obs.shed) == 0 {
+		disagree("nothing was shed where MaxWeight wants it")
+	}
+	key := m.obs.shed[0]
+	m.obs.shed = m.obs.shed[1:]
+	return key
+}
+
+// hold holds r's key from now.
+func (m *reference) hold(r *record) {
+	r.ttl, r.deadline = m.holdTTL, time.Time{}
+	if m.holdTTL >= 0 {
+		r.deadline = m.now.Add(m.holdTTL)
+	}
+	m.kept[r.key] = r
+}
+
+// cancel ends the context of c.
+func (m *reference) cancel(c *call) {
+	c.ended = true
+	m.leaveAll()
+}
+
+// leaveAll lets all who wait, may leave and have a reason do so (promise 7).
+func (m *reference) leaveAll() {
+	for _, f := range m.flights {
+		f.waiters = slices.DeleteFunc(f.waiters, func(c *call) bool {
+			late := c.maxWait != nil && !m.now.Before(c.began.Add(*c.maxWait))
+			if late && c.dead() { // both at the same instant: the cache may choose
+				late = errors.Is(m.obs.failed[c], idemflight.ErrInFlight)
+			}
+			switch {
+			case late:
+				m.reject(c, idemflight.ErrInFlight, &m.stats.NotWaited)
+			case c.dead():
+				m.leave(c, c.began)
+			default:
+				return false
+			}
+			return true
+		})
+		if !f.leaderLeft && f.leader.dead() && !f.leader.stays() {
+			f.leaderLeft = true
+			m.leave(f.leader, f.started)
+		}
+	}
+}
+
+// next returns the next instant at which something that is not expiry happens by itself, if that is before to.
+func (m *reference) next(to time.Time) time.Time {
+	sooner := func(t time.Time) {
+		if t.After(m.now) && t.Before(to) {
+			to = t
+		}
+	}
+	each := func(c *call) {
+		if !c.ended && !c.endsAt.IsZero() {
+			sooner(c.endsAt)
+		}
+		if c.maxWait != nil {
+			sooner(c.began.Add(*c.maxWait))
+		}
+	}
+	for _, f := range m.flights {
+		sooner(f.exec.deadline)
+		each(f.leader)
+		for _, w := range f.waiters {
+			each(w)
+		}
+	}
+	return to
+}
+
+// advance lets time pass to now.
+func (m *reference) advance(now time.Time) {
+	m.now = now
+	for key, r := range m.kept {
+		if r.expired(now) {
+			delete(m.kept, key)
+			m.stale = append(m.stale, r)
+		}
+	}
+	for _, f := range m.flights {
+		if e := f.exec; !e.deadline.IsZero() && !now.Before(e.deadline) {
+			e.ctxEnded = true
+		}
+		for _, c := range append([]*call{f.leader}, f.waiters...) {
+			if !c.ended && !c.endsAt.IsZero() && !now.Before(c.endsAt) {
+				c.ended = true
+			}
+		}
+	}
+	m.leaveAll()
+}
+
+// told is an EventExpired of key.
+func (m *reference) told(key string, held bool) {
+	for i, r := range m.stale {
+		if r.key == key && (r.state == idemflight.Held) == held {
+			m.stale = slices.Delete(m.stale, i, i+1)
+			m.stats.Expired++
+			return
+		}
+	}
+	disagree("EventExpired of %q (held: %v), which has not expired or was told before", key, held)
+}
+
+// busy reports whether there is a caller that runs fn itself, and tells what it evicted, overwrote or
+// reclaimed when fn is through.
+func (m *reference) busy() bool {
+	for _, f := range m.flights {
+		if f.leader.stays() {
+			return true
+		}
+	}
+	return false
+}
+
+// toldEvicted reports whether an EventEvicted of key is one that was still to be told.
+func (m *reference) toldEvicted(key string) bool {
+	i := slices.Index(m.untold, key)
+	if i >= 0 {
+		m.untold = slices.Delete(m.untold, i, i+1)
+	}
+	return i >= 0
+}
+
+// overdue checks that what was evicted is told, and what has expired too: in time (promise 17), and
+// when its key is flown again.
+func (m *reference) overdue() {
+	if m.busy() {
+		return
+	}
+	if len(m.untold) > 0 {
+		disagree("%q was evicted without an EventEvicted", m.untold)
+	}
+	for _, r := range m.stale {
+		if m.flights[r.key] != nil || m.kept[r.key] != nil {
+			disagree("the record of %q has expired and was overwritten without an EventExpired", r.key)
+		}
+		late := max(time.Second, r.ttl/8)
+		if !m.closed && m.now.Sub(r.deadline) > late {
+			disagree("the record of %q (TTL %v) expired %v ago and has not been reclaimed", r.key, r.ttl, m.now.Sub(r.deadline))
+		}
+	}
+}
+
+// forget is Forget (promise 23).
+func (m *reference) forget(key string) bool {
+	if m.kept[key] != nil {
+		delete(m.kept, key)
+		return true
+	}
+	if f := m.flights[key]; f != nil {
+		f.forgotten = true
+		return true
+	}
+	return false
+}
+
+// resolve is Resolve (promise 13).
+func (m *reference) resolve(key string, value int, err *errSpec) bool {
+	r := m.kept[key]
+	if r == nil || r.state != idemflight.Held {
+		return false
+	}
+	d, why := idemflight.Retain, (*cause)(nil)
+	if err != nil {
+		hold := func(*errSpec) idemflight.Disposition { return idemflight.Hold }
+		found := false
+		if d, found = err.marked(hold); !found {
+			d = idemflight.Hold
+		}
+		why = &cause{spec: err}
+	}
+	switch d {
+	case idemflight.Hold:
+		return false
+	case idemflight.Release:
+		delete(m.kept, key)
+	case idemflight.Retain:
+		delete(m.kept, key)
+		settled := &record{key: key, state: idemflight.Retained, value: value, err: why, fp: r.fp, started: r.started, completed: m.now}
+		m.keep(settled, m.ttl, m.weigh(key, value))
+	}
+	return true
+}
+
+// restore is Restore (promise 24). got is what it returned.
+func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, got error) {
+	known := []error{idemflight.ErrInvalidKey, idemflight.ErrClosed, idemflight.ErrFull}
+	var legal []error // nil stands for an error of no name
+	if key == "" {
+		legal = append(legal, idemflight.ErrInvalidKey)
+	}
+	if m.closed {
+		legal = append(legal, idemflight.ErrClosed)
+	}
+	if m.kept[key] != nil || m.flights[key] != nil {
+		legal = append(legal, nil)
+	}
+	switch {
+	case e.State < idemflight.InFlight || e.State > idemflight.Shed:
+		legal = append(legal, nil)
+	case e.State == idemflight.InFlight, e.State == idemflight.Held && e.ExpiresAt.IsZero():
+	case !e.ExpiresAt.After(m.now):
+		legal = append(legal, nil)
+	}
+	if len(legal) == 0 && !m.room() {
+		legal = append(legal, idemflight.ErrFull)
+	}
+	if len(legal) > 0 {
+		ok := false
+		for _, want := range legal {
+			if want == nil {
+				named := slices.ContainsFunc(known, func(s error) bool { return errors.Is(got, s) })
+				ok = ok || got != nil && !named
+			} else {
+				ok = ok || errors.Is(got, want)
+			}
+		}
+		if !ok {
+			disagree("Restore of %q: error %v, want one of %v", key, got, legal)
+		}
+		return
+	}
+	if got != nil {
+		disagree("Restore of %q: %v, want success", key, got)
+	}
+	r := &record{key: key, state: e.State, fp: e.Fingerprint, started: e.StartedAt, completed: e.CompletedAt}
+	if err != nil {
+		r.err = &cause{spec: err}
+	}
+	switch {
+	case e.State == idemflight.InFlight:
+		r.state, r.err, r.completed, r.anyCompleted = idemflight.Held, &cause{sentinel: idemflight.ErrInterrupted}, m.now, true
+		m.hold(r)
+	case e.State == idemflight.Held:
+		r.deadline, r.ttl = e.ExpiresAt, e.ExpiresAt.Sub(e.CompletedAt)
+		m.kept[key] = r
+	default:
+		r.deadline, r.ttl = e.ExpiresAt, e.ExpiresAt.Sub(e.CompletedAt)
+		weight := int64(0)
+		if e.State == idemflight.Retained {
+			r.value = e.Value
+			weight = m.weigh(key, e.Value)
+		}
+		m.put(r, weight)
+	}
+}
+
+// entry is what Lookup and All must say of key.
+func (m *reference) entry(key string) (want entry, ok bool) {
+	if r := m.kept[key]; r != nil {
+		return entry{idemflight.Entry[int]{
+			State: r.state, Value: r.value, Fingerprint: r.fp,
+			StartedAt: r.started, CompletedAt: r.completed, ExpiresAt: r.deadline,
+		}, r.err, r.anyCompleted}, true
+	}
+	if f := m.flights[key]; f != nil {
+		return entry{idemflight.Entry[int]{State: idemflight.InFlight, Fingerprint: f.fp, Waiters: len(f.waiters), StartedAt: f.started}, nil, false}, true
+	}
+	return entry{}, false
+}
+
+// entry is an Entry with its error as the reference knows it.
+type entry struct {
+	idemflight.Entry[int]
+	err          *cause
+	anyCompleted bool
+}
+
+// wrong says what is wrong with got.
+func (want entry) wrong(got idemflight.Entry[int]) string {
+	same := got.State == want.State && got.Value == want.Value && got.Fingerprint == want.Fingerprint &&
+		got.Waiters == want.Waiters && got.StartedAt.Equal(want.StartedAt) && got.ExpiresAt.Equal(want.ExpiresAt) &&
+		(want.anyCompleted || got.CompletedAt.Equal(want.CompletedAt))
+	if !same {
+		return fmt.Sprintf("entry is\n\t%+v, want\n\t%+v", got, want.Entry)
+	}
+	return want.err.original(got.Err)
+}
+
+// all returns Stats as it must be.
+func (m *reference) all() idemflight.Stats {
+	s := m.stats
+	s.InFlight, s.Entries, s.Held, s.Weight = len(m.flights), len(m.kept), m.heldCount(), m.weight()
+	for _, f := range m.flights {
+		s.Waiters += len(f.waiters)
+	}
+	return s
+}
+
+// weightOf is Weigh: values say what they weigh.
+func weightOf(value int) (w int64, panics bool) {
+	switch w := int64(value % 100); w {
+	case 98:
+		return -3, false
+	case 99:
+		return 0, true
+	default:
+		return w, false
+	}
+}
