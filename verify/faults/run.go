@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// fault is a small edit of the library's source that breaks one sentence of its contract.
+type fault struct {
+	name     string
+	promise  string // "1" to "27", or a line of idemhttp's part of the contract
+	sentence string // what does not hold any more
+	file     string // relative to the library's root
+	old, new string // old must occur exactly once in file
+	hint     string // -run pattern of the tests that are tried first, if not those named after the promise
+	quick    bool   // one of the sample that -quick runs
+}
+
+// suite returns the package whose ordinary tests are to fail.
+func (f fault) suite() string {
+	if slices.Contains(linesOfHTTP, f.promise) {
+		return "./idemhttp"
+	}
+	return "."
+}
+
+// firstTests returns the pattern of the tests that most likely find f; "" = the whole suite at once.
+func (f fault) firstTests() string {
+	if n, err := strconv.Atoi(f.promise); err == nil && f.hint == "" {
+		return fmt.Sprintf("^TestPromise%02d_", n)
+	}
+	return f.hint
+}
+
+// verdict is what became of a fault.
+type verdict string
+
+const (
+	found     verdict = "found"
+	survived  verdict = "SURVIVED"           // the whole suite passes: a test is missing
+	misfit    verdict = "DOES NOT APPLY"     // the snippet is not in the source exactly once, or the hint matches no test
+	broken    verdict = "DOES NOT COMPILE"   // which proves nothing about the tests
+	undecided verdict = "could not be tried" // the go command failed in another way, or was interrupted
+)
+
+// result is the outcome of one fault.
+type result struct {
+	Name     string  `json:"name"`
+	Promise  string  `json:"promise"`
+	Sentence string  `json:"sentence"`
+	File     string  `json:"file"`
+	Verdict  verdict `json:"verdict"`
+	CaughtBy string  `json:"caught_by,omitempty"` // the first test that failed, and how if not by an assertion
+	Detail   string  `json:"detail,omitempty"`    // for all but found
+	Seconds  float64 `json:"seconds"`
+}
+
+// bench is the library whose suites are asked.
+type bench struct {
+	dir     string        // the library's root
+	timeout time.Duration // of one go test: a fault that makes a test hang is caught by it
+}
+
+// try plants f and asks the suite: first the tests that hint names, then all.
+func (b bench) try(ctx context.Context, f fault) result {
+	start := time.Now()
+	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, File: f.file}
+	r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f)
+	r.Seconds = time.Since(start).Seconds()
+	return r
+}
+
+func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail string) {
+	source, err := plant(b.dir, f)
+	if err != nil {
+		return misfit, "", err.Error()
+	}
+	for _, pattern := range slices.Compact([]string{f.firstTests(), ""}) {
+		t, err := b.ask(ctx, f, source, pattern)
+		if err != nil {
+			return undecided, "", err.Error()
+		}
+		switch {
+		case ctx.Err() != nil:
+			return undecided, "", "interrupted"
+		case t.buildFailed:
+			return broken, "", t.text
+		case t.passed && t.ran == 0:
+			return misfit, "", fmt.Sprintf("no test matches the hint %q", pattern)
+		case t.passed:
+			continue
+		case t.caughtBy == "":
+			return undecided, "", t.text
+		}
+		return found, t.caughtBy, ""
+	}
+	return survived, "", "the whole suite of " + f.suite() + " passes"
+}
+
+// plant returns the source of f.file with the fault in it.
+func plant(dir string, f fault) ([]byte, error) {
+	source, err := os.ReadFile(filepath.Join(dir, f.file))
+	if err != nil {
+		return nil, err
+	}
+	if n := bytes.Count(source, []byte(f.old)); n != 1 {
+		return nil, fmt.Errorf("%s has the snippet %d times, want once: %q", f.file, n, f.old)
+	}
+	if f.old == f.new {
+		return nil, errors.New("the edit changes nothing")
+	}
+	return bytes.Replace(source, []byte(f.old), []byte(f.new), 1), nil
+}
+
+// ask runs the tests that match pattern with source, which has the fault f, in place of f.file. It
+// does so with the go command's -overlay, so that the source itself stays as it is.
+func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) (testRun, error) {
+	dir, err := os.MkdirTemp("", "fault-")
+	if err != nil {
+		return testRun{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	edited := filepath.Join(dir, filepath.Base(f.file))
+	replace := map[string]string{filepath.Join(b.dir, f.file): edited}
+	if pattern != "" {
+		unneeded, err := narrow(filepath.Join(b.dir, f.suite()), pattern)
+		if err != nil {
+			return testRun{}, err
+		}
+		for _, path := range unneeded {
+			replace[path] = "" // as if it were not there
+		}
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	overlay := filepath.Join(dir, "overlay.json")
+	if err := errors.Join(err, os.WriteFile(edited, source, 0o600), os.WriteFile(overlay, text, 0o600)); err != nil {
+		return testRun{}, err
+	}
+	return b.goTest(ctx, overlay, pattern, f.suite()), nil
+}
+
+// testRun is what one go test said.
+type testRun struct {
+	passed, buildFailed bool
+	ran                 int    // tests that started
+	caughtBy            string // "" if nothing says that a test failed
+	text                string // its last lines
+}
+
+// goTest runs the tests of pkg that match pattern, up to the first that fails.
+func (b bench) goTest(ctx context.Context, overlay, pattern, pkg string) testRun {
+	args := []string{"test", "-json", "-short", "-vet=off", "-failfast", "-timeout", b.timeout.String()}
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
+	if pattern != "" {
+		args = append(args, "-run", pattern)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir = b.dir
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	t := readEvents(out)
+	t.passed = err == nil
+	return t
+}
+
+// readEvents reads the output of go test -json.
+func readEvents(out []byte) testRun {
+	var t testRun
+	var failed, running []string
+	var text strings.Builder
+	how := ""
+	for line := range bytes.Lines(out) {
+		var e struct{ Action, Test, Output string }
+		if json.Unmarshal(line, &e) != nil {
+			text.Write(line) // of the go command itself
+			continue
+		}
+		text.WriteString(e.Output)
+		switch e.Action {
+		case "build-fail":
+			t.buildFailed = true
+		case "run":
+			t.ran++
+			running = append(running, e.Test)
+		case "fail":
+			if e.Test != "" {
+				failed = append(failed, e.Test)
+			}
+			fallthrough
+		case "pass", "skip":
+			running = slices.DeleteFunc(running, func(test string) bool { return test == e.Test })
+		case "output":
+			how = cmp.Or(how, howItEnded(e.Output))
+		}
+	}
+	// A subtest is told before its parent, and starts after it; a test that hangs is not told at all.
+	if len(failed) > 0 {
+		t.caughtBy = failed[0]
+	} else if how != "" && len(running) > 0 {
+		t.caughtBy = running[len(running)-1]
+	}
+	if how != "" {
+		t.caughtBy = strings.TrimSpace(t.caughtBy + " (" + how + ")")
+	}
+	t.text = lastLines(text.String(), 12)
+	return t
+}
+
+// howItEnded tells from a line of output how the tests ended, if not by an assertion.
+func howItEnded(line string) string {
+	switch {
+	case strings.HasPrefix(line, "panic: test timed out"):
+		return "hangs"
+	case strings.HasPrefix(line, "panic: deadlock: main bubble goroutine"), strings.HasPrefix(line, "fatal error: all goroutines are asleep"):
+		return "deadlock"
+	case strings.HasPrefix(line, "panic: "):
+		return "panic"
+	case strings.HasPrefix(line, "fatal error: "):
+		return strings.TrimSpace(line)
+	case strings.Contains(line, "goleak: Errors"):
+		return "goroutine left behind"
+	}
+	return ""
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// toy is a library of its own with a suite, so that the runner is tried in seconds.
+func toy(t *testing.T) bench {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod": "module toy\n\ngo 1.26\n",
+		"toy.go": `package toy
+
+// Abs returns the distance of n from zero.
+func Abs(n int) int {
+	if n < 0 {
+		return -n
+	}
+	return n
+}
+`,
+		"toy_test.go": `package toy
+
+import "testing"
+
+func TestPromise01_Positive(t *testing.T) {
+	if Abs(3) != 3 {
+		t.Fatal("of 3")
+	}
+}
+
+func TestNegative(t *testing.T) {
+	for _, n := range []int{-1, -2} {
+		t.Run("each", func(t *testing.T) {
+			if Abs(n) != -n {
+				t.Errorf("of %d", n)
+			}
+		})
+	}
+}
+`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	return bench{dir: dir, timeout: 2 * time.Second}
+}
+
+func planted(old, new string) fault {
+	return fault{name: "planted", promise: "1", file: "toy.go", old: old, new: new}
+}
+
+func TestAFaultIsFound(t *testing.T) {
+	b := toy(t)
+	for name, c := range map[string]struct {
+		fault    fault
+		caughtBy string
+	}{
+		"by the promise's own tests": {planted("return n\n", "return n + 1\n"), "TestPromise01_Positive"},
+		"by the rest of the suite":   {planted("return -n", "return n"), "TestNegative/each"},
+		"as it panics":               {planted("return -n", "panic(n)"), "TestNegative/each (panic)"},
+		"as it hangs":                {planted("return -n", "select {}"), "TestNegative/each (hangs)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := b.try(t.Context(), c.fault)
+			require.Equal(t, found, r.Verdict, r.Detail)
+			require.Equal(t, c.caughtBy, r.CaughtBy)
+		})
+	}
+}
+
+// What is no fault must not count as found.
+func TestWhatIsNoFaultIsToldApart(t *testing.T) {
+	b := toy(t)
+	misled := planted("return -n", "return n")
+	misled.hint = "TestThatDoesNotExist"
+	for name, c := range map[string]struct {
+		fault fault
+		want  verdict
+	}{
+		"harmless":                {planted("return -n", "return 0 - n"), survived},
+		"not in the source":       {planted("return 2*n", "return n"), misfit},
+		"more than once":          {planted("return", "panic(1) // "), misfit},
+		"without an edit":         {planted("return -n", "return -n"), misfit},
+		"hint that names no test": {misled, misfit},
+		"does not compile":        {planted("return -n", "return minus(n)"), broken},
+		"no such file":            {fault{promise: "1", file: "gone.go", old: "a", new: "b"}, misfit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := b.try(t.Context(), c.fault)
+			require.Equal(t, c.want, r.Verdict, "caught by %q: %s", r.CaughtBy, r.Detail)
+			require.NotEmpty(t, r.Detail, "what to do about it")
+			var out bytes.Buffer
+			require.False(t, summarize(&out, []result{r}, 1), "makes the run fail")
+			require.Contains(t, out.String(), "0 of 1 found")
+		})
+	}
+}
+
+func TestAnUnsoundSuiteProvesNothing(t *testing.T) {
+	b := toy(t)
+	faults := []fault{planted("return -n", "return n")}
+	require.NoError(t, b.sound(t.Context(), faults))
+	path := filepath.Join(b.dir, "toy_test.go")
+	require.NoError(t, os.WriteFile(path, []byte("package toy\n\nimport \"testing\"\n\nfunc TestIt(t *testing.T) { t.Fail() }\n"), 0o600))
+	require.ErrorContains(t, b.sound(t.Context(), faults), "fails without a fault")
+	require.NoError(t, os.WriteFile(path, []byte("package toy\n"), 0o600))
+	require.Error(t, b.sound(t.Context(), faults), "a suite without tests")
+}
+
+func TestAnInterruptedRunTellsWhatItHas(t *testing.T) {
+	b := toy(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	faults := []fault{planted("return -n", "return n"), planted("return -n", "return n"), planted("return -n", "return n")}
+	results := b.tryAll(ctx, faults, 1, func(result) { cancel() })
+	require.Len(t, results, 1, "what was tried")
+	var out bytes.Buffer
+	require.False(t, summarize(&out, results, len(faults)), "an interrupted run is no success")
+	require.Contains(t, out.String(), "1 of 3 found; interrupted, 2 not tried")
+}
+
+// The list fits the source as it is, and leaves no promise out.
+func TestList(t *testing.T) {
+	dir, err := libraryDir()
+	require.NoError(t, err)
+	names, promises := map[string]bool{}, map[string]bool{}
+	sample := 0
+	for _, f := range allFaults() {
+		require.False(t, names[f.name], "two faults are called %s", f.name)
+		names[f.name], promises[f.promise] = true, true
+		require.NotEmpty(t, f.sentence, "%s: what does it break?", f.name)
+		_, err := plant(dir, f)
+		require.NoError(t, err, f.name)
+		if f.quick {
+			sample++
+		}
+	}
+	for _, line := range linesOfHTTP {
+		require.True(t, promises[line], "no fault for idemhttp's %q", line)
+		delete(promises, line)
+	}
+	for n := range 27 {
+		number := strconv.Itoa(n + 1)
+		require.True(t, promises[number], "no fault for promise %s", number)
+		delete(promises, number)
+	}
+	require.Empty(t, promises, "promises that the contract does not know")
+	require.NotZero(t, sample, "-quick would try nothing")
+}
