@@ -1,0 +1,85 @@
+package main
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/bench/internal/keys"
+)
+
+const million = 1_000_000
+
+var millionKeys = sync.OnceValue(func() []string { return keys.New(million) })
+
+// heap returns the bytes that are in use after two collections: the second frees what finalizers
+// and pools still held in the first.
+func heap() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
+// memory measures the heap that an entry takes with an int as value. The key's bytes are not
+// counted for either: they are the caller's.
+func memory() contest {
+	list := millionKeys()
+	return contest{
+		ours: func() float64 {
+			before := heap()
+			c := newOurs(million)
+			for _, key := range list {
+				_, _ = c.Do(background, key, fn)
+			}
+			perEntry := (heap() - before) / float64(c.Len())
+			closeOurs(c)
+			return perEntry
+		},
+		theirs: func() float64 {
+			before := heap()
+			c := newOtter(million)
+			for _, key := range list {
+				_, _ = c.Get(background, key, loader)
+			}
+			c.CleanUp()
+			perEntry := (heap() - before) / float64(c.EstimatedSize())
+			c.StopAllGoroutines()
+			return perEntry
+		},
+	}
+}
+
+// pause lets a million entries expire at one moment while a hot key is replayed all the time, and
+// measures the longest that one replay took until the million are gone. It counts all that the
+// machine does meanwhile: run it on one that is otherwise idle.
+func pause() contest {
+	list := millionKeys()
+	return contest{ours: func() float64 {
+		c := newOurs(2 * million)
+		defer closeOurs(c)
+		expiry := time.Now().Add(4 * time.Second) // filling takes less
+		for _, key := range list {
+			_, _ = c.Do(background, key, fn, idemflight.WithTTL(time.Until(expiry)))
+		}
+		_, _ = c.Do(background, "hot", fn)
+		runtime.GC() // the collection that filling has earned
+		time.Sleep(time.Until(expiry) - 50*time.Millisecond)
+		var longest time.Duration
+		deadline := expiry.Add(10 * time.Second)
+		for i, last := 1, time.Now(); ; i++ {
+			_, _ = c.Do(background, "hot", fn)
+			now := time.Now()
+			longest, last = max(longest, now.Sub(last)), now
+			// Stats takes each shard's lock, so it is asked rarely and its time is not counted.
+			if i%100_000 == 0 {
+				if now.After(deadline) || c.Stats().Expired >= million {
+					return float64(longest) / 1e6
+				}
+				last = time.Now()
+			}
+		}
+	}}
+}
