@@ -171,9 +171,9 @@ func run(t *rapid.T, fresh func(options) target) (err error) {
 	}{
 		"do": {6, d.doCall}, "finish": {4, d.doFinish}, "effect": {1, d.doEffect}, "cancel": {1, d.doCancel},
 		"sleep": {4, d.doSleep}, "forget": {1, d.doForget}, "resolve": {1, d.doResolve}, "restore": {1, d.doRestore},
-		"nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "close": {1, d.doClose},
+		"nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan}, "close": {1, d.doClose},
 	} {
-		if name == "close" && !cfg.closes {
+		if name == "close" && !cfg.closes || name == "scan" && !cfg.scans {
 			continue
 		}
 		for i := range a.times {

@@ -30,3 +30,7 @@ func agrees(fresh func(options) target) func(*rapid.T) {
 
 // TestCacheAgreesWithTheContract runs random programs.
 func TestCacheAgreesWithTheContract(t *testing.T) { rapid.Check(t, agrees(newCache)) }
+
+// FuzzCacheAgreesWithTheContract lets the fuzzer choose the programs. testdata/fuzz keeps some that
+// go far.
+func FuzzCacheAgreesWithTheContract(f *testing.F) { f.Fuzz(rapid.MakeFuzz(agrees(newCache))) }

@@ -22,7 +22,7 @@ type config struct {
 	maxWaiters     int           // 0: no bound
 	observerPanics idemflight.EventKind
 	keys           []string
-	closes         bool // the program may close it
+	closes, scans  bool // the program may close it, and scan
 }
 
 // call is one call of Do, as the program makes it.

@@ -1,0 +1,504 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/idemflight/idemflight"
+)
+
+// bent is a cache with a fault: what is not nil is asked instead of the cache.
+type bent struct {
+	cache
+	call    func(ctx context.Context, c call, way way, fn fnOf) (result, error)
+	lookup  func(key string) (idemflight.Entry[int], bool)
+	forget  func(key string) bool
+	resolve func(key string, value int, err error) bool
+	restore func(key string, e idemflight.Entry[int]) error
+	length  func() int
+	stats   func() idemflight.Stats
+	close   func(ctx context.Context) error
+	shown   func(e idemflight.Entry[int]) idemflight.Entry[int]
+	evicted uint64
+}
+
+func (b *bent) do(ctx context.Context, c *call, way way, fn fnOf) (result, error) {
+	if b.call != nil {
+		return b.call(ctx, *c, way, fn)
+	}
+	return b.cache.do(ctx, c, way, fn)
+}
+
+func (b *bent) Lookup(key string) (idemflight.Entry[int], bool) {
+	if b.lookup != nil {
+		return b.lookup(key)
+	}
+	e, ok := b.cache.Lookup(key)
+	if b.shown != nil && ok {
+		e = b.shown(e)
+	}
+	return e, ok
+}
+
+func (b *bent) All() iter.Seq2[string, idemflight.Entry[int]] {
+	return func(yield func(string, idemflight.Entry[int]) bool) {
+		for key, e := range b.cache.All() {
+			if b.shown != nil {
+				e = b.shown(e)
+			}
+			if !yield(key, e) {
+				return
+			}
+		}
+	}
+}
+
+func (b *bent) Forget(key string) bool {
+	if b.forget != nil {
+		return b.forget(key)
+	}
+	return b.cache.Forget(key)
+}
+
+func (b *bent) Resolve(key string, value int, err error) bool {
+	if b.resolve != nil {
+		return b.resolve(key, value, err)
+	}
+	return b.cache.Resolve(key, value, err)
+}
+
+func (b *bent) Restore(key string, e idemflight.Entry[int]) error {
+	if b.restore != nil {
+		return b.restore(key, e)
+	}
+	return b.cache.Restore(key, e)
+}
+
+func (b *bent) Len() int {
+	if b.length != nil {
+		return b.length()
+	}
+	return b.cache.Len()
+}
+
+func (b *bent) Stats() idemflight.Stats {
+	if b.stats != nil {
+		return b.stats()
+	}
+	s := b.cache.Stats()
+	s.Evicted += b.evicted
+	return s
+}
+
+func (b *bent) Close(ctx context.Context) error {
+	if b.close != nil {
+		return b.close(ctx)
+	}
+	return b.cache.Close(ctx)
+}
+
+// evict evicts key as if the cache had done so.
+func (b *bent) evict(o *options, key string) {
+	b.cache.Forget(key)
+	b.evicted++
+	o.Observer(context.Background(), event{Kind: idemflight.EventEvicted, Key: key})
+}
+
+// victim returns a key that is as wanted, if c is full.
+func victim(c cache, max int, want func(idemflight.Entry[int]) bool) (found string) {
+	s := c.Stats()
+	if s.InFlight+s.Entries < max {
+		return ""
+	}
+	for key, e := range c.All() {
+		if want(e) {
+			return key
+		}
+	}
+	return ""
+}
+
+// faults are caches that break the contract in one way each.
+var faults = map[string]func(o *options, b *bent){
+	"an outcome is replayed at the instant of its deadline": func(o *options, b *bent) {
+		ttl := o.TTL
+		o.TTL++
+		back := func(completed, expires time.Time) time.Time {
+			if expires.Sub(completed) == ttl+1 {
+				return expires.Add(-1)
+			}
+			return expires
+		}
+		b.shown = func(e idemflight.Entry[int]) idemflight.Entry[int] {
+			e.ExpiresAt = back(e.CompletedAt, e.ExpiresAt)
+			return e
+		}
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			res.ExpiresAt = back(res.CompletedAt, res.ExpiresAt)
+			return res, err
+		}
+	},
+	"a replay extends the TTL": func(o *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if e, ok := b.cache.Lookup(c.key); ok && res.Source == idemflight.Replayed {
+				b.cache.Forget(c.key)
+				e.ExpiresAt = time.Now().Add(o.TTL)
+				_ = b.cache.Restore(c.key, e)
+			}
+			return res, err
+		}
+	},
+	"WithTTL(0) retains": func(o *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if c.ttl != nil && *c.ttl == 0 {
+				c.ttl = nil
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"HoldTTL is not heeded": func(o *options, _ *bent) { o.HoldTTL = o.TTL },
+	"Forget drops nothing": func(_ *options, b *bent) {
+		b.forget = func(key string) bool { _, ok := b.cache.Lookup(key); return ok }
+	},
+	"Forget of a flight lets its outcome be retained": func(_ *options, b *bent) {
+		b.forget = func(key string) bool {
+			if e, _ := b.cache.Lookup(key); e.State == idemflight.InFlight {
+				return true
+			}
+			return b.cache.Forget(key)
+		}
+	},
+	"the fingerprint is ignored": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			c.fp = idemflight.Fingerprint{}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"NoWait waits": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if c.maxWait != nil && *c.maxWait < 0 {
+				c.maxWait = nil
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"MaxWaiters is one too high": func(o *options, _ *bent) {
+		if o.MaxWaiters > 0 {
+			o.MaxWaiters++
+		}
+	},
+	"an Inline leader leaves": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			c.inline = false
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"fn ends with its leader": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(inner context.Context) (int, error) {
+				done := make(chan struct{})
+				var v int
+				var err error
+				go func() {
+					defer close(done)
+					defer func() { _ = recover() }()
+					v, err = fn(inner)
+				}()
+				select {
+				case <-done:
+					return v, err
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			})
+		}
+	},
+	"who joins runs fn again": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if e, _ := b.cache.Lookup(c.key); e.State == idemflight.InFlight {
+				v, err := fn(ctx)
+				return result{Value: v, Source: idemflight.Joined}, err
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"a replay brings the value of another key": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if e, ok := b.cache.Lookup("k0"); ok && res.Source == idemflight.Replayed && c.key != "k0" {
+				res.Value = e.Value
+			}
+			return res, err
+		}
+	},
+	"callers see the marker": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if res.Source == idemflight.Replayed {
+				err = idemflight.Final(err)
+			}
+			return res, err
+		}
+	},
+	"an unknown outcome is released": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				if err != nil && idemflight.ClassifyDefault(err) == idemflight.Hold {
+					err = idemflight.Retryable(err)
+				}
+				return v, err
+			})
+		}
+	},
+	"an effect that has begun does not count": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				for range 3 {
+					idemflight.NoEffect(ctx)
+				}
+				return v, err
+			})
+		}
+	},
+	"NoEffect takes back all that has begun": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				if c.fn != nil && len(c.fn.effects) > 0 && c.fn.effects[len(c.fn.effects)-1] == noneOf {
+					idemflight.NoEffect(ctx)
+					idemflight.NoEffect(ctx)
+				}
+				return v, err
+			})
+		}
+	},
+	"a panic becomes an error": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (v int, err error) {
+				defer func() {
+					if r := recover(); r != nil {
+						err = &idemflight.PanicError{Value: r}
+					}
+				}()
+				return fn(ctx)
+			})
+		}
+	},
+	"after Goexit the others get nothing": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if errors.Is(err, idemflight.ErrGoexit) {
+				err = nil
+			}
+			return res, err
+		}
+	},
+	"a dead context gets no replay": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if ctx.Err() != nil {
+				c.key = "no such key"
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"Resolve with an error of no meaning releases": func(_ *options, b *bent) {
+		b.resolve = func(key string, value int, err error) bool {
+			if err != nil {
+				err = idemflight.Retryable(err)
+			}
+			return b.cache.Resolve(key, value, err)
+		}
+	},
+	"Resolve acts on what is retained": func(_ *options, b *bent) {
+		b.resolve = func(key string, value int, err error) bool {
+			if e, _ := b.cache.Lookup(key); e.State == idemflight.Retained {
+				return b.cache.Forget(key)
+			}
+			return b.cache.Resolve(key, value, err)
+		}
+	},
+	"a panic in Reconcile releases": func(o *options, _ *bent) {
+		ask := o.Reconcile
+		if ask == nil {
+			return
+		}
+		o.Reconcile = func(ctx context.Context, key string, held idemflight.Entry[int]) (v int, err error) {
+			defer func() {
+				if r := recover(); r != nil {
+					err = idemflight.Retryable(errors.New("panic"))
+				}
+			}()
+			return ask(ctx, key, held)
+		}
+	},
+	"Reconcile is not told the error": func(o *options, _ *bent) {
+		ask := o.Reconcile
+		if ask == nil {
+			return
+		}
+		o.Reconcile = func(ctx context.Context, key string, held idemflight.Entry[int]) (int, error) {
+			held.Err = nil
+			return ask(ctx, key, held)
+		}
+	},
+	"what was in flight is restored as retained": func(o *options, b *bent) {
+		b.restore = func(key string, e idemflight.Entry[int]) error {
+			if e.State == idemflight.InFlight {
+				e.State, e.ExpiresAt = idemflight.Retained, time.Now().Add(o.TTL)
+			}
+			return b.cache.Restore(key, e)
+		}
+	},
+	"Restore overwrites": func(_ *options, b *bent) {
+		b.restore = func(key string, e idemflight.Entry[int]) error {
+			if old, ok := b.cache.Lookup(key); ok && old.State == idemflight.Retained {
+				b.cache.Forget(key)
+			}
+			return b.cache.Restore(key, e)
+		}
+	},
+	"Close refuses nothing": func(_ *options, b *bent) { b.close = func(context.Context) error { return nil } },
+	"Close does not wait": func(_ *options, b *bent) {
+		b.close = func(context.Context) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = b.cache.Close(ctx)
+			return nil
+		}
+	},
+	"Protect protects nothing": func(o *options, _ *bent) { o.Protect = -1 },
+	"there is one place less":  func(o *options, _ *bent) { o.MaxEntries = max(1, o.MaxEntries-1) },
+	"there is one place more":  func(o *options, _ *bent) { o.MaxEntries++ },
+	"held keys are evicted": func(o *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if _, ok := b.cache.Lookup(c.key); !ok && c.key != "" && ctx.Err() == nil {
+				if key := victim(b.cache, o.MaxEntries, func(e idemflight.Entry[int]) bool { return e.State == idemflight.Held }); key != "" {
+					b.evict(o, key)
+				}
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"what is replayed often is evicted": func(o *options, b *bent) {
+		last := ""
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if _, ok := b.cache.Lookup(c.key); ok {
+				last = c.key
+			} else if s := b.cache.Stats(); strings.HasPrefix(c.key, "new") && s.InFlight+s.Entries == o.MaxEntries {
+				if e, _ := b.cache.Lookup(last); e.State == idemflight.Retained && o.Protect < 0 {
+					b.evict(o, last)
+				}
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"an eviction is not told":       without(idemflight.EventEvicted),
+	"an expiry is not told":         without(idemflight.EventExpired),
+	"a replay is not told":          without(idemflight.EventReplayed),
+	"a finished flight is not told": without(idemflight.EventFinished),
+	"an expiry is told twice": func(o *options, _ *bent) {
+		tell := o.Observer
+		o.Observer = func(ctx context.Context, e event) {
+			tell(ctx, e)
+			if e.Kind == idemflight.EventExpired {
+				tell(ctx, e)
+			}
+		}
+	},
+	"MaxWeight is one too high": func(o *options, _ *bent) {
+		if o.MaxWeight > 0 {
+			o.MaxWeight++
+		}
+	},
+	"a shed is told of another key": func(o *options, _ *bent) {
+		tell := o.Observer
+		newest := ""
+		o.Observer = func(ctx context.Context, e event) {
+			if e.Kind == idemflight.EventShed {
+				e.Key = newest
+			}
+			newest = e.Key
+			tell(ctx, e)
+		}
+	},
+	"a join is counted as a replay": func(_ *options, b *bent) {
+		b.stats = func() idemflight.Stats {
+			s := b.cache.Stats()
+			s.Replayed, s.Joined = s.Replayed+s.Joined, 0
+			return s
+		}
+	},
+	"panics are counted once too often": func(_ *options, b *bent) {
+		b.stats = func() idemflight.Stats {
+			s := b.cache.Stats()
+			if s.Panics > 0 {
+				s.Panics++
+			}
+			return s
+		}
+	},
+	"Len counts flights": func(_ *options, b *bent) {
+		b.length = func() int { s := b.cache.Stats(); return s.Entries + s.InFlight }
+	},
+	"Lookup counts as a use": func(_ *options, b *bent) {
+		b.lookup = func(key string) (idemflight.Entry[int], bool) {
+			e, ok := b.cache.Lookup(key)
+			if e.State == idemflight.Retained {
+				_, _ = b.Do(context.Background(), key, func(context.Context) (int, error) { return 0, nil }, idemflight.WithFingerprint(e.Fingerprint))
+			}
+			return e, ok
+		}
+	},
+}
+
+// without is the fault that events of a kind are not told.
+func without(kind idemflight.EventKind) func(*options, *bent) {
+	return func(o *options, _ *bent) {
+		tell := o.Observer
+		o.Observer = func(ctx context.Context, e event) {
+			if e.Kind != kind {
+				tell(ctx, e)
+			}
+		}
+	}
+}
+
+// plant returns what makes a cache with the fault.
+func plant(fault func(*options, *bent)) func(options) target {
+	return func(o options) target {
+		b := &bent{}
+		fault(&o, b)
+		b.cache = cache{idemflight.MustNew(o)}
+		return b
+	}
+}
+
+// TestModelFindsPlantedFaults runs the same programs against caches that are wrong in one way each.
+func TestModelFindsPlantedFaults(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			programs := 0
+			var found error
+			rapid.Check(t, func(t *rapid.T) {
+				if found != nil {
+					return
+				}
+				programs++
+				rapid.SyncTest(t, func(t *rapid.T) { found = run(t, plant(fault)) })
+			})
+			require.Error(t, found, "the model has not found the fault in %d programs", programs)
+			t.Logf("found by program %d: %v", programs, found)
+		})
+	}
+}
