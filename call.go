@@ -54,10 +54,9 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 		s.mu.Lock()
 		mayLead := me.err == nil && !c.closed.Load()
 		hasPlace := false
-		if r := s.kept.get(key); r != nil {
-			now := c.now()
-			if !r.expired(now) {
-				c.meetKeptLocked(s, r, now, fn, me, o, &m)
+		if r := s.kept.get(key); r.record != nil {
+			if !r.expired(c.now()) {
+				c.meetKeptLocked(s, key, r, fn, me, o, &m)
 				break
 			}
 			if mayLead {
@@ -65,7 +64,7 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 			} else {
 				c.giveBack()
 			}
-			c.expireLocked(s, r, &m.notes)
+			c.expireLocked(s, key, r, &m.notes)
 		}
 		if f := s.pending[key]; f != nil {
 			c.meetFlightLocked(s, f, me, o, &m)
@@ -98,25 +97,26 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 }
 
 // meetKeptLocked answers a call that met r, unexpired; or claims a flight to find out about it.
-func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], r *record[K, V], now time.Duration, fn func(context.Context) (V, error), me *caller, o *callOptions, m *meeting[K, V]) {
+func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], key K, r found[K, V], fn func(context.Context) (V, error), me *caller, o *callOptions, m *meeting[K, V]) {
 	m.kind = EventRejected
 	switch {
-	case r.fingerprint != o.fp:
+	case r.fingerprint() != o.fp:
 		s.stats.KeyReused++
 		m.err = ErrKeyReused
-	case r.state == Retained:
-		c.useLocked(s, r, now)
-		m.kind, m.result, m.err = EventReplayed, r.result(), r.err
-	case r.state == Shed:
+	case r.state() == Retained:
+		r.use()
+		s.stats.Replayed++
+		m.kind, m.result, m.err = EventReplayed, c.result(r), r.err()
+	case r.state() == Shed:
 		s.stats.ValueShed++
 		m.err = ErrValueShed
 	case c.opts.Reconcile == nil || me.err != nil || c.closed.Load():
 		s.stats.OutcomeUnknown++
-		m.err = &unknownError{r.err}
+		m.err = &unknownError{r.err()}
 	default:
-		s.kept.remove(r) // its place passes to the flight
+		s.kept.remove(key, r) // its place passes to the flight
 		s.publishLocked()
-		c.claimLocked(s, r.key, fn, me, o, r, m)
+		c.claimLocked(s, key, fn, me, o, r.full, m)
 	}
 }
 
@@ -147,7 +147,7 @@ func (c *Cache[K, V]) meetFlightLocked(s *shard[K, V], f *flight[K, V], me *call
 }
 
 // claimLocked publishes a flight of key with the call as its leader. The key has a place already.
-func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, held *record[K, V], m *meeting[K, V]) {
+func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, held *fullRecord[K, V], m *meeting[K, V]) {
 	f := &flight[K, V]{key: key, fingerprint: o.fp, fn: fn, opts: *o, startedAt: time.Now(), held: held}
 	f.exec.leader, f.exec.outer = me.ctx, me.within
 	f.exec.flight, f.exec.cache = f, c

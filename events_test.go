@@ -676,8 +676,8 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 	require.NoError(t, c.Close(ttBg))
 
 	st := c.Stats()
-	for range 1_000_000 { // a timer that was reclaiming tells what it has counted
-		if st.Expired == told[idemflight.EventExpired].Load() {
+	for range 1_000_000 { // a timer that was reclaiming, and a flight whose callers have left, tell what they have counted
+		if st.Expired == told[idemflight.EventExpired].Load() && st.Shed == told[idemflight.EventShed].Load() {
 			break
 		}
 		runtime.Gosched()

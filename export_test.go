@@ -3,6 +3,7 @@ package idemflight
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // LimitShards gives caches made from now on at most n shards, until restore is called.
@@ -23,67 +24,8 @@ func (c *Cache[K, V]) CheckInvariants() error {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		k := &s.kept
-		places += int64(len(s.pending) + k.len())
-		expiring, valued := 0, 0
-		each := func(r *record[K, V]) {
-			if r.deadline != forever {
-				expiring++
-			}
-			if r.weight > 0 {
-				valued++
-			}
-			weight += r.weight
-			if s.pending[r.key] != nil {
-				wrong("key %v is in flight and kept", r.key)
-			}
-		}
-		held, ordered := 0, 0
-		for key, r := range k.records {
-			each(r)
-			if key != r.key {
-				wrong("key %v leads to the record of %v", key, r.key)
-			}
-			if r.state == Held {
-				held++
-			}
-		}
-		var last *record[K, V]
-		if k.order != nil {
-			for _, r := range k.order.Keys() {
-				ordered++
-				if k.records[r.key] != r {
-					wrong("%v is in order, but not kept", r.key)
-				}
-				if last != nil && r.used < last.used && !k.unsorted {
-					wrong("outcomes are out of order: %v used at %v behind %v used at %v", r.key, r.used, last.key, last.used)
-				}
-				last = r
-			}
-		}
-		if k.held != held || ordered != len(k.records)-held {
-			wrong("%d are held, %d by count; %d outcomes are in order, of %d records", held, k.held, ordered, len(k.records))
-		}
-		if k.valued != nil && k.valued.Len() != valued || k.valued == nil && valued > 0 {
-			wrong("%d outcomes weigh something, valued differs", valued)
-		}
-		if len(k.due) != expiring {
-			wrong("%d records expire, due has %d", expiring, len(k.due))
-		}
-		for at, r := range k.due {
-			if r.index != at || k.get(r.key) != r {
-				wrong("due has %v at %d, which thinks it is at %d", r.key, at, r.index)
-			}
-		}
-		before := [4]int64{s.edge.due.Load(), s.edge.used.Load(), s.edge.done.Load(), s.edge.valued.Load()}
-		s.sortLocked()
-		s.publishLocked()
-		after := [4]int64{s.edge.due.Load(), s.edge.used.Load(), s.edge.done.Load(), s.edge.valued.Load()}
-		for j := range before {
-			if before[j] > after[j] {
-				wrong("edge of shard %d hides a record: %v was published, %v is there", i, before, after)
-			}
-		}
+		places += int64(len(s.pending) + s.kept.len())
+		weight += s.checkLocked(wrong)
 		s.mu.Unlock()
 	}
 	if c.places.Load() != places {
@@ -93,4 +35,70 @@ func (c *Cache[K, V]) CheckInvariants() error {
 		wrong("weight is %d, the sum of records is %d", c.weight.Load(), weight)
 	}
 	return errors.Join(errs...)
+}
+
+// checkLocked reports what is wrong with what s keeps, and returns its weight.
+func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) (weight int64) {
+	k := &s.kept
+	first, due := never, forever
+	if k.plain != nil {
+		last := turn{}
+		for _, key := range k.plain.Keys() {
+			r, _ := k.plain.Peek(key)
+			if k.others[key] != nil || s.pending[key] != nil {
+				wrong("key %v is there twice", key)
+			}
+			if k.turnOf(r).before(last) {
+				wrong("plain records are out of order: %v at %v behind %v", key, k.turnOf(r), last)
+			}
+			last = k.turnOf(r)
+			due = min(due, r.deadline)
+			if last.before(first) {
+				first = last
+			}
+		}
+	}
+	held, expiring, valued := 0, 0, 0
+	in := func(q *queue[K, V], r *fullRecord[K, V]) {
+		if at := int(r.index[q.by]); at >= len(q.items) || q.items[at] != r {
+			wrong("%v is not where it thinks it is in queue %d", r.key, q.by)
+		}
+	}
+	for key, r := range k.others {
+		if key != r.key || s.pending[key] != nil {
+			wrong("key %v leads to the record of %v, in flight: %v", key, r.key, s.pending[key] != nil)
+		}
+		if r.deadline != forever {
+			expiring++
+			in(&k.due, r)
+			due = min(due, r.deadline)
+		}
+		if r.weight > 0 {
+			valued++
+			in(&k.valued, r)
+		}
+		weight += r.weight
+		if State(r.state) == Held {
+			held++
+		} else {
+			in(&k.order, r)
+			if r.turn.before(first) {
+				first = r.turn
+			}
+		}
+	}
+	if k.held != held || len(k.order.items) != len(k.others)-held || len(k.due.items) != expiring || len(k.valued.items) != valued {
+		wrong("%d held of %d, %d expire, %d weigh; by count %d, %d, %d; %d in order",
+			held, len(k.others), expiring, valued, k.held, len(k.due.items), len(k.valued.items), len(k.order.items))
+	}
+	if got := s.edge.turn.load(); got != first {
+		wrong("the edge says turn %v, first is %v", got, first)
+	}
+	if got := time.Duration(s.edge.due.Load()); got != due {
+		wrong("the edge says due %v, first is %v", got, due)
+	}
+	if got := s.edge.worth.load(); got != k.firstWorth() {
+		wrong("the edge says worth %v, first is %v", got, k.firstWorth())
+	}
+	return weight
 }

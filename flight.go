@@ -34,7 +34,7 @@ type flight[K comparable, V any] struct {
 	// held is the record that Reconcile is asked about; nil once fn runs. turn, if not nil, is
 	// closed when Reconcile is through, and yielded tells that fn is to run: for a leader that
 	// stays and runs fn itself. Written by the goroutine that runs Reconcile before it closes turn.
-	held    *record[K, V]
+	held    *fullRecord[K, V]
 	turn    chan struct{}
 	yielded bool
 

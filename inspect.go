@@ -10,8 +10,8 @@ func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 	s := c.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.kept.get(key); r != nil && !r.expired(c.now()) {
-		return r.entry(), true
+	if r := s.kept.get(key); r.record != nil && !r.expired(c.now()) {
+		return c.entry(r), true
 	}
 	if f := s.pending[key]; f != nil {
 		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: f.waiters, StartedAt: f.startedAt}, true
@@ -42,10 +42,30 @@ func (s *shard[K, V]) keys() []K {
 	for key := range s.pending {
 		keys = append(keys, key)
 	}
-	for key := range s.kept.records {
-		keys = append(keys, key)
+	return s.kept.keys(keys)
+}
+
+// timesOf returns the times of f, a record, in wall time.
+func (c *Cache[K, V]) timesOf(f found[K, V]) times {
+	if f.full != nil {
+		return f.full.timesOf(c.clock)
 	}
-	return keys
+	return f.record.timesOf(c.clock, f.deadline-c.opts.TTL)
+}
+
+// entry returns f, a record, as Lookup shows it.
+func (c *Cache[K, V]) entry(f found[K, V]) Entry[V] {
+	t := c.timesOf(f)
+	return Entry[V]{
+		State: f.state(), Value: f.value, Err: f.err(), Fingerprint: f.fingerprint(),
+		StartedAt: t.started, CompletedAt: t.completed, ExpiresAt: t.expires,
+	}
+}
+
+// result returns f, retained, as a call that replays it sees it.
+func (c *Cache[K, V]) result(f found[K, V]) Result[V] {
+	t := c.timesOf(f)
+	return Result[V]{Value: f.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
 }
 
 // Stats are counts since the cache was made, and its state at one moment of each shard.

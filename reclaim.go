@@ -122,8 +122,6 @@ func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 		var notes []note[K]
 		s.mu.Lock()
 		_, more = c.reclaimLocked(s, now, &notes)
-		s.kept.shrink()
-		s.publishLocked()
 		s.mu.Unlock()
 		c.emit(notes)
 	}
@@ -141,33 +139,33 @@ func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]no
 // there are more.
 func (c *Cache[K, V]) reclaimLocked(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int, more bool) {
 	for n < reclaimBatch {
-		r := s.kept.firstDue()
-		if r == nil || !r.expired(now) {
+		key, f := s.kept.firstDue()
+		if f.record == nil || !f.expired(now) {
 			return n, false
 		}
 		c.giveBack()
-		c.expireLocked(s, r, notes)
+		c.expireLocked(s, key, f, notes)
 		n++
 	}
 	return n, true
 }
 
-// expireLocked drops r, an expired record of s, whose place has been given back or passes on.
-func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]note[K]) {
-	e := Event[K]{Kind: EventExpired, Key: r.key}
-	if r.state == Held {
+// expireLocked drops f, the expired record of key, whose place has been given back or passes on.
+func (c *Cache[K, V]) expireLocked(s *shard[K, V], key K, f found[K, V], notes *[]note[K]) {
+	e := Event[K]{Kind: EventExpired, Key: key}
+	if f.state() == Held {
 		e.Err = ErrOutcomeUnknown
 	}
-	c.removeLocked(s, r)
+	c.removeLocked(s, key, f)
 	s.stats.Expired++
 	c.note(notes, e)
 }
 
-// removeLocked drops r, a record of s, whose place has been given back or passes on.
-func (c *Cache[K, V]) removeLocked(s *shard[K, V], r *record[K, V]) {
-	s.kept.remove(r)
+// removeLocked drops f, the record of key, whose place has been given back or passes on.
+func (c *Cache[K, V]) removeLocked(s *shard[K, V], key K, f found[K, V]) {
+	s.kept.remove(key, f)
 	s.publishLocked()
-	if r.weight > 0 {
-		c.weight.Add(-r.weight)
+	if f.full != nil && f.full.weight > 0 {
+		c.weight.Add(-f.full.weight)
 	}
 }

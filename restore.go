@@ -39,9 +39,6 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 		c.giveBack()
 		return err
 	}
-	if r.state != Held {
-		c.earlierLocked(s, r)
-	}
 	c.keepLocked(s, r, weight, &notes)
 	deadline := r.deadline // r may be claimed once the lock is released
 	s.mu.Unlock()
@@ -72,21 +69,28 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) 
 		return ErrClosed
 	case s.pending[key] != nil:
 		return errors.New("idemflight: Restore of a key that is in flight")
-	case c.liveLocked(s, key, notes) != nil:
+	case c.liveLocked(s, key, notes).record != nil:
 		return errors.New("idemflight: Restore of a key that is kept already")
 	}
 	return nil
 }
 
 // recordOf returns e as a record, and its weight, or says what is wrong with it.
-func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*record[K, V], int64, error) {
+func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord[K, V], int64, error) {
 	now := time.Now()
-	r := &record[K, V]{key: key, state: e.State, fingerprint: e.Fingerprint, started: e.StartedAt}
-	c.guard(func() { r.err = unmark(e.Err) }, func(error) { r.err = &unmarked{e.Err} })
+	var cause error
+	c.guard(func() { cause = unmark(e.Err) }, func(error) { cause = &unmarked{e.Err} })
+	restored := func(state State, ttl time.Duration) *fullRecord[K, V] {
+		r := newRecord[K, V](c.clock, key, state, cause, e.Fingerprint, times{e.StartedAt, now, time.Time{}}, ttl)
+		r.times = &times{e.StartedAt, e.CompletedAt, e.ExpiresAt}
+		return r
+	}
 	switch e.State {
 	case InFlight:
-		r.state, r.err = Held, ErrInterrupted
-		c.times(r, e.StartedAt, now, c.opts.HoldTTL)
+		cause = ErrInterrupted
+		r := restored(Held, c.opts.HoldTTL)
+		r.times.completed = now
+		r.expireAfter(c.clock, now, c.opts.HoldTTL)
 		return r, 0, nil
 	case Retained, Shed:
 		if e.ExpiresAt.IsZero() {
@@ -94,9 +98,7 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*record[K, 
 		}
 	case Held:
 		if e.ExpiresAt.IsZero() {
-			c.times(r, e.StartedAt, now, -1)
-			r.completed = e.CompletedAt
-			return r, 0, nil
+			return restored(Held, -1), 0, nil
 		}
 	default:
 		return nil, 0, fmt.Errorf("idemflight: Restore of an entry whose State is %v", e.State)
@@ -105,9 +107,8 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*record[K, 
 	if left <= 0 {
 		return nil, 0, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
 	}
-	c.times(r, e.StartedAt, now, left)
-	r.completed, r.expires = e.CompletedAt, e.ExpiresAt
-	// Protect and the order of use go by the completion: not that of a clock that ran ahead.
+	r := restored(e.State, left)
+	// Protect and the order of turns go by the completion: not that of a clock that ran ahead.
 	r.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
 	if e.State != Retained {
 		return r, 0, nil

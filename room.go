@@ -5,77 +5,67 @@ import (
 	"time"
 )
 
-// This file is what shards share: places, weight, and the order of use across them. All of it is
+// This file is what shards share: places, weight, and the order of turns across them. All of it is
 // atomic counters, so that no lock is taken under a shard's mu. What they say is a hint until the
 // shard it leads to is locked: there it is looked at again.
 
 // edge is what a shard lets the others see of its ends, to find the record that has to go first
 // without visiting every shard. Written under the shard's mu, read by anyone; forever if there is
-// no such record. Edges lie side by side, so that a look at all of them reads little memory. What
-// it says may be outdated by the time the shard is locked: then one looks again.
+// no such record. An edge fills a cache line. What it says may be outdated by the time the shard is
+// locked: then one looks again.
 type edge struct {
-	due    atomic.Int64 // deadline of the record that expires first
-	used   atomic.Int64 // last use of the least recently used outcome
-	done   atomic.Int64 // and its completion
-	valued atomic.Int64 // last use of the least recently used outcome that weighs something
+	due   atomic.Int64 // deadline of the record that expires first
+	turn  atomicTurn   // of the outcome whose turn it is to be evicted
+	done  atomic.Int64 // and its completion
+	worth atomicTurn   // of the value whose turn it is to be shed
+	_     [16]byte
+}
+
+// atomicTurn is a turn in two words. Who reads them while they are written may get a mixture: a
+// hint like all here.
+type atomicTurn struct {
+	at  atomic.Int64
+	seq atomic.Uint32
+}
+
+func (a *atomicTurn) load() turn { return turn{time.Duration(a.at.Load()), a.seq.Load()} }
+
+func (a *atomicTurn) set(t turn) {
+	if a.load() != t {
+		a.at.Store(int64(t.at))
+		a.seq.Store(t.seq)
+	}
 }
 
 // publishLocked brings the edge up to date. Must be called after every change of s.kept.
-// As long as the outcomes are unsorted, what was published stays as a lower bound.
 func (s *shard[K, V]) publishLocked() {
-	due, used, done, valued := int64(forever), int64(forever), int64(forever), int64(forever)
-	if r := s.kept.firstDue(); r != nil {
-		due = int64(r.deadline)
+	due := int64(forever)
+	if _, f := s.kept.firstDue(); f.record != nil {
+		due = int64(f.deadline)
 	}
-	if r := oldest(s.kept.order); r != nil {
-		used, done = int64(r.used), int64(r.done)
-	}
-	if r := oldest(s.kept.valued); r != nil {
-		valued = int64(r.used)
-	}
-	if s.kept.unsorted {
-		used, done = min(used, s.edge.used.Load()), min(done, s.edge.done.Load())
-		valued = min(valued, s.edge.valued.Load())
-	}
+	_, _, first, done := s.kept.firstTurn()
 	set(&s.edge.due, due)
-	set(&s.edge.used, used)
-	set(&s.edge.done, done)
-	set(&s.edge.valued, valued)
+	set(&s.edge.done, int64(done))
+	s.edge.turn.set(first)
+	s.edge.worth.set(s.kept.firstWorth())
 }
 
-// lowerLocked makes the edge a lower bound also of r, which is about to be put in out of order.
-func (s *shard[K, V]) lowerLocked(r *record[K, V]) {
-	set(&s.edge.used, min(s.edge.used.Load(), int64(r.used)))
-	set(&s.edge.done, min(s.edge.done.Load(), int64(r.done)))
-	set(&s.edge.valued, min(s.edge.valued.Load(), int64(r.used)))
-}
-
-// sortLocked puts records that came in late where they belong.
-func (s *shard[K, V]) sortLocked() {
-	if s.kept.unsorted {
-		s.kept.sort()
-		s.publishLocked()
-	}
-}
-
-// set stores v if it is new: most calls change nothing, and a store would take the cache line away
-// from its readers.
+// set stores v if it is new: most changes are not at an edge, and a store would take the cache line
+// away from its readers.
 func set(a *atomic.Int64, v int64) {
 	if a.Load() != v {
 		a.Store(v)
 	}
 }
 
-// stamp returns the mark of an insertion: greater than all before it, and at least now, so that
-// marks of different shards, and the completions of restored records, compare.
-func (c *Cache[K, V]) stamp(now time.Duration) time.Duration {
-	for {
-		last := c.lastStamp.Load()
-		next := max(last+1, int64(now))
-		if c.lastStamp.CompareAndSwap(last, next) {
-			return time.Duration(next)
-		}
-	}
+// next returns the last turn of all, at now.
+func (c *Cache[K, V]) next(now time.Duration) turn {
+	return turn{now, c.seq.Add(1) << seqShift >> seqShift}
+}
+
+// beginning returns the turn that is about to be given: what was put in before has an earlier one.
+func (c *Cache[K, V]) beginning() turn {
+	return turn{c.now(), (c.seq.Load() + 1) << seqShift >> seqShift}
 }
 
 // takePlace takes one of MaxEntries places, and reports whether there was one.
@@ -108,27 +98,28 @@ const (
 	roomAgain             // the key is kept meanwhile: look at it again
 )
 
-// makeRoom frees the place of an expired record, else of the least recently used outcome that
+// makeRoom frees the place of an expired record, else of the outcome whose turn it is and that
 // Protect lets go; but never of key itself, for which the place is wanted: it came in while the
 // caller looked, and to drop it would run its fn again. Must be called without a lock; it takes
 // that of one shard at a time.
 func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
+	began := c.beginning()
 	for {
-		before, now := c.lastStamp.Load(), c.now()
+		before, now := c.seq.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
 			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
 				return roomMade
 			}
 			continue
 		}
-		i, used := c.leastRecentlyUsed(now)
+		i := c.firstTurn(now)
 		if i < 0 {
-			if c.lastStamp.Load() != before {
+			if c.seq.Load() != before {
 				continue // outcomes came and went while we looked
 			}
 			return roomNone
 		}
-		if got := c.evict(&c.shards[i], key, used, now, notes); got != roomNone {
+		if got := c.evict(&c.shards[i], key, began, now, notes); got != roomNone {
 			return got
 		}
 	}
@@ -144,18 +135,18 @@ func (c *Cache[K, V]) firstDue(now time.Duration) int {
 	return -1
 }
 
-// leastRecentlyUsed returns the shard with the outcome that has to go first, or -1 if Protect lets
-// none go. The least recently used of a shard stands for all of it: whatever is in front of it and
-// was never replayed was completed later (up to late, see newestLocked).
-func (c *Cache[K, V]) leastRecentlyUsed(now time.Duration) (found int, least int64) {
-	found, least = -1, int64(forever)
+// firstTurn returns the shard with the outcome that has to go first, or -1 if Protect lets none go.
+// That whose turn it is in a shard stands for all of it: whatever is behind it and was never
+// replayed was completed later.
+func (c *Cache[K, V]) firstTurn(now time.Duration) int {
+	found, first := -1, never
 	for i := range c.edges {
 		e := &c.edges[i]
-		if used := e.used.Load(); used < least && c.unprotected(time.Duration(e.done.Load()), now) {
-			found, least = i, used
+		if t := e.turn.load(); t.before(first) && c.unprotected(time.Duration(e.done.Load()), now) {
+			found, first = i, t
 		}
 	}
-	return found, least
+	return found
 }
 
 // unprotected reports whether Protect lets an outcome completed at done go at now.
@@ -169,22 +160,27 @@ func (c *Cache[K, V]) unprotected(done, now time.Duration) bool {
 	return now-done >= c.opts.Protect
 }
 
-// evict drops the least recently used outcome of s, if it is the one that was seen at its edge.
-func (c *Cache[K, V]) evict(s *shard[K, V], key K, seen int64, now time.Duration, notes *[]note[K]) room {
+// evict drops the outcome of s whose turn it is. If it was replayed, it gets its second chance
+// instead, unless it has had one since the search began: so that the search ends. roomNone means to
+// look again.
+func (c *Cache[K, V]) evict(s *shard[K, V], key K, began turn, now time.Duration, notes *[]note[K]) room {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sortLocked()
-	r := oldest(s.kept.order)
-	if r == nil || int64(r.used) != seen || !c.unprotected(r.done, now) {
+	first, f, its, done := s.kept.firstTurn()
+	switch {
+	case f.record == nil || !c.unprotected(done, now):
 		return roomNone
-	}
-	if r.key == key {
+	case f.flags.Load()&replayed != 0 && its.before(began):
+		s.kept.again(first, f, c.next(now))
+		s.publishLocked()
+		return roomNone
+	case first == key:
 		return roomAgain
 	}
 	c.giveBack()
-	c.removeLocked(s, r)
+	c.removeLocked(s, first, f)
 	s.stats.Evicted++
-	c.note(notes, Event[K]{Kind: EventEvicted, Key: r.key})
+	c.note(notes, Event[K]{Kind: EventEvicted, Key: first})
 	return roomMade
 }
 
@@ -203,19 +199,19 @@ func (c *Cache[K, V]) takeWeight(w int64) bool {
 	}
 }
 
-// shedOne drops something expired, else the least recently used value of all shards. Must be called
-// without a lock. It may find nothing, if others have just shed: the caller tries to take its
-// weight again in any case.
-func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
+// shedOne drops something expired, else the value whose turn it is in all shards. Must be called
+// without a lock, with the turn at which the search for weight began. It may find nothing, if
+// others have just shed: the caller tries to take its weight again in any case.
+func (c *Cache[K, V]) shedOne(began turn, notes *[]note[K]) {
 	now := c.now()
 	if i := c.firstDue(now); i >= 0 {
 		c.reclaimSome(&c.shards[i], now, notes)
 		return
 	}
-	found, least := -1, int64(forever)
+	found, first := -1, never
 	for i := range c.edges {
-		if used := c.edges[i].valued.Load(); used < least {
-			found, least = i, used
+		if t := c.edges[i].worth.load(); t.before(first) {
+			found, first = i, t
 		}
 	}
 	if found < 0 {
@@ -224,13 +220,18 @@ func (c *Cache[K, V]) shedOne(notes *[]note[K]) {
 	s := &c.shards[found]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sortLocked()
-	if r := oldest(s.kept.valued); r != nil && int64(r.used) == least {
+	if len(s.kept.valued.items) == 0 {
+		return
+	}
+	r := s.kept.valued.items[0]
+	if r.flags.Load()&replayedValue != 0 && r.worth.before(began) {
+		s.kept.valueAgain(r, c.next(now))
+	} else {
 		c.weight.Add(-r.weight)
 		s.kept.shed(r)
-		s.publishLocked()
 		c.noteShed(s, r.key, notes)
 	}
+	s.publishLocked()
 }
 
 // noteShed counts and tells that the value of key, of s, was dropped. Must be called with s.mu held.

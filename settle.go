@@ -25,7 +25,7 @@ func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
 	if f.turn != nil {
 		defer close(f.turn)
 	}
-	held := f.held.entry()
+	held := c.entry(found[K, V]{&f.held.record, f.held})
 	c.execute(s, f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
 	}, nil)
@@ -122,35 +122,32 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 
 	o := &f.outcome
 	o.value, o.err, o.source = x.value, x.err, Executed
-	o.completed, o.took, o.waiters, o.disposition = x.at, x.at.Sub(e.started), f.waiters, x.disposition
+	o.took, o.waiters, o.disposition = x.at.Sub(e.started), f.waiters, x.disposition
+	o.completed = c.exact(x.at)
 	if e.reconciling {
 		o.source = Reconciled
 	} else {
 		o.panicked = x.panicked
 	}
+	t := times{started: e.started, completed: o.completed}
 	deadline := forever
 	switch x.disposition {
 	case Retain:
-		r := c.newRecord(f.key, x.value, x.err, f.fingerprint)
-		c.times(r, e.started, x.at, ttl)
-		c.newestLocked(s, r)
-		c.keepLocked(s, r, x.weight, &x.notes)
+		deadline = c.retainLocked(s, f.key, f.fingerprint, t, ttl, x)
+		o.expires = t.completed.Add(ttl)
 		s.stats.Retains++
-		o.expires, deadline = r.expires, r.deadline
 	case Hold:
 		r := f.held // held again as it was, if Reconcile learned nothing
 		if r == nil {
-			r = c.newRecord(f.key, *new(V), x.err, f.fingerprint)
-			r.state = Held
-			c.times(r, e.started, x.at, c.opts.HoldTTL)
+			r = newRecord[K, V](c.clock, f.key, Held, x.err, f.fingerprint, t, c.opts.HoldTTL)
 		} else {
 			o.source, o.value = None, *new(V)
-			c.expireAfter(r, x.at, c.opts.HoldTTL)
+			r.expireAfter(c.clock, o.completed, c.opts.HoldTTL)
 		}
 		c.keepLocked(s, r, 0, &x.notes)
 		s.stats.Holds++
 		o.err = &unknownError{x.err}
-		o.expires, deadline = r.expires, r.deadline
+		o.expires, deadline = r.timesOf(c.clock).expires, r.deadline
 	case Release:
 		c.giveBack()
 		s.stats.Releases++
@@ -195,57 +192,33 @@ func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 	}
 }
 
-// newRecord returns a retained record; its times and weight are set later.
-func (c *Cache[K, V]) newRecord(key K, value V, err error, fp Fingerprint) *record[K, V] {
-	return &record[K, V]{key: key, value: value, err: err, fingerprint: fp, state: Retained}
-}
-
-// times sets when the execution of r started and completed, and that it expires ttl later.
-func (c *Cache[K, V]) times(r *record[K, V], started, completed time.Time, ttl time.Duration) {
-	r.started, r.completed = started, completed
-	r.done = completed.Sub(c.start)
-	c.expireAfter(r, completed, ttl)
-}
-
-// expireAfter sets r to expire ttl after from; a negative ttl is without end.
-func (c *Cache[K, V]) expireAfter(r *record[K, V], from time.Time, ttl time.Duration) {
-	if ttl < 0 {
-		r.deadline, r.expires = forever, time.Time{}
-		return
+// retainLocked keeps what x ended with as the outcome of key for ttl, and returns when it expires.
+// Its place is there, its weight has been taken.
+func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, t times, ttl time.Duration, x *ending[K, V]) time.Duration {
+	deadline := c.deadline(t.completed, ttl)
+	took, fits := tookOf(t)
+	if fits && x.err == nil && fp == (Fingerprint{}) && x.weight == 0 && ttl == c.opts.TTL &&
+		s.kept.fits(deadline) && !c.set(t.completed) {
+		r := &record[V]{value: x.value, deadline: deadline, took: took}
+		r.flags.Store(c.next(0).seq << seqShift)
+		s.kept.addPlain(key, r)
+		s.publishLocked()
+		return deadline
 	}
-	mark := from.Sub(c.start)
-	r.deadline, r.expires = mark+min(ttl, forever-mark), from.Add(ttl)
-}
-
-// late is how much earlier than another of its shard an outcome may have completed and yet be put in
-// after it, without being put in its place: less than anybody measures Protect in, more than two
-// goroutines that settle at once usually need.
-const late = 100 * time.Microsecond
-
-// newestLocked marks r, a new outcome, as the one used last; unless Classify or Weigh has kept it so
-// long that others of its shard have completed since. Then Protect could not find it behind them.
-func (c *Cache[K, V]) newestLocked(s *shard[K, V], r *record[K, V]) {
-	if r.done < s.kept.newest-late && c.opts.Protect != 0 && c.opts.Protect != forever {
-		c.earlierLocked(s, r)
-		return
-	}
-	r.used = c.stamp(c.now())
-	s.kept.newest = max(s.kept.newest, r.done)
-}
-
-// earlierLocked marks r, an outcome to be put in, as used when it was completed.
-func (c *Cache[K, V]) earlierLocked(s *shard[K, V], r *record[K, V]) {
-	r.used = r.done
-	s.kept.unsorted = true
-	s.lowerLocked(r)
+	r := newRecord[K, V](c.clock, key, Retained, x.err, fp, t, ttl)
+	r.value = x.value
+	c.keepLocked(s, r, x.weight, &x.notes)
+	return deadline
 }
 
 // keepLocked puts in r, whose place is there and whose weight has been taken: or sheds it at once
-// if it alone is heavier than MaxWeight.
-func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *record[K, V], weight int64, notes *[]note[K]) {
-	r.weight = weight
+// if it alone is heavier than MaxWeight. Its turn is that of its completion, also if that is long
+// ago: Protect looks only at the first.
+func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int64, notes *[]note[K]) {
+	r.turn = c.next(r.done)
+	r.weight, r.worth = weight, turn{c.now(), r.turn.seq}
 	if weight > 0 && weight > c.opts.MaxWeight {
-		r.state, r.value, r.weight = Shed, *new(V), 0
+		r.state, r.value, r.weight = uint8(Shed), *new(V), 0
 		c.noteShed(s, r.key, notes)
 	}
 	s.kept.add(r)
@@ -256,6 +229,7 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *record[K, V], weight int64, 
 // held; if so, it has been taken from MaxWeight, others having been shed until there was room. The
 // caller must go by this answer and not ask again, since the clock goes on.
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
+	began := c.beginning()
 	for {
 		s.mu.Lock()
 		if !wanted() {
@@ -265,7 +239,7 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func()
 			return true
 		}
 		s.mu.Unlock()
-		c.shedOne(notes)
+		c.shedOne(began, notes)
 	}
 }
 
@@ -278,8 +252,8 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func()
 // It acts on held keys only, not while Reconcile runs, so of two operators who resolve one acts.
 func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	s := c.shardOf(key)
-	var notes []note[K]
-	defer func() { c.emit(notes) }()
+	x := ending[K, V]{value: value}
+	defer func() { c.emit(x.notes) }()
 
 	d := Retain
 	if err != nil {
@@ -288,24 +262,23 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 			if found, ok := judge(err, sureHold); ok {
 				d = found
 			}
-			err = unmark(err)
-		}, c.panicked(key, &notes))
+			x.err = unmark(err)
+		}, c.panicked(key, &x.notes))
 	}
 	if d == Hold {
 		return false
 	}
 	s.mu.Lock()
-	held := c.heldLocked(s, key, &notes)
+	held := c.heldLocked(s, key, &x.notes)
 	s.mu.Unlock()
 	if held == nil {
 		return false
 	}
-	var weight int64
 	if d == Retain {
-		weight = c.weightOf(key, value, &notes)
+		x.weight = c.weightOf(key, value, &x.notes)
 	}
-	same := func() bool { return c.heldLocked(s, key, &notes) == held }
-	if !c.lockWithWeight(s, weight, same, &notes) {
+	same := func() bool { return c.heldLocked(s, key, &x.notes) == held }
+	if !c.lockWithWeight(s, x.weight, same, &x.notes) {
 		s.mu.Unlock()
 		return false
 	}
@@ -313,13 +286,10 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	if d == Release {
 		c.giveBack()
 	}
-	c.removeLocked(s, held)
+	c.removeLocked(s, key, found[K, V]{&held.record, held})
 	if d == Retain {
-		r := c.newRecord(key, value, err, held.fingerprint)
-		c.times(r, held.started, time.Now(), c.opts.TTL)
-		c.newestLocked(s, r)
-		c.keepLocked(s, r, weight, &notes)
-		deadline = r.deadline
+		t := times{started: held.timesOf(c.clock).started, completed: c.exact(time.Now())}
+		deadline = c.retainLocked(s, key, held.fingerprint, t, c.opts.TTL, &x)
 	}
 	s.mu.Unlock()
 	c.arm(deadline)
@@ -329,9 +299,9 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 
 func sureHold(error) Disposition { return Hold }
 
-func (c *Cache[K, V]) heldLocked(s *shard[K, V], key K, notes *[]note[K]) *record[K, V] {
-	if r := c.liveLocked(s, key, notes); r != nil && r.state == Held {
-		return r
+func (c *Cache[K, V]) heldLocked(s *shard[K, V], key K, notes *[]note[K]) *fullRecord[K, V] {
+	if f := c.liveLocked(s, key, notes); f.record != nil && f.state() == Held {
+		return f.full
 	}
 	return nil
 }

@@ -1,212 +1,253 @@
 package idemflight
 
 import (
-	"cmp"
 	"container/heap"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// record is what is kept of a key after its flight.
-type record[K comparable, V any] struct {
-	// What a replay reads comes first, to lie together in memory. Times are durations on the
-	// cache's monotonic clock.
-	state       State         // Retained, Shed or Held
-	deadline    time.Duration // forever if it does not expire
-	used        time.Duration // stamp of the last use, see Cache.stamp
-	fingerprint Fingerprint
-	err         error
-	value       V // zero unless Retained
-
-	done   time.Duration // when its execution completed
-	weight int64         // counted against MaxWeight; 0 unless Retained
-	index  int           // in kept.due; meaningless if the deadline is forever
-	key    K
-
-	started, completed, expires time.Time // in wall time, for Entry and Result
-}
-
-// expired reports whether r is gone at now. The deadline itself counts as expired.
-func (r *record[K, V]) expired(now time.Duration) bool { return now >= r.deadline }
-
-// result returns r, retained, as a call that replays it sees it.
-func (r *record[K, V]) result() Result[V] {
-	return Result[V]{Value: r.value, Source: Replayed, CompletedAt: r.completed, ExpiresAt: r.expires}
-}
-
-func (r *record[K, V]) entry() Entry[V] {
-	return Entry[V]{
-		State: r.state, Value: r.value, Err: r.err, Fingerprint: r.fingerprint,
-		StartedAt: r.started, CompletedAt: r.completed, ExpiresAt: r.expires,
-	}
-}
-
 // kept is what one shard keeps. Its methods need the shard's mu; they call no user code and take no
 // lock. It knows nothing of places and weight, which are counted across shards.
 //
-// Every record is in records. One that is retained or shed is also in order, one that weighs
-// something in valued, one that expires in due. A held one is in neither order nor valued: it is
-// never evicted and has no value.
+// Outcomes go in the order in which they were put in, but one that was replayed meanwhile gets a
+// second chance and goes to the end once more: the algorithm known as CLOCK (Corbató 1968), which
+// comes near to LRU, and lets a replay move nothing.
+//
+// Plain records come and go in the order in which they complete and so expire: one list, kept by
+// golang-lru, does for both. What does not fit into that order, or needs more fields, is in others
+// and in queues: order (outcomes, by turn), valued (those that weigh something, by worth), due
+// (those that expire, by deadline). Held ones are never in order: they are not evicted.
 type kept[K comparable, V any] struct {
-	records map[K]*record[K, V]
-	held    int // how many of records are held
+	ttl    time.Duration // of plain records
+	plain  *simplelru.LRU[K, *record[V]]
+	newest time.Duration // the latest deadline of plain
+	others map[K]*fullRecord[K, V]
+	held   int // how many of others are held
+	peak   int // the most records since the tables were made
 
-	// order and valued are in order of use. golang-lru keeps them by the record's address: a look-up
-	// in records alone finds what a replay needs, and moving a record hashes no key.
-	order, valued *recency[K, V]
-
-	due dueQueue[K, V]
-
-	// unsorted is set by records that come in late, restored ones above all: their last use lies
-	// further back than that of records that are there already, but golang-lru can only put them in
-	// front. sort mends it when it matters.
-	unsorted bool
-
-	newest time.Duration // the latest completion of an outcome
-	peak   int           // the most records since the tables were made
+	due, order, valued queue[K, V]
 }
-
-// recency is golang-lru's order of use; nil counts as empty.
-type recency[K comparable, V any] = simplelru.LRU[*record[K, V], struct{}]
 
 // smallTable is how many records a table may have had and still be left standing when it empties:
 // one group of a Go map, which never shrinks by itself.
 const smallTable = 8
 
-func (k *kept[K, V]) len() int { return len(k.records) }
-
-// get returns the record of key, expired or not, or nil. No use is counted.
-func (k *kept[K, V]) get(key K) *record[K, V] { return k.records[key] }
-
-// add puts r in; its key must be absent.
-func (k *kept[K, V]) add(r *record[K, V]) {
-	if k.records == nil {
-		k.records = make(map[K]*record[K, V])
+func (k *kept[K, V]) len() int {
+	n := len(k.others)
+	if k.plain != nil {
+		n += k.plain.Len()
 	}
-	k.records[r.key] = r
-	if r.state == Held {
+	return n
+}
+
+// get returns the record of key, expired or not. No use is noted.
+func (k *kept[K, V]) get(key K) found[K, V] {
+	if k.plain != nil {
+		if r, ok := k.plain.Peek(key); ok {
+			return found[K, V]{record: r}
+		}
+	}
+	if len(k.others) > 0 {
+		if r := k.others[key]; r != nil {
+			return found[K, V]{&r.record, r}
+		}
+	}
+	return found[K, V]{}
+}
+
+// fits reports whether a record that expires at deadline may be plain: none that is there expires later.
+func (k *kept[K, V]) fits(deadline time.Duration) bool {
+	return deadline >= k.newest && deadline != forever
+}
+
+// addPlain puts in r, of key, which must be absent; its deadline must fit.
+func (k *kept[K, V]) addPlain(key K, r *record[V]) {
+	if k.plain == nil {
+		k.plain, _ = simplelru.NewLRU[K, *record[V]](math.MaxInt, nil) // fails only for a size below 1
+	}
+	k.plain.Add(key, r)
+	k.newest = r.deadline
+	k.peak = max(k.peak, k.len())
+}
+
+// add puts in r; its key must be absent.
+func (k *kept[K, V]) add(r *fullRecord[K, V]) {
+	if k.others == nil {
+		k.others = make(map[K]*fullRecord[K, V])
+		k.due.by, k.order.by, k.valued.by = byDeadline, byTurn, byWorth
+	}
+	k.others[r.key] = r
+	if State(r.state) == Held {
 		k.held++
 	} else {
-		k.order = front(k.order, r)
+		heap.Push(&k.order, r)
 	}
 	if r.weight > 0 {
-		k.valued = front(k.valued, r)
+		heap.Push(&k.valued, r)
 	}
 	if r.deadline != forever {
 		heap.Push(&k.due, r)
 	}
-	k.peak = max(k.peak, len(k.records))
+	k.peak = max(k.peak, k.len())
 }
 
-// touch counts a use of r, an outcome, at stamp.
-func (k *kept[K, V]) touch(r *record[K, V], stamp time.Duration) {
-	r.used = stamp
-	k.order.Get(r)
-	if r.weight > 0 {
-		k.valued.Get(r)
-	}
-}
-
-// remove takes r out.
-func (k *kept[K, V]) remove(r *record[K, V]) {
-	delete(k.records, r.key)
-	if r.state == Held {
-		k.held--
+// remove takes out the record of key.
+func (k *kept[K, V]) remove(key K, f found[K, V]) {
+	if r := f.full; r == nil {
+		k.plain.Remove(key)
 	} else {
-		k.order.Remove(r)
-	}
-	if r.weight > 0 {
-		k.valued.Remove(r)
-	}
-	if r.deadline != forever {
-		heap.Remove(&k.due, r.index)
-	}
-	if k.peak > smallTable {
-		k.shrink()
-	}
-}
-
-// shed drops the value of r and its weight; the key stays where it is.
-func (k *kept[K, V]) shed(r *record[K, V]) {
-	var zero V
-	k.valued.Remove(r)
-	r.state, r.value, r.weight = Shed, zero, 0
-}
-
-// shrink drops the tables if nothing is left in them.
-func (k *kept[K, V]) shrink() {
-	if len(k.records) == 0 {
-		*k = kept[K, V]{}
-	}
-}
-
-// firstDue returns the record that expires first, or nil.
-func (k *kept[K, V]) firstDue() *record[K, V] {
-	if len(k.due) == 0 {
-		return nil
-	}
-	return k.due[0]
-}
-
-// sort puts the outcomes into the order of their last use. It costs O(n log n) once after a burst
-// of restored records, when the first of them could be evicted or shed.
-func (k *kept[K, V]) sort() {
-	k.unsorted = false
-	for _, list := range []*recency[K, V]{k.order, k.valued} {
-		if list == nil {
-			continue
+		delete(k.others, key)
+		if State(r.state) == Held {
+			k.held--
+		} else {
+			heap.Remove(&k.order, int(r.index[byTurn]))
 		}
-		records := list.Keys()
-		slices.SortStableFunc(records, func(a, b *record[K, V]) int { return cmp.Compare(a.used, b.used) })
-		for _, r := range records {
-			list.Get(r)
+		if r.weight > 0 {
+			heap.Remove(&k.valued, int(r.index[byWorth]))
+		}
+		if r.deadline != forever {
+			heap.Remove(&k.due, int(r.index[byDeadline]))
 		}
 	}
-}
-
-// oldest returns the least recently used of list, or nil.
-func oldest[K comparable, V any](list *recency[K, V]) *record[K, V] {
-	if list == nil {
-		return nil
+	if k.peak > smallTable && k.len() == 0 {
+		*k = kept[K, V]{ttl: k.ttl}
 	}
-	r, _, _ := list.GetOldest()
-	return r
 }
 
-// front puts r in front of list, which it makes if need be, and returns. Capacity is the cache's
-// business.
-func front[K comparable, V any](list *recency[K, V], r *record[K, V]) *recency[K, V] {
-	if list == nil {
-		list, _ = simplelru.NewLRU[*record[K, V], struct{}](math.MaxInt, nil) // fails only for a size below 1
+// firstDue returns the record that expires first, or nothing.
+func (k *kept[K, V]) firstDue() (key K, f found[K, V]) {
+	if len(k.due.items) > 0 {
+		r := k.due.items[0]
+		key, f = r.key, found[K, V]{&r.record, r}
 	}
-	list.Add(r, struct{}{})
-	return list
+	if k.plain != nil {
+		if pk, r, ok := k.plain.GetOldest(); ok && (f.record == nil || r.deadline < f.deadline) {
+			key, f = pk, found[K, V]{record: r}
+		}
+	}
+	return key, f
 }
 
-// dueQueue is a heap of the records that expire, the first one on top.
-type dueQueue[K comparable, V any] []*record[K, V]
-
-func (q dueQueue[K, V]) Len() int           { return len(q) }
-func (q dueQueue[K, V]) Less(i, j int) bool { return q[i].deadline < q[j].deadline }
-
-func (q dueQueue[K, V]) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
+// firstTurn returns the outcome whose turn it is to be evicted, with its turn and its completion,
+// or nothing and never.
+func (k *kept[K, V]) firstTurn() (key K, f found[K, V], first turn, done time.Duration) {
+	first, done = never, forever
+	if len(k.order.items) > 0 {
+		r := k.order.items[0]
+		key, f, first, done = r.key, found[K, V]{&r.record, r}, r.turn, r.done
+	}
+	if k.plain != nil {
+		if pk, r, ok := k.plain.GetOldest(); ok && k.turnOf(r).before(first) {
+			key, f, first, done = pk, found[K, V]{record: r}, k.turnOf(r), k.doneOf(r)
+		}
+	}
+	return key, f, first, done
 }
 
-func (q *dueQueue[K, V]) Push(x any) {
-	r := x.(*record[K, V])
-	r.index = len(*q)
-	*q = append(*q, r)
+// doneOf returns when the execution of r, a plain record, completed.
+func (k *kept[K, V]) doneOf(r *record[V]) time.Duration { return r.deadline - k.ttl }
+
+// turnOf returns the turn of r, a plain record: as one that was replayed leaves the plain, it is
+// still the first.
+func (k *kept[K, V]) turnOf(r *record[V]) turn {
+	return turn{k.doneOf(r), r.flags.Load() >> seqShift}
 }
 
-func (q *dueQueue[K, V]) Pop() any {
-	last := len(*q) - 1
-	r := (*q)[last]
-	(*q)[last] = nil // the array must not keep it alive
-	*q = (*q)[:last]
+// again gives the outcome of key, which was replayed, its second chance, at the turn next.
+func (k *kept[K, V]) again(key K, f found[K, V], next turn) {
+	r := f.full
+	if r == nil { // it leaves the order in which plain records expire
+		done := k.doneOf(f.record)
+		r = &fullRecord[K, V]{
+			record: record[V]{value: f.value, deadline: f.deadline, took: f.took},
+			key:    key, state: uint8(Retained), done: done, turn: next,
+		}
+		k.remove(key, f)
+		k.add(r)
+		return
+	}
+	r.flags.And(^replayed)
+	r.turn = next
+	heap.Fix(&k.order, int(r.index[byTurn]))
+}
+
+// firstWorth returns the turn of the value that is the next to be shed, or never.
+func (k *kept[K, V]) firstWorth() turn {
+	if len(k.valued.items) == 0 {
+		return never
+	}
+	return k.valued.items[0].worth
+}
+
+// valueAgain gives the value of r, which was replayed, its second chance, at the turn next.
+func (k *kept[K, V]) valueAgain(r *fullRecord[K, V], next turn) {
+	r.flags.And(^replayedValue)
+	r.worth = next
+	heap.Fix(&k.valued, int(r.index[byWorth]))
+}
+
+// shed puts a record without value and weight in the place of r.
+func (k *kept[K, V]) shed(r *fullRecord[K, V]) {
+	k.remove(r.key, found[K, V]{&r.record, r})
+	k.add(r.shed())
+}
+
+// keys appends the keys of all records to keys.
+func (k *kept[K, V]) keys(keys []K) []K {
+	if k.plain != nil {
+		keys = append(keys, k.plain.Keys()...)
+	}
+	for key := range k.others {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// queue is a heap of full records, the first one on top.
+type queue[K comparable, V any] struct {
+	items []*fullRecord[K, V]
+	by    rank
+}
+
+// rank is what a queue goes by.
+type rank uint8
+
+const (
+	byDeadline rank = iota
+	byTurn
+	byWorth
+)
+
+func (q *queue[K, V]) Len() int { return len(q.items) }
+
+func (q *queue[K, V]) Less(i, j int) bool {
+	switch a, b := q.items[i], q.items[j]; q.by {
+	case byDeadline:
+		return a.deadline < b.deadline
+	case byTurn:
+		return a.turn.before(b.turn)
+	default:
+		return a.worth.before(b.worth)
+	}
+}
+
+func (q *queue[K, V]) Swap(i, j int) {
+	q.items[i], q.items[j] = q.items[j], q.items[i]
+	q.items[i].index[q.by], q.items[j].index[q.by] = int32(i), int32(j)
+}
+
+func (q *queue[K, V]) Push(x any) {
+	r := x.(*fullRecord[K, V])
+	r.index[q.by] = int32(len(q.items))
+	q.items = append(q.items, r)
+}
+
+func (q *queue[K, V]) Pop() any {
+	last := len(q.items) - 1
+	r := q.items[last]
+	q.items[last] = nil // the array must not keep it alive
+	q.items = q.items[:last]
 	return r
 }

@@ -1,0 +1,192 @@
+package idemflight
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// record is a kept outcome. For most there is nothing to say but what is here; the others lie in a
+// fullRecord. Nothing but flags changes once it has been put in, and none is used twice. With a
+// pointer or an int as V it takes 24 bytes, a size that Go allocates without waste: per entry there
+// are 80 bytes more for golang-lru's list and some 32 for its map. (Measured: 139; with all fields
+// in one record, and a queue for expiry, it was 343.)
+type record[V any] struct {
+	value    V             // zero unless Retained
+	deadline time.Duration // on the cache's monotonic clock; forever if it does not expire
+	took     uint32        // by the execution, in ns
+	flags    atomic.Uint32 // and, from seqShift on, the number of its turn
+}
+
+// Flags of a record. Set by replays; cleared under the shard's mu.
+const (
+	replayed      uint32 = 1 << iota // since it was put in, or had its second chance to stay
+	replayedValue                    // the same, for its value under MaxWeight
+
+	seqShift = 8
+)
+
+// turn is a place in the order in which outcomes go: by time, and where the clock stood still, by
+// number. Numbers have 24 bits and wrap; those of one instant are not so far apart.
+type turn struct {
+	at  time.Duration
+	seq uint32
+}
+
+func (t turn) before(o turn) bool {
+	if t.at != o.at {
+		return t.at < o.at
+	}
+	return int32((t.seq-o.seq)<<seqShift) < 0
+}
+
+// never is after every turn.
+var never = turn{at: forever}
+
+// expired reports whether r is gone at now. The deadline itself counts as expired.
+func (r *record[V]) expired(now time.Duration) bool { return now >= r.deadline }
+
+// use notes a replay of r. It writes only if that is news, so that the cores that replay one key
+// share its cache line.
+func (r *record[V]) use() {
+	if both := replayed | replayedValue; r.flags.Load()&both != both {
+		r.flags.Or(both)
+	}
+}
+
+// fullRecord is a record with everything that most do without: an error, a fingerprint, a weight, a
+// TTL of its own, a completion out of order, a second chance; or one that is held or shed.
+type fullRecord[K comparable, V any] struct {
+	record[V]
+	key         K
+	err         error
+	fingerprint Fingerprint
+	weight      int64         // counted against MaxWeight; 0 unless Retained
+	done        time.Duration // when its execution completed, for Protect
+	turn        turn          // when it was put in, or had its second chance: the first is the next to be evicted
+	worth       turn          // the same for its value, which is the next to be shed
+	index       [3]int32      // in each of kept's queues
+	state       uint8         // a State
+	times       *times        // if they do not follow from the above
+}
+
+// times are when an execution started and completed, and when its record expires, in wall time.
+type times struct{ started, completed, expires time.Time }
+
+// found is a record and, if it is a full one, that. The zero value is nothing.
+type found[K comparable, V any] struct {
+	*record[V]
+	full *fullRecord[K, V]
+}
+
+func (f found[K, V]) state() State {
+	if f.full == nil {
+		return Retained
+	}
+	return State(f.full.state)
+}
+
+func (f found[K, V]) err() error {
+	if f.full == nil {
+		return nil
+	}
+	return f.full.err
+}
+
+func (f found[K, V]) fingerprint() (fp Fingerprint) {
+	if f.full != nil {
+		fp = f.full.fingerprint
+	}
+	return fp
+}
+
+// shed returns r as it is once its value is dropped.
+func (r *fullRecord[K, V]) shed() *fullRecord[K, V] {
+	s := &fullRecord[K, V]{
+		record: record[V]{deadline: r.deadline, took: r.took},
+		key:    r.key, err: r.err, fingerprint: r.fingerprint, state: uint8(Shed),
+		done: r.done, turn: r.turn, times: r.times,
+	}
+	s.flags.Store(r.flags.Load())
+	return s
+}
+
+// newRecord returns a record of an execution that started and completed at t, and that expires ttl
+// later; a negative ttl is without end. Its turn and weight are set later.
+func newRecord[K comparable, V any](c clock, key K, state State, err error, fp Fingerprint, t times, ttl time.Duration) *fullRecord[K, V] {
+	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: c.mark(t.completed)}
+	var fits bool
+	if r.took, fits = tookOf(t); !fits || c.set(t.completed) {
+		r.times = &t
+	}
+	r.expireAfter(c, t.completed, ttl)
+	return r
+}
+
+// tookOf returns how long an execution took, if that is less than the 4 s that a record has room for.
+func tookOf(t times) (uint32, bool) {
+	d := t.completed.Sub(t.started)
+	return uint32(d), 0 <= d && d <= math.MaxUint32
+}
+
+// expireAfter makes r, which is not kept at the moment, expire ttl after from; a negative ttl is
+// without end.
+func (r *fullRecord[K, V]) expireAfter(c clock, from time.Time, ttl time.Duration) {
+	r.deadline = c.deadline(from, ttl)
+	if r.times != nil || r.deadline == forever && ttl >= 0 || c.set(from) {
+		t := r.timesOf(c)
+		if t.expires = from.Add(ttl); ttl < 0 {
+			t.expires = time.Time{}
+		}
+		r.times = &t
+	}
+}
+
+// timesOf returns the times of r in wall time.
+func (r *fullRecord[K, V]) timesOf(c clock) times {
+	if r.times != nil {
+		return *r.times
+	}
+	return r.record.timesOf(c, r.done)
+}
+
+func (r *record[V]) timesOf(c clock, done time.Duration) times {
+	t := times{completed: c.wall(done), started: c.wall(done - time.Duration(r.took))}
+	if r.deadline != forever {
+		t.expires = c.wall(r.deadline)
+	}
+	return t
+}
+
+// clock is the monotonic clock of a cache, which starts at 0 when the cache is made.
+type clock struct{ start time.Time }
+
+func (c clock) now() time.Duration             { return time.Since(c.start) }
+func (c clock) mark(t time.Time) time.Duration { return t.Sub(c.start) }
+func (c clock) wall(d time.Duration) time.Time { return c.start.Add(d) }
+
+// deadline returns the mark ttl after from, or forever.
+func (c clock) deadline(from time.Time, ttl time.Duration) time.Duration {
+	if ttl < 0 {
+		return forever
+	}
+	mark := c.mark(from)
+	return mark + min(ttl, forever-mark)
+}
+
+// set reports whether the wall clock was set between start and t, so that wall would be wrong by
+// more than the two clocks can be read apart.
+func (c clock) set(t time.Time) bool {
+	const tolerance = time.Millisecond
+	off := t.Round(0).Sub(c.wall(c.mark(t)).Round(0))
+	return off < -tolerance || off > tolerance
+}
+
+// exact returns t, a reading of the clock, as wall gives it back: unless the clock was set, all
+// who are told one instant are told the same.
+func (c clock) exact(t time.Time) time.Time {
+	if c.set(t) {
+		return t
+	}
+	return c.wall(c.mark(t))
+}
