@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Cache makes operations happen once per key. Make one with [New] and share it: all methods are
@@ -23,7 +25,7 @@ type Cache[K comparable, V any] struct {
 	clock
 
 	shards []shard[K, V]
-	edges  []edge        // one per shard
+	edges  []edge // one per shard
 
 	places atomic.Int64  // in flight + kept; at most MaxEntries
 	seq    atomic.Uint32 // of the last turn
@@ -180,6 +182,7 @@ func mustCall(ctx context.Context, nilFn bool) {
 // asks ctx nothing. call looks at the key again, and at everything else. res, if not nil, gets what
 // Do has no use for.
 func (c *Cache[K, V]) replay(ctx context.Context, s *shard[K, V], key K, fp Fingerprint, res *Result[V]) (v V, err error, ok bool) {
+	yield.At("replay")
 	s.mu.Lock()
 	f := s.kept.get(key)
 	if f.record == nil || f.state() != Retained || f.fingerprint() != fp {
@@ -210,6 +213,7 @@ func (c *Cache[K, V]) replay(ctx context.Context, s *shard[K, V], key K, fp Fing
 func (c *Cache[K, V]) Forget(key K) bool {
 	s := c.shardOf(key)
 	var notes []note[K]
+	yield.At("forget")
 	s.mu.Lock()
 	r := c.liveLocked(s, key, &notes)
 	f := s.pending[key]
@@ -251,8 +255,11 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 		panic("idemflight: Close called with a nil context")
 	}
 	within := executionOf(ctx)
+	yield.At("close")
 	c.closed.Store(true)
+	yield.At("close: stop")
 	c.reclaimer.stop()
+	yield.At("close: look")
 
 	// A claim that did not see closed was made under its shard's mu and so is found here.
 	var inFlight []chan struct{}

@@ -3,6 +3,8 @@ package idemflight
 import (
 	"context"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // caller is what a call knows of itself before it takes a lock.
@@ -51,6 +53,7 @@ func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(c
 // meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
 func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions) (m meeting[K, V]) {
 	for searched := false; ; {
+		yield.At("meet")
 		s.mu.Lock()
 		mayLead := me.err == nil && !c.closed.Load()
 		hasPlace := false
@@ -271,6 +274,7 @@ func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 	case <-timeUp:
 		leaves = me.ctx.Err() != nil
 	}
+	yield.At("leave")
 	s.mu.Lock()
 	if f.settled { // and counted this caller
 		s.mu.Unlock()

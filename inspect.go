@@ -2,12 +2,15 @@ package idemflight
 
 import (
 	"iter"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
 // counts no use and changes no order. Cost: one shard lock.
 func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 	s := c.shardOf(key)
+	yield.At("lookup")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.kept.get(key); r.record != nil && !r.expired(c.now()) {

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Expired records are reclaimed by whoever comes across them, and by one timer per cache, which
@@ -32,6 +34,7 @@ type reclaimer struct {
 // was published.
 func (c *Cache[K, V]) arm(deadline time.Duration) {
 	t := &c.reclaimer
+	yield.At("arm")
 	if int64(deadline) >= t.next.Load() {
 		return
 	}
@@ -60,15 +63,18 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 // place first and then looks at the timer: one of the two sees the other.
 func (c *Cache[K, V]) disarm() {
 	t := &c.reclaimer
+	yield.At("disarm")
 	if c.places.Load() > 0 || t.next.Load() == int64(forever) {
 		return
 	}
+	yield.At("disarm: stop")
 	t.mu.Lock()
 	t.next.Store(int64(forever))
 	if t.timer != nil {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
+	yield.At("disarmed")
 	if c.places.Load() > 0 {
 		c.rearm()
 	}
@@ -97,6 +103,7 @@ func (t *reclaimer) stop() {
 func (c *Cache[K, V]) reclaim() {
 	// From here on a new record arms the timer itself. One that is published before its shard's
 	// turn is found there or by rearm; one published after it, or while rearm looks, has armed it.
+	yield.At("fired")
 	c.reclaimer.fired()
 	defer c.rearm() // also if the Observer calls runtime.Goexit
 	now := c.now()
@@ -109,6 +116,7 @@ func (c *Cache[K, V]) reclaim() {
 
 func (c *Cache[K, V]) rearm() {
 	next := int64(forever)
+	yield.At("rearm")
 	for i := range c.edges {
 		next = min(next, c.edges[i].due.Load())
 	}
@@ -120,6 +128,7 @@ func (c *Cache[K, V]) rearm() {
 func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 	for more := true; more; {
 		var notes []note[K]
+		yield.At("reclaim")
 		s.mu.Lock()
 		_, more = c.reclaimLocked(s, now, &notes)
 		s.mu.Unlock()

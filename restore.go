@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Restore puts an entry back that [Cache.All] gave in an earlier process, before the first calls
@@ -50,6 +52,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 // placeFor takes a place for key, which must be absent.
 func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
 	for searched := false; ; {
+		yield.At("restore")
 		s.mu.Lock()
 		err := c.restorableLocked(s, key, notes)
 		if err == nil && !c.takePlace() {

@@ -3,6 +3,8 @@ package idemflight
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // This file is what shards share: places, weight, and the order of turns across them. All of it is
@@ -105,6 +107,7 @@ const (
 func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
 	began := c.beginning()
 	for {
+		yield.At("look for room")
 		before, now := c.seq.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
 			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
@@ -113,6 +116,7 @@ func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
 			continue
 		}
 		i := c.firstTurn(now)
+		yield.At("looked for room")
 		if i < 0 {
 			if c.seq.Load() != before {
 				continue // outcomes came and went while we looked
@@ -218,6 +222,7 @@ func (c *Cache[K, V]) shedOne(began turn, notes *[]note[K]) {
 		return
 	}
 	s := &c.shards[found]
+	yield.At("shed")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.kept.valued.items) == 0 {

@@ -3,6 +3,8 @@ package idemflight
 import (
 	"context"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // execute runs one execution of f to its end and settles f. The deferred steps run from the last to
@@ -12,6 +14,7 @@ import (
 // to get its place, since the Observer may call the cache and wait for the flight.
 func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error), notes []note[K]) {
 	x := ending[K, V]{notes: notes}
+	yield.At("execute")
 	defer c.settle(s, f, e, &x)
 	defer c.weigh(s, f, e, &x)
 	defer c.judge(f, e, &x)
@@ -76,6 +79,7 @@ func (c *Cache[K, V]) weigh(s *shard[K, V], f *flight[K, V], e *execution, x *en
 	if c.opts.Weigh == nil || x.disposition != Retain || c.ttl(f, e) == 0 {
 		return
 	}
+	yield.At("weigh")
 	s.mu.Lock()
 	forgotten := f.forgotten
 	s.mu.Unlock()
@@ -105,6 +109,7 @@ func (c *Cache[K, V]) ttl(f *flight[K, V], e *execution) time.Duration {
 // are told. If Reconcile found that there was no effect, f goes on with fn instead.
 func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	if e.reconciling && x.disposition == Release {
+		yield.At("yielded")
 		s.mu.Lock()
 		s.stats.Releases++
 		s.mu.Unlock()
@@ -160,6 +165,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 
 	c.arm(deadline)
 	c.disarm()
+	yield.At("settled")
 	if f.leaderLeft && c.opts.Observer != nil {
 		x.notes = append(x.notes, note[K]{e, f.ended(EventFinished)})
 	}
@@ -231,6 +237,7 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
 	began := c.beginning()
 	for {
+		yield.At("settle")
 		s.mu.Lock()
 		if !wanted() {
 			return false
@@ -268,6 +275,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	if d == Hold {
 		return false
 	}
+	yield.At("resolve")
 	s.mu.Lock()
 	held := c.heldLocked(s, key, &x.notes)
 	s.mu.Unlock()
