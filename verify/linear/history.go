@@ -321,8 +321,12 @@ func (c *client) do(o op) {
 // caught calls do; a leader that panics has executed.
 func caught(do func() (result, error)) (res result, err error) {
 	defer func() {
-		if p, ok := recover().(*idemflight.PanicError); ok {
+		switch p := recover().(type) {
+		case nil:
+		case *idemflight.PanicError:
 			res, err = result{Source: idemflight.Executed}, p
+		default:
+			panic(p)
 		}
 	}()
 	return do()

@@ -1,0 +1,247 @@
+package linear
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// bent is a cache with a fault: what is not nil is asked instead of the cache.
+type bent struct {
+	*idemflight.Cache[int, int]
+	do      func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error)
+	forget  func(key int) bool
+	lookup  func(key int) (idemflight.Entry[int], bool)
+	resolve func(key int, value int, err error) bool
+}
+
+func (b *bent) DoResult(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+	if b.do != nil {
+		return b.do(ctx, key, fn, opts...)
+	}
+	return b.Cache.DoResult(ctx, key, fn, opts...)
+}
+
+func (b *bent) Forget(key int) bool {
+	if b.forget != nil {
+		return b.forget(key)
+	}
+	return b.Cache.Forget(key)
+}
+
+func (b *bent) Lookup(key int) (idemflight.Entry[int], bool) {
+	if b.lookup != nil {
+		return b.lookup(key)
+	}
+	return b.Cache.Lookup(key)
+}
+
+func (b *bent) Resolve(key int, value int, err error) bool {
+	if b.resolve != nil {
+		return b.resolve(key, value, err)
+	}
+	return b.Cache.Resolve(key, value, err)
+}
+
+func seldom() bool { return rand.IntN(20) == 0 }
+
+// remembered gives old outcomes of a key.
+type remembered struct {
+	mu  sync.Mutex
+	old map[int]result
+}
+
+func (m *remembered) keep(key int, r result) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.old == nil {
+		m.old = map[int]result{}
+	}
+	m.old[key] = r
+}
+
+func (m *remembered) get(key int) (result, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.old[key]
+	r.Source = idemflight.Replayed
+	return r, ok
+}
+
+// faults are caches that break a promise under racing callers. byOracle tells which of them the
+// oracle of wide histories must find too; porcupine must find all.
+var faults = map[string]struct {
+	byOracle bool
+	plant    func(o *options, b *bent)
+}{
+	"two executions overlap": {true, func(_ *options, b *bent) {
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			if e, _ := b.Cache.Lookup(key); e.State == idemflight.InFlight {
+				defer func() {
+					if r := recover(); r != nil {
+						panic(&idemflight.PanicError{Value: r})
+					}
+				}()
+				v, err := fn(ctx)
+				return result{Value: v, Source: idemflight.Executed}, err
+			}
+			return b.Cache.DoResult(ctx, key, fn, opts...)
+		}
+	}},
+	"ran again while kept": {true, func(_ *options, b *bent) {
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			if e, _ := b.Cache.Lookup(key); e.State == idemflight.Retained && seldom() {
+				b.Cache.Forget(key)
+			}
+			return b.Cache.DoResult(ctx, key, fn, opts...)
+		}
+	}},
+	"a window between flight and record": {true, func(_ *options, b *bent) {
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			res, err := b.Cache.DoResult(ctx, key, fn, append(opts, idemflight.WithTTL(0))...)
+			if res.Source == idemflight.Executed && err == nil {
+				time.Sleep(time.Microsecond)
+				now := time.Now()
+				_ = b.Restore(key, idemflight.Entry[int]{State: idemflight.Retained, Value: res.Value, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
+			}
+			return res, err
+		}
+	}},
+	"a stale value after Forget": {true, func(_ *options, b *bent) {
+		var m remembered
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			if old, ok := m.get(key); ok && seldom() {
+				return old, nil
+			}
+			return b.Cache.DoResult(ctx, key, fn, opts...)
+		}
+		b.forget = func(key int) bool {
+			if e, _ := b.Cache.Lookup(key); e.State == idemflight.Retained && e.Err == nil {
+				m.keep(key, result{Value: e.Value})
+			}
+			return b.Cache.Forget(key)
+		}
+	}},
+	"the value of another key": {true, func(_ *options, b *bent) {
+		var m remembered
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			res, err := b.Cache.DoResult(ctx, key, fn, opts...)
+			if res.Source == idemflight.Executed && err == nil {
+				m.keep(key, res)
+			}
+			if other, ok := m.get(key + 1); ok && res.Source == idemflight.Replayed && seldom() {
+				return other, nil
+			}
+			return res, err
+		}
+	}},
+	"replayed after its deadline": {true, func(o *options, _ *bent) {
+		if o.TTL < time.Minute {
+			o.TTL = time.Hour
+		}
+	}},
+	"an eviction is not told": {true, func(o *options, _ *bent) { o.Observer = nil }},
+	"joined callers get a flight that is over": {true, func(_ *options, b *bent) {
+		var m remembered
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			old, ok := m.get(key)
+			res, err := b.Cache.DoResult(ctx, key, fn, opts...)
+			if res.Source == idemflight.Executed && err == nil {
+				m.keep(key, res)
+			}
+			if ok && res.Source == idemflight.Joined && err == nil {
+				res.Value = old.Value
+			}
+			return res, err
+		}
+	}},
+	"Forget drops nothing": {false, func(_ *options, b *bent) {
+		b.forget = func(key int) bool { _, ok := b.Cache.Lookup(key); return ok }
+	}},
+	"Forget says no and drops": {true, func(_ *options, b *bent) {
+		b.forget = func(key int) bool { b.Cache.Forget(key); return false }
+	}},
+	"Lookup does not see flights": {false, func(_ *options, b *bent) {
+		b.lookup = func(key int) (idemflight.Entry[int], bool) {
+			e, ok := b.Cache.Lookup(key)
+			if e.State == idemflight.InFlight {
+				return idemflight.Entry[int]{}, false
+			}
+			return e, ok
+		}
+	}},
+	"a held key runs again": {true, func(_ *options, b *bent) {
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			res, err := b.Cache.DoResult(ctx, key, fn, opts...)
+			if errors.Is(err, idemflight.ErrOutcomeUnknown) {
+				b.Cache.Forget(key)
+			}
+			return res, err
+		}
+	}},
+	"of two who resolve, both act": {false, func(_ *options, b *bent) {
+		b.resolve = func(key int, value int, err error) bool {
+			b.Cache.Resolve(key, value, err)
+			return true
+		}
+	}},
+}
+
+func plant(fault func(*options, *bent)) func(options) target {
+	return func(o options) target {
+		b := &bent{}
+		fault(&o, b)
+		b.Cache = idemflight.MustNew(o)
+		return b
+	}
+}
+
+// attempts is in how many histories of each kind a planted fault must show.
+const attempts = 50
+
+// TestPorcupineFindsPlantedFaults records narrow histories of caches that are wrong in one way each.
+func TestPorcupineFindsPlantedFaults(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			for n := range attempts {
+				for kind, w := range narrow {
+					if bad := record(w, plant(fault.plant)).linearizable(patience); bad != nil {
+						t.Logf("found in history %d of kind %q", n+1, kind)
+						return
+					}
+				}
+			}
+			require.Fail(t, "porcupine has not found the fault")
+		})
+	}
+}
+
+// TestOracleFindsPlantedFaults does the same with the oracle of wide histories.
+func TestOracleFindsPlantedFaults(t *testing.T) {
+	for name, fault := range faults {
+		if !fault.byOracle {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			w := workload{clients: 64, calls: 100, keys: 60, ttl: time.Millisecond, maxEntries: 50, forgets: true, fails: true, leaves: true, replays: 50}
+			long := w
+			long.ttl = time.Hour
+			for n := range attempts {
+				for _, w := range []workload{w, long} {
+					if wrong := record(w, plant(fault.plant)).sound(); wrong != "" {
+						t.Logf("found in history %d: %s", n+1, wrong)
+						return
+					}
+				}
+			}
+			require.Fail(t, "the oracle has not found the fault")
+		})
+	}
+}
