@@ -196,3 +196,22 @@ func closedWithin(c <-chan struct{}, d time.Duration) bool {
 		return false
 	}
 }
+
+// Leader tells what the caller does that started the execution, when its context ends.
+func (c *Contract) Leader() string {
+	switch {
+	case !c.WorkGoesOn:
+		return "takes the work along"
+	case c.LeaderLeaves:
+		return "leaves"
+	}
+	return "stays"
+}
+
+// Work tells what becomes of the execution.
+func (c *Contract) Work() string {
+	if c.WorkGoesOn {
+		return "goes on"
+	}
+	return "is cancelled"
+}
