@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -112,7 +113,7 @@ type caller struct {
 	way      way
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	returned bool
+	returned atomic.Bool // read while it may be written
 	res      result
 	err      error
 	panicked any
@@ -132,8 +133,7 @@ type closing struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	endsAt   time.Time
-	cause    error
-	returned bool
+	returned atomic.Bool // read while it may be written
 	err      error
 }
 
@@ -319,7 +319,7 @@ func (d *driver) compare(reference func()) {
 		}
 	}
 	for _, c := range d.calls {
-		if c.returned {
+		if c.returned.Load() {
 			obs.failed[c.call] = c.err
 		}
 	}
@@ -397,9 +397,9 @@ func (d *driver) compareCalls(events map[int][]seen) {
 	d.calls = slices.DeleteFunc(d.calls, func(c *caller) bool {
 		a, told := d.ref.answers[c.call]
 		switch {
-		case told && !c.returned:
+		case told && !c.returned.Load():
 			disagree("the call on %q has not returned, want %v", c.key, a.kind)
-		case !told && c.returned:
+		case !told && c.returned.Load():
 			disagree("the call on %q has returned %+v, %v, while it should wait", c.key, c.res, c.err)
 		case !told:
 			return false
@@ -476,14 +476,14 @@ func (d *driver) compareClosing() {
 		flying := len(d.ref.flights) > 0
 		switch {
 		case !flying:
-			if !c.returned || c.err != nil {
-				disagree("Close with nothing in flight: returned %v with %v", c.returned, c.err)
+			if !c.returned.Load() || c.err != nil {
+				disagree("Close with nothing in flight: returned %v with %v", c.returned.Load(), c.err)
 			}
 		case c.ctx.Err() != nil:
-			if !c.returned || !errors.Is(c.err, context.Cause(c.ctx)) {
-				disagree("Close with a context that has ended: returned %v with %v", c.returned, c.err)
+			if !c.returned.Load() || !errors.Is(c.err, context.Cause(c.ctx)) {
+				disagree("Close with a context that has ended: returned %v with %v", c.returned.Load(), c.err)
 			}
-		case c.returned:
+		case c.returned.Load():
 			disagree("Close has returned %v while executions are in flight", c.err)
 		default:
 			return false

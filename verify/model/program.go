@@ -154,7 +154,7 @@ func (d *driver) call(c *caller) {
 			defer func() {
 				c.panicked = recover()
 				c.exited = !returned && c.panicked == nil
-				c.returned = true
+				c.returned.Store(true)
 			}()
 			c.res, c.err = d.c.do(c.ctx, c.call, c.way, func(ctx context.Context) (int, error) { return d.enter(ctx, nil) })
 			returned = true
@@ -392,7 +392,7 @@ func (d *driver) doClose(t *rapid.T) {
 	d.step(func() {
 		go func() {
 			c.err = d.c.Close(c.ctx)
-			c.returned = true
+			c.returned.Store(true)
 		}()
 	}, func() {})
 }
