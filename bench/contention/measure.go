@@ -59,9 +59,9 @@ type pass struct {
 	*workload
 	duration time.Duration
 	leave    bool
-	store rivals.Store[[]byte]
-	point point
-	limit int64
+	store    rivals.Store[[]byte]
+	point    point
+	limit    int64
 
 	latency *[kinds]histogram // nil: calls are not timed
 

@@ -73,13 +73,13 @@ func (rep *report) tables() []titled {
 
 func (rep *report) contractTable() titled {
 	t := newTable(fmt.Sprintf("What happens to duplicates: %d callers race for a fresh key, and a leader is cancelled.", rivals.Racers),
-		"", "version", "runs per fresh key", "ran twice", "cancelled leader", "the work", "the others get", "a waiter")
+		"", "version", "runs per fresh key", "ran twice", "a cancelled leader", "the others get", "a waiter")
 	for _, r := range rep.Rivals {
 		row := []any{r.Name, r.Version}
 		if c := r.Contract; c == nil {
-			row = append(row, none, none, none, none, none, none)
+			row = append(row, none, none, none, none, none)
 		} else {
-			row = append(row, fmt.Sprintf("%.3f", c.Executions), twice(r), c.Leader(), c.Work(), string(c.Others), leaves(c.WaiterLeaves))
+			row = append(row, fmt.Sprintf("%.3f", c.Executions), twice(r), c.Leader(), string(c.Others), leaves(c.WaiterLeaves))
 		}
 		t.AppendRow(row)
 	}

@@ -197,21 +197,13 @@ func closedWithin(c <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// Leader tells what the caller does that started the execution, when its context ends.
+// Leader tells what happens when the context of the caller ends that started the execution.
 func (c *Contract) Leader() string {
 	switch {
 	case !c.WorkGoesOn:
-		return "takes the work along"
+		return "the work is cancelled"
 	case c.LeaderLeaves:
-		return "leaves"
+		return "it leaves, the work goes on"
 	}
-	return "stays"
-}
-
-// Work tells what becomes of the execution.
-func (c *Contract) Work() string {
-	if c.WorkGoesOn {
-		return "goes on"
-	}
-	return "is cancelled"
+	return "it stays, the work goes on"
 }
