@@ -18,16 +18,16 @@ import (
 // bent is a cache with a fault: what is not nil is asked instead of the cache.
 type bent struct {
 	cache
-	call    func(ctx context.Context, c call, way way, fn fnOf) (result, error)
-	lookup  func(key string) (idemflight.Entry[int], bool)
-	forget  func(key string) bool
-	resolve func(key string, value int, err error) bool
-	restore func(key string, e idemflight.Entry[int]) error
-	length  func() int
-	stats   func() idemflight.Stats
-	close   func(ctx context.Context) error
-	shown   func(e idemflight.Entry[int]) idemflight.Entry[int]
-	evicted atomic.Uint64
+	call                func(ctx context.Context, c call, way way, fn fnOf) (result, error)
+	lookup              func(key string) (idemflight.Entry[int], bool)
+	forget              func(key string) bool
+	resolve             func(key string, value int, err error) bool
+	restore             func(key string, e idemflight.Entry[int]) error
+	length              func() int
+	stats               func() idemflight.Stats
+	close               func(ctx context.Context) error
+	shown               func(e idemflight.Entry[int]) idemflight.Entry[int]
+	evicted, hookPanics atomic.Uint64
 }
 
 func (b *bent) do(ctx context.Context, c *call, way way, fn fnOf) (result, error) {
@@ -95,6 +95,7 @@ func (b *bent) Stats() idemflight.Stats {
 	}
 	s := b.cache.Stats()
 	s.Evicted += b.evicted.Load()
+	s.HookPanics += b.hookPanics.Load()
 	return s
 }
 
@@ -109,7 +110,11 @@ func (b *bent) Close(ctx context.Context) error {
 func (b *bent) evict(o *options, key string) {
 	b.cache.Forget(key)
 	b.evicted.Add(1)
-	defer func() { _ = recover() }() // of the Observer
+	defer func() {
+		if recover() != nil {
+			b.hookPanics.Add(1) // of the Observer
+		}
+	}()
 	o.Observer(context.Background(), event{Kind: idemflight.EventEvicted, Key: key})
 }
 

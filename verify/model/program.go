@@ -39,6 +39,9 @@ func drawConfig(t *rapid.T) config {
 		scans:          one(t, "scans", 6),
 	}
 	c.holdTTL = pick(t, "HoldTTL", c.ttl, 4*time.Second, -1)
+	if c.scans { // what promise 19 says of scans
+		c.protect, c.maxEntries, c.closes = -1, pick(t, "MaxEntries", 8, 12, 16), false
+	}
 	n := min(c.maxEntries, 12) + 2
 	for i := range n {
 		c.keys = append(c.keys, fmt.Sprintf("k%d", i))
