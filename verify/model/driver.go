@@ -95,6 +95,7 @@ type driver struct {
 	closes []*closing
 	// weighed tells of which keys Weigh was seen to panic in this step.
 	weighed map[string]bool
+	left    map[int]bool // calls that were seen to leave in this step
 
 	mu     sync.Mutex // guards what follows, which the cache's goroutines write
 	events []seen
@@ -148,8 +149,8 @@ func callID(ctx context.Context) int {
 }
 
 // run runs one program, drawn from t, against a target made by fresh, and returns where it and the
-// reference disagree. It must be called in a bubble.
-func run(t *rapid.T, fresh func(options) target) (err error) {
+// reference disagree, and what was counted. It must be called in a bubble.
+func run(t *rapid.T, fresh func(options) target) (counted idemflight.Stats, err error) {
 	d := &driver{t: t, quit: make(chan struct{}), byID: map[int]*call{}}
 	cfg := drawConfig(t)
 	d.ref = newReference(cfg, time.Now())
@@ -171,7 +172,8 @@ func run(t *rapid.T, fresh func(options) target) (err error) {
 	}{
 		"do": {6, d.doCall}, "finish": {4, d.doFinish}, "effect": {1, d.doEffect}, "cancel": {1, d.doCancel},
 		"sleep": {4, d.doSleep}, "forget": {1, d.doForget}, "resolve": {1, d.doResolve}, "restore": {1, d.doRestore},
-		"nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan}, "close": {1, d.doClose},
+		"nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
+		"race": {1, d.doRace}, "misuse": {1, d.doMisuse}, "close": {1, d.doClose},
 	} {
 		if name == "close" && !cfg.closes || name == "scan" && !cfg.scans {
 			continue
@@ -182,7 +184,7 @@ func run(t *rapid.T, fresh func(options) target) (err error) {
 	}
 	t.Repeat(actions)
 	d.finale()
-	return nil
+	return d.ref.stats, nil
 }
 
 func (d *driver) options(cfg config) options {
@@ -324,7 +326,10 @@ func (d *driver) compare(reference func()) {
 		}
 	}
 
-	d.weighed = map[string]bool{}
+	d.weighed, d.left = map[string]bool{}, map[int]bool{}
+	for id, events := range callEvents {
+		d.left[id] = events[0].Kind == idemflight.EventLeft
+	}
 	for key := range panicked {
 		d.weighed[key] = true
 	}

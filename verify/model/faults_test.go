@@ -503,7 +503,7 @@ func TestModelFindsPlantedFaults(t *testing.T) {
 						return
 					}
 					programs++
-					rapid.SyncTest(t, func(t *rapid.T) { found = run(t, plant(fault)) })
+					rapid.SyncTest(t, func(t *rapid.T) { _, found = run(t, plant(fault)) })
 				})
 			}
 			require.Error(t, found, "the model has not found the fault in %d programs", programs)

@@ -205,9 +205,14 @@ func (d *driver) doFinish(t *rapid.T) {
 }
 
 func (d *driver) finish(e *execution, how *ending) {
+	d.remove(e)
+	d.step(func() { e.gate <- func() *ending { return how } }, func() { d.ref.end(e.exec, how) })
+}
+
+// remove takes e, which is about to end, off those under way.
+func (d *driver) remove(e *execution) {
 	d.execs = slices.DeleteFunc(d.execs, func(other *execution) bool { return other == e })
 	d.ended = append(d.ended, e)
-	d.step(func() { e.gate <- func() *ending { return how } }, func() { d.ref.end(e.exec, how) })
 }
 
 // doEffect calls BeginEffect or NoEffect in an execution.
@@ -265,6 +270,65 @@ func (d *driver) doCancel(t *rapid.T) {
 	c := may[rapid.IntRange(0, len(may)-1).Draw(t, "caller")]
 	c.reason = errors.New("gone")
 	d.step(func() { c.cancel(idemflight.Final(c.reason)) }, func() { d.ref.cancel(c.call) })
+}
+
+// doRace ends an execution and the context of one of its callers at once. Whether the caller still
+// gets the outcome is then the cache's choice, but one or the other it must be.
+func (d *driver) doRace(t *rapid.T) {
+	e := d.drawExec(t)
+	if e == nil {
+		return
+	}
+	var may []*caller
+	for _, c := range d.calls {
+		waits := e.flight.leader == c.call && !e.flight.leaderLeft || slices.Contains(e.flight.waiters, c.call)
+		if waits && !c.endless && !c.ended && c.from == nil && c.endsAt.IsZero() {
+			may = append(may, c)
+		}
+	}
+	if len(may) == 0 {
+		return
+	}
+	c := may[rapid.IntRange(0, len(may)-1).Draw(t, "caller")]
+	how, first := d.drawEnding(t), rapid.Bool().Draw(t, "leaves first")
+	c.reason = errors.New("gone meanwhile")
+	leave := func() { c.cancel(idemflight.Final(c.reason)) }
+	d.remove(e)
+	d.step(func() {
+		if first {
+			leave()
+		}
+		e.gate <- func() *ending { return how }
+		if !first {
+			leave()
+		}
+	}, func() {
+		if d.left[c.id] {
+			d.ref.cancel(c.call)
+			d.ref.end(e.exec, how)
+		} else {
+			d.ref.end(e.exec, how)
+			d.ref.cancel(c.call)
+		}
+	})
+}
+
+// doMisuse makes calls that panic, and count nowhere.
+func (d *driver) doMisuse(t *rapid.T) {
+	c := d.newCaller(t)
+	c.way = viaDoResult
+	ctx, fn := context.Context(nil), fnOf(func(context.Context) (int, error) { return 0, nil })
+	if rapid.Bool().Draw(t, "nil fn") {
+		ctx, fn = context.Background(), nil
+	}
+	d.step(func() {
+		defer func() {
+			if recover() == nil {
+				disagree("a nil context, or a nil fn, does not panic")
+			}
+		}()
+		_, _ = d.c.do(ctx, c.call, c.way, fn)
+	}, func() {})
 }
 
 // doSleep lets time pass: often exactly to, or to just before, what happens next.
