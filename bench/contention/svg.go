@@ -44,9 +44,9 @@ func rgb(v uint32) color.Color {
 }
 
 const (
-	chartWidth  = vg.Length(460)
-	chartHeight = vg.Length(340)
-	fontSize    = vg.Length(11)
+	chartWidth  = vg.Length(420)
+	chartHeight = vg.Length(330)
+	fontSize    = vg.Length(12)
 )
 
 // chart is a picture that is drawn once per theme.
@@ -56,6 +56,9 @@ type chart struct {
 	about string // what to see, below it
 	draw  func(theme) *plot.Plot
 }
+
+// ours is how many of the rivals are this library: plain, and inline.
+const ours = 2
 
 // series is what one rival contributes to a chart. A missing value is NaN.
 type series struct {
@@ -78,6 +81,7 @@ func (t theme) newPlot(title string) *plot.Plot {
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		style(&a.Label.TextStyle, fontSize)
 		style(&a.Tick.Label, fontSize)
+		a.Label.Padding = 4
 		a.LineStyle.Color, a.Tick.LineStyle.Color = t.faint, t.faint
 		a.LineStyle.Width, a.Tick.LineStyle.Width = 0.75, 0.75
 	}
@@ -85,10 +89,10 @@ func (t theme) newPlot(title string) *plot.Plot {
 }
 
 func (t theme) colorOf(number int) color.Color {
-	if number == 0 {
+	if number < ours {
 		return t.ours
 	}
-	return t.others[(number-1)%len(t.others)]
+	return t.others[(number-ours)%len(t.others)]
 }
 
 var shapes = []draw.GlyphDrawer{
@@ -145,7 +149,7 @@ func (t theme) lines(title, along string, places []string, all []series, format 
 		line.Color, glyphs.Color = c, c
 		line.Width, glyphs.Radius = 1.2, 2.6
 		glyphs.Shape = shapes[s.number%len(shapes)]
-		if s.number > len(t.others) {
+		if s.number == 1 || s.number >= ours+len(t.others) {
 			line.Dashes = []vg.Length{4, 2}
 		}
 		if s.number == 0 {
@@ -165,10 +169,11 @@ func (t theme) lines(title, along string, places []string, all []series, format 
 			continue
 		}
 		lead.Color, lead.Width = c, 0.5
-		name, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: last + gap, Y: at}}, Labels: []string{" " + s.name}})
+		name, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: last + gap, Y: at}}, Labels: []string{s.name}})
 		if err != nil {
 			continue
 		}
+		name.Offset.X = 3
 		name.TextStyle[0] = text.Style{
 			Color: c, Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: fontSize},
 			YAlign: draw.YCenter, Handler: p.TextHandler,
@@ -178,7 +183,7 @@ func (t theme) lines(title, along string, places []string, all []series, format 
 		}
 		p.Add(lead, name)
 	}
-	p.X.Min, p.X.Max = 0, last+max(last, 1)*0.52 // room for the names
+	p.X.Min, p.X.Max = 0, last+max(last, 1)*0.6 // room for the names
 	p.Y.Min, p.Y.Max = low, high
 	return p
 }
@@ -285,13 +290,14 @@ func (t theme) bars(title, along string, all []series, format func(float64) stri
 			continue
 		}
 		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, row, 0
-		if bar.Color = t.caution; s.number == 0 {
+		if bar.Color = t.caution; s.number < ours {
 			bar.Color = t.ours
 		}
-		written, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: v, Y: row}}, Labels: []string{" " + label}})
+		written, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: v, Y: row}}, Labels: []string{label}})
 		if err != nil {
 			continue
 		}
+		written.Offset.X = 5
 		written.TextStyle[0] = text.Style{
 			Color: t.ink, Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: fontSize},
 			YAlign: draw.YCenter, Handler: p.TextHandler,
@@ -307,7 +313,7 @@ func (t theme) bars(title, along string, all []series, format func(float64) stri
 // render returns the SVG of c in t.
 func (c chart) render(t theme) (string, error) {
 	canvas := vgsvg.New(chartWidth, chartHeight)
-	c.draw(t).Draw(draw.New(canvas))
+	c.draw(t).Draw(draw.Crop(draw.New(canvas), 4, -4, 4, -6))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return "", err

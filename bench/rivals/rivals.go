@@ -45,6 +45,7 @@ type Rival[V any] struct {
 func All[V any]() []Rival[V] {
 	return []Rival[V]{
 		idemflightRival[V](),
+		inlineRival[V](),
 		mutexMapRival[V](),
 		singleflightRival[V](),
 		resenjeRival[V](),
