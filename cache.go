@@ -150,10 +150,11 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 // do is Do behind its checks.
 func (c *Cache[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V, error), o callOptions) (V, error) {
 	s := c.shardOf(key)
-	if v, err, ok := c.replay(ctx, s, key, o.fp, nil); ok {
+	v, err, found := c.look(ctx, s, key, &o, nil)
+	if found.replayed {
 		return v, err
 	}
-	r, err := c.call(ctx, s, key, fn, o)
+	r, err := c.call(ctx, s, key, fn, o, found)
 	return r.Value, err
 }
 
@@ -163,10 +164,11 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	o := readOptions(opts)
 	s := c.shardOf(key)
 	var res Result[V]
-	if _, err, ok := c.replay(ctx, s, key, o.fp, &res); ok {
+	_, err, found := c.look(ctx, s, key, &o, &res)
+	if found.replayed {
 		return res, err
 	}
-	return c.call(ctx, s, key, fn, o)
+	return c.call(ctx, s, key, fn, o, found)
 }
 
 func mustCall(ctx context.Context, nilFn bool) {
@@ -178,32 +180,47 @@ func mustCall(ctx context.Context, nilFn bool) {
 	}
 }
 
-// replay answers a call with the retained outcome of key, if there is one: the short way, which
-// asks ctx nothing. call looks at the key again, and at everything else. res, if not nil, gets what
-// Do has no use for.
-func (c *Cache[K, V]) replay(ctx context.Context, s *shard[K, V], key K, fp Fingerprint, res *Result[V]) (v V, err error, ok bool) {
-	yield.At("replay")
+// first is what a call found at its first look, which asks ctx nothing.
+type first[K comparable, V any] struct {
+	replayed bool          // the call has its answer
+	flight   *flight[K, V] // the call has joined this one
+	puts     uint32        // else: how many records s had been given so far
+}
+
+// look answers a call with the retained outcome of key, or joins the flight of key, if either may be
+// decided without a question to ctx. call looks at everything else. res, if not nil, gets what Do
+// has no use for.
+func (c *Cache[K, V]) look(ctx context.Context, s *shard[K, V], key K, o *callOptions, res *Result[V]) (v V, err error, found first[K, V]) {
+	yield.At("look")
 	s.mu.Lock()
-	f := s.kept.get(key)
-	if f.record == nil || f.state() != Retained || f.fingerprint() != fp {
+	r := s.kept.get(key)
+	if r.record == nil {
+		if f := s.pending[key]; f != nil && f.fingerprint == o.fp && o.maxWait > 0 && c.opts.MaxWaiters == 0 {
+			s.joinLocked(f)
+			found.flight = f
+		}
+		found.puts = s.kept.puts
 		s.mu.Unlock()
-		return v, nil, false
+		return v, nil, found
 	}
-	if f.expired(c.now()) { // the clock is read last: what is replayed is not expired
+	found.puts = s.kept.puts - 1 // call has to look again
+	if r.state() != Retained || r.fingerprint() != o.fp ||
+		r.expired(c.now()) { // the clock is read last: what is replayed is not expired
 		s.mu.Unlock()
-		return v, nil, false
+		return v, nil, found
 	}
-	f.use()
+	r.use()
 	s.stats.Replayed++
 	s.mu.Unlock()
-	v, err = f.value, f.err()
+	found.replayed = true
+	v, err = r.value, r.err()
 	if res != nil {
-		*res = c.result(f)
+		*res = c.result(r)
 	}
 	if c.opts.Observer != nil {
 		c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: err})
 	}
-	return v, err, true
+	return v, err, found
 }
 
 // Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether
@@ -274,7 +291,7 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 		}
 		s.mu.Unlock()
 	}
-	if within.running(c) {
+	if within.running(&c.clock) {
 		return ErrReentrant
 	}
 	for _, done := range inFlight {

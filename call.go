@@ -27,15 +27,18 @@ type meeting[K comparable, V any] struct {
 	notes []note[K]
 }
 
-// call is a call that the short way did not answer.
-func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions) (res Result[V], err error) {
+// call is a call that its first look did not answer.
+func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, found first[K, V]) (res Result[V], err error) {
+	if found.flight != nil {
+		return c.joined(ctx, s, found.flight, o.maxWait)
+	}
 	if !validKey(c.traits, key) {
 		c.invalidKeys.Add(1)
 		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: ErrInvalidKey})
 		return res, ErrInvalidKey
 	}
-	me := caller{ctx: ctx, err: ctx.Err(), within: executionOf(ctx), stays: o.inline || ctx.Done() == nil}
-	m := c.meet(s, key, fn, &me, &o)
+	me := callerOf(ctx, o.inline)
+	m := c.meet(s, key, fn, &me, &o, found.puts)
 	if m.leads {
 		return c.lead(s, m.flight, &me, m.notes)
 	}
@@ -50,14 +53,23 @@ func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(c
 	return m.result, m.err
 }
 
+func callerOf(ctx context.Context, inline bool) caller {
+	return caller{ctx: ctx, err: ctx.Err(), within: executionOf(ctx), stays: inline || ctx.Done() == nil}
+}
+
 // meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
-func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions) (m meeting[K, V]) {
+// puts is how many records s had been given when key was not among them.
+func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, puts uint32) (m meeting[K, V]) {
 	for searched := false; ; {
 		yield.At("meet")
 		s.mu.Lock()
 		mayLead := me.err == nil && !c.closed.Load()
 		hasPlace := false
-		if r := s.kept.get(key); r.record != nil {
+		var r found[K, V]
+		if s.kept.puts != puts {
+			r = s.kept.get(key)
+		}
+		if r.record != nil {
 			if !r.expired(c.now()) {
 				c.meetKeptLocked(s, key, r, fn, me, o, &m)
 				break
@@ -127,7 +139,7 @@ func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], key K, r found[K, V], fn fu
 func (c *Cache[K, V]) meetFlightLocked(s *shard[K, V], f *flight[K, V], me *caller, o *callOptions, m *meeting[K, V]) {
 	m.kind = EventRejected
 	switch {
-	case me.within.inside(f):
+	case me.within.inside(&f.exec):
 		s.stats.Reentrant++
 		m.err = ErrReentrant
 	case f.fingerprint != o.fp:
@@ -136,25 +148,33 @@ func (c *Cache[K, V]) meetFlightLocked(s *shard[K, V], f *flight[K, V], me *call
 	case me.err != nil:
 		s.stats.Left++
 		m.kind = EventLeft
-	case o.maxWait <= 0 || c.opts.MaxWaiters > 0 && f.waiters >= c.opts.MaxWaiters:
+	case o.maxWait <= 0 || c.opts.MaxWaiters > 0 && int(f.waiters) >= c.opts.MaxWaiters:
 		s.stats.NotWaited++
 		m.err = ErrInFlight
 	default:
-		f.waiters++
-		s.waiters++
-		if f.done == nil {
-			f.done = make(chan struct{})
-		}
+		s.joinLocked(f)
 		m.flight = f
+	}
+}
+
+// joinLocked counts the caller among those that wait for f.
+func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
+	f.waiters++
+	s.waiters++
+	if f.done == nil {
+		f.done = make(chan struct{})
 	}
 }
 
 // claimLocked publishes a flight of key with the call as its leader. The key has a place already.
 func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, held *fullRecord[K, V], m *meeting[K, V]) {
-	f := &flight[K, V]{key: key, fingerprint: o.fp, fn: fn, opts: *o, startedAt: time.Now(), held: held}
+	f := &flight[K, V]{key: key, fingerprint: o.fp, fn: fn, ttl: o.ttl, startedAt: c.now(), held: held}
 	f.exec.leader, f.exec.outer = me.ctx, me.within
-	f.exec.flight, f.exec.cache = f, c
+	f.exec.first, f.exec.clock = &f.exec, &c.clock
 	f.exec.reconciling = held != nil
+	if me.stays && held == nil {
+		f.exec.started = f.startedAt
+	}
 	if !me.stays {
 		f.done = make(chan struct{})
 	} else if held != nil {
@@ -191,7 +211,7 @@ func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []
 	}
 	c.emit(notes)
 	if err := c.wait(s, f, me, forever, true); err != nil {
-		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: time.Since(f.startedAt)})
+		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
 		return Result[V]{}, err
 	}
 	return c.ledTo(f, me)
@@ -216,18 +236,45 @@ func (c *Cache[K, V]) ledTo(f *flight[K, V], me *caller) (Result[V], error) {
 	if f.outcome.panicked != nil {
 		panic(f.outcome.panicked)
 	}
-	return f.outcome.result(f.outcome.source), f.outcome.err
+	return f.outcome.result(&c.clock, Source(f.outcome.source)), f.outcome.err
 }
 
 func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
-	switch f.outcome.source {
+	switch Source(f.outcome.source) {
 	case Executed:
 		c.observe(me.ctx, f.ended(EventExecuted))
 	case Reconciled:
 		c.observe(me.ctx, f.ended(EventReconciled))
 	default: // Reconcile learned nothing
-		c.observe(me.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: time.Since(f.startedAt)})
+		c.observe(me.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: c.now() - f.startedAt})
 	}
+}
+
+// joined is a call that joined f at its first look, before it asked ctx: it may have to leave again,
+// because it is from within f, or its context has ended, or a method of that panics.
+func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) (Result[V], error) {
+	asked := false
+	defer func() {
+		if !asked {
+			c.leave(s, f, nil, false)
+		}
+	}()
+	me := callerOf(ctx, false)
+	asked = true
+	switch {
+	case me.within.inside(&f.exec):
+		if c.leave(s, f, &s.stats.Reentrant, false) {
+			c.observe(ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: ErrReentrant})
+			return Result[V]{}, ErrReentrant
+		}
+	case me.err != nil:
+		if c.leave(s, f, &s.stats.Left, false) {
+			err := left(ctx, me.err)
+			c.observe(ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err})
+			return Result[V]{}, err
+		}
+	}
+	return c.join(s, f, &me, maxWait)
 }
 
 // join waits for f and returns its outcome to a joined caller.
@@ -241,8 +288,8 @@ func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 	err := c.wait(s, f, me, maxWait, false)
 	switch {
 	case err == nil:
-		res, err = f.outcome.result(Joined), f.outcome.err
-		if f.outcome.source == None {
+		res, err = f.outcome.result(&c.clock, Joined), f.outcome.err
+		if Source(f.outcome.source) == None {
 			e.Kind = EventRejected
 		}
 	case err == ErrInFlight:
@@ -274,11 +321,27 @@ func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 	case <-timeUp:
 		leaves = me.ctx.Err() != nil
 	}
+	as := &s.stats.NotWaited
+	if leaves {
+		as = &s.stats.Left
+	}
+	if !c.leave(s, f, as, leads) {
+		return nil
+	}
+	if leaves {
+		return left(me.ctx, me.ctx.Err())
+	}
+	return ErrInFlight
+}
+
+// leave takes a caller out of f and counts the call, unless f has settled, which has counted it then:
+// it reports which.
+func (c *Cache[K, V]) leave(s *shard[K, V], f *flight[K, V], as *uint64, leads bool) bool {
 	yield.At("leave")
 	s.mu.Lock()
-	if f.settled { // and counted this caller
-		s.mu.Unlock()
-		return nil
+	defer s.mu.Unlock()
+	if f.settled {
+		return false
 	}
 	if leads {
 		f.leaderLeft = true
@@ -286,16 +349,10 @@ func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 		f.waiters--
 		s.waiters--
 	}
-	if leaves {
-		s.stats.Left++
-	} else {
-		s.stats.NotWaited++
+	if as != nil {
+		*as++
 	}
-	s.mu.Unlock()
-	if leaves {
-		return left(me.ctx, me.ctx.Err())
-	}
-	return ErrInFlight
+	return true
 }
 
 // left returns the error of a call whose context has ended with err.

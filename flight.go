@@ -24,8 +24,8 @@ type flight[K comparable, V any] struct {
 	key         K
 	fingerprint Fingerprint
 	fn          func(context.Context) (V, error)
-	opts        callOptions // the leader's
-	startedAt   time.Time
+	ttl         time.Duration // of its outcome, as the leader wants it; negative: Options.TTL
+	startedAt   time.Duration
 	done        chan struct{} // closed by settle; made by the leader, if it waits, else by the first who joins
 
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
@@ -39,10 +39,10 @@ type flight[K comparable, V any] struct {
 	yielded bool
 
 	// Guarded by the shard's mu.
-	waiters    int  // joined callers that wait
-	leaderLeft bool // nobody will tell the outcome as the leader's
-	forgotten  bool // its outcome is not to be retained
-	settled    bool
+	leaderLeft bool  // nobody will tell the outcome as the leader's
+	forgotten  bool  // its outcome is not to be retained
+	settled    bool  // and
+	waiters    int32 // joined callers that wait
 
 	// Written under the shard's mu before settled is set and done is closed, only read after: who
 	// has seen either may read without the lock.
@@ -51,28 +51,37 @@ type flight[K comparable, V any] struct {
 
 // outcome is what the callers of a flight share.
 type outcome[V any] struct {
-	value              V
-	err                error       // as callers get it
-	source             Source      // the leader's: Executed or Reconciled; None if Reconcile learned nothing
-	panicked           *PanicError // of fn, for the leader to panic with
-	completed, expires time.Time
-	took               time.Duration
-	waiters            int
-	disposition        Disposition
+	value       V
+	err         error         // as callers get it
+	panicked    *PanicError   // of fn, for the leader to panic with
+	completed   time.Duration // on the cache's clock
+	expires     time.Duration // the same; 0 if it is not kept, or held without end
+	times       *times        // if they do not follow from these
+	took        time.Duration
+	waiters     int32
+	source      uint8 // a Source, the leader's: Executed or Reconciled; None if Reconcile learned nothing
+	disposition uint8 // a Disposition
 }
 
 // result returns the outcome as one caller sees it; source is that caller's.
-func (o *outcome[V]) result(source Source) Result[V] {
-	if o.source == None {
+func (o *outcome[V]) result(c *clock, source Source) Result[V] {
+	if Source(o.source) == None {
 		return Result[V]{}
 	}
-	return Result[V]{Value: o.value, Source: source, CompletedAt: o.completed, ExpiresAt: o.expires}
+	if o.times != nil {
+		return Result[V]{Value: o.value, Source: source, CompletedAt: o.times.completed, ExpiresAt: o.times.expires}
+	}
+	res := Result[V]{Value: o.value, Source: source, CompletedAt: c.wall(o.completed)}
+	if o.expires != 0 {
+		res.ExpiresAt = c.wall(o.expires)
+	}
+	return res
 }
 
 // ended returns the event, of the given kind, that tells of f's end. f must have settled.
 func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	o := &f.outcome
-	return Event[K]{Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: o.waiters, Disposition: o.disposition}
+	return Event[K]{Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: int(o.waiters), Disposition: Disposition(o.disposition)}
 }
 
 // ending is how one execution ended: what fn returned, and what is then made of it.
@@ -106,7 +115,7 @@ func (x *ending[K, V]) run(e *execution, fn func(context.Context) (V, error)) {
 			}
 		}
 		x.at = time.Now()
-		x.spoke, x.begun = e.end()
+		x.spoke, x.begun = e.end(e.clock.mark(x.at))
 	}()
 	x.value, x.err = fn(e)
 	returned = true
@@ -122,18 +131,18 @@ type execution struct {
 	// Written before fn runs, only read after.
 	leader      context.Context // for its values; its end must not be reached through us
 	outer       *execution      // the innermost one around the leader's call, if any
-	flight      any             // the *flight this belongs to, for re-entrancy
-	cache       any             // the *Cache this belongs to, for Close
-	started     time.Time
-	deadline    time.Time // zero: none
-	reconciling bool
+	first       *execution      // the first of its flight, which stands for that
+	clock       *clock          // of its cache, for which it stands too
+	started     time.Duration
+	deadline    time.Duration // 0: none
+	mu          sync.Mutex
+	reconciling bool // it is one of Reconcile; written before fn runs as well
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
-	mu     sync.Mutex
-	begun  int  // effects begun and not taken back
-	spoke  bool // BeginEffect or NoEffect was called
-	ended  bool
-	err    error // once ended, if there was no inner to ask
+	spoke  bool  // BeginEffect or NoEffect was called
+	ended  bool  // and
+	late   bool  // after the deadline
+	begun  int32 // effects begun and not taken back
 	inner  context.Context
 	cancel context.CancelFunc
 }
@@ -149,20 +158,21 @@ func executionOf(ctx context.Context) *execution {
 	return e
 }
 
-// inside reports whether e is an execution of flight, or runs within one.
-func (e *execution) inside(flight any) bool {
+// inside reports whether e is of the flight whose first execution is given, or runs within it.
+func (e *execution) inside(first *execution) bool {
 	for ; e != nil; e = e.outer {
-		if e.flight == flight {
+		if e.first == first {
 			return true
 		}
 	}
 	return false
 }
 
-// running reports whether e is, or runs within, an execution of cache that has not ended.
-func (e *execution) running(cache any) bool {
+// running reports whether e is, or runs within, an execution that has not ended, of the cache with
+// the given clock.
+func (e *execution) running(of *clock) bool {
 	for ; e != nil; e = e.outer {
-		if e.cache == cache && !e.hasEnded() {
+		if e.clock == of && !e.hasEnded() {
 			return true
 		}
 	}
@@ -175,23 +185,20 @@ func (e *execution) hasEnded() bool {
 	return e.ended
 }
 
-// start sets the clock of the execution; right before fn.
+// start sets the clock of the execution, right before fn, unless its flight has just begun.
 func (e *execution) start(timeout time.Duration) {
-	e.started = time.Now()
+	if e.started == 0 {
+		e.started = e.clock.now()
+	}
 	if timeout > 0 {
-		e.deadline = e.started.Add(timeout)
+		e.deadline = e.started + min(timeout, forever-e.started)
 	}
 }
 
-// end ends the context, and returns what fn said about its effect while it ran.
-func (e *execution) end() (spoke, begun bool) {
+// end ends the context at the given time, and returns what fn said about its effect while it ran.
+func (e *execution) end(at time.Duration) (spoke, begun bool) {
 	e.mu.Lock()
-	if e.inner == nil {
-		e.err = context.Canceled
-		if e.overdue() {
-			e.err = context.DeadlineExceeded // what Err may have answered already
-		}
-	}
+	e.late = e.deadline != 0 && at >= e.deadline // which Err may have said already
 	e.ended = true
 	spoke, begun, cancel := e.spoke, e.begun > 0, e.cancel
 	e.mu.Unlock()
@@ -203,7 +210,7 @@ func (e *execution) end() (spoke, begun bool) {
 
 // overdue reports whether the deadline has passed. An execution without deadline reads no clock.
 func (e *execution) overdue() bool {
-	return !e.deadline.IsZero() && !time.Now().Before(e.deadline)
+	return e.deadline != 0 && e.clock.now() >= e.deadline
 }
 
 // String names the context where one is printed, as those of the standard library do; without it,
@@ -211,7 +218,12 @@ func (e *execution) overdue() bool {
 func (e *execution) String() string { return "idemflight.execution" }
 
 // Deadline is ExecTimeout after the start; the leader's does not count.
-func (e *execution) Deadline() (time.Time, bool) { return e.deadline, !e.deadline.IsZero() }
+func (e *execution) Deadline() (time.Time, bool) {
+	if e.deadline == 0 {
+		return time.Time{}, false
+	}
+	return e.clock.wall(e.deadline), true
+}
 
 // Done makes inner, and so arms the timer of the deadline.
 func (e *execution) Done() <-chan struct{} {
@@ -219,10 +231,10 @@ func (e *execution) Done() <-chan struct{} {
 	defer e.mu.Unlock()
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
-		if e.deadline.IsZero() || e.err == context.Canceled {
+		if e.deadline == 0 || e.ended && !e.late {
 			e.inner, e.cancel = context.WithCancel(values)
 		} else {
-			e.inner, e.cancel = context.WithDeadline(values, e.deadline)
+			e.inner, e.cancel = context.WithDeadline(values, e.clock.wall(e.deadline))
 		}
 		if e.ended {
 			e.cancel()
@@ -242,9 +254,9 @@ func (e *execution) errLocked() error {
 	switch {
 	case e.inner != nil:
 		return e.inner.Err()
-	case e.ended:
-		return e.err
-	case e.overdue():
+	case e.ended && !e.late:
+		return context.Canceled
+	case e.late || e.overdue():
 		return context.DeadlineExceeded
 	}
 	return nil

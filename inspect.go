@@ -17,7 +17,7 @@ func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 		return c.entry(r), true
 	}
 	if f := s.pending[key]; f != nil {
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: f.waiters, StartedAt: f.startedAt}, true
+		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: c.wall(f.startedAt)}, true
 	}
 	return Entry[V]{}, false
 }
@@ -51,9 +51,9 @@ func (s *shard[K, V]) keys() []K {
 // timesOf returns the times of f, a record, in wall time.
 func (c *Cache[K, V]) timesOf(f found[K, V]) times {
 	if f.full != nil {
-		return f.full.timesOf(c.clock)
+		return f.full.timesOf(&c.clock)
 	}
-	return f.record.timesOf(c.clock, f.deadline-c.opts.TTL)
+	return f.record.timesOf(&c.clock, f.deadline-c.opts.TTL)
 }
 
 // entry returns f, a record, as Lookup shows it.

@@ -175,20 +175,19 @@ func Inline() CallOption { return CallOption{kind: optionInline} }
 // callOptions is a call's options, read.
 type callOptions struct {
 	fp      Fingerprint
-	ttl     time.Duration // of the outcome if this call leads
-	ttlSet  bool
+	ttl     time.Duration // of the outcome if this call leads; negative if not set
 	maxWait time.Duration // forever if not set
 	inline  bool
 }
 
 func readOptions(opts []CallOption) callOptions {
-	o := callOptions{maxWait: forever}
+	o := callOptions{ttl: -1, maxWait: forever}
 	for i := range opts {
 		switch opts[i].kind {
 		case optionFingerprint:
 			o.fp = opts[i].fp
 		case optionTTL:
-			o.ttl, o.ttlSet = opts[i].d, true
+			o.ttl = opts[i].d
 		case optionMaxWait:
 			o.maxWait = opts[i].d
 		case optionInline:

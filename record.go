@@ -111,46 +111,62 @@ func (r *fullRecord[K, V]) shed() *fullRecord[K, V] {
 	return s
 }
 
-// newRecord returns a record of an execution that started and completed at t, and that expires ttl
+// newRecord returns a record of an execution that started and completed then, and that expires ttl
 // later; a negative ttl is without end. Its turn and weight are set later.
-func newRecord[K comparable, V any](c clock, key K, state State, err error, fp Fingerprint, t times, ttl time.Duration) *fullRecord[K, V] {
-	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: c.mark(t.completed)}
+func newRecord[K comparable, V any](c *clock, key K, state State, err error, fp Fingerprint, started time.Duration, completed time.Time, ttl time.Duration) *fullRecord[K, V] {
+	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: c.mark(completed)}
 	var fits bool
-	if r.took, fits = tookOf(t); !fits || c.set(t.completed) {
-		r.times = &t
+	if r.took, fits = tookOf(r.done - started); !fits || c.set(completed) {
+		r.times = &times{started: c.wall(started), completed: completed}
 	}
-	r.expireAfter(c, t.completed, ttl)
+	r.expireAfter(c, completed, ttl)
 	return r
 }
 
 // tookOf returns how long an execution took, if that is less than the 4 s that a record has room for.
-func tookOf(t times) (uint32, bool) {
-	d := t.completed.Sub(t.started)
-	return uint32(d), 0 <= d && d <= math.MaxUint32
-}
+func tookOf(d time.Duration) (uint32, bool) { return uint32(d), 0 <= d && d <= math.MaxUint32 }
 
 // expireAfter makes r, which is not kept at the moment, expire ttl after from; a negative ttl is
 // without end.
-func (r *fullRecord[K, V]) expireAfter(c clock, from time.Time, ttl time.Duration) {
-	r.deadline = c.deadline(from, ttl)
+func (r *fullRecord[K, V]) expireAfter(c *clock, from time.Time, ttl time.Duration) {
+	r.deadline = deadlineOf(c.mark(from), ttl)
 	if r.times != nil || r.deadline == forever && ttl >= 0 || c.set(from) {
 		t := r.timesOf(c)
-		if t.expires = from.Add(ttl); ttl < 0 {
-			t.expires = time.Time{}
-		}
+		t.expires = after(from, ttl)
 		r.times = &t
 	}
 }
 
+// expireAt notes that o expires at deadline, which is ttl after at.
+func (o *outcome[V]) expireAt(deadline time.Duration, at time.Time, ttl time.Duration) {
+	if deadline != forever {
+		o.expires = deadline
+	}
+	if o.times == nil && deadline == forever && ttl >= 0 {
+		o.times = &times{completed: at}
+	}
+	if o.times != nil {
+		o.times.expires = after(at, ttl)
+	}
+}
+
+// after returns the time ttl after from; a negative ttl is without end, which is the zero time.
+func after(from time.Time, ttl time.Duration) time.Time {
+	if ttl < 0 {
+		return time.Time{}
+	}
+	return from.Add(ttl)
+}
+
 // timesOf returns the times of r in wall time.
-func (r *fullRecord[K, V]) timesOf(c clock) times {
+func (r *fullRecord[K, V]) timesOf(c *clock) times {
 	if r.times != nil {
 		return *r.times
 	}
 	return r.record.timesOf(c, r.done)
 }
 
-func (r *record[V]) timesOf(c clock, done time.Duration) times {
+func (r *record[V]) timesOf(c *clock, done time.Duration) times {
 	t := times{completed: c.wall(done), started: c.wall(done - time.Duration(r.took))}
 	if r.deadline != forever {
 		t.expires = c.wall(r.deadline)
@@ -161,32 +177,22 @@ func (r *record[V]) timesOf(c clock, done time.Duration) times {
 // clock is the monotonic clock of a cache, which starts at 0 when the cache is made.
 type clock struct{ start time.Time }
 
-func (c clock) now() time.Duration             { return time.Since(c.start) }
-func (c clock) mark(t time.Time) time.Duration { return t.Sub(c.start) }
-func (c clock) wall(d time.Duration) time.Time { return c.start.Add(d) }
+func (c *clock) now() time.Duration             { return time.Since(c.start) }
+func (c *clock) mark(t time.Time) time.Duration { return t.Sub(c.start) }
+func (c *clock) wall(d time.Duration) time.Time { return c.start.Add(d) }
 
-// deadline returns the mark ttl after from, or forever.
-func (c clock) deadline(from time.Time, ttl time.Duration) time.Duration {
+// deadlineOf returns the mark ttl after another, or forever.
+func deadlineOf(mark, ttl time.Duration) time.Duration {
 	if ttl < 0 {
 		return forever
 	}
-	mark := c.mark(from)
 	return mark + min(ttl, forever-mark)
 }
 
 // set reports whether the wall clock was set between start and t, so that wall would be wrong by
-// more than the two clocks can be read apart.
-func (c clock) set(t time.Time) bool {
+// more than the two clocks are read apart.
+func (c *clock) set(t time.Time) bool {
 	const tolerance = time.Millisecond
 	off := t.Round(0).Sub(c.wall(c.mark(t)).Round(0))
 	return off < -tolerance || off > tolerance
-}
-
-// exact returns t, a reading of the clock, as wall gives it back: unless the clock was set, all
-// who are told one instant are told the same.
-func (c clock) exact(t time.Time) time.Time {
-	if c.set(t) {
-		return t
-	}
-	return c.wall(c.mark(t))
 }

@@ -84,7 +84,7 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord
 	var cause error
 	c.guard(func() { cause = unmark(e.Err) }, func(error) { cause = &unmarked{e.Err} })
 	restored := func(state State, ttl time.Duration) *fullRecord[K, V] {
-		r := newRecord[K, V](c.clock, key, state, cause, e.Fingerprint, times{e.StartedAt, now, time.Time{}}, ttl)
+		r := newRecord[K, V](&c.clock, key, state, cause, e.Fingerprint, 0, now, ttl)
 		r.times = &times{e.StartedAt, e.CompletedAt, e.ExpiresAt}
 		return r
 	}
@@ -93,7 +93,7 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord
 		cause = ErrInterrupted
 		r := restored(Held, c.opts.HoldTTL)
 		r.times.completed = now
-		r.expireAfter(c.clock, now, c.opts.HoldTTL)
+		r.expireAfter(&c.clock, now, c.opts.HoldTTL)
 		return r, 0, nil
 	case Retained, Shed:
 		if e.ExpiresAt.IsZero() {

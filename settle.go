@@ -39,7 +39,7 @@ func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
 
 // next returns the execution of fn that follows that of Reconcile.
 func (f *flight[K, V]) next() *execution {
-	return &execution{leader: f.exec.leader, outer: f.exec.outer, flight: f, cache: f.exec.cache}
+	return &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, clock: f.exec.clock}
 }
 
 // judge decides the disposition and takes the markers off the error.
@@ -74,7 +74,7 @@ func (c *Cache[K, V]) panicked(key K, notes *[]note[K]) func(error) {
 	return func(err error) { c.note(notes, Event[K]{Kind: EventPanicked, Key: key, Err: err}) }
 }
 
-// weigh asks Weigh about an outcome that is to be retained.
+// weigh reconciling Weigh about an outcome that is to be retained.
 func (c *Cache[K, V]) weigh(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	if c.opts.Weigh == nil || x.disposition != Retain || c.ttl(f, e) == 0 {
 		return
@@ -99,10 +99,10 @@ func (c *Cache[K, V]) weightOf(key K, value V, notes *[]note[K]) (weight int64) 
 // ttl returns how long an outcome of e is to be retained. WithTTL(0) is about sharing what fn
 // returns; what Reconcile finds out is kept all the same.
 func (c *Cache[K, V]) ttl(f *flight[K, V], e *execution) time.Duration {
-	if !f.opts.ttlSet || e.reconciling && f.opts.ttl == 0 {
+	if f.ttl < 0 || e.reconciling && f.ttl == 0 {
 		return c.opts.TTL
 	}
-	return f.opts.ttl
+	return f.ttl
 }
 
 // settle ends f: in one critical section it leaves pending, what is kept is put in, and its callers
@@ -126,33 +126,36 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	}
 
 	o := &f.outcome
-	o.value, o.err, o.source = x.value, x.err, Executed
-	o.took, o.waiters, o.disposition = x.at.Sub(e.started), f.waiters, x.disposition
-	o.completed = c.exact(x.at)
+	o.completed = c.mark(x.at)
+	o.value, o.err, o.source = x.value, x.err, uint8(Executed)
+	o.took, o.waiters, o.disposition = o.completed-e.started, f.waiters, uint8(x.disposition)
 	if e.reconciling {
-		o.source = Reconciled
+		o.source = uint8(Reconciled)
 	} else {
 		o.panicked = x.panicked
 	}
-	t := times{started: e.started, completed: o.completed}
+	if c.set(x.at) {
+		o.times = &times{completed: x.at}
+	}
 	deadline := forever
 	switch x.disposition {
 	case Retain:
-		deadline = c.retainLocked(s, f.key, f.fingerprint, t, ttl, x)
-		o.expires = t.completed.Add(ttl)
+		deadline = c.retainLocked(s, f.key, f.fingerprint, e.started, nil, ttl, x)
+		o.expireAt(deadline, x.at, ttl)
 		s.stats.Retains++
 	case Hold:
 		r := f.held // held again as it was, if Reconcile learned nothing
 		if r == nil {
-			r = newRecord[K, V](c.clock, f.key, Held, x.err, f.fingerprint, t, c.opts.HoldTTL)
+			r = newRecord[K, V](&c.clock, f.key, Held, x.err, f.fingerprint, e.started, x.at, c.opts.HoldTTL)
 		} else {
-			o.source, o.value = None, *new(V)
-			r.expireAfter(c.clock, o.completed, c.opts.HoldTTL)
+			o.source, o.value = uint8(None), *new(V)
+			r.expireAfter(&c.clock, x.at, c.opts.HoldTTL)
 		}
 		c.keepLocked(s, r, 0, &x.notes)
 		s.stats.Holds++
 		o.err = &unknownError{x.err}
-		o.expires, deadline = r.timesOf(c.clock).expires, r.deadline
+		deadline = r.deadline
+		o.expireAt(deadline, x.at, c.opts.HoldTTL)
 	case Release:
 		c.giveBack()
 		s.stats.Releases++
@@ -180,7 +183,7 @@ func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 		s.pending, s.peak = nil, 0
 	}
 	joined, led := &s.stats.Joined, &s.stats.Executed
-	switch f.outcome.source {
+	switch Source(f.outcome.source) {
 	case Reconciled:
 		led = &s.stats.Reconciled
 	case None:
@@ -190,7 +193,7 @@ func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 	if !f.leaderLeft {
 		*led++
 	}
-	s.waiters -= f.waiters
+	s.waiters -= int(f.waiters)
 	f.fn, f.held = nil, nil // callers that hold f must not keep them alive
 	f.settled = true
 	if f.done != nil {
@@ -199,20 +202,24 @@ func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 }
 
 // retainLocked keeps what x ended with as the outcome of key for ttl, and returns when it expires.
-// Its place is there, its weight has been taken.
-func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, t times, ttl time.Duration, x *ending[K, V]) time.Duration {
-	deadline := c.deadline(t.completed, ttl)
-	took, fits := tookOf(t)
-	if fits && x.err == nil && fp == (Fingerprint{}) && x.weight == 0 && ttl == c.opts.TTL &&
-		s.kept.fits(deadline) && !c.set(t.completed) {
+// Its place is there, its weight has been taken. restored, if not nil, knows better when it started.
+func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, started time.Duration, restored *times, ttl time.Duration, x *ending[K, V]) time.Duration {
+	at := c.mark(x.at)
+	deadline := deadlineOf(at, ttl)
+	took, fits := tookOf(at - started)
+	if fits && restored == nil && x.err == nil && fp == (Fingerprint{}) && x.weight == 0 && ttl == c.opts.TTL &&
+		s.kept.fits(deadline) && !c.set(x.at) {
 		r := &record[V]{value: x.value, deadline: deadline, took: took}
 		r.flags.Store(c.next(0).seq << seqShift)
 		s.kept.addPlain(key, r)
 		s.publishLocked()
 		return deadline
 	}
-	r := newRecord[K, V](c.clock, key, Retained, x.err, fp, t, ttl)
+	r := newRecord[K, V](&c.clock, key, Retained, x.err, fp, started, x.at, ttl)
 	r.value = x.value
+	if restored != nil {
+		r.times = &times{restored.started, x.at, after(x.at, ttl)}
+	}
 	c.keepLocked(s, r, x.weight, &x.notes)
 	return deadline
 }
@@ -231,7 +238,7 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int
 	s.publishLocked()
 }
 
-// lockWithWeight locks s.mu and reports whether the weight is still wanted, which it asks with s.mu
+// lockWithWeight locks s.mu and reports whether the weight is still wanted, which it reconciling with s.mu
 // held; if so, it has been taken from MaxWeight, others having been shed until there was room. The
 // caller must go by this answer and not ask again, since the clock goes on.
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
@@ -296,8 +303,8 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	}
 	c.removeLocked(s, key, found[K, V]{&held.record, held})
 	if d == Retain {
-		t := times{started: held.timesOf(c.clock).started, completed: c.exact(time.Now())}
-		deadline = c.retainLocked(s, key, held.fingerprint, t, c.opts.TTL, &x)
+		x.at = time.Now()
+		deadline = c.retainLocked(s, key, held.fingerprint, held.done-time.Duration(held.took), held.times, c.opts.TTL, &x)
 	}
 	s.mu.Unlock()
 	c.arm(deadline)

@@ -24,8 +24,9 @@ type kept[K comparable, V any] struct {
 	plain  *simplelru.LRU[K, *record[V]]
 	newest time.Duration // the latest deadline of plain
 	others map[K]*fullRecord[K, V]
-	held   int // how many of others are held
-	peak   int // the most records since the tables were made
+	held   int    // how many of others are held
+	peak   int    // the most records since the tables were made
+	puts   uint32 // how many records were put in so far
 
 	due, order, valued queue[K, V]
 }
@@ -69,6 +70,7 @@ func (k *kept[K, V]) addPlain(key K, r *record[V]) {
 	}
 	k.plain.Add(key, r)
 	k.newest = r.deadline
+	k.puts++
 	k.peak = max(k.peak, k.len())
 }
 
@@ -90,6 +92,7 @@ func (k *kept[K, V]) add(r *fullRecord[K, V]) {
 	if r.deadline != forever {
 		heap.Push(&k.due, r)
 	}
+	k.puts++
 	k.peak = max(k.peak, k.len())
 }
 
@@ -112,7 +115,7 @@ func (k *kept[K, V]) remove(key K, f found[K, V]) {
 		}
 	}
 	if k.peak > smallTable && k.len() == 0 {
-		*k = kept[K, V]{ttl: k.ttl}
+		*k = kept[K, V]{ttl: k.ttl, puts: k.puts}
 	}
 }
 

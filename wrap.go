@@ -29,10 +29,11 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 			o.fp = fp
 		}
 		s := c.shardOf(k)
-		if v, err, ok := c.replay(ctx, s, k, o.fp, nil); ok { // before the closure is made, which allocates
+		v, err, found := c.look(ctx, s, k, &o, nil)
+		if found.replayed { // before the closure is made, which allocates
 			return v, err
 		}
-		r, err := c.call(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o)
+		r, err := c.call(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found)
 		return r.Value, err
 	}
 }
