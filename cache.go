@@ -25,7 +25,7 @@ type Cache[K comparable, V any] struct {
 	clock
 
 	shards []shard[K, V]
-	edges  []edge // one per shard
+	edges  edges
 
 	places atomic.Int64  // in flight + kept; at most MaxEntries
 	seq    atomic.Uint32 // of the last turn
@@ -51,8 +51,9 @@ type shard[K comparable, V any] struct {
 	peak    int   // the most flights since pending was made
 	stats   Stats // of calls, executions and upkeep; the rest is counted on demand
 
-	edge *edge
-	_    [64]byte // keeps the next shard's mu off the cache line of what this one writes
+	edges *edges // of all shards
+	index int    // of this one among them
+	_     [64]byte // keeps the next shard's mu off the cache line of what this one writes
 }
 
 // New returns a cache, or an error that names every bad field of opts with its value. It starts no
@@ -69,11 +70,11 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 		seed:   maphash.MakeSeed(),
 		clock:  clock{start: time.Now()},
 		shards: make([]shard[K, V], n),
-		edges:  make([]edge, n),
+		edges:  newEdges(n),
 	}
 	c.reclaimer.next.Store(int64(forever))
 	for i := range c.shards {
-		c.shards[i].edge = &c.edges[i]
+		c.shards[i].edges, c.shards[i].index = &c.edges, i
 		c.shards[i].kept.ttl = opts.TTL
 		c.shards[i].publishLocked() // nobody else has c yet
 	}

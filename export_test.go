@@ -91,13 +91,13 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) (weight int64) {
 		wrong("%d held of %d, %d expire, %d weigh; by count %d, %d, %d; %d in order",
 			held, len(k.others), expiring, valued, k.held, len(k.due.items), len(k.valued.items), len(k.order.items))
 	}
-	if got := s.edge.turn.load(); got != first {
+	if got := s.edges.turn[s.index].load(); got != first {
 		wrong("the edge says turn %v, first is %v", got, first)
 	}
-	if got := time.Duration(s.edge.due.Load()); got != due {
+	if got := time.Duration(s.edges.due[s.index].Load()); got != due {
 		wrong("the edge says due %v, first is %v", got, due)
 	}
-	if got := s.edge.worth.load(); got != k.firstWorth() {
+	if got := s.edges.worth[s.index].load(); got != k.firstWorth() {
 		wrong("the edge says worth %v, first is %v", got, k.firstWorth())
 	}
 	return weight

@@ -107,8 +107,8 @@ func (c *Cache[K, V]) reclaim() {
 	c.reclaimer.fired()
 	defer c.rearm() // also if the Observer calls runtime.Goexit
 	now := c.now()
-	for i := range c.edges {
-		if c.edges[i].due.Load() <= int64(now) {
+	for i := range c.edges.due {
+		if c.edges.due[i].Load() <= int64(now) {
 			c.reclaimShard(&c.shards[i], now)
 		}
 	}
@@ -117,8 +117,8 @@ func (c *Cache[K, V]) reclaim() {
 func (c *Cache[K, V]) rearm() {
 	next := int64(forever)
 	yield.At("rearm")
-	for i := range c.edges {
-		next = min(next, c.edges[i].due.Load())
+	for i := range c.edges.due {
+		next = min(next, c.edges.due[i].Load())
 	}
 	c.arm(time.Duration(next))
 	c.disarm()
@@ -172,8 +172,11 @@ func (c *Cache[K, V]) expireLocked(s *shard[K, V], key K, f found[K, V], notes *
 
 // removeLocked drops f, the record of key, whose place has been given back or passes on.
 func (c *Cache[K, V]) removeLocked(s *shard[K, V], key K, f found[K, V]) {
+	first := s.first(f)
 	s.kept.remove(key, f)
-	s.publishLocked()
+	if first {
+		s.publishLocked()
+	}
 	if f.full != nil && f.full.weight > 0 {
 		c.weight.Add(-f.full.weight)
 	}

@@ -211,8 +211,9 @@ func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, starte
 		s.kept.fits(deadline) && !c.set(x.at) {
 		r := &record[V]{value: x.value, deadline: deadline, took: took}
 		r.flags.Store(c.next(0).seq << seqShift)
-		s.kept.addPlain(key, r)
-		s.publishLocked()
+		if s.kept.addPlain(key, r) {
+			s.publishLocked()
+		}
 		return deadline
 	}
 	r := newRecord[K, V](&c.clock, key, Retained, x.err, fp, started, x.at, ttl)
@@ -234,8 +235,9 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int
 		r.state, r.value, r.weight = uint8(Shed), *new(V), 0
 		c.noteShed(s, r.key, notes)
 	}
-	s.kept.add(r)
-	s.publishLocked()
+	if s.kept.add(r) {
+		s.publishLocked()
+	}
 }
 
 // lockWithWeight locks s.mu and reports whether the weight is still wanted, which it reconciling with s.mu

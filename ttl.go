@@ -63,8 +63,9 @@ func (k *kept[K, V]) fits(deadline time.Duration) bool {
 	return deadline >= k.newest && deadline != forever
 }
 
-// addPlain puts in r, of key, which must be absent; its deadline must fit.
-func (k *kept[K, V]) addPlain(key K, r *record[V]) {
+// addPlain puts in r, of key, which must be absent; its deadline must fit. It reports whether r may
+// be the first in any order.
+func (k *kept[K, V]) addPlain(key K, r *record[V]) bool {
 	if k.plain == nil {
 		k.plain, _ = simplelru.NewLRU[K, *record[V]](math.MaxInt, nil) // fails only for a size below 1
 	}
@@ -72,10 +73,11 @@ func (k *kept[K, V]) addPlain(key K, r *record[V]) {
 	k.newest = r.deadline
 	k.puts++
 	k.peak = max(k.peak, k.len())
+	return k.plain.Len() == 1
 }
 
-// add puts in r; its key must be absent.
-func (k *kept[K, V]) add(r *fullRecord[K, V]) {
+// add puts in r; its key must be absent. It reports whether r may be the first in any order.
+func (k *kept[K, V]) add(r *fullRecord[K, V]) bool {
 	if k.others == nil {
 		k.others = make(map[K]*fullRecord[K, V])
 		k.due.by, k.order.by, k.valued.by = byDeadline, byTurn, byWorth
@@ -94,6 +96,7 @@ func (k *kept[K, V]) add(r *fullRecord[K, V]) {
 	}
 	k.puts++
 	k.peak = max(k.peak, k.len())
+	return r.index[byDeadline] == 0 || r.index[byTurn] == 0 || r.weight > 0 && r.index[byWorth] == 0
 }
 
 // remove takes out the record of key.
