@@ -51,8 +51,8 @@ type shard[K comparable, V any] struct {
 	peak    int   // the most flights since pending was made
 	stats   Stats // of calls, executions and upkeep; the rest is counted on demand
 
-	edges *edges // of all shards
-	index int    // of this one among them
+	edges *edges   // of all shards
+	index int      // of this one among them
 	_     [64]byte // keeps the next shard's mu off the cache line of what this one writes
 }
 

@@ -134,7 +134,7 @@ func (c *Cache[K, V]) Stats() Stats {
 func (c *Cache[K, V]) atOneMoment(read func(*shard[K, V])) {
 	now := c.now()
 	for i := range c.shards {
-		if c.edges[i].due.Load() <= int64(now) {
+		if c.edges.due[i].Load() <= int64(now) {
 			c.reclaimShard(&c.shards[i], now)
 		}
 	}
