@@ -39,7 +39,7 @@ type config struct {
 
 const (
 	maxKeys       = 1_000_000
-	maxGoroutines = 100_000
+	maxGoroutines = 10_000
 	maxValue      = 1 << 20
 )
 
@@ -118,8 +118,8 @@ func (c *config) check(rest []string) error {
 		return fmt.Errorf("-keys is %d: must be from 1 to %d", c.keys, maxKeys)
 	case c.skew != "uniform" && c.skew != "zipf":
 		return fmt.Errorf("-skew is %q: must be uniform or zipf", c.skew)
-	case c.work < 0 || c.work > time.Minute:
-		return fmt.Errorf("-work is %v: must be from 0 to 1m", c.work)
+	case c.work < 0 || c.work > time.Second:
+		return fmt.Errorf("-work is %v: must be from 0 to 1s", c.work)
 	case c.value < 0 || c.value > maxValue:
 		return fmt.Errorf("-value is %d: must be from 0 to %d bytes", c.value, maxValue)
 	case c.rounds < 1 || c.rounds > 1000:

@@ -140,7 +140,7 @@ func (c *caller) call() {
 		c.timed()
 		return
 	}
-	for !c.stop.Load() {
+	for again := true; again; again = !c.stop.Load() { // once at least, however busy the machine
 		n, ok := c.draw()
 		if !ok {
 			return
@@ -153,7 +153,7 @@ func (c *caller) call() {
 }
 
 func (c *caller) timed() {
-	for !c.stop.Load() {
+	for again := true; again; again = !c.stop.Load() {
 		n, ok := c.draw()
 		if !ok {
 			return
