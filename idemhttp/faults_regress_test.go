@@ -75,3 +75,21 @@ func TestAnAnswerThatNobodyReadsIsRecorded(t *testing.T) {
 	require.True(t, a.replayed())
 	require.Equal(t, "bytes,text,copied", a.Body)
 }
+
+// countingFailing is a network that is down.
+type countingFailing struct{ sent int }
+
+func (c *countingFailing) RoundTrip(*http.Request) (*http.Response, error) {
+	c.sent++
+	return nil, errBoom
+}
+
+// Every attempt is the business of who retries: Transport itself sends once.
+func TestTransportSendsOnce(t *testing.T) {
+	var base countingFailing
+	r := httptest.NewRequest(http.MethodPost, "http://memory/payments", http.NoBody)
+	r = r.WithContext(idemhttp.WithKey(r.Context(), "k"))
+	_, err := (&idemhttp.Transport{Base: &base}).RoundTrip(r)
+	require.ErrorIs(t, err, errBoom)
+	require.Equal(t, 1, base.sent, "requests that were sent")
+}

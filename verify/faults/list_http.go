@@ -66,7 +66,7 @@ var httpFaults = []fault{
 
 	// Key: 1–255 bytes of visible ASCII, raw or as an RFC 8941 string.
 	{name: "http-key-of-256-bytes", promise: "key", sentence: "at most 255 bytes", file: keyGo, old: "maxKeyBytes = 255", new: "maxKeyBytes = 256"},
-	{name: "http-key-with-space", promise: "key", sentence: "no space", file: keyGo, old: "key[i] <= ' '", new: "key[i] < ' '", quick: true},
+	{name: "http-key-with-space", promise: "key", sentence: "no space", file: keyGo, old: "key[i] <= ' '", new: "key[i] < ' '"},
 	{name: "http-key-with-del", promise: "key", sentence: "400 for control bytes", file: keyGo, old: "key[i] >= 0x7f", new: "key[i] > 0x7f"},
 	{name: "http-key-empty", promise: "key", sentence: "400 for an empty key", file: keyGo, old: `case key == "":`, new: `case false:`},
 	{name: "http-key-several-lines", promise: "key", sentence: "400 for several header lines", file: keyGo, old: "len(lines) != 1", new: "len(lines) == 0"},
@@ -123,7 +123,7 @@ var httpFaults = []fault{
 	{name: "http-body-not-whole", promise: "body", sentence: "handed to the handler whole", file: requestGo, old: "bytes.NewReader(body)", new: "bytes.NewReader(body[:min(len(body), 8<<10)])"},
 
 	// The executing request's ServeHTTP runs the handler on its own goroutine.
-	{name: "http-not-inline", promise: "executing", sentence: "on its own goroutine (Inline), and returns when the handler does", file: middlewareGo, old: ", idemflight.Inline())", new: ")", quick: true},
+	{name: "http-not-inline", promise: "executing", sentence: "on its own goroutine (Inline), and returns when the handler does", file: middlewareGo, old: ", idemflight.Inline())", new: ")"},
 	{name: "http-handler-cancelled", promise: "executing", sentence: "neither its cancellation nor an outer deadline", file: middlewareGo, old: "context.WithValue(ctx, keyOfHandler{}, key)", new: "context.WithValue(r.Context(), keyOfHandler{}, key)"},
 	{name: "http-context-values-lost", promise: "executing", sentence: "the handler's context carries the request's values", file: middlewareGo, old: "withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body)", new: "withBody(context.WithValue(context.Background(), keyOfHandler{}, key), r, body)"},
 	{name: "http-gone-client-stops-recording", promise: "executing", sentence: "the client going away does not lose the answer: recording goes on", file: recorderGo, old: "	case []byte:\n		_, _ = r.w.Write(p)\n", new: "	case []byte:\n		if _, err := r.w.Write(p); err != nil {\n			r.body, r.omitted = nil, true\n		}\n"},
@@ -153,7 +153,7 @@ var httpFaults = []fault{
 	{name: "http-announced-trailers-lost", promise: "first answer", sentence: "trailers", file: recorderGo, old: `announced := listed(sent["Trailer"])`, new: `announced := listed(sent["Trailers"])`},
 	{name: "http-sniffed-type-lost", promise: "first answer", sentence: "the Content-Type that the first client saw (sniffed or absent included)", file: recorderGo, old: `resp.Header["Content-Type"] = r.sniffed`, new: `_ = r.sniffed`},
 	{name: "http-sniffed-after-encoding", promise: "first answer", sentence: "the Content-Type that the first client saw (absent included)", file: recorderGo, old: `h.Get("Content-Encoding") == "" && `, new: ""},
-	{name: "http-replay-header-missing", promise: "first answer", sentence: "the replay header is on every answer that was not executed for this request", file: replayGo, old: "	h[m.replayHeader] = c.copy(isTrue)\n", new: "", quick: true},
+	{name: "http-replay-header-missing", promise: "first answer", sentence: "the replay header is on every answer that was not executed for this request", file: replayGo, old: "	h[m.replayHeader] = c.copy(isTrue)\n", new: ""},
 	{name: "http-replay-header-of-the-handler", promise: "first answer", sentence: "never on the executing one: one that the handler sets is removed", file: recorderGo, old: "	deleteFold(h, r.unwelcome)\n	if status < 200", new: "	if status < 200"},
 	{name: "http-replay-header-in-another-case", promise: "first answer", sentence: "in whatever case", file: headersGo, old: "strings.EqualFold(plain, name)", new: "plain == name"},
 	{name: "http-replay-header-as-trailer", promise: "first answer", sentence: "never on the executing one", file: recorderGo, old: "	deleteFold(h, r.unwelcome) // as a trailer\n", new: ""},
@@ -190,7 +190,7 @@ var httpFaults = []fault{
 	{name: "http-outer-headers-recorded", promise: "never replayed", sentence: "a header that outer middleware set is each request's own", file: recorderGo, old: "Status: r.status, Header: changed(r.before, r.header)", new: "Status: r.status, Header: changed(nil, r.header)"},
 	{name: "http-outer-headers-told-by-name", promise: "never replayed", sentence: "left alone (told by value)", file: headersGo, old: "!ok || !slices.Equal(had, values)", new: "!ok || len(had) != len(values)"},
 	{name: "http-header-removed-by-the-handler", promise: "never replayed", sentence: "one that the handler changed is replayed as it stood", file: headersGo, old: "			out[name] = nil\n", new: ""},
-	{name: "http-header-after-write-header", promise: "never replayed", sentence: "as it stood at WriteHeader; later changes are not replayed", file: recorderGo, old: "	r.header = h.Clone()\n", new: "	r.header = h\n", quick: true},
+	{name: "http-header-after-write-header", promise: "never replayed", sentence: "as it stood at WriteHeader; later changes are not replayed", file: recorderGo, old: "	r.header = h.Clone()\n", new: "	r.header = h\n"},
 
 	// Held, shed and BodyOmitted: 409, not retryable.
 	{name: "http-held-retryable", promise: "held", sentence: "outcome unknown is not retryable", file: problemGo, old: `with a new key.", 409, 0}`, new: `with a new key.", 409, soon}`},
@@ -198,7 +198,7 @@ var httpFaults = []fault{
 	{name: "http-shed-words", promise: "held", sentence: "these words stand in title or detail", file: problemGo, old: "\"Answer no longer available\",\n		\"answer no longer available: the", new: "\"No answer\",\n		\"the"},
 	{name: "http-held-is-500", promise: "held", sentence: "held: 409", file: problemGo, old: "{idemflight.ErrOutcomeUnknown, outcomeUnknown},", new: ""},
 	{name: "http-body-omitted-replayed", promise: "held", sentence: "BodyOmitted: 409 answer no longer available", file: middlewareGo, old: "case resp != nil && resp.BodyOmitted && kept:", new: "case resp != nil && resp.BodyOmitted && kept && len(resp.Header) == 0:"},
-	{name: "http-body-omitted-runs-again", promise: "held", sentence: "never run again before the TTL", file: answerGo, old: "		return resp, nil\n", new: "		if resp.BodyOmitted {\n			return resp, &statusError{resp.Status}\n		}\n		return resp, nil\n", quick: true},
+	{name: "http-body-omitted-runs-again", promise: "held", sentence: "never run again before the TTL", file: answerGo, old: "		return resp, nil\n", new: "		if resp.BodyOmitted {\n			return resp, &statusError{resp.Status}\n		}\n		return resp, nil\n"},
 	{name: "http-shed-is-500", promise: "held", sentence: "shed: 409", file: problemGo, old: "{idemflight.ErrValueShed, unavailable},", new: ""},
 	{name: "http-no-response-is-200", promise: "held", sentence: "whatever is retained without a Response is answered 500", file: middlewareGo, old: "case resp == nil || !m.replay(w, resp):", new: "case resp != nil && !m.replay(w, resp):"},
 	{name: "http-no-response-retryable", promise: "held", sentence: "… 500, not retryable", file: middlewareGo, old: "		if !kept { // released", new: "		if true { // released"},
@@ -279,7 +279,7 @@ var httpFaults = []fault{
 	{name: "http-problem-shed-without-cause", promise: "problems", sentence: "Problem.Err wraps the cause: ErrValueShed", file: middlewareGo, old: "m.problem(w, r, unavailable, idemflight.ErrValueShed)", new: "m.problem(w, r, unavailable, errUnrecorded)"},
 	{name: "http-problem-500-without-cause", promise: "problems", sentence: "of the 500 the outcome's error, a *PanicError included", file: middlewareGo, old: "m.problem(w, r, k, orDefault(err, errNoResponse))", new: "m.problem(w, r, k, errNoResponse)"},
 	{name: "http-problem-headers-after-the-hook", promise: "problems", sentence: "Retry-After and Cache-Control are set before the Problem hook is called", file: problemGo, old: "	h[\"Cache-Control\"] = []string{\"no-store\"}\n", new: "	defer func() { h[\"Cache-Control\"] = []string{\"no-store\"} }()\n"},
-	{name: "http-problem-by-the-cause-within", promise: "problems", sentence: "an outcome that is unknown stays so whatever caused it", file: problemGo, old: "	e, ok := err.(interface{ Is(error) bool })\n	return ok && e.Is(sentinel)\n", new: "	return errors.Is(err, sentinel)\n"},
+	{name: "http-problem-by-the-cause-within", promise: "problems", sentence: "an outcome that is unknown stays so whatever caused it", file: problemGo, old: "	e, ok := err.(interface{ Is(error) bool })\n	return ok && e.Is(sentinel)\n", new: "	for ; err != nil; err = unwrap(err) {\n		if e, ok := err.(interface{ Is(error) bool }); err == sentinel || ok && e.Is(sentinel) {\n			return true\n		}\n	}\n	return false\n}\n\nfunc unwrap(err error) error {\n	if e, ok := err.(interface{ Unwrap() error }); ok {\n		return e.Unwrap()\n	}\n	return nil\n"},
 	{name: "http-problem-malformed-retryable", promise: "problems", sentence: "false for 400", file: problemGo, old: `in one header line.", 400, 0}`, new: `in one header line.", 400, soon}`},
 	{name: "http-problem-too-large-retryable", promise: "problems", sentence: "false for 413", file: problemGo, old: `The operation was not run.", 413, 0}`, new: `The operation was not run.", 413, soon}`},
 

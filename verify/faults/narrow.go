@@ -1,26 +1,39 @@
 package main
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
-// testFile is what narrow knows of one test file.
-type testFile struct {
-	path     string
-	inside   bool     // of the library's own package: seams, which the others call by its name
-	declares []string // top-level names
-	uses     map[string]bool
+// Compiling the core's suite, which has a Cache of every sort of key, takes longer than running it.
+// So the tests that are tried first are compiled without the others: narrow cuts out of the test
+// files the declarations that they do without.
+
+// declaration is one at the top level of a test file.
+type declaration struct {
+	from, to int             // where in the file it stands
+	uses     map[string]bool // names in it
+	needed   bool
 }
 
-// narrow returns the test files of dir that the tests which match pattern do without. Compiling the
-// core's suite, which has a Cache of every sort of key, takes longer than running it; most faults
-// need one file of it and the helpers.
-func narrow(dir, pattern string) (unneeded []string, err error) {
+type testFile struct {
+	path    string
+	source  []byte
+	decls   []*declaration
+	imports []*ast.ImportSpec
+	offset  func(token.Pos) int
+}
+
+// narrow returns, by path, the test files of dir reduced to what the tests that match pattern need.
+func narrow(dir, pattern string) (map[string][]byte, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return nil, err
@@ -29,88 +42,166 @@ func narrow(dir, pattern string) (unneeded []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	declaredIn := map[string][]int{} // several, where build tags choose
-	var files []testFile
-	var queue []int
-	needed := map[int]bool{}
-	need := func(i int) {
-		if !needed[i] {
-			needed[i] = true
-			queue = append(queue, i)
+	var files []*testFile
+	var queue []*declaration
+	declared := map[string][]*declaration{} // by name, of a type its methods too; several also where build tags choose
+	need := func(d *declaration) {
+		if !d.needed {
+			d.needed = true
+			queue = append(queue, d)
 		}
 	}
-	for i, path := range paths {
-		file, err := readTestFile(path)
+	for _, path := range paths {
+		file, err := readTestFile(path, func(name string, d *declaration) {
+			declared[name] = append(declared[name], d)
+			isTest := strings.HasPrefix(name, "Test") && re.MatchString(name)
+			if isTest || name == "TestMain" || name == "init" || name == "_" {
+				need(d)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file)
-		if file.inside {
-			need(i)
-		}
-		for _, name := range file.declares {
-			declaredIn[name] = append(declaredIn[name], i)
-			if name == "TestMain" || strings.HasPrefix(name, "Test") && re.MatchString(name) {
-				need(i)
-			}
+		if file != nil {
+			files = append(files, file)
 		}
 	}
 	for len(queue) > 0 {
-		file := files[queue[0]]
+		d := queue[0]
 		queue = queue[1:]
-		for name := range file.uses {
-			for _, i := range declaredIn[name] {
-				need(i)
+		for name := range d.uses {
+			for _, other := range declared[name] {
+				need(other)
 			}
 		}
 	}
-	for i, file := range files {
-		if !needed[i] {
-			unneeded = append(unneeded, file.path)
-		}
+	reduced := map[string][]byte{}
+	for _, file := range files {
+		reduced[file.path] = file.reduce()
 	}
-	return unneeded, nil
+	return reduced, nil
 }
 
-func readTestFile(path string) (testFile, error) {
-	syntax, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+// readTestFile calls declares for every name that path declares at its top level. It returns nil
+// for a file of the library's own package: seams, which the tests call by the library's name.
+func readTestFile(path string, declares func(string, *declaration)) (*testFile, error) {
+	source, err := os.ReadFile(path)
 	if err != nil {
-		return testFile{}, err
+		return nil, err
 	}
-	file := testFile{path: path, inside: !strings.HasSuffix(syntax.Name.Name, "_test"), uses: map[string]bool{}}
+	set := token.NewFileSet()
+	syntax, err := parser.ParseFile(set, path, source, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasSuffix(syntax.Name.Name, "_test") {
+		return nil, nil
+	}
+	file := &testFile{path: path, source: source, imports: syntax.Imports}
+	file.offset = func(p token.Pos) int { return set.Position(p).Offset }
 	for _, decl := range syntax.Decls {
-		switch d := decl.(type) {
+		d := &declaration{from: file.offset(decl.Pos()), to: file.offset(decl.End()), uses: namesIn(decl)}
+		switch decl := decl.(type) {
 		case *ast.FuncDecl:
-			if d.Recv == nil {
-				file.declares = append(file.declares, d.Name.Name)
+			if decl.Doc != nil { // may be a directive
+				d.from = file.offset(decl.Doc.Pos())
 			}
+			name := decl.Name.Name
+			if decl.Recv != nil {
+				name = typeName(decl.Recv.List[0].Type)
+			}
+			declares(name, d)
 		case *ast.GenDecl:
-			for _, spec := range d.Specs {
+			if decl.Tok == token.IMPORT {
+				continue
+			}
+			for _, spec := range decl.Specs {
 				switch s := spec.(type) {
 				case *ast.TypeSpec:
-					file.declares = append(file.declares, s.Name.Name)
+					declares(s.Name.Name, d)
 				case *ast.ValueSpec:
 					for _, name := range s.Names {
-						file.declares = append(file.declares, name.Name)
+						declares(name.Name, d)
 					}
 				}
 			}
 		}
+		file.decls = append(file.decls, d)
 	}
-	ast.Inspect(syntax, func(n ast.Node) bool {
+	return file, nil
+}
+
+// typeName returns the name of a receiver's type.
+func typeName(t ast.Expr) string {
+	name := ""
+	ast.Inspect(t, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && name == "" {
+			name = id.Name
+		}
+		return name == ""
+	})
+	return name
+}
+
+// namesIn returns the names that n uses, but for those behind a dot: packages and variables, not
+// what is selected of them.
+func namesIn(n ast.Node) map[string]bool {
+	names := map[string]bool{}
+	var visit func(ast.Node) bool
+	visit = func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.SelectorExpr:
-			ast.Inspect(n.X, func(n ast.Node) bool {
-				if id, ok := n.(*ast.Ident); ok {
-					file.uses[id.Name] = true
-				}
-				return true
-			})
+			ast.Inspect(n.X, visit)
 			return false
 		case *ast.Ident:
-			file.uses[n.Name] = true
+			names[n.Name] = true
 		}
 		return true
-	})
-	return file, nil
+	}
+	ast.Inspect(n, visit)
+	return names
+}
+
+// reduce returns the file without what is not needed, every line where it was.
+func (file *testFile) reduce() []byte {
+	out := bytes.Clone(file.source)
+	used := map[string]bool{}
+	for _, d := range file.decls {
+		if !d.needed {
+			blank(out[d.from:d.to])
+			continue
+		}
+		for name := range d.uses {
+			used[name] = true
+		}
+	}
+	for i := len(file.imports) - 1; i >= 0; i-- { // from the last, since they grow
+		spec := file.imports[i]
+		at := file.offset(spec.Pos())
+		if spec.Name == nil && !used[packageName(spec)] {
+			out = append(out[:at], append([]byte("_ "), out[at:]...)...)
+		} else if spec.Name != nil && !used[spec.Name.Name] {
+			blank(out[at:file.offset(spec.Path.Pos())])
+			out[at] = '_'
+		}
+	}
+	return out
+}
+
+func blank(text []byte) {
+	for i := range text {
+		if text[i] != '\n' {
+			text[i] = ' '
+		}
+	}
+}
+
+// packageName is the last element of the path that is no version, as it is for all that tests import.
+func packageName(spec *ast.ImportSpec) string {
+	imported, _ := strconv.Unquote(spec.Path.Value)
+	name := path.Base(imported)
+	if strings.HasPrefix(name, "v") && strings.Trim(name[1:], "0123456789") == "" {
+		name = path.Base(path.Dir(imported))
+	}
+	return name
 }

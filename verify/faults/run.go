@@ -131,20 +131,26 @@ func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) 
 		return testRun{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	edited := filepath.Join(dir, filepath.Base(f.file))
-	replace := map[string]string{filepath.Join(b.dir, f.file): edited}
+	edited := map[string][]byte{}
 	if pattern != "" {
-		unneeded, err := narrow(filepath.Join(b.dir, f.suite()), pattern)
-		if err != nil {
+		if edited, err = narrow(filepath.Join(b.dir, f.suite()), pattern); err != nil {
 			return testRun{}, err
 		}
-		for _, path := range unneeded {
-			replace[path] = "" // as if it were not there
+	}
+	edited[filepath.Join(b.dir, f.file)] = source
+	replace := map[string]string{}
+	for path, text := range edited {
+		replace[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(replace[path], text, 0o600); err != nil {
+			return testRun{}, err
 		}
 	}
 	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return testRun{}, err
+	}
 	overlay := filepath.Join(dir, "overlay.json")
-	if err := errors.Join(err, os.WriteFile(edited, source, 0o600), os.WriteFile(overlay, text, 0o600)); err != nil {
+	if err := os.WriteFile(overlay, text, 0o600); err != nil {
 		return testRun{}, err
 	}
 	return b.goTest(ctx, overlay, pattern, f.suite()), nil
