@@ -24,7 +24,9 @@ func (rep *report) print(out io.Writer) {
 	for _, t := range rep.tables() {
 		fmt.Fprintf(out, "\n%s\n%s\n", t.title, t.Render())
 	}
-	fmt.Fprintf(out, "\nThe measuring itself takes %s of each call.\n", rep.harnessPerCall())
+	if rep.Harness > 0 {
+		fmt.Fprintf(out, "\nThe measuring itself takes %s of each call.\n", rep.harnessPerCall())
+	}
 }
 
 // environment is what numbers without it are worth nothing.

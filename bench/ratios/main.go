@@ -42,6 +42,7 @@ type target struct {
 type contest struct {
 	ours, theirs func() float64
 	done         func()
+	aside        func() string // said at the end of the line; may be nil
 }
 
 func run(args []string, out, errOut io.Writer) int {
@@ -153,6 +154,9 @@ func (t target) measure(rounds int) (line string, met bool) {
 	verdict := "met"
 	if !met {
 		verdict = "NOT MET"
+	}
+	if c.aside != nil {
+		verdict += ", " + c.aside()
 	}
 	low, high := slices.Min(ratios), slices.Max(ratios)
 	if c.theirs == nil {
