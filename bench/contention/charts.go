@@ -53,9 +53,9 @@ func (rep *report) chartsOf(main point, suffix string) []chart {
 		lines("p99-duplicates", "99 of 100 calls took at most, "+goroutines, alongShares,
 			"Lower is better.",
 			shareNames, byDuplicates, p99, nanoseconds),
-		{"executions" + suffix, "How often fn ran per key", "1.000 is the point: what is above it ran an operation again that had been done. " + main.String() + ".",
+		{"executions" + suffix, "How often fn ran per key", "1.000 is the point: who is above it, in another colour, ran an operation again that had been done. " + main.String() + ".",
 			func(t theme) *plot.Plot {
-				return t.bars("How often fn ran per key", goroutines+", "+shares, rep.series([]point{main}, executions),
+				return t.bars("How often fn ran per key", goroutines+", "+shares, rep.series([]point{main}, executions), 1.0004,
 					func(v float64) string { return fmt.Sprintf("%.3f", v) })
 			}},
 	}
@@ -73,7 +73,7 @@ func (rep *report) heapChart() chart {
 			}
 			all = append(all, series{name: r.Name, number: rep.number(i), values: []float64{v}})
 		}
-		return t.bars(title, "bytes", all, func(v float64) string { return fmt.Sprintf("%.0f B", v) })
+		return t.bars(title, "bytes", all, 0, func(v float64) string { return fmt.Sprintf("%.0f B", v) })
 	}}
 }
 

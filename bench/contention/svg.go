@@ -25,16 +25,16 @@ type theme struct {
 	ink, faint color.Color // text, and the grid
 	ours       color.Color
 	others     [6]color.Color // told apart by the colour-blind too; shapes and dashes help
-	caution    color.Color    // bars of the others
+	plain, bad color.Color    // bars of the others
 }
 
 var themes = []theme{
 	{
-		name: "light", ink: rgb(0x1f2328), faint: rgb(0xd8dee4), ours: rgb(0xc94a00), caution: rgb(0x8c959f),
+		name: "light", ink: rgb(0x1f2328), faint: rgb(0xd8dee4), ours: rgb(0xc94a00), plain: rgb(0x8c959f), bad: rgb(0x9e2a6b),
 		others: [6]color.Color{rgb(0x0062a3), rgb(0x00734f), rgb(0xa3407c), rgb(0x5b4fb8), rgb(0x7a5900), rgb(0x57606a)},
 	},
 	{
-		name: "dark", ink: rgb(0xe6edf3), faint: rgb(0x3d444d), ours: rgb(0xff8b4d), caution: rgb(0x6e7681),
+		name: "dark", ink: rgb(0xe6edf3), faint: rgb(0x3d444d), ours: rgb(0xff8b4d), plain: rgb(0x6e7681), bad: rgb(0xf29bc7),
 		others: [6]color.Color{rgb(0x6cb6ff), rgb(0x4cc38a), rgb(0xf29bc7), rgb(0xb9aeff), rgb(0xe3b341), rgb(0xadb6c0)},
 	},
 }
@@ -114,7 +114,11 @@ func (t theme) lines(title, along string, places []string, all []series, format 
 
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, s := range all {
-		for _, v := range s.values {
+		shown := s.values
+		if s.number == 0 {
+			shown = slices.Concat(s.values, s.low, s.high)
+		}
+		for _, v := range shown {
 			if v > 0 {
 				low, high = min(low, v), max(high, v)
 			}
@@ -265,8 +269,9 @@ func (d decades) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// bars draws a bar per rival, ours on top, with its value written behind it.
-func (t theme) bars(title, along string, all []series, format func(float64) string) *plot.Plot {
+// bars draws a bar per rival, ours on top, with its value written behind it. Those above bad, if it
+// is not 0, stand out.
+func (t theme) bars(title, along string, all []series, bad float64, format func(float64) string) *plot.Plot {
 	p := t.newPlot(title)
 	p.X.Label.Text = along
 	p.X.Min = 0
@@ -290,8 +295,13 @@ func (t theme) bars(title, along string, all []series, format func(float64) stri
 			continue
 		}
 		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, row, 0
-		if bar.Color = t.caution; s.number < ours {
+		switch {
+		case s.number < ours:
 			bar.Color = t.ours
+		case bad > 0 && v > bad:
+			bar.Color = t.bad
+		default:
+			bar.Color = t.plain
 		}
 		written, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: v, Y: row}}, Labels: []string{label}})
 		if err != nil {
