@@ -101,6 +101,15 @@ func TestAllFilesAreWritten(t *testing.T) {
 	require.FileExists(t, at("charts/throughput-goroutines-dark.svg"))
 }
 
+func TestWayToTheCharts(t *testing.T) {
+	bench := filepath.Join(t.TempDir(), "bench")
+	require.NoError(t, os.Mkdir(bench, 0o755))
+	t.Chdir(bench) // as go run -C bench does
+	dir, err := chartsFrom("../README.md", "charts")
+	require.NoError(t, err)
+	require.Equal(t, "bench/charts", filepath.ToSlash(dir))
+}
+
 func TestInterruptPrintsWhatThereIs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c, err := parse(append(tiny, "-rivals", "idemflight", "-rounds", "1000"), io.Discard)

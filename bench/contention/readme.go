@@ -33,7 +33,7 @@ func (rep *report) writeReadme(path, charts string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := filepath.Rel(filepath.Dir(path), charts)
+	dir, err := chartsFrom(path, charts)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,19 @@ func (rep *report) writeReadme(path, charts string) error {
 	}
 	fmt.Fprintf(&b, "\nMeasured with `%s` on %s; versions: %s.\n", rep.Command, rep.environment(), rep.versions())
 	return os.WriteFile(path, []byte(before+b.String()+after), 0o644)
+}
+
+// chartsFrom returns the way from the README's folder to that of the charts.
+func chartsFrom(readme, charts string) (string, error) {
+	from, err := filepath.Abs(filepath.Dir(readme))
+	if err != nil {
+		return "", err
+	}
+	to, err := filepath.Abs(charts)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Rel(from, to)
 }
 
 func (rep *report) versions() string {
