@@ -207,7 +207,7 @@ func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []
 	case me.stays:
 		return c.leadInline(s, f, &f.exec, me, notes)
 	default:
-		go c.execute(s, f, &f.exec, f.fn, nil)
+		go c.fly(s, f)
 	}
 	c.emit(notes)
 	if err := c.wait(s, f, me, forever, true); err != nil {

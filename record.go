@@ -137,17 +137,10 @@ func (r *fullRecord[K, V]) expireAfter(c *clock, from time.Time, ttl time.Durati
 	}
 }
 
-// expireAt notes that o expires at deadline, which is ttl after at.
-func (o *outcome[V]) expireAt(deadline time.Duration, at time.Time, ttl time.Duration) {
-	if deadline != forever {
-		o.expires = deadline
-	}
-	if o.times == nil && deadline == forever && ttl >= 0 {
-		o.times = &times{completed: at}
-	}
-	if o.times != nil {
-		o.times.expires = after(at, ttl)
-	}
+// setTimes notes the wall times of o where they do not follow from the cache's clock: it completed
+// at at and expires ttl later; a negative ttl is without end, or not kept.
+func (o *outcome[V]) setTimes(at time.Time, ttl time.Duration) {
+	o.times = &times{completed: at, expires: after(at, ttl)}
 }
 
 // after returns the time ttl after from; a negative ttl is without end, which is the zero time.

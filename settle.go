@@ -7,19 +7,49 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// execute runs one execution of f to its end and settles f. The deferred steps run from the last to
-// the first, each even if fn or a hook in the step before called runtime.Goexit: nobody is stranded.
+// execute runs one execution of f to its end and settles f.
 //
 // notes are told by settle: a leader that runs fn itself flies first and tells then what it evicted
 // to get its place, since the Observer may call the cache and wait for the flight.
 func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error), notes []note[K]) {
 	x := ending[K, V]{notes: notes}
 	yield.At("execute")
-	defer c.settle(s, f, e, &x)
-	defer c.weigh(s, f, e, &x)
-	defer c.judge(f, e, &x)
+	defer c.ended(s, f, e, &x) // also if fn called runtime.Goexit
 	e.start(c.opts.ExecTimeout)
 	x.run(e, fn)
+}
+
+// fly executes f on a goroutine of its own.
+func (c *Cache[K, V]) fly(s *shard[K, V], f *flight[K, V]) {
+	growStack(0)
+	c.execute(s, f, &f.exec, f.fn, nil)
+}
+
+// growStack makes the stack of a new goroutine grow to 8 KiB now, when there is next to nothing on it
+// that has to be moved: the 2 that it begins with, half of them kept in reserve, do not last for
+// settle and golang-lru. (Measured: a sixth of a first execution.)
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [3 << 10]byte
+	return room[i]
+}
+
+// ended follows fn: the steps up to settle are each done even if a hook in the one before called
+// runtime.Goexit, so that nobody is stranded.
+func (c *Cache[K, V]) ended(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
+	if x.err != nil || c.opts.Weigh != nil {
+		defer c.settle(s, f, e, x)
+		c.decide(s, f, e, x)
+		return
+	}
+	x.disposition = Retain
+	c.settle(s, f, e, x)
+}
+
+func (c *Cache[K, V]) decide(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
+	defer c.weigh(s, f, e, x)
+	c.judge(f, e, x)
 }
 
 // findOut runs Reconcile for the held key of f, and fn after it if that is certain to have had no
@@ -134,31 +164,25 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	} else {
 		o.panicked = x.panicked
 	}
-	if c.set(x.at) {
-		o.times = &times{completed: x.at}
-	}
-	deadline := forever
+	var deadline time.Duration
 	switch x.disposition {
 	case Retain:
 		deadline = c.retainLocked(s, f.key, f.fingerprint, e.started, nil, ttl, x)
-		o.expireAt(deadline, x.at, ttl)
 		s.stats.Retains++
 	case Hold:
-		r := f.held // held again as it was, if Reconcile learned nothing
-		if r == nil {
-			r = newRecord[K, V](&c.clock, f.key, Held, x.err, f.fingerprint, e.started, x.at, c.opts.HoldTTL)
-		} else {
-			o.source, o.value = uint8(None), *new(V)
-			r.expireAfter(&c.clock, x.at, c.opts.HoldTTL)
-		}
-		c.keepLocked(s, r, 0, &x.notes)
+		ttl = c.opts.HoldTTL
+		deadline = c.holdLocked(s, f, e, x)
 		s.stats.Holds++
-		o.err = &unknownError{x.err}
-		deadline = r.deadline
-		o.expireAt(deadline, x.at, c.opts.HoldTTL)
 	case Release:
 		c.giveBack()
 		s.stats.Releases++
+		ttl, deadline = -1, forever
+	}
+	if deadline != forever {
+		o.expires = deadline
+	}
+	if deadline == forever && ttl >= 0 || c.set(x.at) {
+		o.setTimes(x.at, ttl)
 	}
 	if x.panicked != nil || x.goexit {
 		s.stats.Panics++
@@ -169,10 +193,32 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	c.arm(deadline)
 	c.disarm()
 	yield.At("settled")
-	if f.leaderLeft && c.opts.Observer != nil {
-		x.notes = append(x.notes, note[K]{e, f.ended(EventFinished)})
+	if c.opts.Observer != nil {
+		c.tell(f, e, x.notes)
 	}
-	c.emit(x.notes)
+}
+
+// tell emits notes and, if its leader left, the end of f.
+func (c *Cache[K, V]) tell(f *flight[K, V], e *execution, notes []note[K]) {
+	if f.leaderLeft {
+		notes = append(notes, note[K]{e, f.ended(EventFinished)})
+	}
+	c.emit(notes)
+}
+
+// holdLocked holds the key of f for HoldTTL, and returns when that expires: anew with the error of x,
+// or as it was held before, if Reconcile learned nothing.
+func (c *Cache[K, V]) holdLocked(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) time.Duration {
+	o, r := &f.outcome, f.held
+	if r == nil {
+		r = newRecord[K, V](&c.clock, f.key, Held, x.err, f.fingerprint, e.started, x.at, c.opts.HoldTTL)
+	} else {
+		o.source, o.value = uint8(None), *new(V)
+		r.expireAfter(&c.clock, x.at, c.opts.HoldTTL)
+	}
+	c.keepLocked(s, r, 0, &x.notes)
+	o.err = &unknownError{x.err}
+	return r.deadline
 }
 
 // landLocked takes f, whose outcome is set, out of pending, counts the calls that it answers, and
@@ -244,8 +290,8 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int
 // held; if so, it has been taken from MaxWeight, others having been shed until there was room. The
 // caller must go by this answer and not ask again, since the clock goes on.
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
-	began := c.beginning()
-	for {
+	var began turn
+	for searching := false; ; searching = true {
 		yield.At("settle")
 		s.mu.Lock()
 		if !wanted() {
@@ -255,6 +301,9 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func()
 			return true
 		}
 		s.mu.Unlock()
+		if !searching {
+			began = c.beginning()
+		}
 		c.shedOne(began, notes)
 	}
 }
