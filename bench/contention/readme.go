@@ -41,7 +41,7 @@ func (rep *report) writeReadme(path, charts string) error {
 	for _, c := range rep.charts()[:1] {
 		image := func(t theme) string { return filepath.ToSlash(filepath.Join(dir, c.file(t))) }
 		fmt.Fprintf(&b, "\n<picture>\n<source media=\"(prefers-color-scheme: dark)\" srcset=\"%s\">\n<img alt=\"%s\" src=\"%s\" width=\"600\">\n</picture>\n",
-			image(themes[1]), c.title+": "+rep.Main[0].String(), image(themes[0]))
+			image(themes[1]), c.title+", against the number of goroutines", image(themes[0]))
 	}
 	for _, t := range append([]titled{rep.contractTable()}, rep.speedTable(rep.Main[0]), rep.latencyTable(rep.Main[0])) {
 		fmt.Fprintf(&b, "\n%s\n\n%s\n", t.title, t.RenderMarkdown())
