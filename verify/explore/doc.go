@@ -1,0 +1,23 @@
+// Package explore runs small scenarios of the library under every schedule there is.
+//
+// The library marks the places where another goroutine may come in between (internal/yield); in
+// production nobody is asked there. Here, inside a testing/synctest bubble, each such point parks
+// its goroutine. The driver waits until nobody can go on by himself, looks at the cache, picks one
+// of those who are parked, lets it go to its next point, and so on until all have ended. What it
+// picked is a list of choices; the next schedule is the one in which the last choice that had an
+// alternative is made differently. So all are visited, depth first, and each can be run again from
+// its list:
+//
+//	go test ./explore -run 'Explore/forget/3$' -v -args -choices=0,2,1
+//
+// Time stands still unless a schedule lets it pass, which is one of the choices.
+//
+// After every step the oracle compares what the cache shows of each key with what it showed before:
+// a key may only take the ways of the contract's drawing, for a reason that is there. At the end
+// every answer must be one that was true at some moment of its call, and the books must balance.
+//
+// What it assumes: between two points a goroutine meets nobody. That holds since whatever is shared
+// lies in one critical section between two points, or is a single atomic step; the race detector,
+// which the ordinary suites run under, is what finds the memory that is neither. What it cannot
+// see: orders of memory that are not sequentially consistent, and more goroutines than a scenario has.
+package explore

@@ -1,0 +1,732 @@
+package explore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+// shot is what the cache shows between two steps.
+type shot struct {
+	at      time.Time
+	entries [maxKeys]entry
+	taken   int // in flight and kept
+	firm    int // of these, those that may not be evicted
+	weight  int64
+}
+
+// flight is the time during which a key is in flight.
+type flight struct {
+	key   key
+	claim int // the step in which it began
+	end   int // the step in which it settled; 0: not yet
+	fp    idemflight.Fingerprint
+	held  entry // what Reconcile is asked about
+	execs []*execution
+	state idemflight.State // what was left: Retained, Held, Shed, or 0
+}
+
+// counts are what upkeep and executions came to, as the steps show it.
+type counts struct {
+	evicted, expired, shed   int
+	retains, releases, holds int
+}
+
+// observe looks at the cache between two steps and compares it with what was there before. It
+// reports whether all is well.
+func (w *world) observe() bool {
+	w.free = true
+	s := shot{at: time.Now()}
+	for k := range max(key(w.sc.keys), 1) {
+		e, ok := w.cache.Lookup(w.keys[k])
+		if !ok {
+			continue
+		}
+		s.entries[k] = e
+		s.taken++
+		if !w.mayGo(e, s.at) {
+			s.firm++
+		}
+		if e.State == idemflight.Retained && w.opts.Weigh != nil {
+			s.weight += w.opts.Weigh(w.keys[k], e.Value)
+		}
+	}
+	w.free = false
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.ops {
+		if o.end == 0 && (o.by.thread.point == "arm" || o.by.thread.point == "disarm") {
+			o.end = w.step // what is left to do is about the timer
+		}
+	}
+	if s.taken > w.opts.MaxEntries {
+		w.failLocked(fmt.Errorf("%d keys in flight and kept, of at most %d", s.taken, w.opts.MaxEntries))
+	}
+	if w.opts.MaxWeight > 0 && s.weight > w.opts.MaxWeight {
+		w.failLocked(fmt.Errorf("what is retained weighs %d, of at most %d", s.weight, w.opts.MaxWeight))
+	}
+	if len(w.shots) > 0 {
+		before := w.shots[len(w.shots)-1]
+		for k := range max(key(w.sc.keys), 1) {
+			w.failLocked(w.transitionLocked(k, before, s))
+		}
+	}
+	w.shots = append(w.shots, s)
+	w.failLocked(w.lingerersLocked())
+	return w.wrong == nil
+}
+
+// mayGo reports whether e could be evicted.
+func (w *world) mayGo(e entry, now time.Time) bool {
+	if e.State != idemflight.Retained && e.State != idemflight.Shed {
+		return false
+	}
+	return w.opts.Protect < 0 || w.opts.Protect < w.opts.TTL && now.Sub(e.CompletedAt) >= w.opts.Protect
+}
+
+// transitionLocked says what is wrong with the way that k took in the present step.
+func (w *world) transitionLocked(k key, before, now shot) error {
+	a, b := before.entries[k], now.entries[k]
+	from, to := a.State, b.State
+	bad := func(why string, args ...any) error {
+		return fmt.Errorf("%v was %s and is %s: %s", k, show(a), show(b), fmt.Sprintf(why, args...))
+	}
+	f := w.flights[k]
+	if from == idemflight.InFlight {
+		// Executions of this flight that have begun, the present one last.
+		for _, x := range w.execs {
+			if x.key == k && x.flight == nil {
+				x.flight = f
+				f.execs = append(f.execs, x)
+			}
+		}
+		if to == idemflight.InFlight {
+			return nil
+		}
+		return w.settledLocked(f, a, b, now, bad)
+	}
+	if from == to {
+		if a.Value != b.Value || !a.CompletedAt.Equal(b.CompletedAt) || !a.ExpiresAt.Equal(b.ExpiresAt) || a.Err != b.Err || a.Fingerprint != b.Fingerprint {
+			return bad("another outcome in the place of one that is kept")
+		}
+		return nil
+	}
+	switch to {
+	case idemflight.InFlight:
+		if from != 0 && (from != idemflight.Held || w.opts.Reconcile == nil) {
+			return bad("an execution began while an outcome is kept")
+		}
+		w.flights[k] = &flight{key: k, claim: w.step, fp: b.Fingerprint, held: a}
+		if !w.calling(k) {
+			return bad("nobody called Do")
+		}
+		if w.closing > 0 && w.closing < w.startOfLatest(k) {
+			return bad("after Close")
+		}
+		for _, x := range w.execs {
+			if x.key == k && x.flight == nil {
+				x.flight = w.flights[k]
+				x.flight.execs = append(x.flight.execs, x)
+			}
+		}
+		return nil
+	case 0:
+		return w.goneLocked(k, a, before, now, bad)
+	case idemflight.Shed:
+		if from == idemflight.Retained && w.opts.MaxWeight > 0 {
+			w.counts.shed++
+			return nil
+		}
+	case idemflight.Retained, idemflight.Held:
+		if from == 0 && w.underWay("restore", k, to) || from == idemflight.Held && w.underWay("resolve", k, to) {
+			return nil
+		}
+	}
+	return bad("no way leads there")
+}
+
+func show(e entry) string {
+	if e.State == 0 {
+		return "absent"
+	}
+	return fmt.Sprintf("%v (%d, %v)", e.State, e.Value, e.Err)
+}
+
+// calling reports whether a call of Do for k is under way in the present step.
+func (w *world) calling(k key) bool {
+	return slices.ContainsFunc(w.calls, func(c *call) bool { return c.key == k && w.present(c.end) })
+}
+
+// underWay reports whether something of that kind on k, that makes the key become to, is under way
+// in the present step.
+func (w *world) underWay(kind string, k key, to idemflight.State) bool {
+	return slices.ContainsFunc(w.ops, func(o *op) bool { return o.kind == kind && o.key == k && o.to == to && w.present(o.end) })
+}
+
+// present reports whether what ended in the step end, 0 for not yet, went on in the present step.
+func (w *world) present(end int) bool { return end == 0 || end >= w.step }
+
+// startOfLatest returns the step in which the call of k that is under way, and began first, began.
+func (w *world) startOfLatest(k key) int {
+	first := w.step
+	for _, c := range w.calls {
+		if c.key == k && w.present(c.end) {
+			first = min(first, c.start)
+		}
+	}
+	return first
+}
+
+// settledLocked says what is wrong with what f left.
+func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, ...any) error) error {
+	f.end, f.state = w.step, b.State
+	if len(f.execs) == 0 {
+		return bad("the flight ended and nothing had run")
+	}
+	for _, x := range f.execs {
+		if x.end == 0 {
+			return bad("execution %d runs", x.id)
+		}
+	}
+	x := f.execs[len(f.execs)-1]
+	for _, y := range f.execs[:len(f.execs)-1] {
+		if !y.reconciling || y.want != idemflight.Release {
+			return bad("execution %d ran before %d in one flight", y.id, x.id)
+		}
+		w.counts.releases++
+	}
+	ttl := w.opts.TTL
+	switch t := x.call.how.ttl; {
+	case t > 0:
+		ttl = t
+	case t < 0 && !x.reconciling:
+		ttl = 0
+	}
+	must, may := w.forgotten(f)
+	want := x.want
+	switch {
+	case want == idemflight.Retain && (must || ttl == 0):
+		want = idemflight.Release
+	case want == idemflight.Retain && may && b.State == 0:
+		want = idemflight.Release
+	}
+	switch want {
+	case idemflight.Retain:
+		w.counts.retains++
+		expires := x.doneAt.Add(ttl)
+		if b.State == idemflight.Shed && w.opts.MaxWeight > 0 {
+			w.counts.shed++
+			return nil
+		}
+		if b.State == 0 && !now.at.Before(expires) {
+			w.counts.expired++
+			return nil
+		}
+		if b.State != idemflight.Retained || b.Value != x.id || !errorIs(b.Err, x.err) {
+			return bad("execution %d is to be retained", x.id)
+		}
+		if !b.ExpiresAt.Equal(expires) || b.Fingerprint != f.fp {
+			return bad("it expires at %v and not at %v, or its fingerprint differs", b.ExpiresAt, expires)
+		}
+	case idemflight.Release:
+		w.counts.releases++
+		if b.State != 0 {
+			return bad("execution %d is to be released (forgotten: %v)", x.id, must || may)
+		}
+	default:
+		w.counts.holds++
+		if b.State != idemflight.Held {
+			return bad("execution %d is to be held", x.id)
+		}
+		if x.reconciling && (b.Err != f.held.Err || !b.CompletedAt.Equal(f.held.CompletedAt)) {
+			return bad("it was held as %s, and Reconcile learned nothing", show(f.held))
+		}
+	}
+	return nil
+}
+
+// forgotten reports whether f must have been forgotten, or may have been.
+func (w *world) forgotten(f *flight) (must, may bool) {
+	for _, o := range w.ops {
+		if o.kind != "forget" || o.key != f.key || o.start > f.end || o.end != 0 && o.end < f.claim {
+			continue
+		}
+		may = true
+		must = must || o.start > f.claim && o.end != 0 && o.end < f.end
+	}
+	return must, may
+}
+
+// goneLocked says what is wrong with a record that is gone.
+func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ...any) error) error {
+	if !a.ExpiresAt.IsZero() && !now.at.Before(a.ExpiresAt) {
+		w.counts.expired++
+		return nil
+	}
+	if w.underWay("forget", k, 0) {
+		return nil
+	}
+	if a.State == idemflight.Held && w.underWay("resolve", k, 0) {
+		return nil
+	}
+	if a.State == idemflight.Held {
+		return bad("nobody forgot or resolved it, and it has not expired")
+	}
+	if !w.mayGo(a, now.at) {
+		return bad("it is protected")
+	}
+	// Evicted: by somebody who wants a place for another key, and found none free since he began.
+	full := func(since int) bool {
+		for i := since - 1; i < len(w.shots); i++ {
+			if w.shots[i].taken >= w.opts.MaxEntries {
+				return true
+			}
+		}
+		return false
+	}
+	for _, c := range w.calls {
+		if c.key != k && w.present(c.end) && full(c.start) {
+			w.counts.evicted++
+			return nil
+		}
+	}
+	for _, o := range w.ops {
+		if o.kind == "restore" && o.key != k && w.present(o.end) && full(o.start) {
+			w.counts.evicted++
+			return nil
+		}
+	}
+	return bad("nobody forgot it, it has not expired, and nobody needs its place")
+}
+
+// lingerersLocked finds callers whose context has ended and who wait all the same.
+func (w *world) lingerersLocked() error {
+	for _, c := range w.calls {
+		p := c.by
+		if c.end == 0 && p.left > 0 && p.left < w.step && p.thread != nil && p.thread.point == "" && !c.how.stays && !c.how.inline && !w.nests(c) {
+			return fmt.Errorf("%s waits for %v, and left in step %d", p.name, c.key, p.left)
+		}
+	}
+	return nil
+}
+
+// nests reports whether c was made by an execution.
+func (w *world) nests(c *call) bool {
+	for _, x := range w.execs {
+		if x.end == 0 && x.call.by == c.by && x.call != c {
+			return true
+		}
+	}
+	return false
+}
+
+// during calls look with what k was at each moment of a call, until it returns true.
+func (w *world) during(c *call, look func(i int, e entry) bool) bool {
+	for i := c.start - 1; i < len(w.shots) && i <= c.end; i++ {
+		if look(i, w.shots[i].entries[c.key]) {
+			return true
+		}
+	}
+	return false
+}
+
+// tally is what Stats should count of the calls.
+type tally map[string]uint64
+
+// finish looks at the whole schedule: answers, events, counters, places.
+func (w *world) finish() {
+	sum := tally{}
+	for _, c := range w.calls {
+		kind, err := w.checkCall(c, sum)
+		if err == nil {
+			err = c.checkEvents(kind)
+		}
+		if err != nil {
+			w.fail(fmt.Errorf("%s: %w", c, err))
+			return
+		}
+	}
+	if w.sc.expect != nil {
+		w.fail(w.sc.expect(w))
+	}
+	for _, check := range []func(tally) error{w.checkReclaimed, w.checkStats, w.checkPlaces} {
+		if err := check(sum); err != nil {
+			w.fail(err)
+			return
+		}
+	}
+}
+
+// checkCall says what is wrong with the answer of c, and counts it.
+func (w *world) checkCall(c *call, sum tally) (kind idemflight.EventKind, err error) {
+	if c.end == 0 {
+		return 0, errors.New("has no answer")
+	}
+	if c.exited || c.panicked != nil {
+		x := w.execOf(c.panickedWith())
+		if c.exited {
+			x = w.lastOf(c)
+		}
+		if x == nil || x.call != c || c.exited && !x.exited || c.panicked != nil && !x.panicked || x.reconciling {
+			return 0, errors.New("does not end as fn did")
+		}
+		sum["executed"]++
+		return idemflight.EventExecuted, w.checkShared(c, x)
+	}
+	var f failure
+	x := w.execOf(c.res.Value)
+	if errors.As(c.err, &f) && x == nil {
+		x = w.execOf(int(f))
+	}
+	if x == nil && errors.Is(c.err, idemflight.ErrGoexit) {
+		x = w.exitedDuring(c)
+	}
+	switch c.res.Source {
+	case idemflight.Executed, idemflight.Reconciled:
+		if x == nil || x.call != c || x.reconciling != (c.res.Source == idemflight.Reconciled) {
+			return 0, errors.New("is not of its own execution")
+		}
+		kind = idemflight.EventExecuted
+		sum["executed"]++
+		if x.reconciling {
+			kind = idemflight.EventReconciled
+			sum["executed"]--
+			sum["reconciled"]++
+		}
+		if x.panicked && !x.reconciling {
+			return 0, errors.New("is not the panic of its own fn")
+		}
+		return kind, w.checkShared(c, x)
+	case idemflight.Joined:
+		if x == nil || x.call == c || x.key != c.key || x.flight == nil {
+			return 0, errors.New("is not of another's execution")
+		}
+		sum["joined"]++
+		return idemflight.EventJoined, w.checkShared(c, x)
+	case idemflight.Replayed:
+		sum["replayed"]++
+		was := func(_ int, e entry) bool {
+			return e.State == idemflight.Retained && e.Value == c.res.Value && e.Err == c.err && e.Fingerprint == c.how.fingerprint() &&
+				e.CompletedAt.Equal(c.res.CompletedAt) && e.ExpiresAt.Equal(c.res.ExpiresAt)
+		}
+		if !w.during(c, was) {
+			return 0, errors.New("was not retained at any moment of the call")
+		}
+		return idemflight.EventReplayed, nil
+	}
+	return w.checkRefusal(c, x, sum)
+}
+
+func (c *call) panickedWith() int {
+	if c.panicked == nil {
+		return 0
+	}
+	f, _ := c.panicked.Value.(failure)
+	return int(f)
+}
+
+func (w *world) execOf(id int) *execution {
+	if id < 1 || id > len(w.execs) {
+		return nil
+	}
+	return w.execs[id-1]
+}
+
+func (w *world) lastOf(c *call) (last *execution) {
+	for _, x := range w.execs {
+		if x.call == c {
+			last = x
+		}
+	}
+	return last
+}
+
+// exitedDuring returns the execution that ended by Goexit in a flight that settled during c.
+func (w *world) exitedDuring(c *call) *execution {
+	for _, x := range w.execs {
+		if x.key == c.key && x.exited && x.flight != nil && x.flight.end >= c.start && x.flight.end <= c.end {
+			return x
+		}
+	}
+	return nil
+}
+
+// checkShared says what is wrong with what c got of x.
+func (w *world) checkShared(c *call, x *execution) error {
+	f := x.flight
+	if f == nil || f.end < c.start || f.end > c.end || f.end == 0 || f.execs[len(f.execs)-1] != x {
+		return fmt.Errorf("execution %d did not end its flight during the call", x.id)
+	}
+	if f.fp != c.how.fingerprint() {
+		return fmt.Errorf("execution %d has another fingerprint", x.id)
+	}
+	if c.panicked != nil || c.exited {
+		return nil
+	}
+	if got := errors.Is(c.err, idemflight.ErrOutcomeUnknown); got != (x.want == idemflight.Hold) {
+		return fmt.Errorf("execution %d is to be %v", x.id, x.want)
+	}
+	if !errorIs(c.err, x.err) || x.panicked != isPanic(c.err) {
+		return fmt.Errorf("the error of execution %d is %v", x.id, x.err)
+	}
+	if v := c.res.Value; v != x.id && !(v == 0 && (x.panicked || x.exited)) {
+		return fmt.Errorf("the value of execution %d is %d", x.id, x.id)
+	}
+	if !c.res.CompletedAt.Equal(x.doneAt) {
+		return fmt.Errorf("execution %d ended at %v, not at %v", x.id, x.doneAt, c.res.CompletedAt)
+	}
+	return nil
+}
+
+func isPanic(err error) bool {
+	_, ok := errors.AsType[*idemflight.PanicError](err)
+	return ok
+}
+
+// errorIs reports whether err is want, or wraps it; nil is nil only.
+func errorIs(err, want error) bool {
+	if want == nil {
+		return err == nil
+	}
+	return errors.Is(err, want)
+}
+
+// checkRefusal says what is wrong with an answer that is no outcome.
+func (w *world) checkRefusal(c *call, x *execution, sum tally) (idemflight.EventKind, error) {
+	fp := c.how.fingerprint()
+	kind, what := idemflight.EventRejected, ""
+	var legal func(i int, e entry) bool
+	switch err := c.err; {
+	case err == nil:
+		return 0, errors.New("no outcome and no error")
+	case errors.Is(err, idemflight.ErrLeft):
+		kind, what = idemflight.EventLeft, "left"
+		p := c.by
+		if p.left == 0 || p.left > c.end || c.how.stays {
+			return 0, errors.New("his context had not ended")
+		}
+		legal = func(i int, e entry) bool {
+			return i >= max(p.left, c.start)-1 && (e.State == idemflight.InFlight || e.State == 0 && w.lastOf(c) == nil)
+		}
+	case errors.Is(err, idemflight.ErrOutcomeUnknown):
+		what = "unknown"
+		legal = func(_ int, e entry) bool {
+			return e.State == idemflight.Held && e.Fingerprint == fp && errorIs(err, e.Err)
+		}
+		if w.opts.Reconcile != nil {
+			if x != nil && x.reconciling && x.flight != nil && x.flight.end >= c.start && x.flight.end <= c.end {
+				legal = func(int, entry) bool { return x.want == idemflight.Hold && errorIs(err, x.err) }
+				break
+			}
+			if c.by.left == 0 && w.closing == 0 {
+				return 0, errors.New("Reconcile was not asked")
+			}
+		}
+	case errors.Is(err, idemflight.ErrInFlight):
+		what = "not waited"
+		if c.how.maxWait == 0 && w.opts.MaxWaiters == 0 {
+			return 0, errors.New("he may wait")
+		}
+		legal = func(_ int, e entry) bool { return e.State == idemflight.InFlight }
+	case errors.Is(err, idemflight.ErrKeyReused):
+		what = "key reused"
+		legal = func(_ int, e entry) bool { return e.State != 0 && e.Fingerprint != fp }
+	case errors.Is(err, idemflight.ErrValueShed):
+		what = "shed"
+		legal = func(_ int, e entry) bool { return e.State == idemflight.Shed }
+	case errors.Is(err, idemflight.ErrFull):
+		what = "full"
+		legal = func(i int, e entry) bool { return e.State == 0 && w.shots[i].firm >= w.opts.MaxEntries }
+		if w.hasUnseenPlaces(c) {
+			legal = func(_ int, e entry) bool { return e.State == 0 }
+		}
+	case errors.Is(err, idemflight.ErrClosed):
+		what = "closed"
+		if w.closing == 0 || w.closing > c.end {
+			return 0, errors.New("nobody has closed")
+		}
+		legal = func(_ int, e entry) bool { return e.State == 0 }
+	case errors.Is(err, idemflight.ErrReentrant):
+		what = "reentrant"
+		legal = func(_ int, e entry) bool {
+			return e.State == idemflight.InFlight && w.nests(c) || e.State == idemflight.InFlight
+		}
+	default:
+		return 0, errors.New("an error of nobody")
+	}
+	sum[what]++
+	if c.res != (idemflight.Result[int]{}) {
+		return 0, errors.New("brings a result")
+	}
+	if !w.during(c, legal) {
+		return 0, fmt.Errorf("%q was not true at any moment of the call", what)
+	}
+	return kind, nil
+}
+
+// hasUnseenPlaces reports whether a Restore was under way during c: it has its place before there
+// is anything to see.
+func (w *world) hasUnseenPlaces(c *call) bool {
+	for _, o := range w.ops {
+		if o.kind == "restore" && o.start <= c.end && (o.end == 0 || o.end >= c.start) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkEvents says what is wrong with the events of c: one of a call, of this kind.
+func (c *call) checkEvents(kind idemflight.EventKind) error {
+	n := 0
+	for _, e := range c.events {
+		if e.Kind == idemflight.EventFinished {
+			if c.panicked != nil || !errors.Is(c.err, idemflight.ErrLeft) {
+				return errors.New("EventFinished, though the leader is there")
+			}
+			continue
+		}
+		n++
+		if e.Kind != kind || e.Key.role() != c.key {
+			return fmt.Errorf("event %v of %v, should be %v", e.Kind, e.Key, kind)
+		}
+		if !c.exited && c.panicked == nil && e.Err != c.err {
+			return fmt.Errorf("event %v says %v", e.Kind, e.Err)
+		}
+	}
+	if n != 1 {
+		return fmt.Errorf("%d call events", n)
+	}
+	return nil
+}
+
+// checkRestore says what is wrong with the answer of Restore.
+func (w *world) checkRestore(o *op, err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := max(o.start-1, 0); i < len(w.shots); i++ {
+		s := w.shots[i]
+		e := s.entries[o.key]
+		switch {
+		case err == nil && e.State == 0, err == idemflight.ErrClosed && w.closing > 0:
+			return nil
+		case err == idemflight.ErrFull && e.State == 0 && s.firm >= w.opts.MaxEntries:
+			return nil
+		case err != nil && err != idemflight.ErrFull && err != idemflight.ErrClosed && e.State != 0:
+			return nil
+		}
+	}
+	return fmt.Errorf("Restore of %v answered %v", o.key, err)
+}
+
+// checkReclaimed lets time pass, with nobody calling, and looks whether what expires is reclaimed.
+func (w *world) checkReclaimed(tally) error {
+	if !w.sc.timers || w.closing > 0 {
+		return nil
+	}
+	expiring := w.counts.expired
+	for _, e := range w.shots[len(w.shots)-1].entries {
+		if e.State != 0 && !e.ExpiresAt.IsZero() {
+			expiring++
+		}
+	}
+	time.Sleep(max(w.opts.TTL, w.opts.HoldTTL) + time.Second)
+	got := 0
+	w.mu.Lock()
+	for _, e := range w.upkeep {
+		if e.Kind == idemflight.EventExpired {
+			got++
+		}
+	}
+	w.mu.Unlock()
+	if got != expiring {
+		return fmt.Errorf("%d records expired, and nobody called for a second: %d are reclaimed", expiring, got)
+	}
+	return nil
+}
+
+// checkStats compares Stats with what was seen.
+func (w *world) checkStats(sum tally) error {
+	s := w.cache.Stats()
+	for _, c := range []struct {
+		name              string
+		got, before, want uint64
+	}{
+		{"Executed", s.Executed, w.base.Executed, sum["executed"]},
+		{"Joined", s.Joined, w.base.Joined, sum["joined"]},
+		{"Replayed", s.Replayed, w.base.Replayed, sum["replayed"]},
+		{"Reconciled", s.Reconciled, w.base.Reconciled, sum["reconciled"]},
+		{"KeyReused", s.KeyReused, w.base.KeyReused, sum["key reused"]},
+		{"NotWaited", s.NotWaited, w.base.NotWaited, sum["not waited"]},
+		{"OutcomeUnknown", s.OutcomeUnknown, w.base.OutcomeUnknown, sum["unknown"]},
+		{"ValueShed", s.ValueShed, w.base.ValueShed, sum["shed"]},
+		{"Full", s.Full, w.base.Full, sum["full"]},
+		{"Closed", s.Closed, w.base.Closed, sum["closed"]},
+		{"Reentrant", s.Reentrant, w.base.Reentrant, sum["reentrant"]},
+		{"Left", s.Left, w.base.Left, sum["left"]},
+		{"Retains", s.Retains, w.base.Retains, uint64(w.counts.retains)},
+		{"Releases", s.Releases, w.base.Releases, uint64(w.counts.releases)},
+		{"Holds", s.Holds, w.base.Holds, uint64(w.counts.holds)},
+		{"Evicted", s.Evicted, w.base.Evicted, uint64(w.counts.evicted)},
+		{"Shed", s.Shed, w.base.Shed, uint64(w.counts.shed)},
+		{"HookPanics", s.HookPanics, w.base.HookPanics, 0},
+		{"InFlight", uint64(s.InFlight), 0, 0},
+		{"Waiters", uint64(s.Waiters), 0, 0},
+	} {
+		if c.got -= c.before; c.got != c.want {
+			return fmt.Errorf("Stats.%s is %d, and should be %d", c.name, c.got, c.want)
+		}
+	}
+	evicted, shed := 0, 0
+	for _, e := range w.upkeep {
+		switch e.Kind {
+		case idemflight.EventEvicted:
+			evicted++
+		case idemflight.EventShed:
+			shed++
+		}
+	}
+	if evicted != w.counts.evicted || shed != w.counts.shed {
+		return fmt.Errorf("%d events of eviction for %d, %d of shedding for %d", evicted, w.counts.evicted, shed, w.counts.shed)
+	}
+	if w.sc.timers && w.closing == 0 {
+		return nil // all has been reclaimed
+	}
+	last := w.shots[len(w.shots)-1]
+	if s.Entries != last.taken || s.Weight != last.weight {
+		return fmt.Errorf("Stats say %d entries of weight %d, and %d of %d are there", s.Entries, s.Weight, last.taken, last.weight)
+	}
+	return nil
+}
+
+// checkPlaces fills the cache: no place may have been lost, and none given out twice.
+func (w *world) checkPlaces(tally) error {
+	if w.closing > 0 {
+		return nil
+	}
+	w.finals = true
+	for i := range 2 * w.opts.MaxEntries {
+		_, _ = w.cache.Do(context.Background(), key(-1-i), func(context.Context) (int, error) { return 0, nil })
+	}
+	w.finals = false
+	if n := w.cache.Stats().Entries; n != w.opts.MaxEntries {
+		return fmt.Errorf("after as many new keys as fit, %d of %d places are in use", n, w.opts.MaxEntries)
+	}
+	return nil
+}
+
+// explain prints what everybody got.
+func (w *world) explain() {
+	if w.trace == nil {
+		return
+	}
+	for _, c := range w.calls {
+		w.trace("     %s", c)
+	}
+	for i, s := range w.shots {
+		w.trace("     after %d: A %s; B %s; C %s", i, show(s.entries[0]), show(s.entries[1]), show(s.entries[2]))
+	}
+}

@@ -1,0 +1,184 @@
+package explore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+type script = func(p *person)
+
+// do returns the script of one call.
+func do(k key, b *body, h ...how) script { return func(p *person) { p.does(k, b, h...) } }
+
+func forget(k key) script { return func(p *person) { p.forgets(k) } }
+
+func leave(who string) script { return func(p *person) { p.leaves(who) } }
+
+func resolve(k key, err error) script { return func(p *person) { p.resolves(k, err) } }
+
+func restore(k key, s idemflight.State) script { return func(p *person) { p.restores(k, s) } }
+
+func look() script { return func(p *person) { p.looks() } }
+
+func closeIt() script { return func(p *person) { p.closes(context.Background()) } }
+
+// then returns scripts one after the other.
+func then(all ...script) script {
+	return func(p *person) {
+		for _, s := range all {
+			s(p)
+		}
+	}
+}
+
+func entries(n int, protect time.Duration) func(*options) {
+	return func(o *options) { o.MaxEntries, o.Protect = n, protect }
+}
+
+const ttl = time.Minute // of every scenario
+
+var errHeld = idemflight.Unknown(errors.New("held before"))
+
+func holdA(w *world) { w.prepares(keyA, 900, errHeld) }
+func keepA(w *world) { w.prepares(keyA, 900, nil) }
+
+// scenarios are all there are, each with the first two, three and four of its actors.
+var scenarios = expand([]scenario{
+	{name: "do", doc: "Do with Do of one key",
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds)}},
+	{name: "do-stays", doc: "… whose callers run fn themselves",
+		actors: []script{do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{inline: true}), do(keyA, succeeds)}},
+	{name: "do-again", doc: "… twice each, and fn may fail",
+		actors: []script{then(do(keyA, fails), do(keyA, succeeds)), then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, fails), do(keyA, succeeds)}, cap: 400_000},
+	{name: "full", doc: "different keys and too few places, nothing may be evicted", options: entries(1, ttl), keys: 3, spread: true,
+		actors: []script{do(keyA, succeeds), do(keyB, fails), do(keyC, succeeds), do(keyA, succeeds)}},
+	{name: "evict", doc: "one place, held by what may be evicted", options: entries(1, -1), keys: 3, prepare: keepA,
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyC, succeeds), do(keyB, fails)}},
+	{name: "evict-spread", doc: "two places in two shards, plain LRU", options: entries(2, -1), keys: 3, spread: true, prepare: keepA,
+		actors: []script{do(keyB, succeeds), do(keyC, succeeds), do(keyA, succeeds), do(keyC, fails)}},
+	{name: "evict-forget", doc: "… while a place becomes free by Forget", options: entries(1, -1), keys: 2, prepare: keepA,
+		actors: []script{do(keyB, succeeds), forget(keyA), do(keyA, succeeds), forget(keyB)}},
+	{name: "protect", doc: "one place, protected for a while", options: entries(1, ttl/2), keys: 2, prepare: keepA, clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyB, fails), forget(keyA)}},
+	{name: "full-expiry", doc: "one place, whose record expires", options: entries(1, ttl), keys: 2, prepare: keepA, clock: []time.Duration{ttl},
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyB, fails), look()}},
+
+	{name: "leave-leader", doc: "the leader leaves",
+		actors: []script{do(keyA, succeeds), leave("a"), do(keyA, succeeds), do(keyA, succeeds)}, settled: true},
+	{name: "leave-joined", doc: "a caller who joined leaves",
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("b"), do(keyA, succeeds)}, settled: true},
+	{name: "leave-inline", doc: "leaders that run fn themselves cannot leave",
+		actors: []script{do(keyA, succeeds, how{inline: true}), leave("a"), do(keyA, succeeds), leave("c")}},
+	{name: "leave-all", doc: "everybody leaves, and fn fails",
+		actors: []script{do(keyA, fails), then(leave("a"), leave("c")), do(keyA, isUnknown), do(keyA, succeeds)}, settled: true},
+	{name: "wait", doc: "callers who may not wait, or not for long", options: func(o *options) { o.MaxWaiters = 1 }, clock: []time.Duration{time.Second},
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds, how{maxWait: time.Second}), do(keyA, succeeds, how{maxWait: idemflight.NoWait}), do(keyA, succeeds)}},
+
+	{name: "forget", doc: "Forget at any moment of a flight",
+		actors: []script{do(keyA, succeeds), forget(keyA), do(keyA, succeeds), forget(keyA)}},
+	{name: "forget-unknown", doc: "… that turns out unknown",
+		actors: []script{do(keyA, isUnknown), forget(keyA), do(keyA, succeeds), do(keyA, fails)}},
+
+	{name: "expiry", doc: "the TTL passes at any moment", clock: []time.Duration{ttl}, timers: true,
+		actors: []script{then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
+	{name: "expiry-keys", doc: "the timer is set, fires and stops beside records that come and go", keys: 2, spread: true, clock: []time.Duration{ttl, time.Second}, timers: true,
+		actors: []script{do(keyA, succeeds), forget(keyA), do(keyB, succeeds, how{ttl: ttl / 2})}, cap: 300_000},
+	{name: "disarm", doc: "the timer stops as a record comes", keys: 2, timers: true, prepare: keepA,
+		actors: []script{forget(keyA), do(keyB, succeeds), forget(keyB), do(keyA, succeeds)}, cap: 300_000},
+	{name: "no-ttl", doc: "outcomes that are only shared", clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyA, succeeds, how{ttl: -1}), do(keyA, succeeds, how{ttl: ttl / 2}), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
+	{name: "hold-expiry", doc: "a held key expires", prepare: holdA, clock: []time.Duration{ttl}, timers: true,
+		actors: []script{do(keyA, succeeds), do(keyA, isUnknown), resolve(keyA, nil)}, cap: 300_000},
+
+	{name: "resolve", doc: "operators resolve one held key", prepare: holdA,
+		actors: []script{resolve(keyA, nil), resolve(keyA, idemflight.Retryable(errors.New("no effect"))), do(keyA, succeeds), forget(keyA)}},
+	{name: "resolve-flight", doc: "… while it is not held yet",
+		actors: []script{do(keyA, isUnknown), resolve(keyA, nil), do(keyA, succeeds), resolve(keyA, idemflight.Retryable(errors.New("no effect")))}},
+	{name: "reconcile", doc: "Reconcile finds a success", prepare: holdA, reconcile: succeeds,
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), forget(keyA), do(keyA, succeeds)}},
+	{name: "reconcile-final", doc: "… a final error, and an operator resolves", prepare: holdA, reconcile: isFinal,
+		actors: []script{do(keyA, succeeds, how{inline: true}), resolve(keyA, nil), do(keyA, succeeds), do(keyA, succeeds)}},
+	{name: "reconcile-retryable", doc: "… that there was no effect, so fn runs", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("a"), leave("b")}},
+	{name: "reconcile-inline", doc: "… and the leader runs it", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, fails, how{inline: true}), do(keyA, succeeds), leave("a"), leave("b")}},
+	{name: "reconcile-nothing", doc: "… nothing, and the leader leaves", prepare: holdA, reconcile: learnsLess,
+		actors: []script{do(keyA, succeeds), leave("a"), do(keyA, succeeds), forget(keyA)}},
+	{name: "reconcile-panics", doc: "… nothing but a panic", prepare: holdA, reconcile: panics,
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("a"), do(keyA, succeeds)}},
+	{name: "reconcile-exits", doc: "… or Goexit", prepare: holdA, reconcile: exits,
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds, how{inline: true}), leave("a"), do(keyA, succeeds)}},
+	{name: "reconcile-full", doc: "Reconcile in a full cache", prepare: holdA, reconcile: retryable, options: entries(1, -1), keys: 2,
+		actors: []script{do(keyA, fails), do(keyB, succeeds), do(keyA, succeeds), forget(keyA)}},
+
+	{name: "restore", doc: "Restore beside Do",
+		actors: []script{do(keyA, succeeds), restore(keyA, idemflight.Retained), do(keyA, fails), forget(keyA)}},
+	{name: "restore-held", doc: "… of what was in flight, twice",
+		actors: []script{restore(keyA, idemflight.InFlight), restore(keyA, idemflight.Retained), do(keyA, succeeds), resolve(keyA, nil)}},
+	{name: "restore-full", doc: "… into a full cache", options: entries(1, -1), keys: 2, prepare: keepA,
+		actors: []script{restore(keyB, idemflight.Retained), do(keyA, succeeds), do(keyB, fails)}, cap: 300_000},
+	{name: "close", doc: "Close at any moment",
+		actors: []script{do(keyA, succeeds), closeIt(), do(keyA, succeeds), closeIt()}},
+	{name: "close-keys", doc: "Close beside executions of two keys", keys: 2, spread: true,
+		actors: []script{do(keyA, fails, how{stays: true}), closeIt(), do(keyB, succeeds), restore(keyA, idemflight.Retained)}},
+	{name: "close-held", doc: "Close refuses Reconcile", prepare: holdA, reconcile: succeeds,
+		actors: []script{do(keyA, succeeds), closeIt(), do(keyA, succeeds)}},
+	{name: "close-timer", doc: "Close stops the timer", timers: true, prepare: keepA, clock: []time.Duration{ttl + time.Second},
+		actors: []script{closeIt(), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
+
+	{name: "fails", doc: "errors of every kind",
+		actors: []script{do(keyA, fails), do(keyA, retryable), do(keyA, isFinal), do(keyA, isUnknown)}},
+	{name: "panics", doc: "fn panics",
+		actors: []script{do(keyA, panics), do(keyA, panics, how{stays: true}), leave("a"), do(keyA, succeeds)}},
+	{name: "exits", doc: "fn calls Goexit",
+		actors: []script{do(keyA, exits), do(keyA, exits, how{inline: true}), leave("a"), do(keyA, succeeds)}},
+	{name: "effect", doc: "fn fails after its effect has begun",
+		actors: []script{do(keyA, begins), do(keyA, begins), leave("a"), forget(keyA)}},
+	{name: "no-effect", doc: "… after taking it back",
+		actors: []script{do(keyA, takesBack), do(keyA, succeeds), leave("a"), forget(keyA)}},
+	{name: "effect-elsewhere", doc: "another goroutine begins the effect",
+		actors: []script{do(keyA, delegates), do(keyA, delegates), forget(keyA)}, cap: 300_000},
+	{name: "no-effect-elsewhere", doc: "… and takes it back",
+		actors: []script{do(keyA, delegatesBoth), do(keyA, succeeds), do(keyA, succeeds)}, cap: 300_000},
+	{name: "fingerprints", doc: "one key with two payloads",
+		actors: []script{do(keyA, succeeds, how{fp: 1}), do(keyA, succeeds, how{fp: 2}), do(keyA, fails, how{fp: 1}), forget(keyA)}},
+	{name: "weight", doc: "values are shed", keys: 3, spread: true, options: func(o *options) {
+		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(1 + k.role()%2) }
+	}, actors: []script{do(keyA, succeeds), do(keyB, succeeds), do(keyA, succeeds), do(keyC, succeeds)}},
+	{name: "weight-heavy", doc: "a value heavier than all may be", keys: 2, prepare: keepA, options: func(o *options) {
+		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(2 + k.role()) }
+	}, actors: []script{do(keyB, succeeds), do(keyA, succeeds), forget(keyA), do(keyB, succeeds)}},
+	{name: "looks", doc: "Lookup, Stats, Len and All beside calls", keys: 2, spread: true, clock: []time.Duration{ttl},
+		actors: []script{do(keyA, succeeds), look(), do(keyB, succeeds), forget(keyA)}, cap: 300_000},
+	{name: "reentrant", doc: "fn calls Do for its own key, and for another",
+		keys: 2, spread: true,
+		actors: []script{do(keyA, nests(keyA)), do(keyA, succeeds), do(keyA, nests(keyB)), do(keyB, succeeds)}, cap: 300_000},
+})
+
+// nests calls Do for k from inside, and then succeeds.
+func nests(k key) *body {
+	return &body{"nests", func(_ *world, ctx context.Context, x *execution) (int, error) {
+		c := x.call.by.doesIn(ctx, k, succeeds)
+		if got := errors.Is(c.err, idemflight.ErrReentrant); got != (k == x.key) {
+			return 0, fmt.Errorf("Do of %v in an execution of %v answered %v", k, x.key, c.err)
+		}
+		x.want = idemflight.Retain
+		return x.id, nil
+	}}
+}
+
+// expand returns each scenario with its first two, three, … actors.
+func expand(all []scenario) (expanded []scenario) {
+	for _, sc := range all {
+		for n := 2; n <= len(sc.actors); n++ {
+			one := sc
+			one.name, one.actors = fmt.Sprintf("%s/%d", sc.name, n), sc.actors[:n]
+			expanded = append(expanded, one)
+		}
+	}
+	return expanded
+}

@@ -1,0 +1,312 @@
+package explore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"sync"
+	"testing/synctest"
+	"time"
+	"unsafe"
+)
+
+// thread is a goroutine that the scheduler knows: an actor of the scenario, or one that the library
+// made. Its name is the same in every schedule that begins alike: an actor's own, or its parent's
+// with a number.
+type thread struct {
+	name     string
+	goid     uint64
+	label    unsafe.Pointer
+	resume   chan struct{}
+	children int
+
+	point string // where it is parked; "" while it runs or waits for another
+	fresh bool   // parked at the start of an operation just now, so that the operation's own first point is the same
+	actor bool   // of the scenario: it has to come to its end; what the library made is seen only at its points
+	ended bool   // of actors
+}
+
+// scheduler lets one goroutine at a time go on. It serves one schedule.
+type scheduler struct {
+	ignored map[string]bool // points that do not park
+
+	// free turns the points off: the driver itself calls the cache, or the schedule is over. It is
+	// written only while everybody else is blocked.
+	free bool
+
+	mu      sync.Mutex
+	threads []*thread
+	timers  thread // parent of what no thread made
+
+	step  int // number of the present step; written by the driver while everybody else is blocked
+	last  *thread
+	trace func(format string, args ...any)
+}
+
+// openings are the points with which operations of the library begin. An actor has parked right
+// before, at the start of its operation: parking again would only double the schedules.
+var openings = map[string]bool{
+	"look": true, "forget": true, "lookup": true, "close": true, "resolve": true, "restore": true,
+}
+
+// births are the points at which a goroutine of the library is seen first.
+var births = map[string]bool{"execute": true, "fired": true}
+
+// park is the hook of internal/yield.
+func (s *scheduler) park(point string) {
+	if s.free {
+		return
+	}
+	s.mu.Lock()
+	t := s.current(point)
+	skip := s.ignored[point] || t.fresh && openings[point]
+	t.fresh = false
+	if skip {
+		s.mu.Unlock()
+		return
+	}
+	s.parkLocked(t, point)
+}
+
+// parkLocked parks t, the calling goroutine, and unlocks s.mu.
+func (s *scheduler) parkLocked(t *thread, point string) {
+	if t.point != "" {
+		panic(fmt.Sprintf("explore: %s parks at %q, and is parked at %q: two goroutines pass for one", t.name, point, t.point))
+	}
+	t.point = point
+	s.mu.Unlock()
+	<-t.resume
+}
+
+// start parks the calling goroutine before an operation.
+func (s *scheduler) start(what string) {
+	if s.free {
+		return
+	}
+	s.mu.Lock()
+	t := s.current(what)
+	s.parkLocked(t, what)
+	t.fresh = true
+}
+
+// current returns the thread that calls. Goroutines are told apart by their profiler labels, which
+// cost nothing to read, and which a goroutine inherits: so the first time one is seen its number
+// counts too.
+func (s *scheduler) current(point string) *thread {
+	label := runtime_getProfLabel()
+	parent := &s.timers
+	for _, t := range s.threads {
+		if t.label == label {
+			parent = t
+			break
+		}
+	}
+	if parent != &s.timers && !births[point] && !alwaysCompareGoroutines {
+		return parent
+	}
+	id := goid()
+	for _, t := range s.threads {
+		if t.goid == id {
+			return t
+		}
+	}
+	if !births[point] && parent != &s.timers {
+		panic(fmt.Sprintf("explore: a goroutine made by %s is first seen at %q: add it to births", parent.name, point))
+	}
+	parent.children++
+	return s.adopt(parent.name+"/"+strconv.Itoa(parent.children), id)
+}
+
+// alwaysCompareGoroutines makes current distrust labels: slow, for the test that they may be trusted.
+var alwaysCompareGoroutines bool
+
+// adopt makes the calling goroutine a thread.
+func (s *scheduler) adopt(name string, id uint64) *thread {
+	if len(s.threads) == len(labels) {
+		panic("explore: more goroutines than labels")
+	}
+	l := labels[len(s.threads)]
+	pprof.SetGoroutineLabels(l)
+	t := &thread{name: name, goid: id, label: runtime_getProfLabel(), resume: make(chan struct{})}
+	s.threads = append(s.threads, t)
+	return t
+}
+
+// spawn runs f on a goroutine of its own, as the thread name.
+func (s *scheduler) spawn(name string, actor bool, f func(t *thread)) {
+	ready := make(chan struct{})
+	go func() {
+		s.mu.Lock()
+		t := s.adopt(name, goid())
+		t.actor = actor
+		s.mu.Unlock()
+		defer func() {
+			s.mu.Lock()
+			t.ended = true
+			s.mu.Unlock()
+		}()
+		close(ready)
+		f(t)
+	}()
+	<-ready
+}
+
+// labels are as many as a schedule can have threads.
+var labels = func() (all [32]context.Context) {
+	for i := range all {
+		all[i] = pprof.WithLabels(context.Background(), pprof.Labels("thread", strconv.Itoa(i)))
+	}
+	return all
+}()
+
+// runtime_getProfLabel returns the labels of the calling goroutine. There is no exported way to ask;
+// the runtime keeps this one for those who need it (go.dev/issue/67401).
+//
+//go:linkname runtime_getProfLabel runtime/pprof.runtime_getProfLabel
+func runtime_getProfLabel() unsafe.Pointer
+
+// goid returns the number of the calling goroutine, as a stack trace prints it.
+func goid() (id uint64) {
+	var buf [64]byte
+	line := buf[:runtime.Stack(buf[:], false)]
+	for _, c := range line[len("goroutine "):] {
+		if c < '0' || c > '9' {
+			break
+		}
+		id = id*10 + uint64(c-'0')
+	}
+	return id
+}
+
+// choice is one that had an alternative: the pick, of how many.
+type choice struct{ pick, of int }
+
+// plan is what a schedule is to do: the choices to make, then always the first; and how often a
+// thread that could go on may be interrupted, negative for any number.
+type plan struct {
+	picks []choice
+	bound int
+}
+
+// errOtherwise: the schedule went otherwise than the last time, though it began alike.
+var errOtherwise = errors.New("not deterministic")
+
+// drive runs the schedule of plan to its end. clock are the durations by which time may pass, one
+// after the other; after is called whenever everybody is blocked, and stops the schedule by
+// returning false.
+func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (made []choice, interruptions int, err error) {
+	var options []*thread
+	tick := &thread{name: "clock"}
+	idle := false
+	for {
+		synctest.Wait()
+		if !after() {
+			return made, interruptions, nil
+		}
+		options = options[:0]
+		busy := false
+		for _, t := range s.threads {
+			switch {
+			case t.point != "":
+				options = append(options, t)
+			case t.actor && !t.ended:
+				busy = true
+			}
+		}
+		if len(options) == 0 && !busy {
+			if idle {
+				return made, interruptions, nil
+			}
+			idle = true
+			s.step++
+			time.Sleep(time.Nanosecond) // a timer that is due fires only when everybody waits for time
+			continue
+		}
+		idle = false
+		if len(clock) > 0 {
+			tick.point = clock[0].String()
+			options = append(options, tick)
+		}
+		if len(options) == 0 {
+			return made, interruptions, fmt.Errorf("stranded: %s", s.waiting())
+		}
+		slices.SortFunc(options, func(a, b *thread) int {
+			if l := s.last; (a == l) != (b == l) { // going on comes first
+				if a == l {
+					return -1
+				}
+				return 1
+			}
+			return cmp.Compare(a.name, b.name)
+		})
+		canGoOn := options[0] == s.last
+		if canGoOn && interruptions == p.bound {
+			options = options[:1]
+		}
+		t := options[0]
+		if n := len(options); n > 1 {
+			c := choice{0, n}
+			if i := len(made); i < len(p.picks) {
+				want := p.picks[i]
+				if want.of != 0 && want.of != n || want.pick >= n {
+					return made, interruptions, fmt.Errorf("%w: choice %d was one of %d, and is now one of %d", errOtherwise, i, want.of, n)
+				}
+				c.pick = want.pick
+			}
+			made = append(made, c)
+			t = options[c.pick]
+			if canGoOn && c.pick != 0 {
+				interruptions++
+			}
+		}
+		s.step++
+		if s.trace != nil {
+			s.trace("%3d  %-10s %s", s.step, t.name, t.point)
+		}
+		s.last = t
+		if t == tick {
+			time.Sleep(clock[0])
+			clock = clock[1:]
+			continue
+		}
+		t.point = ""
+		t.resume <- struct{}{}
+	}
+}
+
+func (s *scheduler) waiting() (names []string) {
+	for _, t := range s.threads {
+		if t.actor && !t.ended && t.point == "" {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}
+
+// release lets everybody go and turns the points off.
+func (s *scheduler) release() {
+	s.free = true
+	for _, t := range s.threads {
+		if t.point != "" {
+			t.point = ""
+			t.resume <- struct{}{}
+		}
+	}
+}
+
+// next returns the choices of the schedule after the one that made these, or false after the last.
+func next(made []choice) ([]choice, bool) {
+	for i := len(made) - 1; i >= 0; i-- {
+		if made[i].pick+1 < made[i].of {
+			n := slices.Clone(made[:i+1])
+			n[i].pick++
+			return n, true
+		}
+	}
+	return nil, false
+}

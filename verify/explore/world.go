@@ -1,0 +1,670 @@
+package explore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/bits"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// key is a key of the cache: what the scenario calls it (A, B, …), and a number that leads it to
+// the shard that the scenario wants it in.
+type key int
+
+const (
+	keyA key = iota
+	keyB
+	keyC
+	maxKeys
+)
+
+const roles = 8
+
+func (k key) role() key { return k % roles }
+
+func (k key) String() string { return string(rune('A' + k.role())) }
+
+type (
+	cache   = idemflight.Cache[key, int]
+	options = idemflight.Options[key, int]
+	entry   = idemflight.Entry[int]
+	event   = idemflight.Event[key]
+)
+
+// scenario is a small program whose schedules are explored.
+type scenario struct {
+	name string
+	doc  string // one line for the table
+
+	options func(o *options) // what differs from the world's
+	keys    int              // how many it uses; 0 = 1
+	spread  bool             // each key in a shard of its own; else all in one
+
+	prepare   func(w *world)    // before the schedule begins, without points
+	reconcile *body             // of Options.Reconcile
+	actors    []func(p *person) // the first is "a", the next "b", …
+	clock     []time.Duration   // time that passes at any moment, in this order
+
+	timers  bool // the points of the reclaim timer count: where nothing is about expiry they only double the schedules
+	settled bool // and so does the one after a flight has settled
+	expect  func(w *world) error
+
+	cap int // the most schedules, in a long run; 0 = all
+}
+
+// world is one schedule of a scenario.
+type world struct {
+	*scheduler
+	sc    *scenario
+	cache *cache
+	opts  options
+	keys  [maxKeys]key
+	begun time.Time
+
+	closing, closed int // the step at which the first Close began, and the one at which it returned nil; 0: not yet
+
+	mu       sync.Mutex // guards what follows, since goroutines that were woken together run together
+	wrong    error
+	calls    []*call
+	ops      []*op
+	execs    []*execution
+	upkeep   []event
+	running  [maxKeys]*execution
+	flights  [maxKeys]*flight
+	people   map[string]*person
+	finals   bool // the schedule is over: what is called now is not looked at
+	shots    []shot
+	counts   counts
+	lastExec int
+	base     idemflight.Stats // after prepare
+}
+
+// timerPoints are left out unless a scenario asks for them.
+var timerPoints = []string{"arm", "disarm", "disarm: stop", "disarmed", "rearm", "fired", "reclaim"}
+
+func (sc *scenario) ignored() map[string]bool {
+	m := map[string]bool{"execute": true}
+	if !sc.timers {
+		for _, p := range timerPoints {
+			m[p] = true
+		}
+	}
+	if !sc.settled {
+		m["settled"] = true
+	}
+	return m
+}
+
+// ran is what came of one schedule.
+type ran struct {
+	made          []choice
+	interruptions int
+	steps         int
+	wrong         error
+}
+
+// run runs one schedule of sc in a bubble of its own.
+func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran) {
+	synctest.Test(t, func(*testing.T) {
+		w := newWorld(sc, trace)
+		yield.Hook = w.park
+		defer func() { yield.Hook = nil }()
+		if sc.prepare != nil {
+			w.finals = true
+			sc.prepare(w)
+			w.base, w.upkeep, w.finals = w.cache.Stats(), nil, false
+		}
+		w.observe() // as it was before the first step
+		w.free = false
+		for i, script := range sc.actors {
+			name := string(rune('a' + i))
+			who := w.person(name)
+			w.spawn(name, true, func(t *thread) {
+				who.thread = t
+				script(who)
+			})
+		}
+		var err error
+		r.made, r.interruptions, err = w.drive(p, sc.clock, w.observe)
+		r.steps = w.step
+		w.fail(err)
+		if w.wrong == nil {
+			w.free = true
+			w.finish()
+		}
+		if w.wrong != nil {
+			w.explain()
+			if err != nil { // the bubble is about to fail for the stranded, and with it the process
+				fmt.Printf("VIOLATION in %s: %v\nchoices: %s\n", sc.name, w.wrong, printChoices(r.made))
+			}
+			w.release()
+			for _, p := range w.people {
+				p.cancel()
+			}
+		}
+		r.wrong = w.wrong
+	})
+	return r
+}
+
+func newWorld(sc *scenario, trace func(string, ...any)) *world {
+	w := &world{
+		scheduler: &scheduler{ignored: sc.ignored(), free: true, trace: trace, timers: thread{name: "timer"}},
+		sc:        sc, begun: time.Now(), people: map[string]*person{},
+	}
+	w.opts = options{
+		TTL: time.Minute, MaxEntries: 4, Protect: -1, ExecTimeout: -1,
+		Observer: w.told,
+	}
+	if sc.options != nil {
+		sc.options(&w.opts)
+	}
+	if sc.reconcile != nil {
+		w.opts.Reconcile = func(ctx context.Context, k key, held entry) (int, error) {
+			return w.execute(ctx, ctx.Value(callKey{}).(*call), sc.reconcile, true)
+		}
+	}
+	w.cache = idemflight.MustNew(w.opts)
+	n := max(sc.keys, 1)
+	shards, seed := layoutOf(w.cache)
+	for i := range n {
+		want := 0
+		if sc.spread {
+			want = i % shards
+		}
+		w.keys[i] = keyFor(key(i), want, shards, seed)
+	}
+	return w
+}
+
+// layoutOf returns how many shards c has, and its seed. The scenarios say whether keys share a
+// shard, and hashing is random in every cache: so the keys are chosen to fit.
+func layoutOf(c *cache) (shards int, seed maphash.Seed) {
+	v := reflect.ValueOf(c).Elem()
+	return v.FieldByName("shards").Len(), *(*maphash.Seed)(unsafe.Pointer(v.FieldByName("seed").UnsafeAddr()))
+}
+
+// shardInFlight returns the shard that has something in flight.
+func shardInFlight(c *cache) int {
+	shards := reflect.ValueOf(c).Elem().FieldByName("shards")
+	for i := range shards.Len() {
+		if shards.Index(i).FieldByName("pending").Len() > 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// keyFor returns a key that plays role in the given shard.
+func keyFor(role key, shard, shards int, seed maphash.Seed) key {
+	for k := role + roles; ; k += roles {
+		if i, _ := bits.Mul64(maphash.Comparable(seed, k), uint64(shards)); int(i) == shard {
+			return k
+		}
+	}
+}
+
+// fail notes the first thing that went wrong.
+func (w *world) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failLocked(err)
+}
+
+func (w *world) failLocked(err error) {
+	if err != nil && w.wrong == nil && !w.finals {
+		w.wrong = fmt.Errorf("after step %d: %w", w.step, err)
+	}
+}
+
+// person is an actor: what he can do, and how he fares.
+type person struct {
+	w      *world
+	name   string
+	thread *thread
+	ctx    context.Context
+	cancel context.CancelFunc
+	left   int // the step at which his context ended; 0: it has not
+}
+
+func (w *world) person(name string) *person {
+	p := w.people[name]
+	if p == nil {
+		p = &person{w: w, name: name}
+		p.ctx, p.cancel = context.WithCancel(context.Background())
+		w.people[name] = p
+	}
+	return p
+}
+
+// op is something other than a call of Do that somebody does.
+type op struct {
+	by         *person
+	kind       string // forget, resolve, restore, close
+	key        key
+	start, end int // steps; end is 0 until it has had its effect
+	did        bool
+	to         idemflight.State // what the key becomes if it did
+}
+
+func (w *world) begin(p *person, kind string, k key, to idemflight.State) *op {
+	if !w.free {
+		w.start(kind + " " + k.String())
+	}
+	o := &op{by: p, kind: kind, key: k, to: to, start: w.step}
+	w.mu.Lock()
+	w.ops = append(w.ops, o)
+	w.mu.Unlock()
+	return o
+}
+
+func (o *op) over(w *world, did bool) {
+	o.did = did
+	if o.end == 0 {
+		o.end = w.step
+	}
+	if w.trace != nil {
+		w.trace("     %s %v: %v", o.kind, o.key, did)
+	}
+}
+
+// leaves ends the context of who.
+func (p *person) leaves(who string) {
+	p.w.start(who + " leaves")
+	other := p.w.person(who)
+	other.left = p.w.step
+	other.cancel()
+}
+
+func (p *person) forgets(k key) {
+	o := p.w.begin(p, "forget", k, 0)
+	did := p.w.cache.Forget(p.w.keys[k])
+	o.over(p.w, did)
+}
+
+func (p *person) resolves(k key, err error) {
+	to := idemflight.Retained
+	if err != nil && idemflight.ClassifyDefault(err) == idemflight.Release {
+		to = 0
+	}
+	o := p.w.begin(p, "resolve", k, to)
+	o.over(p.w, p.w.cache.Resolve(p.w.keys[k], resolved, err))
+}
+
+// resolved and restored are values that no execution returned.
+const (
+	resolved = 1000
+	restored = 2000
+)
+
+func (p *person) restores(k key, state idemflight.State) error {
+	to := state
+	if state == idemflight.InFlight {
+		to = idemflight.Held
+	}
+	o := p.w.begin(p, "restore", k, to)
+	now := time.Now()
+	e := entry{State: state, StartedAt: now, CompletedAt: now, ExpiresAt: now.Add(p.w.opts.TTL)}
+	switch state {
+	case idemflight.Retained:
+		e.Value = restored
+	case idemflight.Held:
+		e.Err = failure(restored)
+	}
+	err := p.w.cache.Restore(p.w.keys[k], e)
+	o.over(p.w, err == nil)
+	p.w.fail(p.w.checkRestore(o, err))
+	return err
+}
+
+func (p *person) closes(ctx context.Context) {
+	w := p.w
+	o := w.begin(p, "close", 0, 0)
+	if w.closing == 0 {
+		w.closing = w.step
+	}
+	err := w.cache.Close(ctx)
+	o.over(w, err == nil)
+	if err == nil && w.closed == 0 {
+		w.closed = w.step
+		w.mu.Lock()
+		for _, x := range w.running {
+			if x != nil {
+				w.failLocked(fmt.Errorf("Close returned while execution %d of %v runs", x.id, x.key))
+			}
+		}
+		w.mu.Unlock()
+	}
+}
+
+// looks asks for all that can be seen.
+func (p *person) looks() {
+	w := p.w
+	w.start("looks")
+	s := w.cache.Stats()
+	if n := s.InFlight + s.Entries; n > w.opts.MaxEntries || s.Held > s.Entries || s.InFlight < 0 || s.Waiters < 0 {
+		w.fail(fmt.Errorf("Stats say %d in flight, %d kept, %d held, %d waiters of %d entries", s.InFlight, s.Entries, s.Held, s.Waiters, w.opts.MaxEntries))
+	}
+	if n := w.cache.Len(); n > w.opts.MaxEntries {
+		w.fail(fmt.Errorf("Len is %d of %d", n, w.opts.MaxEntries))
+	}
+	seen := map[key]bool{}
+	for k := range w.cache.All() {
+		if seen[k] {
+			w.fail(fmt.Errorf("All gave %v twice", k))
+		}
+		seen[k] = true
+	}
+}
+
+// call is a call of Do.
+type call struct {
+	by         *person
+	key        key
+	body       *body
+	how        how
+	start, end int // steps; end is 0 while it is under way
+	at         time.Time
+	dead       bool // his context had ended before the call began
+
+	res      idemflight.Result[int]
+	err      error
+	panicked *idemflight.PanicError
+	exited   bool
+	events   []event
+}
+
+// how are the options of a call.
+type how struct {
+	stays   bool // with a context that cannot end: he runs fn himself
+	inline  bool
+	maxWait time.Duration // 0 = without end
+	ttl     time.Duration // of the outcome; 0 = Options.TTL, negative = WithTTL(0)
+	fp      byte
+}
+
+func (h how) fingerprint() (f idemflight.Fingerprint) {
+	f[0] = h.fp
+	return f
+}
+
+func (h how) options() (opts []idemflight.CallOption) {
+	if h.inline {
+		opts = append(opts, idemflight.Inline())
+	}
+	if h.maxWait != 0 {
+		opts = append(opts, idemflight.WithMaxWait(h.maxWait))
+	}
+	if h.ttl != 0 {
+		opts = append(opts, idemflight.WithTTL(h.ttl))
+	}
+	if h.fp != 0 {
+		opts = append(opts, idemflight.WithFingerprint(h.fingerprint()))
+	}
+	return opts
+}
+
+// prepares keeps an outcome of k before the schedule begins.
+func (w *world) prepares(k key, value int, err error) {
+	_, _ = w.cache.Do(context.Background(), w.keys[k], func(context.Context) (int, error) { return value, err })
+}
+
+type callKey struct{}
+
+// does calls Do for k.
+func (p *person) does(k key, b *body, opts ...how) *call { return p.doesIn(p.ctx, k, b, opts...) }
+
+// doesIn calls Do with a context of its own, such as that of an execution.
+func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call {
+	w := p.w
+	c := &call{by: p, key: k, body: b}
+	for _, h := range opts {
+		c.how = h
+	}
+	if c.how.stays {
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx = context.WithValue(ctx, callKey{}, c)
+	if !w.free {
+		w.start("do " + k.String())
+	}
+	c.start, c.at, c.dead = w.step, time.Now(), ctx.Err() != nil
+	w.mu.Lock()
+	w.calls = append(w.calls, c)
+	w.mu.Unlock()
+	returned := false
+	defer func() {
+		if !returned {
+			if v := recover(); v != nil {
+				c.panicked, _ = v.(*idemflight.PanicError)
+				if c.panicked == nil {
+					panic(v)
+				}
+			} else {
+				c.exited = true
+			}
+		}
+		c.end = w.step
+		if w.trace != nil {
+			w.trace("     %s", c)
+		}
+	}()
+	c.res, c.err = w.cache.DoResult(ctx, w.keys[k], w.fn(c), c.how.options()...)
+	returned = true
+	return c
+}
+
+func (c *call) String() string {
+	switch {
+	case c.end == 0:
+		return fmt.Sprintf("%s do %v: …", c.by.name, c.key)
+	case c.panicked != nil:
+		return fmt.Sprintf("%s do %v: panic %v", c.by.name, c.key, c.panicked.Value)
+	case c.exited:
+		return fmt.Sprintf("%s do %v: Goexit", c.by.name, c.key)
+	}
+	text := ""
+	if c.err != nil {
+		text, _, _ = strings.Cut(c.err.Error(), "\n")
+	}
+	return fmt.Sprintf("%s do %v: %d, %v %s", c.by.name, c.key, c.res.Value, c.res.Source, text)
+}
+
+// told is the Observer.
+func (w *world) told(ctx context.Context, e event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.finals && e.Kind <= idemflight.EventFinished {
+		return
+	}
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.events = append(c.events, e)
+		return
+	}
+	if e.Kind < idemflight.EventEvicted {
+		w.failLocked(fmt.Errorf("an event of no call: %v %v", e.Kind, e.Key))
+	}
+	w.upkeep = append(w.upkeep, e)
+}
+
+// failure is the error of an execution, by its number.
+type failure int
+
+func (f failure) Error() string { return fmt.Sprintf("failure %d", int(f)) }
+
+// execution is one execution of fn or Reconcile.
+type execution struct {
+	id          int
+	key         key
+	call        *call // whose fn it is; of Reconcile, who asked
+	reconciling bool
+	flight      *flight
+	start, end  int
+	at, doneAt  time.Time
+
+	want     idemflight.Disposition // what becomes of the outcome by what fn said
+	begun    int                    // effects that the library let begin and that were not taken back
+	spoke    bool                   // BeginEffect or NoEffect was called while it ran
+	panicked bool
+	exited   bool
+	err      error // as callers get it; nil, a failure, or ErrGoexit
+}
+
+func (w *world) fn(c *call) func(context.Context) (int, error) {
+	return func(ctx context.Context) (int, error) { return w.execute(ctx, c, c.body, false) }
+}
+
+// execute is what fn and Reconcile do.
+func (w *world) execute(ctx context.Context, c *call, b *body, reconciling bool) (int, error) {
+	w.mu.Lock()
+	w.lastExec++
+	x := &execution{id: w.lastExec, key: c.key, call: c, reconciling: reconciling, start: w.step, at: time.Now(), want: idemflight.Retain}
+	if other := w.running[c.key]; other != nil {
+		w.failLocked(fmt.Errorf("execution %d of %v began while %d runs", x.id, x.key, other.id))
+	}
+	if w.closed > 0 {
+		w.failLocked(fmt.Errorf("execution %d of %v began after Close had returned", x.id, x.key))
+	}
+	w.running[c.key] = x
+	w.execs = append(w.execs, x)
+	w.mu.Unlock()
+
+	returned := false
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		x.end, x.doneAt = w.step, time.Now()
+		x.exited = !returned && !x.panicked
+		if w.running[c.key] == x {
+			w.running[c.key] = nil
+		}
+	}()
+	if !w.free {
+		w.park("fn runs")
+	}
+	if err := ctx.Err(); err != nil {
+		w.fail(fmt.Errorf("the context of execution %d has ended while it runs: %w", x.id, err))
+	}
+	v, err := b.run(w, ctx, x)
+	returned = true
+	return v, err
+}
+
+// body is what fn does in the middle, and how it ends.
+type body struct {
+	name string
+	run  func(w *world, ctx context.Context, x *execution) (int, error)
+}
+
+func ends(name string, want idemflight.Disposition, mark func(error) error) *body {
+	return &body{name, func(_ *world, _ context.Context, x *execution) (int, error) {
+		x.want = want
+		if mark == nil {
+			return x.id, nil
+		}
+		x.err = failure(x.id)
+		return x.id, mark(x.err)
+	}}
+}
+
+var (
+	succeeds   = ends("succeeds", idemflight.Retain, nil)
+	fails      = ends("fails", idemflight.Release, func(err error) error { return err })
+	retryable  = ends("is retryable", idemflight.Release, idemflight.Retryable)
+	isFinal    = ends("is final", idemflight.Retain, idemflight.Final)
+	isUnknown  = ends("is unknown", idemflight.Hold, idemflight.Unknown)
+	learnsLess = ends("learns nothing", idemflight.Hold, func(err error) error { return err })
+
+	panics = &body{"panics", func(_ *world, _ context.Context, x *execution) (int, error) {
+		x.want, x.panicked, x.err = idemflight.Hold, true, failure(x.id)
+		panic(x.err)
+	}}
+	exits = &body{"exits", func(_ *world, _ context.Context, x *execution) (int, error) {
+		x.want, x.err = idemflight.Hold, idemflight.ErrGoexit
+		runtime.Goexit()
+		return 0, nil
+	}}
+
+	// begins fails after its effect has begun.
+	begins = &body{"begins its effect and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.effect(w, ctx)
+		w.park("effect has begun")
+		return x.fails()
+	}}
+	// takesBack fails with an error that is ambiguous, after NoEffect has said that it is not.
+	takesBack = &body{"takes its effect back and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.effect(w, ctx)
+		w.park("effect has begun")
+		x.noEffect(w, ctx)
+		_, err := x.fails()
+		return x.id, errors.Join(err, context.DeadlineExceeded)
+	}}
+	// delegates has another goroutine begin its effect, and does not wait for it.
+	delegates = &body{"has another begin its effect, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
+			w.start("begin effect")
+			x.effect(w, ctx)
+		})
+		w.park("fn fails")
+		return x.fails()
+	}}
+	// delegatesBoth has another goroutine begin its effect and take it back.
+	delegatesBoth = &body{"has another begin its effect and take it back, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
+			w.start("begin effect")
+			x.effect(w, ctx)
+			w.start("no effect")
+			x.noEffect(w, ctx)
+		})
+		w.park("fn fails")
+		return x.fails()
+	}}
+)
+
+// fails ends x with an error without marker: by default released, unless an effect has begun.
+func (x *execution) fails() (int, error) {
+	x.want = idemflight.Release
+	if x.begun > 0 {
+		x.want = idemflight.Hold
+	}
+	x.err = failure(x.id)
+	return x.id, x.err
+}
+
+// effect calls BeginEffect: it must be let begin exactly while x runs.
+func (x *execution) effect(w *world, ctx context.Context) {
+	err := idemflight.BeginEffect(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if (err == nil) != (x.end == 0) {
+		w.failLocked(fmt.Errorf("BeginEffect of execution %d, which has ended: %v, answered %v", x.id, x.end > 0, err))
+	}
+	if x.end == 0 {
+		x.begun++
+		x.spoke = true
+	}
+}
+
+func (x *execution) noEffect(w *world, ctx context.Context) {
+	idemflight.NoEffect(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if x.end == 0 {
+		x.spoke = true
+		if x.begun > 0 {
+			x.begun--
+		}
+	}
+}
