@@ -155,8 +155,13 @@ func (c *Cache[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V
 	if found.replayed {
 		return v, err
 	}
-	r, err := c.call(ctx, s, key, fn, o, found)
-	return r.Value, err
+	if f := found.flight; f != nil {
+		if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+			return v, err
+		}
+		return f.outcome.value, f.outcome.err
+	}
+	return c.callValue(ctx, s, key, fn, o, found.puts)
 }
 
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
@@ -169,7 +174,13 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	if found.replayed {
 		return res, err
 	}
-	return c.call(ctx, s, key, fn, o, found)
+	if f := found.flight; f != nil {
+		if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+			return res, err
+		}
+		return f.outcome.result(&c.clock, Joined), f.outcome.err
+	}
+	return c.call(ctx, s, key, fn, o, found.puts)
 }
 
 func mustCall(ctx context.Context, nilFn bool) {
@@ -214,14 +225,13 @@ func (c *Cache[K, V]) look(ctx context.Context, s *shard[K, V], key K, o *callOp
 	s.stats.Replayed++
 	s.mu.Unlock()
 	found.replayed = true
-	v, err = r.value, r.err()
 	if res != nil {
-		*res = c.result(r)
+		c.result(r, res)
 	}
 	if c.opts.Observer != nil {
-		c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: err})
+		c.observeReplayed(ctx, key, r)
 	}
-	return v, err, found
+	return r.value, r.err(), found
 }
 
 // Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether

@@ -27,24 +27,30 @@ type meeting[K comparable, V any] struct {
 	notes []note[K]
 }
 
-// call is a call that its first look did not answer.
-func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, found first[K, V]) (res Result[V], err error) {
-	if found.flight != nil {
-		return c.joined(ctx, s, found.flight, o.maxWait)
-	}
+// callValue is call for who wants no more than the value.
+func (c *Cache[K, V]) callValue(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, puts uint32) (V, error) {
+	r, err := c.call(ctx, s, key, fn, o, puts)
+	return r.Value, err
+}
+
+// call is a call that its first look did not answer; puts is how many records s had been given then.
+func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, puts uint32) (res Result[V], err error) {
 	if !validKey(c.traits, key) {
 		c.invalidKeys.Add(1)
 		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: ErrInvalidKey})
 		return res, ErrInvalidKey
 	}
 	me := callerOf(ctx, o.inline)
-	m := c.meet(s, key, fn, &me, &o, found.puts)
+	m := c.meet(s, key, fn, &me, &o, puts)
 	if m.leads {
 		return c.lead(s, m.flight, &me, m.notes)
 	}
 	c.emit(m.notes)
 	if m.flight != nil {
-		return c.join(s, m.flight, &me, o.maxWait)
+		if err := c.join(s, m.flight, &me, o.maxWait); err != nil {
+			return res, err
+		}
+		return m.flight.outcome.result(&c.clock, Joined), m.flight.outcome.err
 	}
 	if m.kind == EventLeft {
 		m.err = left(ctx, me.err)
@@ -121,7 +127,8 @@ func (c *Cache[K, V]) meetKeptLocked(s *shard[K, V], key K, r found[K, V], fn fu
 	case r.state() == Retained:
 		r.use()
 		s.stats.Replayed++
-		m.kind, m.result, m.err = EventReplayed, c.result(r), r.err()
+		c.result(r, &m.result)
+		m.kind, m.err = EventReplayed, r.err()
 	case r.state() == Shed:
 		s.stats.ValueShed++
 		m.err = ErrValueShed
@@ -251,8 +258,12 @@ func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
 }
 
 // joined is a call that joined f at its first look, before it asked ctx: it may have to leave again,
-// because it is from within f, or its context has ended, or a method of that panics.
-func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) (Result[V], error) {
+// because it is from within f, or its context has ended, or a method of that panics. nil means that
+// the call has the outcome of f.
+//
+// A storm of callers comes on as many new goroutines: what they need until they wait, and after,
+// should fit into the stack that those begin with. So what an Observer is told has a function of its own.
+func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
 	asked := false
 	defer func() {
 		if !asked {
@@ -261,34 +272,43 @@ func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V
 	}()
 	me := callerOf(ctx, false)
 	asked = true
-	switch {
-	case me.within.inside(&f.exec):
-		if c.leave(s, f, &s.stats.Reentrant, false) {
-			c.observe(ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: ErrReentrant})
-			return Result[V]{}, ErrReentrant
-		}
-	case me.err != nil:
-		if c.leave(s, f, &s.stats.Left, false) {
-			err := left(ctx, me.err)
-			c.observe(ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err})
-			return Result[V]{}, err
+	if me.err != nil || me.within.inside(&f.exec) {
+		if err := c.unjoin(s, f, &me); err != nil {
+			return err
 		}
 	}
 	return c.join(s, f, &me, maxWait)
 }
 
-// join waits for f and returns its outcome to a joined caller.
-func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) (Result[V], error) {
-	var since time.Time
-	if c.opts.Observer != nil {
-		since = time.Now()
+// unjoin lets a call that may not wait for f leave it, and returns why; or nil if f has settled.
+func (c *Cache[K, V]) unjoin(s *shard[K, V], f *flight[K, V], me *caller) error {
+	err, kind, as := ErrReentrant, EventRejected, &s.stats.Reentrant
+	if !me.within.inside(&f.exec) {
+		err, kind, as = left(me.ctx, me.err), EventLeft, &s.stats.Left
 	}
-	e := Event[K]{Kind: EventJoined, Key: f.key}
-	var res Result[V]
+	if !c.leave(s, f, as, false) {
+		return nil
+	}
+	c.observe(me.ctx, Event[K]{Kind: kind, Key: f.key, Err: err})
+	return err
+}
+
+// join waits for f, which the call has joined. nil means that the call has the outcome of f.
+func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) error {
+	if c.opts.Observer == nil {
+		return c.wait(s, f, me, maxWait, false)
+	}
+	since := c.now()
 	err := c.wait(s, f, me, maxWait, false)
+	c.observeJoined(f, me, err, c.now()-since)
+	return err
+}
+
+func (c *Cache[K, V]) observeJoined(f *flight[K, V], me *caller, err error, took time.Duration) {
+	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: took}
 	switch {
 	case err == nil:
-		res, err = f.outcome.result(&c.clock, Joined), f.outcome.err
+		e.Err = f.outcome.err
 		if Source(f.outcome.source) == None {
 			e.Kind = EventRejected
 		}
@@ -297,11 +317,7 @@ func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait 
 	default:
 		e.Kind = EventLeft
 	}
-	if c.opts.Observer != nil {
-		e.Err, e.Took = err, time.Since(since)
-		c.observe(me.ctx, e)
-	}
-	return res, err
+	c.observe(me.ctx, e)
 }
 
 // wait returns nil once f has settled, or the reason why the caller waits no longer. If both are

@@ -131,6 +131,11 @@ func (c *Cache[K, V]) observe(ctx context.Context, e Event[K]) {
 	}
 }
 
+//go:noinline
+func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, r found[K, V]) {
+	c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: r.err()})
+}
+
 // guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called
 // with what stopped the hook; after runtime.Goexit, which cannot be contained, it is the last word.
 func (c *Cache[K, V]) guard(hook func(), failed func(error)) {

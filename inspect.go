@@ -65,10 +65,12 @@ func (c *Cache[K, V]) entry(f found[K, V]) Entry[V] {
 	}
 }
 
-// result returns f, retained, as a call that replays it sees it.
-func (c *Cache[K, V]) result(f found[K, V]) Result[V] {
+// result sets res to f, retained, as a call that replays it sees it.
+//
+//go:noinline
+func (c *Cache[K, V]) result(f found[K, V], res *Result[V]) {
 	t := c.timesOf(f)
-	return Result[V]{Value: f.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
+	*res = Result[V]{Value: f.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
 }
 
 // Stats are counts since the cache was made, and its state at one moment of each shard.

@@ -30,10 +30,15 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		}
 		s := c.shardOf(k)
 		v, err, found := c.look(ctx, s, k, &o, nil)
-		if found.replayed { // before the closure is made, which allocates
+		switch f := found.flight; {
+		case found.replayed: // before the closure is made, which allocates
 			return v, err
+		case f != nil:
+			if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+				return v, err
+			}
+			return f.outcome.value, f.outcome.err
 		}
-		r, err := c.call(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found)
-		return r.Value, err
+		return c.callValue(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found.puts)
 	}
 }
