@@ -49,7 +49,8 @@ func TestExplore(t *testing.T) {
 		sc := &scenarios[i]
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
-			res := exploreChild(t, os.Args[0], sc.name, sc.most(*long))
+			res, err := exploreChild(t, os.Args[0], sc.name, sc.most(*long))
+			require.NoError(t, err)
 			mu.Lock()
 			defer mu.Unlock()
 			results = append(results, res)
@@ -87,20 +88,18 @@ func isSet(name string) (set bool) {
 	return set
 }
 
-// exploreChild explores a scenario in a process of its own, which runs the given test binary.
-func exploreChild(t *testing.T, binary, name string, most int) (res result) {
+// exploreChild explores a scenario in a process of its own, which runs the given test binary. An
+// error is what that process said before it ended without a result: a caller who is stranded ends it.
+func exploreChild(t *testing.T, binary, name string, most int) (res result, err error) {
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestExplore$", "-test.timeout=0", "-child="+name, fmt.Sprintf("-most=%d", most))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	out, err := cmd.CombinedOutput()
 	for line := range bytes.Lines(out) {
 		if text, ok := bytes.CutPrefix(line, []byte(resultMark)); ok {
-			require.NoError(t, json.Unmarshal(text, &res))
-			return res
+			return res, json.Unmarshal(text, &res)
 		}
 	}
-	// A caller who is stranded ends the process.
-	t.Fatalf("the process that explores %s: %v\n%s", name, err, out[:min(len(out), 4000)])
-	return res
+	return res, fmt.Errorf("the process that explores %s ended: %v\n%s", name, err, out[:min(len(out), 4000)])
 }
 
 func exploreHere(t *testing.T, name string) {

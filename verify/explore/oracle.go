@@ -562,6 +562,11 @@ func (w *world) checkRefusal(c *call, x *execution, sum tally) (idemflight.Event
 	if c.res != (idemflight.Result[int]{}) {
 		return 0, errors.New("brings a result")
 	}
+	if what == "full" || what == "closed" { // which is said after a last look at the key
+		if absent := func(i int, e entry) bool { return i >= c.end-1 && e.State == 0 }; !w.during(c, absent) {
+			return 0, fmt.Errorf("%q was said of a key that is there", what)
+		}
+	}
 	if !w.during(c, legal) {
 		return 0, fmt.Errorf("%q was not true at any moment of the call", what)
 	}

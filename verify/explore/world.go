@@ -597,8 +597,9 @@ var (
 		return 0, nil
 	}}
 
-	// begins fails after its effect has begun.
+	// begins fails after its effect has begun; at first it says that nothing has begun.
 	begins = &body{"begins its effect and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.noEffect(w, ctx)
 		x.effect(w, ctx)
 		w.park("effect has begun")
 		return x.fails()
