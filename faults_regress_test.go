@@ -2,6 +2,10 @@ package idemflight_test
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/url"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,4 +68,73 @@ func TestTheFlightGoesOnWhenAJoinedCallerDoesNot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client that tried several addresses joins what it met: if one of them is that it could not dial,
+// a POST was not sent.
+func TestADialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
+	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	joined := errors.Join(errors.New("proxy"), dial)
+	require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(&url.Error{Op: "Post", Err: joined}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&url.Error{Op: "Get", Err: joined}), "a GET may be the redirect that followed the effect")
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&url.Error{Op: "Post", Err: errors.Join(errors.New("proxy"), errors.New("other"))}))
+}
+
+// The table of what is in flight goes too when the last flight of a burst has ended: a Go map never
+// shrinks by itself.
+func TestTheTableOfFlightsGoesWithABurst(t *testing.T) {
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	type key [16]int64
+	const n = 5_000
+	c := idemflight.MustNew(idemflight.Options[key, int]{})
+	before := heap()
+	var most int64
+	var fly func(i int64) // one flight within the other, so that n are in flight at once
+	fly = func(i int64) {
+		_, _ = c.Do(context.Background(), key{i}, func(context.Context) (int, error) {
+			if i == n {
+				most = heap() - before
+			} else {
+				fly(i + 1)
+			}
+			return 0, idemflight.Retryable(errors.New("nothing is kept"))
+		})
+	}
+	fly(1)
+	require.Greater(t, most, int64(n*128), "the measure itself: %d keys must show in the heap", n)
+	require.Less(t, heap()-before, int64(n*64), "of %d bytes in flight almost nothing may stay, tables included", most)
+	runtime.KeepAlive(c)
+}
+
+// All callers are told when an outcome expires that has a TTL of its own, the flight's included.
+func TestExpiresAtOfATTLOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour, HoldTTL: -1})
+		fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
+		want := time.Now().Add(time.Second + time.Minute)
+		joined := make(chan idemflight.Result[int], 1)
+		go func() {
+			time.Sleep(time.Millisecond)
+			r, _ := c.DoResult(context.Background(), "k", fn)
+			joined <- r
+		}()
+		led, err := c.DoResult(context.Background(), "k", fn, idemflight.WithTTL(time.Minute))
+		require.NoError(t, err)
+		replayed, err := c.DoResult(context.Background(), "k", fn)
+		require.NoError(t, err)
+		for _, r := range []idemflight.Result[int]{led, <-joined, replayed} {
+			require.True(t, want.Equal(r.ExpiresAt), "%v: expires at %v, want %v", r.Source, r.ExpiresAt, want)
+		}
+		held, err := c.DoResult(context.Background(), "held", func(context.Context) (int, error) {
+			return 0, idemflight.Unknown(errors.New("no answer"))
+		})
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Zero(t, held.ExpiresAt, "what is held without end")
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,20 +30,33 @@ func Abs(n int) int {
 	return n
 }
 `,
-		"toy_test.go": `package toy
+		"seam_test.go": "package toy\n\nfunc Seam() int { return 3 }\n",
+		"toy_test.go": `package toy_test
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+
+	"toy"
+)
+
+type wanted int
+
+func (w wanted) of(n int) bool { return toy.Abs(n) == int(w) }
 
 func TestPromise01_Positive(t *testing.T) {
-	if Abs(3) != 3 {
+	if !wanted(3).of(toy.Seam()) {
 		t.Fatal("of 3")
 	}
 }
 
+//go:noinline
+func name(n int) string { return fmt.Sprint(n) }
+
 func TestNegative(t *testing.T) {
 	for _, n := range []int{-1, -2} {
-		t.Run("each", func(t *testing.T) {
-			if Abs(n) != -n {
+		t.Run(name(n), func(t *testing.T) {
+			if !wanted(-n).of(n) {
 				t.Errorf("of %d", n)
 			}
 		})
@@ -66,9 +80,9 @@ func TestAFaultIsFound(t *testing.T) {
 		caughtBy string
 	}{
 		"by the promise's own tests": {planted("return n\n", "return n + 1\n"), "TestPromise01_Positive"},
-		"by the rest of the suite":   {planted("return -n", "return n"), "TestNegative/each"},
-		"as it panics":               {planted("return -n", "panic(n)"), "TestNegative/each (panic)"},
-		"as it hangs":                {planted("return -n", "select {}"), "TestNegative/each (hangs)"},
+		"by the rest of the suite":   {planted("return -n", "return n"), "TestNegative/-1"},
+		"as it panics":               {planted("return -n", "panic(n)"), "TestNegative/-1 (panic)"},
+		"as it hangs":                {planted("return -n", "select {}"), "TestNegative/-1 (hangs)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := b.try(t.Context(), c.fault)
@@ -76,6 +90,24 @@ func TestAFaultIsFound(t *testing.T) {
 			require.Equal(t, c.caughtBy, r.CaughtBy)
 		})
 	}
+}
+
+// What the first tests do without is not compiled: the rest of it stays where it was.
+func TestNarrow(t *testing.T) {
+	b := toy(t)
+	files, err := narrow(b.dir, "^TestPromise01_")
+	require.NoError(t, err)
+	require.Len(t, files, 1, "the seam is the library's own and stays as it is")
+	before, err := os.ReadFile(filepath.Join(b.dir, "toy_test.go"))
+	require.NoError(t, err)
+	text := string(files[filepath.Join(b.dir, "toy_test.go")])
+	for _, kept := range []string{"TestPromise01_Positive", "type wanted int", "of(n int) bool", "_ \"fmt\"", "\"toy\""} {
+		require.Contains(t, text, kept)
+	}
+	for _, gone := range []string{"TestNegative", "func name", "go:noinline"} {
+		require.NotContains(t, text, gone)
+	}
+	require.Equal(t, bytes.Count(before, []byte("\n")), strings.Count(text, "\n"), "lines stay where they were")
 }
 
 // What is no fault must not count as found.
