@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -137,4 +138,40 @@ func TestExpiresAtOfATTLOfItsOwn(t *testing.T) {
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.Zero(t, held.ExpiresAt, "what is held without end")
 	})
+}
+
+// What is forgotten or resolved need not expire first: with the last key its timer goes, which would
+// keep an abandoned cache alive for the rest of the TTL.
+func TestAnAbandonedCacheWithoutKeysIsCollectedSoon(t *testing.T) {
+	type cache = idemflight.Cache[string, int]
+	for name, use := range map[string]func(t *testing.T, c *cache){
+		"forgotten": func(t *testing.T, c *cache) {
+			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 1, nil })
+			require.NoError(t, err)
+			require.True(t, c.Forget("k"))
+		},
+		"resolved: no effect": func(t *testing.T, c *cache) {
+			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 0, idemflight.Unknown(errors.New("lost")) })
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errors.New("no effect"))))
+		},
+		"closed": func(t *testing.T, c *cache) {
+			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 1, nil })
+			require.NoError(t, err)
+			require.NoError(t, c.Close(t.Context()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				made := func() weak.Pointer[cache] {
+					c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
+					use(t, c)
+					return weak.Make(c)
+				}()
+				time.Sleep(time.Second) // far from an hour; the runtime lets go of a stopped timer when it looks at others
+				runtime.GC()
+				require.True(t, made.Value() == nil, "no timer keeps it alive")
+			})
+		})
+	}
 }

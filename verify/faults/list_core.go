@@ -202,7 +202,7 @@ var coreFaults = []fault{
 	{name: "ttl-0-retains", promise: "16", sentence: "WithTTL(0) retains nothing", file: settleGo, old: "&& !f.forgotten && ttl > 0 }", new: "&& !f.forgotten && ttl >= 0 }"},
 	{name: "ttl-of-a-hold", promise: "16", sentence: "WithTTL does not affect a hold", file: settleGo, old: "f.key, Held, x.err, f.fingerprint, e.started, x.at, c.opts.HoldTTL)", new: "f.key, Held, x.err, f.fingerprint, e.started, x.at, min(c.opts.HoldTTL, ttl))"},
 	{name: "ttl-of-the-joined", promise: "16", sentence: "the leader's WithTTL counts", file: cacheGo, old: "\t\t\ts.joinLocked(f)\n", new: "\t\t\ts.joinLocked(f)\n\t\t\tf.ttl = o.ttl\n"},
-	{name: "joined-too-late", promise: "16", sentence: "joined callers get the outcome however short the TTL", file: callGo, old: "	case err == nil:\n		res, err =", new: "	case err == nil && f.outcome.expires != 0 && c.now() >= f.outcome.expires:\n		err = ErrInFlight\n	case err == nil:\n		res, err ="},
+	{name: "joined-too-late", promise: "16", sentence: "joined callers get the outcome however short the TTL", file: callGo, old: "	case err == nil:\n		res, err =", new: "	case err == nil && f.outcome.expires == 0 && f.outcome.err == nil:\n		err = ErrInFlight\n	case err == nil:\n		res, err ="},
 
 	// 17. Without further calls, what expired becomes garbage; no goroutine when idle.
 	{name: "reclaimed-late", promise: "17", sentence: "within 1 s after their expiry", file: reclaimGo, old: "reclaimDelay = time.Second / 2", new: "reclaimDelay = 2 * time.Second"},
@@ -213,7 +213,7 @@ var coreFaults = []fault{
 	{name: "queue-keeps-records", promise: "17", sentence: "records become garbage", file: ttlGo, old: "\tq.items[last] = nil // the array must not keep it alive\n", new: ""},
 	{name: "tables-stay", promise: "17", sentence: "a shard's tables when the shard empties", file: ttlGo, old: "\t\t*k = kept[K, V]{ttl: k.ttl, puts: k.puts}\n", new: ""},
 	{name: "pending-table-stays", promise: "17", hint: "TestTheTableOfFlights", sentence: "a shard's tables when the shard empties", file: settleGo, old: "		s.pending, s.peak = nil, 0\n", new: ""},
-	{name: "timer-outlives-the-last-key", promise: "17", sentence: "an abandoned Cache is garbage-collected with its timers", file: reclaimGo, old: "	if c.places.Load() > 0 || t.next.Load() == int64(forever) {\n", new: "	if c.places.Load() >= 0 || t.next.Load() == int64(forever) {\n"},
+	{name: "timer-outlives-the-last-key", promise: "17", hint: "TestAnAbandonedCacheWithoutKeys", sentence: "an abandoned Cache is garbage-collected with its timers", file: reclaimGo, old: "	if c.places.Load() > 0 || t.next.Load() == int64(forever) {\n", new: "	if c.places.Load() >= 0 || t.next.Load() == int64(forever) {\n"},
 	{name: "goroutine-when-idle", promise: "17", sentence: "no goroutine exists while nothing is running", file: cacheGo, old: "	c.reclaimer.next.Store(int64(forever))\n	for i", new: "	c.reclaimer.next.Store(int64(forever))\n	go func() { select {} }()\n	for i"},
 
 	// 18. MaxEntries bounds in flight + kept, exactly.
