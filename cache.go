@@ -33,6 +33,7 @@ type Cache[K comparable, V any] struct {
 	closed atomic.Bool   // set once; a claim reads it under its shard's mu
 
 	reclaimer reclaimer
+	hot       hotTable[K, V]
 
 	invalidKeys, hookPanics atomic.Uint64
 }
@@ -47,8 +48,9 @@ type shard[K comparable, V any] struct {
 	mu      sync.Mutex
 	pending map[K]*flight[K, V] // never a key that is also kept
 	kept    kept[K, V]
-	waiters int   // joined callers of all of pending
-	peak    int   // the most flights since pending was made
+	waiters int // joined callers of all of pending
+	peak    int // the most flights since pending was made
+	ballot  ballot
 	stats   Stats // of calls, executions and upkeep; the rest is counted on demand
 
 	edges *edges   // of all shards
@@ -73,9 +75,10 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 		edges:  newEdges(n),
 	}
 	c.reclaimer.next.Store(int64(forever))
+	unhot := func(key K, f found[K, V]) { c.hot.drop(c.hash(key), f) }
 	for i := range c.shards {
 		c.shards[i].edges, c.shards[i].index = &c.edges, i
-		c.shards[i].kept.ttl = opts.TTL
+		c.shards[i].kept.ttl, c.shards[i].kept.unhot = opts.TTL, unhot
 		c.shards[i].publishLocked() // nobody else has c yet
 	}
 	return c, nil
@@ -112,19 +115,21 @@ func shardCount(maxEntries int) int {
 	return min(n, maxEntries, maxShards)
 }
 
-// shardOf returns the shard of key. It panics, with a message that names the type, if key is an
-// interface that holds something unhashable.
-func (c *Cache[K, V]) shardOf(key K) *shard[K, V] {
+// hash returns the hash of key. It panics, with a message that names the type, if key is an interface
+// that holds something unhashable.
+func (c *Cache[K, V]) hash(key K) uint64 {
 	if len(c.shards) == 0 {
 		panic("idemflight: Cache must be made by New")
 	}
-	var h uint64
 	if c.traits.dynamic {
-		h = hashDynamic(c.seed, key)
-	} else {
-		h = maphash.Comparable(c.seed, key)
+		return hashDynamic(c.seed, key)
 	}
-	i, _ := bits.Mul64(h, uint64(len(c.shards)))
+	return maphash.Comparable(c.seed, key)
+}
+
+// shardOf returns the shard of the keys with the given hash.
+func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
+	i, _ := bits.Mul64(hash, uint64(len(c.shards)))
 	return &c.shards[i]
 }
 
@@ -150,37 +155,35 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 
 // do is Do behind its checks.
 func (c *Cache[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V, error), o callOptions) (V, error) {
-	s := c.shardOf(key)
-	v, err, found := c.look(ctx, s, key, &o, nil)
+	v, err, found := c.look(ctx, c.hash(key), key, &o, nil)
 	if found.replayed {
 		return v, err
 	}
 	if f := found.flight; f != nil {
-		if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+		if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
 			return v, err
 		}
 		return f.outcome.value, f.outcome.err
 	}
-	return c.callValue(ctx, s, key, fn, o, found.puts)
+	return c.callValue(ctx, found.shard, key, fn, o, found.puts)
 }
 
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
 func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (Result[V], error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
-	s := c.shardOf(key)
 	var res Result[V]
-	_, err, found := c.look(ctx, s, key, &o, &res)
+	_, err, found := c.look(ctx, c.hash(key), key, &o, &res)
 	if found.replayed {
 		return res, err
 	}
 	if f := found.flight; f != nil {
-		if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+		if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
 			return res, err
 		}
 		return f.outcome.result(&c.clock, Joined), f.outcome.err
 	}
-	return c.call(ctx, s, key, fn, o, found.puts)
+	return c.call(ctx, found.shard, key, fn, o, found.puts)
 }
 
 func mustCall(ctx context.Context, nilFn bool) {
@@ -195,35 +198,24 @@ func mustCall(ctx context.Context, nilFn bool) {
 // first is what a call found at its first look, which asks ctx nothing.
 type first[K comparable, V any] struct {
 	replayed bool          // the call has its answer
+	shard    *shard[K, V]  // of the key, if the call has no answer
 	flight   *flight[K, V] // the call has joined this one
-	puts     uint32        // else: how many records s had been given so far
+	puts     uint32        // else: how many records shard had been given when key was not among them
 }
 
 // look answers a call with the retained outcome of key, or joins the flight of key, if either may be
 // decided without a question to ctx. call looks at everything else. res, if not nil, gets what Do
 // has no use for.
-func (c *Cache[K, V]) look(ctx context.Context, s *shard[K, V], key K, o *callOptions, res *Result[V]) (v V, err error, found first[K, V]) {
+func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V]) (v V, err error, found first[K, V]) {
 	yield.At("look")
-	s.mu.Lock()
-	r := s.kept.get(key)
-	if r.record == nil {
-		if f := s.pending[key]; f != nil && f.fingerprint == o.fp && o.maxWait > 0 && c.opts.MaxWaiters == 0 {
-			s.joinLocked(f)
-			found.flight = f
-		}
-		found.puts = s.kept.puts
-		s.mu.Unlock()
+	r := c.hot.get(hash, key)
+	if r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {
+		yield.At("hot: replayed")
+		r.use()
+		c.hot.count()
+	} else if r, found = c.lookLocked(hash, key, o); r.record == nil {
 		return v, nil, found
 	}
-	found.puts = s.kept.puts - 1 // call has to look again
-	if r.state() != Retained || r.fingerprint() != o.fp ||
-		r.expired(c.now()) { // the clock is read last: what is replayed is not expired
-		s.mu.Unlock()
-		return v, nil, found
-	}
-	r.use()
-	s.stats.Replayed++
-	s.mu.Unlock()
 	found.replayed = true
 	if res != nil {
 		c.result(r, res)
@@ -234,12 +226,40 @@ func (c *Cache[K, V]) look(ctx context.Context, s *shard[K, V], key K, o *callOp
 	return r.value, r.err(), found
 }
 
+// lookLocked is look behind the hot table: it returns what is to be replayed, if anything.
+func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions) (r found[K, V], seen first[K, V]) {
+	s := c.shardOf(hash)
+	yield.At("look: lock")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen.shard, seen.puts = s, s.kept.puts
+	r = s.kept.get(key)
+	if r.record == nil {
+		if f := s.pending[key]; f != nil && f.fingerprint == o.fp && o.maxWait > 0 && c.opts.MaxWaiters == 0 {
+			s.joinLocked(f)
+			seen.flight = f
+		}
+		return r, seen
+	}
+	if r.state() != Retained || r.fingerprint() != o.fp ||
+		r.expired(c.now()) { // the clock is read last: what is replayed is not expired
+		seen.puts-- // call has to look again
+		return found[K, V]{}, seen
+	}
+	if r.flags.Load()&replayed != 0 {
+		c.hot.vote(&s.ballot, hash, key, r)
+	}
+	r.use()
+	s.stats.Replayed++
+	return r, seen
+}
+
 // Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether
 // there was anything. On a key in flight it returns true: the flight's callers get its outcome,
 // which is then not retained, though it is held if it turns out unknown; callers that arrive before
 // the flight ends still join it.
 func (c *Cache[K, V]) Forget(key K) bool {
-	s := c.shardOf(key)
+	s := c.shardOf(c.hash(key))
 	var notes []note[K]
 	yield.At("forget")
 	s.mu.Lock()

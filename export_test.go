@@ -16,6 +16,16 @@ func LimitShards(n int) (restore func()) {
 // Shards returns the number of shards of c.
 func (c *Cache[K, V]) Shards() int { return len(c.shards) }
 
+// HotKeys returns the keys that are replayed without a lock.
+func (c *Cache[K, V]) HotKeys() (keys []K) {
+	for i := range c.hot.slots {
+		if h := c.hot.slots[i].Load(); h != nil {
+			keys = append(keys, h.key)
+		}
+	}
+	return keys
+}
+
 // CheckInvariants returns what is wrong with the books of c, while nothing is under way.
 func (c *Cache[K, V]) CheckInvariants() error {
 	var errs []error
@@ -26,6 +36,18 @@ func (c *Cache[K, V]) CheckInvariants() error {
 		s.mu.Lock()
 		places += int64(len(s.pending) + s.kept.len())
 		weight += s.checkLocked(wrong)
+		s.mu.Unlock()
+	}
+	for i := range c.hot.slots {
+		h := c.hot.slots[i].Load()
+		if h == nil {
+			continue
+		}
+		s := c.shardOf(h.hash)
+		s.mu.Lock()
+		if h.hash != c.hash(h.key) || h.hash%hotSlots != uint64(i) || s.kept.get(h.key) != h.found || h.state() != Retained {
+			wrong("slot %d has %v, which is not what is kept", i, h.key)
+		}
 		s.mu.Unlock()
 	}
 	if c.places.Load() != places {

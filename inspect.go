@@ -9,7 +9,7 @@ import (
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
 // counts no use and changes no order. Cost: one shard lock.
 func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
-	s := c.shardOf(key)
+	s := c.shardOf(c.hash(key))
 	yield.At("lookup")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +118,7 @@ func (c *Cache[K, V]) Len() (n int) {
 // what has expired. Cost: the locks of all shards at once, which stops every call for some
 // microseconds; ask when scraped, not per request.
 func (c *Cache[K, V]) Stats() Stats {
-	sum := Stats{InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
+	sum := Stats{Replayed: c.hot.counted(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
 		sum.InFlight += len(s.pending)

@@ -22,6 +22,7 @@ type record[V any] struct {
 const (
 	replayed      uint32 = 1 << iota // since it was put in, or had its second chance to stay
 	replayedValue                    // the same, for its value under MaxWeight
+	hot                              // it is, or was, in the hot table
 
 	seqShift = 8
 )
@@ -107,7 +108,7 @@ func (r *fullRecord[K, V]) shed() *fullRecord[K, V] {
 		key:    r.key, err: r.err, fingerprint: r.fingerprint, state: uint8(Shed),
 		done: r.done, turn: r.turn, times: r.times,
 	}
-	s.flags.Store(r.flags.Load())
+	s.flags.Store(r.flags.Load() &^ hot)
 	return s
 }
 

@@ -22,7 +22,7 @@ import (
 // answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
 func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
-	s := c.shardOf(key)
+	s := c.shardOf(c.hash(key))
 	if !validKey(c.traits, key) {
 		return ErrInvalidKey
 	}

@@ -316,7 +316,7 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func()
 //
 // It acts on held keys only, not while Reconcile runs, so of two operators who resolve one acts.
 func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
-	s := c.shardOf(key)
+	s := c.shardOf(c.hash(key))
 	x := ending[K, V]{value: value}
 	defer func() { c.emit(x.notes) }()
 

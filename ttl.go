@@ -20,7 +20,8 @@ import (
 // and in queues: order (outcomes, by turn), valued (those that weigh something, by worth), due
 // (those that expire, by deadline). Held ones are never in order: they are not evicted.
 type kept[K comparable, V any] struct {
-	ttl    time.Duration // of plain records
+	ttl    time.Duration              // of plain records
+	unhot  func(key K, f found[K, V]) // is called before a record leaves that is, or was, in the hot table
 	plain  *simplelru.LRU[K, *record[V]]
 	newest time.Duration // the latest deadline of plain
 	others map[K]*fullRecord[K, V]
@@ -101,6 +102,9 @@ func (k *kept[K, V]) add(r *fullRecord[K, V]) bool {
 
 // remove takes out the record of key.
 func (k *kept[K, V]) remove(key K, f found[K, V]) {
+	if f.flags.Load()&hot != 0 {
+		k.unhot(key, f)
+	}
 	if r := f.full; r == nil {
 		k.plain.Remove(key)
 	} else {
@@ -118,7 +122,7 @@ func (k *kept[K, V]) remove(key K, f found[K, V]) {
 		}
 	}
 	if k.peak > smallTable && k.len() == 0 {
-		*k = kept[K, V]{ttl: k.ttl, puts: k.puts}
+		*k = kept[K, V]{ttl: k.ttl, unhot: k.unhot, puts: k.puts}
 	}
 }
 

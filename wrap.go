@@ -28,17 +28,16 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			o.fp = fp
 		}
-		s := c.shardOf(k)
-		v, err, found := c.look(ctx, s, k, &o, nil)
+		v, err, found := c.look(ctx, c.hash(k), k, &o, nil)
 		switch f := found.flight; {
 		case found.replayed: // before the closure is made, which allocates
 			return v, err
 		case f != nil:
-			if err := c.joined(ctx, s, f, o.maxWait); err != nil {
+			if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
 				return v, err
 			}
 			return f.outcome.value, f.outcome.err
 		}
-		return c.callValue(ctx, s, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found.puts)
+		return c.callValue(ctx, found.shard, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found.puts)
 	}
 }

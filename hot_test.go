@@ -1,0 +1,210 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+// hotten replays key until that needs no lock any more, and asserts that it is so.
+func hotten[V any](t *testing.T, c *idemflight.Cache[string, V], key string, opts ...idemflight.CallOption) {
+	t.Helper()
+	for range 100 {
+		r, _ := c.DoResult(context.Background(), key, func(context.Context) (V, error) {
+			t.Errorf("%s ran again", key)
+			return *new(V), nil
+		}, opts...)
+		require.Equal(t, idemflight.Replayed, r.Source)
+	}
+	require.Contains(t, c.HotKeys(), key, "the fast path must be in force")
+}
+
+// What leaves the cache leaves the fast path with it, in whatever way it goes.
+func TestHotOutcomeIsNeverReplayedOnceItIsGone(t *testing.T) {
+	ctx := context.Background()
+	type cache = *idemflight.Cache[string, int]
+	for name, goes := range map[string]struct {
+		opts idemflight.Options[string, int]
+		call []idemflight.CallOption
+		err  error
+		go_  func(t *testing.T, c cache)
+		want error // of the next call; nil: it runs fn
+	}{
+		"forgotten": {go_: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+		"forgotten, a final error": {err: idemflight.Final(errors.New("declined")),
+			go_: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+		"expired": {opts: idemflight.Options[string, int]{TTL: time.Minute},
+			go_: func(t *testing.T, c cache) { time.Sleep(time.Minute) }},
+		"expired, its own TTL": {call: []idemflight.CallOption{idemflight.WithTTL(time.Second)},
+			go_: func(t *testing.T, c cache) { time.Sleep(time.Second) }},
+		"expired, before the timer": {opts: idemflight.Options[string, int]{TTL: time.Hour},
+			go_: func(t *testing.T, c cache) {
+				require.NoError(t, c.Close(ctx)) // no timer
+				time.Sleep(time.Hour)
+			}, want: idemflight.ErrClosed},
+		"evicted": {opts: idemflight.Options[string, int]{MaxEntries: 4, Protect: -1},
+			go_: func(t *testing.T, c cache) {
+				for i := range 9 { // twice around: the second chance has gone
+					_, err := c.Do(ctx, fmt.Sprint(i), func(context.Context) (int, error) { return i, nil })
+					require.NoError(t, err)
+				}
+			}},
+		"shed": {opts: idemflight.Options[string, int]{MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }},
+			go_: func(t *testing.T, c cache) {
+				for i := range 3 {
+					_, err := c.Do(ctx, fmt.Sprint(i), func(context.Context) (int, error) { return 9, nil })
+					require.NoError(t, err)
+				}
+			}, want: idemflight.ErrValueShed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(goes.opts)
+				_, err := c.Do(ctx, "k", func(context.Context) (int, error) { return 7, goes.err }, goes.call...)
+				require.Equal(t, goes.err == nil, err == nil)
+				hotten(t, c, "k")
+				require.NoError(t, c.CheckInvariants())
+
+				goes.go_(t, c)
+				ran := false
+				_, err = c.Do(ctx, "k", func(context.Context) (int, error) { ran = true; return 8, nil })
+				require.ErrorIs(t, err, goes.want)
+				require.Equal(t, goes.want == nil, ran)
+				require.NoError(t, c.CheckInvariants())
+			})
+		})
+	}
+}
+
+// Through the fast path too, the fingerprint is compared, options are heeded, and each replay is
+// counted and told.
+func TestHotReplayIsAReplayLikeAnyOther(t *testing.T) {
+	ctx := context.Background()
+	fp := idemflight.FingerprintOf([]byte("a"))
+	var told atomic.Uint64
+	c := idemflight.MustNew(idemflight.Options[string, string]{Observer: func(_ context.Context, e idemflight.Event[string]) {
+		if e.Kind == idemflight.EventReplayed && e.Key == "k" {
+			told.Add(1)
+		}
+	}})
+	first, err := c.DoResult(ctx, "k", func(context.Context) (string, error) { return "v", nil }, idemflight.WithFingerprint(fp))
+	require.NoError(t, err)
+	hotten(t, c, "k", idemflight.WithFingerprint(fp))
+
+	_, err = c.Do(ctx, "k", func(context.Context) (string, error) { return "", nil })
+	require.ErrorIs(t, err, idemflight.ErrKeyReused)
+	again, err := c.DoResult(ctx, "k", func(context.Context) (string, error) { return "", nil }, idemflight.WithFingerprint(fp))
+	require.NoError(t, err)
+	first.Source = idemflight.Replayed
+	require.Equal(t, first, again)
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				_, _ = c.Do(ctx, "k", func(context.Context) (string, error) { return "", nil }, idemflight.WithFingerprint(fp))
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 100+1+8000, c.Stats().Replayed)
+	require.EqualValues(t, 100+1+8000, told.Load())
+}
+
+// A hot key counts as used: it survives a scan although no replay of it takes the lock.
+func TestHotReplayCountsForTheOrder(t *testing.T) {
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 64, Protect: -1})
+	fn := func(context.Context) (int, error) { return 1, nil }
+	_, _ = c.Do(ctx, "k", fn)
+	hotten(t, c, "k")
+	for i := range 6400 {
+		_, err := c.Do(ctx, fmt.Sprint(i), fn)
+		require.NoError(t, err)
+		if i%16 == 0 {
+			r, err := c.DoResult(ctx, "k", fn)
+			require.NoError(t, err)
+			require.Equal(t, idemflight.Replayed, r.Source, "after %d insertions", i)
+		}
+	}
+	require.NoError(t, c.CheckInvariants())
+}
+
+// Keys that are all replayed alike do not take turns in the fast path, which would allocate.
+func TestHotTableIsForTheHottest(t *testing.T) {
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[int, int]{})
+	fn := func(context.Context) (int, error) { return 1, nil }
+	const many = 50_000
+	for i := 1; i <= many; i++ {
+		_, _ = c.Do(ctx, i, fn)
+	}
+	for range 4 {
+		for i := 1; i <= many; i++ {
+			_, _ = c.Do(ctx, i, fn)
+		}
+	}
+	require.Empty(t, c.HotKeys(), "nobody was hotter than others")
+	for range 100 {
+		for i := 1; i <= 16; i++ {
+			for range 3 {
+				_, _ = c.Do(ctx, i, fn)
+			}
+		}
+	}
+	require.NotEmpty(t, c.HotKeys())
+	for i := 1; i <= many; i++ {
+		require.True(t, c.Forget(i))
+	}
+	require.Empty(t, c.HotKeys())
+	require.NoError(t, c.CheckInvariants())
+}
+
+// While a key is forgotten and made again, nobody is told a value from before the last Forget that
+// had returned when the call began.
+func TestHotReplayRacesWithForget(t *testing.T) {
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[string, int64]{})
+	var made, forgotten atomic.Int64
+	fn := func(context.Context) (int64, error) { return made.Add(1), nil }
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	for range 4 {
+		wg.Go(func() {
+			for !stop.Load() {
+				least := forgotten.Load()
+				v, err := c.Do(ctx, "k", fn)
+				if err != nil || v <= least {
+					t.Errorf("got %d (%v), although all up to %d had been forgotten", v, err, least)
+					return
+				}
+			}
+		})
+	}
+	hot := 0
+	for range 3000 {
+		for range 30 {
+			_, _ = c.Do(ctx, "k", fn)
+		}
+		if slices.Contains(c.HotKeys(), "k") {
+			hot++
+		}
+		upTo := made.Load()
+		c.Forget("k")
+		forgotten.Store(upTo - 1) // upTo itself may have been in flight
+	}
+	stop.Store(true)
+	wg.Wait()
+	require.Positive(t, hot, "the fast path must be in force")
+	require.NoError(t, c.CheckInvariants())
+}
