@@ -122,10 +122,13 @@ func (c *Cache[K, V]) hash(key K) uint64 {
 		panic("idemflight: Cache must be made by New")
 	}
 	if c.traits.dynamic {
-		return hashDynamic(c.seed, key)
+		return hashDynamic(c.seed, key) & hashMask
 	}
-	return maphash.Comparable(c.seed, key)
+	return maphash.Comparable(c.seed, key) & hashMask
 }
+
+// hashMask is what tests make hashes collide with.
+var hashMask = ^uint64(0)
 
 // shardOf returns the shard of the keys with the given hash.
 func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {

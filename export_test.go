@@ -13,6 +13,25 @@ func LimitShards(n int) (restore func()) {
 	return func() { maxShards = before }
 }
 
+// LimitHash gives hashes at most n bits, for caches that are made and used until restore is called.
+func LimitHash(n int) (restore func()) {
+	before := hashMask
+	hashMask = ^uint64(0) << (64 - n)
+	return func() { hashMask = before }
+}
+
+// Hashes returns how many different hashes the given keys have.
+func (c *Cache[K, V]) Hashes(keys ...K) int {
+	seen := map[uint64]bool{}
+	for _, key := range keys {
+		seen[c.hash(key)] = true
+	}
+	return len(seen)
+}
+
+// ShardOf returns the number of the shard of key.
+func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
+
 // Shards returns the number of shards of c.
 func (c *Cache[K, V]) Shards() int { return len(c.shards) }
 

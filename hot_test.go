@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -142,6 +143,9 @@ func TestHotReplayCountsForTheOrder(t *testing.T) {
 
 // Keys that are all replayed alike do not take turns in the fast path, which would allocate.
 func TestHotTableIsForTheHottest(t *testing.T) {
+	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
+		t.Skip("keys of one hash vote together")
+	}
 	ctx := context.Background()
 	c := idemflight.MustNew(idemflight.Options[int, int]{})
 	fn := func(context.Context) (int, error) { return 1, nil }

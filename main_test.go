@@ -12,10 +12,14 @@ import (
 )
 
 // TestMain fails the run if a goroutine outlives the tests. With IDEMFLIGHT_SHARDS=N in the
-// environment, every cache of the suite has at most N shards; TestShardSeam shows that it has.
+// environment, every cache of the suite has at most N shards, and with IDEMFLIGHT_HASHBITS=N its keys
+// have at most 2^N hashes; TestShardSeam and TestHashSeam show that it is so.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_SHARDS")); err == nil {
 		idemflight.LimitShards(n) // for the whole run
+	}
+	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_HASHBITS")); err == nil {
+		idemflight.LimitHash(n)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -29,4 +33,34 @@ func TestShardSeam(t *testing.T) {
 		return
 	}
 	require.Greater(t, shards, 1, "shards of a cache with default options")
+}
+
+// TestHashSeam asserts that IDEMFLIGHT_HASHBITS is in force, and that without it keys which collide
+// under one seed do not under another: nobody can choose keys that meet in one shard.
+func TestHashSeam(t *testing.T) {
+	c, other := idemflight.MustNew(idemflight.Options[int, int]{}), idemflight.MustNew(idemflight.Options[int, int]{})
+	keys := make([]int, 10_000)
+	for i := range keys {
+		keys[i] = i + 1
+	}
+	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_HASHBITS")); err == nil {
+		require.Equal(t, 1<<n, c.Hashes(keys...), "hashes of 10,000 keys under IDEMFLIGHT_HASHBITS=%d", n)
+		return
+	}
+	require.Equal(t, len(keys), c.Hashes(keys...))
+	if c.Shards() == 1 {
+		return
+	}
+	var together []int // in the first shard of c
+	for _, key := range keys {
+		if c.ShardOf(key) == 0 {
+			together = append(together, key)
+		}
+	}
+	require.Greater(t, len(together), 50)
+	spread := map[int]bool{}
+	for _, key := range together {
+		spread[other.ShardOf(key)] = true
+	}
+	require.Greater(t, len(spread), other.Shards()/4, "shards of the other cache that the same keys are in")
 }
