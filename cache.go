@@ -43,8 +43,8 @@ type shard[K comparable, V any] struct {
 	// mu guards everything below, and the guarded fields of the flights in pending. It is never
 	// held while user code runs: fn, Reconcile, Classify, Weigh, Observer, and the methods of
 	// contexts and errors. No other lock is taken under it, but for the other shards' by atOneMoment,
-	// in order. (Hashing and comparing keys is the
-	// runtime's; a key that cannot be hashed panics before mu is taken.)
+	// in order. (Hashing and comparing keys is the runtime's; a key that cannot be hashed panics before
+	// mu is taken.)
 	mu      sync.Mutex
 	pending map[K]*flight[K, V] // never a key that is also kept
 	kept    kept[K, V]
@@ -149,7 +149,7 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
 //
-// A nil ctx, a nil fn and an unhashable key panic. A replay takes one shard lock and allocates
+// A nil ctx, a nil fn and an unhashable key panic. A replay takes at most one shard lock and allocates
 // nothing; a first execution needs a handful of allocations, and a goroutine if ctx can end.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)

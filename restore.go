@@ -14,8 +14,8 @@ import (
 // own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for Options.HoldTTL with
 // [ErrInterrupted]: the old process may have had its effect.
 //
-// Into a cache with room it costs a lock or two. A full one has to put restored outcomes in order
-// before it evicts the first, so restore the newest first and stop at MaxEntries.
+// It costs a lock or two, and a place in two or three queues: O(log n) of one shard. A full cache
+// evicts the outcomes that completed first, restored or not, in whatever order they come.
 //
 // The error says what was wrong: [ErrInvalidKey], [ErrFull] and [ErrClosed] among them. An Err
 // keeps only what your encoding keeps: save what callers test it for, and give back an error that

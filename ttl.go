@@ -106,7 +106,11 @@ func (k *kept[K, V]) remove(key K, f found[K, V]) {
 		k.unhot(key, f)
 	}
 	if r := f.full; r == nil {
-		k.plain.Remove(key)
+		if _, oldest, _ := k.plain.GetOldest(); oldest == f.record {
+			k.plain.RemoveOldest() // as mostly: needs no look-up
+		} else {
+			k.plain.Remove(key)
+		}
 	} else {
 		delete(k.others, key)
 		if State(r.state) == Held {
