@@ -91,6 +91,15 @@ var faults = []struct {
 	{"Restore does not look at the key again before it puts the entry in", false, []edit{
 		{"restore.go", "return err == nil }", "err = nil; return true }"},
 	}, []string{"restore/3"}},
+	{"what leaves a shard stays where it is replayed without a lock", true, []edit{
+		{"ttl.go", "if f.flags.Load()&hot != 0 {", "if false {"},
+	}, []string{"hot/3", "hot-evict/3"}},
+	{"a replay without a lock does not look at the clock", false, []edit{
+		{"cache.go", "r.fingerprint() == o.fp && !r.expired(c.now()) {", "r.fingerprint() == o.fp {"},
+	}, []string{"hot-expiry/2"}},
+	{"a replay without a lock does not look at the fingerprint", false, []edit{
+		{"cache.go", "r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {", "r.record != nil && !r.expired(c.now()) {"},
+	}, []string{"hot-fingerprints/2"}},
 	{"a reconciled flight that learned nothing gives its place back", false, []edit{
 		{"settle.go", "\t\ts.stats.Holds++\n", "\t\ts.stats.Holds++\n\t\tif e.reconciling {\n\t\t\tc.giveBack()\n\t\t}\n"},
 	}, []string{"reconcile-nothing/2"}},

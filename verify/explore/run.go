@@ -19,6 +19,7 @@ type result struct {
 	Dice      int           `json:"dice,omitempty"` // how often one was run again, since a select had chosen otherwise
 	Longest   int           `json:"longest"`        // steps
 	Took      time.Duration `json:"took"`
+	Passed    bool          `json:"passed"` // the point that some schedule has to pass, if the scenario names one
 	Violation string        `json:"violation,omitempty"`
 	Choices   string        `json:"choices,omitempty"`
 }
@@ -57,6 +58,7 @@ func (sc *scenario) exploreBound(t *testing.T, most, bound int) (res result) {
 			}
 			res.Dice++
 		}
+		res.Passed = res.Passed || r.passed
 		res.Longest = max(res.Longest, r.steps)
 		if r.wrong != nil {
 			res.Schedules++

@@ -46,14 +46,28 @@ var errHeld = idemflight.Unknown(errors.New("held before"))
 func holdA(w *world) { w.prepares(keyA, 900, errHeld) }
 func keepA(w *world) { w.prepares(keyA, 900, nil) }
 
+// heatA keeps an outcome of A that has been replayed so often that it is replayed without a lock.
+func heatA(w *world) { replayA(w, 12) }
+
+// warmA keeps one that will be so after another replay.
+func warmA(w *world) { replayA(w, 9) }
+
+func replayA(w *world, n int) {
+	for range n + 1 {
+		w.prepares(keyA, 900, nil)
+	}
+}
+
+const lockFree = "hot: found"
+
 // scenarios are all there are, each with the first two, three and four of its actors.
 var scenarios = expand([]scenario{
-	{name: "do", doc: "Do with Do of one key",
+	{name: "do", apart: true, doc: "Do with Do of one key",
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds)}},
-	{name: "do-stays", doc: "… whose callers run fn themselves",
+	{name: "do-stays", apart: true, doc: "… whose callers run fn themselves",
 		actors: []script{do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{inline: true}), do(keyA, succeeds)}},
 	{name: "do-again", doc: "… twice each, and fn may fail",
-		actors: []script{then(do(keyA, fails), do(keyA, succeeds)), then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, fails), do(keyA, succeeds)}, cap: 400_000},
+		actors: []script{then(do(keyA, fails), do(keyA, succeeds)), then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, fails), do(keyA, succeeds)}},
 	{name: "full", doc: "different keys and too few places, nothing may be evicted", options: entries(1, ttl), keys: 3, spread: true,
 		actors: []script{do(keyA, succeeds), do(keyB, fails), do(keyC, succeeds), do(keyA, succeeds)}},
 	{name: "full-same", doc: "… wanted by two for one new key, and then free", options: entries(1, ttl), keys: 2, prepare: keepA,
@@ -71,38 +85,38 @@ var scenarios = expand([]scenario{
 	{name: "full-expiry", doc: "one place, whose record expires", options: entries(1, ttl), keys: 2, prepare: keepA, clock: []time.Duration{ttl},
 		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyB, fails), look()}},
 
-	{name: "leave-leader", doc: "the leader leaves",
+	{name: "leave-leader", apart: true, doc: "the leader leaves",
 		actors: []script{do(keyA, succeeds), leave("a"), do(keyA, succeeds), do(keyA, succeeds)}, settled: true},
-	{name: "leave-joined", doc: "a caller who joined leaves",
+	{name: "leave-joined", apart: true, doc: "a caller who joined leaves",
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("b"), do(keyA, succeeds)}, settled: true},
 	{name: "leave-inline", doc: "leaders that run fn themselves cannot leave",
 		actors: []script{do(keyA, succeeds, how{inline: true}), leave("a"), do(keyA, succeeds), leave("c")}},
 	{name: "leave-all", doc: "everybody leaves, and fn fails",
 		actors: []script{do(keyA, fails), then(leave("a"), leave("c")), do(keyA, isUnknown), do(keyA, succeeds)}, settled: true},
-	{name: "wait", doc: "callers who may not wait, or not for long", options: func(o *options) { o.MaxWaiters = 1 }, clock: []time.Duration{time.Second},
+	{name: "wait", apart: true, doc: "callers who may not wait, or not for long", options: func(o *options) { o.MaxWaiters = 1 }, clock: []time.Duration{time.Second},
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds, how{maxWait: time.Second}), do(keyA, succeeds, how{maxWait: idemflight.NoWait}), do(keyA, succeeds)}},
 
-	{name: "forget", doc: "Forget at any moment of a flight",
+	{name: "forget", apart: true, doc: "Forget at any moment of a flight",
 		actors: []script{do(keyA, succeeds), forget(keyA), do(keyA, succeeds), forget(keyA)}},
-	{name: "forget-unknown", doc: "… that turns out unknown",
+	{name: "forget-unknown", apart: true, doc: "… that turns out unknown",
 		actors: []script{do(keyA, isUnknown), forget(keyA), do(keyA, succeeds), do(keyA, fails)}},
 
-	{name: "expiry", doc: "the TTL passes at any moment", clock: []time.Duration{ttl}, timers: true,
-		actors: []script{then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
-	{name: "expiry-keys", doc: "the timer is set, fires and stops beside records that come and go", keys: 2, spread: true, clock: []time.Duration{ttl, time.Second}, timers: true,
-		actors: []script{do(keyA, succeeds), forget(keyA), do(keyB, succeeds, how{ttl: ttl / 2})}, cap: 300_000},
+	{name: "expiry", apart: true, doc: "the TTL passes at any moment", clock: []time.Duration{ttl}, timers: true,
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), forget(keyA)}},
+	{name: "expiry-keys", apart: true, doc: "the timer is set, fires and stops beside records that come and go", keys: 2, spread: true, clock: []time.Duration{ttl, time.Second}, timers: true,
+		actors: []script{do(keyA, succeeds), forget(keyA), do(keyB, succeeds, how{ttl: ttl / 2})}},
 	{name: "disarm", doc: "the timer stops as a record comes", keys: 2, timers: true, prepare: keepA,
-		actors: []script{forget(keyA), do(keyB, succeeds), forget(keyB), do(keyA, succeeds)}, cap: 300_000},
-	{name: "no-ttl", doc: "outcomes that are only shared", clock: []time.Duration{ttl / 2},
-		actors: []script{do(keyA, succeeds, how{ttl: -1}), do(keyA, succeeds, how{ttl: ttl / 2}), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
-	{name: "hold-expiry", doc: "a held key expires", prepare: holdA, clock: []time.Duration{ttl}, timers: true,
-		actors: []script{do(keyA, succeeds), do(keyA, isUnknown), resolve(keyA, nil)}, cap: 300_000},
+		actors: []script{forget(keyA), do(keyB, succeeds), forget(keyB), do(keyA, succeeds)}},
+	{name: "no-ttl", apart: true, doc: "outcomes that are only shared", clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyA, succeeds, how{ttl: -1}), do(keyA, succeeds, how{ttl: ttl / 2}), do(keyA, succeeds), forget(keyA)}},
+	{name: "hold-expiry", apart: true, doc: "a held key expires", prepare: holdA, clock: []time.Duration{ttl}, timers: true,
+		actors: []script{do(keyA, succeeds), do(keyA, isUnknown), resolve(keyA, nil)}},
 
 	{name: "resolve", doc: "operators resolve one held key", prepare: holdA,
 		actors: []script{resolve(keyA, nil), resolve(keyA, idemflight.Retryable(errors.New("no effect"))), do(keyA, succeeds), forget(keyA)}},
 	{name: "resolve-flight", doc: "… while it is not held yet",
 		actors: []script{do(keyA, isUnknown), resolve(keyA, nil), do(keyA, succeeds), resolve(keyA, idemflight.Retryable(errors.New("no effect")))}},
-	{name: "reconcile", doc: "Reconcile finds a success", prepare: holdA, reconcile: succeeds,
+	{name: "reconcile", apart: true, doc: "Reconcile finds a success", prepare: holdA, reconcile: succeeds,
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), forget(keyA), do(keyA, succeeds)}},
 	{name: "reconcile-final", doc: "… a final error, and an operator resolves", prepare: holdA, reconcile: isFinal,
 		actors: []script{do(keyA, succeeds, how{inline: true}), resolve(keyA, nil), do(keyA, succeeds), do(keyA, succeeds)}},
@@ -110,7 +124,7 @@ var scenarios = expand([]scenario{
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("a"), leave("b")}},
 	{name: "reconcile-inline", doc: "… and the leader runs it", prepare: holdA, reconcile: retryable,
 		actors: []script{do(keyA, fails, how{inline: true}), do(keyA, succeeds), leave("a"), leave("b")}},
-	{name: "reconcile-nothing", doc: "… nothing, and the leader leaves", prepare: holdA, reconcile: learnsLess,
+	{name: "reconcile-nothing", apart: true, doc: "… nothing, and the leader leaves", prepare: holdA, reconcile: learnsLess,
 		actors: []script{do(keyA, succeeds), leave("a"), do(keyA, succeeds), forget(keyA)}},
 	{name: "reconcile-panics", doc: "… nothing but a panic", prepare: holdA, reconcile: panics,
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), leave("a"), do(keyA, succeeds)}},
@@ -119,48 +133,58 @@ var scenarios = expand([]scenario{
 	{name: "reconcile-full", doc: "Reconcile in a full cache", prepare: holdA, reconcile: retryable, options: entries(1, -1), keys: 2,
 		actors: []script{do(keyA, fails), do(keyB, succeeds), do(keyA, succeeds), forget(keyA)}},
 
-	{name: "restore", doc: "Restore beside Do",
+	{name: "restore", apart: true, doc: "Restore beside Do",
 		actors: []script{do(keyA, succeeds), restore(keyA, idemflight.Retained), do(keyA, fails), forget(keyA)}},
 	{name: "restore-held", doc: "… of what was in flight, twice",
 		actors: []script{restore(keyA, idemflight.InFlight), restore(keyA, idemflight.Retained), do(keyA, succeeds), resolve(keyA, nil)}},
 	{name: "restore-full", doc: "… into a full cache", options: entries(1, -1), keys: 2, prepare: keepA,
-		actors: []script{restore(keyB, idemflight.Retained), do(keyA, succeeds), do(keyB, fails)}, cap: 300_000},
-	{name: "close", doc: "Close at any moment",
+		actors: []script{restore(keyB, idemflight.Retained), do(keyA, succeeds), do(keyB, fails)}},
+	{name: "close", apart: true, doc: "Close at any moment",
 		actors: []script{do(keyA, succeeds), closeIt(), do(keyA, succeeds), closeIt()}},
 	{name: "close-keys", doc: "Close beside executions of two keys", keys: 2, spread: true,
 		actors: []script{do(keyA, fails, how{stays: true}), closeIt(), do(keyB, succeeds), restore(keyA, idemflight.Retained)}},
 	{name: "close-held", doc: "Close refuses Reconcile", prepare: holdA, reconcile: succeeds,
 		actors: []script{do(keyA, succeeds), closeIt(), do(keyA, succeeds)}},
 	{name: "close-timer", doc: "Close stops the timer", timers: true, prepare: keepA, clock: []time.Duration{ttl + time.Second},
-		actors: []script{closeIt(), do(keyA, succeeds), forget(keyA)}, cap: 300_000},
+		actors: []script{closeIt(), do(keyA, succeeds), forget(keyA)}},
 
-	{name: "fails", doc: "errors of every kind",
+	{name: "fails", apart: true, doc: "errors of every kind",
 		actors: []script{do(keyA, fails), do(keyA, retryable), do(keyA, isFinal), do(keyA, isUnknown)}},
 	{name: "panics", doc: "fn panics",
 		actors: []script{do(keyA, panics), do(keyA, panics, how{stays: true}), leave("a"), do(keyA, succeeds)}},
 	{name: "exits", doc: "fn calls Goexit",
 		actors: []script{do(keyA, exits), do(keyA, exits, how{inline: true}), leave("a"), do(keyA, succeeds)}},
-	{name: "effect", doc: "fn fails after its effect has begun",
+	{name: "effect", apart: true, doc: "fn fails after its effect has begun",
 		actors: []script{do(keyA, begins), do(keyA, begins), leave("a"), forget(keyA)}},
-	{name: "no-effect", doc: "… after taking it back",
+	{name: "no-effect", apart: true, doc: "… after taking it back",
 		actors: []script{do(keyA, takesBack), do(keyA, succeeds), leave("a"), forget(keyA)}},
-	{name: "effect-elsewhere", doc: "another goroutine begins the effect",
-		actors: []script{do(keyA, delegates), do(keyA, delegates), forget(keyA)}, cap: 300_000},
-	{name: "no-effect-elsewhere", doc: "… and takes it back",
-		actors: []script{do(keyA, delegatesBoth), do(keyA, succeeds), do(keyA, succeeds)}, cap: 300_000},
+	{name: "effect-elsewhere", apart: true, doc: "another goroutine begins the effect",
+		actors: []script{do(keyA, delegates), do(keyA, delegates), forget(keyA)}},
+	{name: "no-effect-elsewhere", apart: true, doc: "… and takes it back",
+		actors: []script{do(keyA, delegatesBoth), do(keyA, succeeds), do(keyA, succeeds)}},
 	{name: "fingerprints", doc: "one key with two payloads",
 		actors: []script{do(keyA, succeeds, how{fp: 1}), do(keyA, succeeds, how{fp: 2}), do(keyA, fails, how{fp: 1}), forget(keyA)}},
-	{name: "weight", doc: "values are shed", keys: 3, spread: true, options: func(o *options) {
+	{name: "weight", apart: true, doc: "values are shed", keys: 3, spread: true, options: func(o *options) {
 		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(1 + k.role()%2) }
 	}, actors: []script{do(keyA, succeeds), do(keyB, succeeds), do(keyA, succeeds), do(keyC, succeeds)}},
-	{name: "weight-heavy", doc: "a value heavier than all may be", keys: 2, prepare: keepA, options: func(o *options) {
+	{name: "weight-heavy", apart: true, doc: "a value heavier than all may be", keys: 2, prepare: keepA, options: func(o *options) {
 		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(2 + k.role()) }
 	}, actors: []script{do(keyB, succeeds), do(keyA, succeeds), forget(keyA), do(keyB, succeeds)}},
+	{name: "hot", doc: "Forget beside replays that take no lock", prepare: heatA, through: lockFree,
+		actors: []script{do(keyA, succeeds), forget(keyA), do(keyA, succeeds), do(keyA, fails)}},
+	{name: "hot-fill", doc: "… and that are about to take none", prepare: warmA, through: lockFree,
+		actors: []script{then(do(keyA, succeeds), do(keyA, succeeds)), forget(keyA), do(keyA, succeeds), forget(keyA)}},
+	{name: "hot-expiry", doc: "… of what expires", prepare: heatA, through: lockFree, clock: []time.Duration{ttl},
+		actors: []script{do(keyA, succeeds), do(keyA, succeeds), forget(keyA), do(keyA, fails)}},
+	{name: "hot-evict", doc: "… of what is evicted", prepare: heatA, through: lockFree, options: entries(1, -1), keys: 2,
+		actors: []script{do(keyA, succeeds), do(keyB, succeeds), do(keyA, fails)}},
+	{name: "hot-fingerprints", doc: "… and with another payload", prepare: heatA, through: lockFree,
+		actors: []script{do(keyA, succeeds, how{fp: 1}), do(keyA, succeeds), forget(keyA), do(keyA, succeeds, how{fp: 1})}},
 	{name: "looks", doc: "Lookup, Stats, Len and All beside calls", keys: 2, spread: true, clock: []time.Duration{ttl},
-		actors: []script{do(keyA, succeeds), look(), do(keyB, succeeds), forget(keyA)}, cap: 300_000},
+		actors: []script{do(keyA, succeeds), look(), do(keyB, succeeds), forget(keyA)}},
 	{name: "reentrant", doc: "fn calls Do for its own key, and for another",
 		keys: 2, spread: true,
-		actors: []script{do(keyA, nests(keyA)), do(keyA, succeeds), do(keyA, nests(keyB)), do(keyB, succeeds)}, cap: 300_000},
+		actors: []script{do(keyA, nests(keyA)), do(keyA, succeeds), do(keyA, nests(keyB)), do(keyB, succeeds)}},
 })
 
 // nests calls Do for k from inside, and then succeeds.

@@ -26,14 +26,15 @@ type thread struct {
 	children int
 
 	point string // where it is parked; "" while it runs or waits for another
-	fresh bool   // parked at the start of an operation just now, so that the operation's own first point is the same
+	after string // the point of the scenario at which it was parked last, if the library has had none since
 	actor bool   // of the scenario: it has to come to its end; what the library made is seen only at its points
 	ended bool   // of actors
 }
 
 // scheduler lets one goroutine at a time go on. It serves one schedule.
 type scheduler struct {
-	ignored map[string]bool // points that do not park
+	ignored    map[string]bool // points that do not park
+	endsAtOnce bool            // nobody comes in between the end of fn and the settling of its flight
 
 	// free turns the points off: the driver itself calls the cache, or the schedule is over. It is
 	// written only while everybody else is blocked.
@@ -42,6 +43,9 @@ type scheduler struct {
 	mu      sync.Mutex
 	threads []*thread
 	timers  thread // parent of what no thread made
+
+	through string // a point that some schedule has to pass, and whether this one did
+	passed  bool
 
 	step  int // number of the present step; written by the driver while everybody else is blocked
 	last  *thread
@@ -64,8 +68,9 @@ func (s *scheduler) park(point string) {
 	}
 	s.mu.Lock()
 	t := s.current(point)
-	skip := s.ignored[point] || t.fresh && openings[point]
-	t.fresh = false
+	s.passed = s.passed || point == s.through
+	skip := s.ignored[point] || t.after == start && openings[point] || t.after == running && point == "settle" && s.endsAtOnce
+	t.after = ""
 	if skip {
 		s.mu.Unlock()
 		return
@@ -83,16 +88,32 @@ func (s *scheduler) parkLocked(t *thread, point string) {
 	<-t.resume
 }
 
-// start parks the calling goroutine before an operation.
-func (s *scheduler) start(what string) {
+// begins parks the calling goroutine before an operation.
+func (s *scheduler) begins(what string) {
 	if s.free {
 		return
 	}
 	s.mu.Lock()
 	t := s.current(what)
 	s.parkLocked(t, what)
-	t.fresh = true
+	t.after = start
 }
+
+// runs parks the calling goroutine in fn.
+func (s *scheduler) runs() {
+	if s.free {
+		return
+	}
+	s.mu.Lock()
+	t := s.current(running)
+	s.parkLocked(t, running)
+	t.after = running
+}
+
+const (
+	start   = "start"
+	running = "fn runs"
+)
 
 // current returns the thread that calls. Goroutines are told apart by their profiler labels, which
 // cost nothing to read, and which a goroutine inherits: so the first time one is seen its number
@@ -193,6 +214,9 @@ type plan struct {
 	bound int
 }
 
+// stepFormat prints a step: its number, whose it is, and the point from which he goes on.
+const stepFormat = "%3d  %-10s %s"
+
 // errOtherwise: the schedule went otherwise than the last time, though it began alike.
 var errOtherwise = errors.New("not deterministic")
 
@@ -266,7 +290,7 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 		}
 		s.step++
 		if s.trace != nil {
-			s.trace("%3d  %-10s %s", s.step, t.name, t.point)
+			s.trace(stepFormat, s.step, t.name, t.point)
 		}
 		s.last = t
 		if t == tick {

@@ -57,11 +57,12 @@ type scenario struct {
 	actors    []func(p *person) // the first is "a", the next "b", …
 	clock     []time.Duration   // time that passes at any moment, in this order
 
+	through string // a point that some schedule has to pass, or the scenario shows nothing
+
 	timers  bool // the points of the reclaim timer count: where nothing is about expiry they only double the schedules
 	settled bool // and so does the one after a flight has settled
+	apart   bool // others may come in between fn's end and the settling of its flight: which nobody can tell but by time, effects and weight
 	expect  func(w *world) error
-
-	cap int // the most schedules, in a long run; 0 = all
 }
 
 // world is one schedule of a scenario.
@@ -112,6 +113,7 @@ type ran struct {
 	made          []choice
 	interruptions int
 	steps         int
+	passed        bool
 	wrong         error
 }
 
@@ -138,7 +140,7 @@ func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran
 		}
 		var err error
 		r.made, r.interruptions, err = w.drive(p, sc.clock, w.observe)
-		r.steps = w.step
+		r.steps, r.passed = w.step, w.passed || w.through == ""
 		w.fail(err)
 		if w.wrong == nil {
 			w.free = true
@@ -161,7 +163,7 @@ func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran
 
 func newWorld(sc *scenario, trace func(string, ...any)) *world {
 	w := &world{
-		scheduler: &scheduler{ignored: sc.ignored(), free: true, trace: trace, timers: thread{name: "timer"}},
+		scheduler: &scheduler{ignored: sc.ignored(), endsAtOnce: !sc.apart, through: sc.through, free: true, trace: trace, timers: thread{name: "timer"}},
 		sc:        sc, begun: time.Now(), people: map[string]*person{},
 	}
 	w.opts = options{
@@ -261,7 +263,7 @@ type op struct {
 
 func (w *world) begin(p *person, kind string, k key, to idemflight.State) *op {
 	if !w.free {
-		w.start(kind + " " + k.String())
+		w.begins(kind + " " + k.String())
 	}
 	o := &op{by: p, kind: kind, key: k, to: to, start: w.step}
 	w.mu.Lock()
@@ -282,7 +284,7 @@ func (o *op) over(w *world, did bool) {
 
 // leaves ends the context of who.
 func (p *person) leaves(who string) {
-	p.w.start(who + " leaves")
+	p.w.begins(who + " leaves")
 	other := p.w.person(who)
 	other.left = p.w.step
 	other.cancel()
@@ -352,7 +354,7 @@ func (p *person) closes(ctx context.Context) {
 // looks asks for all that can be seen.
 func (p *person) looks() {
 	w := p.w
-	w.start("looks")
+	w.begins("looks")
 	s := w.cache.Stats()
 	if n := s.InFlight + s.Entries; n > w.opts.MaxEntries || s.Held > s.Entries || s.InFlight < 0 || s.Waiters < 0 {
 		w.fail(fmt.Errorf("Stats say %d in flight, %d kept, %d held, %d waiters of %d entries", s.InFlight, s.Entries, s.Held, s.Waiters, w.opts.MaxEntries))
@@ -438,7 +440,7 @@ func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call 
 	}
 	ctx = context.WithValue(ctx, callKey{}, c)
 	if !w.free {
-		w.start("do " + k.String())
+		w.begins("do " + k.String())
 	}
 	c.start, c.at, c.dead = w.step, time.Now(), ctx.Err() != nil
 	w.mu.Lock()
@@ -551,9 +553,7 @@ func (w *world) execute(ctx context.Context, c *call, b *body, reconciling bool)
 			w.running[c.key] = nil
 		}
 	}()
-	if !w.free {
-		w.park("fn runs")
-	}
+	w.runs()
 	if err := ctx.Err(); err != nil {
 		w.fail(fmt.Errorf("the context of execution %d has ended while it runs: %w", x.id, err))
 	}
@@ -615,7 +615,7 @@ var (
 	// delegates has another goroutine begin its effect, and does not wait for it.
 	delegates = &body{"has another begin its effect, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
 		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
-			w.start("begin effect")
+			w.begins("begin effect")
 			x.effect(w, ctx)
 		})
 		w.park("fn fails")
@@ -624,9 +624,9 @@ var (
 	// delegatesBoth has another goroutine begin its effect and take it back.
 	delegatesBoth = &body{"has another begin its effect and take it back, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
 		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
-			w.start("begin effect")
+			w.begins("begin effect")
 			x.effect(w, ctx)
-			w.start("no effect")
+			w.begins("no effect")
 			x.noEffect(w, ctx)
 		})
 		w.park("fn fails")
