@@ -523,7 +523,7 @@ func (w *world) checkRefusal(c *call, x *execution, sum tally) (idemflight.Event
 				break
 			}
 			if c.by.left == 0 && w.closing == 0 {
-				return 0, errors.New("Reconcile was not asked")
+				return 0, errors.New("the hook Reconcile was not asked")
 			}
 		}
 	case errors.Is(err, idemflight.ErrInFlight):
@@ -590,7 +590,7 @@ func (c *call) checkEvents(kind idemflight.EventKind) error {
 	for _, e := range c.events {
 		if e.Kind == idemflight.EventFinished {
 			if c.panicked != nil || !errors.Is(c.err, idemflight.ErrLeft) {
-				return errors.New("EventFinished, though the leader is there")
+				return errors.New("it was told as finished, though the leader is there")
 			}
 			continue
 		}
@@ -624,7 +624,7 @@ func (w *world) checkRestore(o *op, err error) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("Restore of %v answered %v", o.key, err)
+	return fmt.Errorf("restoring %v was answered with %v", o.key, err)
 }
 
 // checkReclaimed lets time pass, with nobody calling, and looks whether what expires is reclaimed.
@@ -682,7 +682,7 @@ func (w *world) checkStats(sum tally) error {
 		{"Waiters", uint64(s.Waiters), 0, 0},
 	} {
 		if c.got -= c.before; c.got != c.want {
-			return fmt.Errorf("Stats.%s is %d, and should be %d", c.name, c.got, c.want)
+			return fmt.Errorf("counter %s is %d, and should be %d", c.name, c.got, c.want)
 		}
 	}
 	evicted, shed := 0, 0
@@ -702,7 +702,7 @@ func (w *world) checkStats(sum tally) error {
 	}
 	last := w.shots[len(w.shots)-1]
 	if s.Entries != last.taken || s.Weight != last.weight {
-		return fmt.Errorf("Stats say %d entries of weight %d, and %d of %d are there", s.Entries, s.Weight, last.taken, last.weight)
+		return fmt.Errorf("by Stats there are %d entries of weight %d, and %d of %d are there", s.Entries, s.Weight, last.taken, last.weight)
 	}
 	return nil
 }

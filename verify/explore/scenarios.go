@@ -192,7 +192,7 @@ func nests(k key) *body {
 	return &body{"nests", func(_ *world, ctx context.Context, x *execution) (int, error) {
 		c := x.call.by.doesIn(ctx, k, succeeds)
 		if got := errors.Is(c.err, idemflight.ErrReentrant); got != (k == x.key) {
-			return 0, fmt.Errorf("Do of %v in an execution of %v answered %v", k, x.key, c.err)
+			return 0, fmt.Errorf("calling %v in an execution of %v answered %v", k, x.key, c.err)
 		}
 		x.want = idemflight.Retain
 		return x.id, nil

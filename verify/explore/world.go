@@ -344,7 +344,7 @@ func (p *person) closes(ctx context.Context) {
 		w.mu.Lock()
 		for _, x := range w.running {
 			if x != nil {
-				w.failLocked(fmt.Errorf("Close returned while execution %d of %v runs", x.id, x.key))
+				w.failLocked(fmt.Errorf("closing returned while execution %d of %v runs", x.id, x.key))
 			}
 		}
 		w.mu.Unlock()
@@ -357,15 +357,15 @@ func (p *person) looks() {
 	w.begins("looks")
 	s := w.cache.Stats()
 	if n := s.InFlight + s.Entries; n > w.opts.MaxEntries || s.Held > s.Entries || s.InFlight < 0 || s.Waiters < 0 {
-		w.fail(fmt.Errorf("Stats say %d in flight, %d kept, %d held, %d waiters of %d entries", s.InFlight, s.Entries, s.Held, s.Waiters, w.opts.MaxEntries))
+		w.fail(fmt.Errorf("by Stats there are %d in flight, %d kept, %d held, %d waiters of %d entries", s.InFlight, s.Entries, s.Held, s.Waiters, w.opts.MaxEntries))
 	}
 	if n := w.cache.Len(); n > w.opts.MaxEntries {
-		w.fail(fmt.Errorf("Len is %d of %d", n, w.opts.MaxEntries))
+		w.fail(fmt.Errorf("by Len there are %d of %d", n, w.opts.MaxEntries))
 	}
 	seen := map[key]bool{}
 	for k := range w.cache.All() {
 		if seen[k] {
-			w.fail(fmt.Errorf("All gave %v twice", k))
+			w.fail(fmt.Errorf("iterating gave %v twice", k))
 		}
 		seen[k] = true
 	}
@@ -650,7 +650,7 @@ func (x *execution) effect(w *world, ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if (err == nil) != (x.end == 0) {
-		w.failLocked(fmt.Errorf("BeginEffect of execution %d, which has ended: %v, answered %v", x.id, x.end > 0, err))
+		w.failLocked(fmt.Errorf("call of BeginEffect in execution %d, which has ended: %v, answered %v", x.id, x.end > 0, err))
 	}
 	if x.end == 0 {
 		x.begun++
