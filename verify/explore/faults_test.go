@@ -93,7 +93,7 @@ var faults = []struct {
 	}, []string{"restore/3"}},
 	{"what leaves a shard stays where it is replayed without a lock", true, []edit{
 		{"ttl.go", "if f.flags.Load()&hot != 0 {", "if false {"},
-	}, []string{"hot/3", "hot-evict/3"}},
+	}, []string{"hot/2"}},
 	{"a replay without a lock does not look at the clock", false, []edit{
 		{"cache.go", "r.fingerprint() == o.fp && !r.expired(c.now()) {", "r.fingerprint() == o.fp {"},
 	}, []string{"hot-expiry/2"}},

@@ -128,7 +128,6 @@ func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran
 			sc.prepare(w)
 			w.base, w.upkeep, w.finals = w.cache.Stats(), nil, false
 		}
-		w.observe() // as it was before the first step
 		w.free = false
 		for i, script := range sc.actors {
 			name := string(rune('a' + i))
