@@ -153,11 +153,7 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // nothing; a first execution needs a handful of allocations, and a goroutine if ctx can end.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
-	return c.do(ctx, key, fn, readOptions(opts))
-}
-
-// do is Do behind its checks.
-func (c *Cache[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V, error), o callOptions) (V, error) {
+	o := readOptions(opts)
 	v, err, found := c.look(ctx, c.hash(key), key, &o, nil)
 	if found.replayed {
 		return v, err
@@ -168,7 +164,7 @@ func (c *Cache[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V
 		}
 		return f.outcome.value, f.outcome.err
 	}
-	return c.callValue(ctx, found.shard, key, fn, o, found.puts)
+	return c.callValue(ctx, found.shard, key, fn, &o, found.puts)
 }
 
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
@@ -186,7 +182,7 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 		}
 		return f.outcome.result(&c.clock, Joined), f.outcome.err
 	}
-	return c.call(ctx, found.shard, key, fn, o, found.puts)
+	return c.call(ctx, found.shard, key, fn, &o, found.puts)
 }
 
 func mustCall(ctx context.Context, nilFn bool) {

@@ -28,20 +28,20 @@ type meeting[K comparable, V any] struct {
 }
 
 // callValue is call for who wants no more than the value.
-func (c *Cache[K, V]) callValue(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, puts uint32) (V, error) {
+func (c *Cache[K, V]) callValue(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o *callOptions, puts uint32) (V, error) {
 	r, err := c.call(ctx, s, key, fn, o, puts)
 	return r.Value, err
 }
 
 // call is a call that its first look did not answer; puts is how many records s had been given then.
-func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o callOptions, puts uint32) (res Result[V], err error) {
+func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o *callOptions, puts uint32) (res Result[V], err error) {
 	if !validKey(c.traits, key) {
 		c.invalidKeys.Add(1)
 		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: ErrInvalidKey})
 		return res, ErrInvalidKey
 	}
 	me := callerOf(ctx, o.inline)
-	m := c.meet(s, key, fn, &me, &o, puts)
+	m := c.meet(s, key, fn, &me, o, puts)
 	if m.leads {
 		return c.lead(s, m.flight, &me, m.notes)
 	}
@@ -264,6 +264,19 @@ func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
 // A storm of callers comes on as many new goroutines: what they need until they wait, and after,
 // should fit into the stack that those begin with. So what an Observer is told has a function of its own.
 func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
+	me := c.ask(ctx, s, f)
+	if me.err != nil || me.within.inside(&f.exec) {
+		if err := c.unjoin(s, f, &me); err != nil {
+			return err
+		}
+	}
+	return c.join(s, f, &me, maxWait)
+}
+
+// ask asks ctx on behalf of a call that has joined f, and lets it leave if a method of ctx panics.
+//
+//go:noinline
+func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) caller {
 	asked := false
 	defer func() {
 		if !asked {
@@ -272,12 +285,7 @@ func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V
 	}()
 	me := callerOf(ctx, false)
 	asked = true
-	if me.err != nil || me.within.inside(&f.exec) {
-		if err := c.unjoin(s, f, &me); err != nil {
-			return err
-		}
-	}
-	return c.join(s, f, &me, maxWait)
+	return me
 }
 
 // unjoin lets a call that may not wait for f leave it, and returns why; or nil if f has settled.
@@ -295,9 +303,13 @@ func (c *Cache[K, V]) unjoin(s *shard[K, V], f *flight[K, V], me *caller) error 
 
 // join waits for f, which the call has joined. nil means that the call has the outcome of f.
 func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) error {
-	if c.opts.Observer == nil {
-		return c.wait(s, f, me, maxWait, false)
+	if c.opts.Observer != nil {
+		return c.joinObserved(s, f, me, maxWait)
 	}
+	return c.wait(s, f, me, maxWait, false)
+}
+
+func (c *Cache[K, V]) joinObserved(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) error {
 	since := c.now()
 	err := c.wait(s, f, me, maxWait, false)
 	c.observeJoined(f, me, err, c.now()-since)
@@ -323,28 +335,41 @@ func (c *Cache[K, V]) observeJoined(f *flight[K, V], me *caller, err error, took
 // wait returns nil once f has settled, or the reason why the caller waits no longer. If both are
 // there, the outcome wins.
 func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
-	var timeUp <-chan time.Time
 	if maxWait != forever {
-		timer := time.NewTimer(maxWait)
-		defer timer.Stop()
-		timeUp = timer.C
+		return c.waitUpTo(s, f, me, maxWait, leads)
 	}
-	leaves := true // rather than having waited long enough
 	select {
 	case <-f.done:
 		return nil
 	case <-me.ctx.Done():
-	case <-timeUp:
-		leaves = me.ctx.Err() != nil
+		return c.depart(s, f, me, true, leads)
 	}
+}
+
+func (c *Cache[K, V]) waitUpTo(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return nil
+	case <-me.ctx.Done():
+		return c.depart(s, f, me, true, leads)
+	case <-timer.C:
+		return c.depart(s, f, me, me.ctx.Err() != nil, leads)
+	}
+}
+
+// depart is the end of a wait because the context of the caller has ended, if it leaves, or else
+// because it has waited long enough: unless f has settled meanwhile.
+func (c *Cache[K, V]) depart(s *shard[K, V], f *flight[K, V], me *caller, leaves, leads bool) error {
 	as := &s.stats.NotWaited
 	if leaves {
 		as = &s.stats.Left
 	}
-	if !c.leave(s, f, as, leads) {
+	switch {
+	case !c.leave(s, f, as, leads):
 		return nil
-	}
-	if leaves {
+	case leaves:
 		return left(me.ctx, me.ctx.Err())
 	}
 	return ErrInFlight

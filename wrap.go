@@ -19,12 +19,11 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 	shared := readOptions(opts)
 	return func(ctx context.Context, arg A) (V, error) {
 		mustCall(ctx, false)
+		o := shared
 		k, fp, err := key(arg)
 		if err != nil {
-			var zero V
-			return zero, err
+			return *new(V), err
 		}
-		o := shared
 		if fp != (Fingerprint{}) {
 			o.fp = fp
 		}
@@ -38,6 +37,6 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 			}
 			return f.outcome.value, f.outcome.err
 		}
-		return c.callValue(ctx, found.shard, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, o, found.puts)
+		return c.callValue(ctx, found.shard, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &o, found.puts)
 	}
 }
