@@ -154,7 +154,8 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
-	v, err, found := c.look(ctx, c.hash(key), key, &o, nil)
+	var found first[K, V]
+	v, err := c.look(ctx, c.hash(key), key, &o, nil, &found)
 	if found.replayed {
 		return v, err
 	}
@@ -172,7 +173,8 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
 	var res Result[V]
-	_, err, found := c.look(ctx, c.hash(key), key, &o, &res)
+	var found first[K, V]
+	_, err := c.look(ctx, c.hash(key), key, &o, &res, &found)
 	if found.replayed {
 		return res, err
 	}
@@ -204,53 +206,53 @@ type first[K comparable, V any] struct {
 
 // look answers a call with the retained outcome of key, or joins the flight of key, if either may be
 // decided without a question to ctx. call looks at everything else. res, if not nil, gets what Do
-// has no use for.
-func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V]) (v V, err error, found first[K, V]) {
+// has no use for; seen gets what call has to know.
+func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V], seen *first[K, V]) (v V, err error) {
 	yield.At("look")
 	r := c.hot.get(hash, key)
 	if r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {
 		yield.At("hot: replayed")
 		r.use()
 		c.hot.count()
-	} else if r, found = c.lookLocked(hash, key, o); r.record == nil {
-		return v, nil, found
+	} else if r = c.lookLocked(hash, key, o, seen); r.record == nil {
+		return v, nil
 	}
-	found.replayed = true
+	seen.replayed = true
 	if res != nil {
 		c.result(r, res)
 	}
 	if c.opts.Observer != nil {
 		c.observeReplayed(ctx, key, r)
 	}
-	return r.value, r.err(), found
+	return r.value, r.err()
 }
 
 // lookLocked is look behind the hot table: it returns what is to be replayed, if anything.
-func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions) (r found[K, V], seen first[K, V]) {
+func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions, seen *first[K, V]) found[K, V] {
 	s := c.shardOf(hash)
 	yield.At("look: lock")
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	seen.shard, seen.puts = s, s.kept.puts
-	r = s.kept.get(key)
-	if r.record == nil {
+	r := s.kept.get(key)
+	switch {
+	case r.record == nil:
 		if f := s.pending[key]; f != nil && f.fingerprint == o.fp && o.maxWait > 0 && c.opts.MaxWaiters == 0 {
 			s.joinLocked(f)
 			seen.flight = f
 		}
-		return r, seen
-	}
-	if r.state() != Retained || r.fingerprint() != o.fp ||
-		r.expired(c.now()) { // the clock is read last: what is replayed is not expired
+	case r.state() != Retained || r.fingerprint() != o.fp ||
+		r.expired(c.now()): // the clock is read last: what is replayed is not expired
 		seen.puts-- // call has to look again
-		return found[K, V]{}, seen
+		r = found[K, V]{}
+	default:
+		if r.flags.Load()&replayed != 0 {
+			c.hot.vote(&s.ballot, hash, key, r)
+		}
+		r.use()
+		s.stats.Replayed++
 	}
-	if r.flags.Load()&replayed != 0 {
-		c.hot.vote(&s.ballot, hash, key, r)
-	}
-	r.use()
-	s.stats.Replayed++
-	return r, seen
+	s.mu.Unlock()
+	return r
 }
 
 // Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether

@@ -27,7 +27,8 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			o.fp = fp
 		}
-		v, err, found := c.look(ctx, c.hash(k), k, &o, nil)
+		var found first[K, V]
+		v, err := c.look(ctx, c.hash(k), k, &o, nil, &found)
 		switch f := found.flight; {
 		case found.replayed: // before the closure is made, which allocates
 			return v, err
