@@ -1,0 +1,278 @@
+// Command figures runs every proof and writes what they show, with date and machine, between the
+// marks <!-- proof:begin --> and <!-- proof:end --> of the files it is given:
+//
+//	go run -C verify ./figures ../README.md README.md          # the long runs: about half an hour
+//	go run -C verify ./figures -quick                          # the quick ones, printed
+//
+// It exits with 1 if a proof fails, and writes nothing then.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	beginMark = "<!-- proof:begin -->"
+	endMark   = "<!-- proof:end -->"
+)
+
+func main() {
+	quick := flag.Bool("quick", false, "the quick runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *quick, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// row is what one proof shows.
+type row struct{ proof, shows, faults, command string }
+
+func run(ctx context.Context, quick bool, files []string) error {
+	for _, file := range files { // before half an hour has gone
+		if _, err := splice(file, ""); err != nil {
+			return err
+		}
+	}
+	dir, err := os.MkdirTemp("", "figures")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	began := time.Now()
+	var rows []row
+	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, planted} {
+		r, err := proof(ctx, dir, quick)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "%s  %s: %s; faults %s\n", time.Now().Format(time.TimeOnly), r.proof, r.shows, cmp.Or(r.faults, "–"))
+		rows = append(rows, r)
+	}
+	text := table(rows, began, quick)
+	if len(files) == 0 {
+		fmt.Print(text)
+	}
+	for _, file := range files {
+		whole, err := splice(file, text)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(whole), 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func explored(ctx context.Context, dir string, quick bool) (row, error) {
+	file := filepath.Join(dir, "explore.json")
+	args := []string{"test", "./explore", "-count=1", "-timeout=0", "-v", "-args", "-json=" + file}
+	command := "go test ./explore"
+	if !quick {
+		args, command = append(args, "-long"), "go test ./explore -timeout 0 -args -long"
+	}
+	out, err := goCommand(ctx, args...)
+	if err != nil {
+		return row{}, err
+	}
+	var sum struct {
+		Schedules, Violations int
+		Scenarios             []struct{ All bool }
+	}
+	if err := readJSON(file, &sum); err != nil {
+		return row{}, err
+	}
+	all := 0
+	for _, s := range sum.Scenarios {
+		if s.All {
+			all++
+		}
+	}
+	return row{
+		"schedules", fmt.Sprintf("%s of %d scenarios (of %d, all there are), %d violations", grouped(sum.Schedules), len(sum.Scenarios), all, sum.Violations),
+		match(out, `(\d+ of \d+) faults found`), command,
+	}, nil
+}
+
+func modelled(ctx context.Context, _ string, quick bool) (row, error) {
+	programs, command := 8000, "go test ./model"
+	args := []string{"test", "./model", "-count=1", "-timeout=0", "-v"}
+	if !quick {
+		programs = 200_000
+		command = fmt.Sprintf("go test ./model -timeout 0 -run Agrees -rapid.checks=%d", programs)
+		more := append(args[:len(args):len(args)], "-run=Agrees", fmt.Sprintf("-rapid.checks=%d", programs))
+		if _, err := goCommand(ctx, more...); err != nil {
+			return row{}, err
+		}
+	}
+	out, err := goCommand(ctx, args...)
+	if err != nil {
+		return row{}, err
+	}
+	return row{"model", grouped(programs) + " random programs, 0 disagreements", subtests(out, "Fault"), command}, nil
+}
+
+func narrow(ctx context.Context, _ string, quick bool) (row, error) {
+	n := 100
+	if !quick {
+		n = 3000
+	}
+	out, err := goCommand(ctx, "test", "./linear", "-count=1", "-timeout=0", "-v", "-run=Narrow|Porcupine", "-args", fmt.Sprintf("-histories=%d", n))
+	if err != nil {
+		return row{}, err
+	}
+	kinds := strings.Count(out, "--- PASS: TestNarrow") - 1
+	return row{
+		"linearizability", grouped(n*kinds) + " recorded histories of 8 clients, all explained", subtests(out, "Porcupine"),
+		fmt.Sprintf("go test ./linear -timeout 0 -run Narrow -args -histories=%d", n),
+	}, nil
+}
+
+func wide(ctx context.Context, _ string, quick bool) (row, error) {
+	n := 1
+	if !quick {
+		n = 25
+	}
+	out, err := goCommand(ctx, "test", "./linear", "-count=1", "-timeout=0", "-v", "-run=Wide|Oracle", "-args", fmt.Sprintf("-wide=%d", n))
+	if err != nil {
+		return row{}, err
+	}
+	calls := 0
+	for _, m := range regexp.MustCompile(`(\d+) calls by \d+ goroutines`).FindAllStringSubmatch(out, -1) {
+		k, _ := strconv.Atoi(m[1])
+		calls += k
+	}
+	return row{
+		"intervals", grouped(calls) + " calls by 1,024 goroutines, 0 violations", subtests(out, "Oracle"),
+		fmt.Sprintf("go test ./linear -timeout 0 -run Wide -args -wide=%d", n),
+	}, nil
+}
+
+func planted(ctx context.Context, dir string, quick bool) (row, error) {
+	file, command := filepath.Join(dir, "faults.json"), "go run ./faults"
+	args := []string{"run", "./faults", "-json=" + file}
+	if quick {
+		args, command = append(args, "-quick"), "go run ./faults -quick"
+	}
+	if _, err := goCommand(ctx, args...); err != nil {
+		return row{}, err
+	}
+	var results []struct{ Verdict, Promise string }
+	if err := readJSON(file, &results); err != nil {
+		return row{}, err
+	}
+	found, promises := 0, map[string]bool{}
+	for _, r := range results {
+		promises[r.Promise] = true
+		if r.Verdict == "found" {
+			found++
+		}
+	}
+	return row{
+		"ordinary tests", fmt.Sprintf("a fault planted for each of %d promises and lines of idemhttp", len(promises)),
+		fmt.Sprintf("%d of %d", found, len(results)), command,
+	}, nil
+}
+
+// goCommand runs the go command in this module and returns what it printed.
+func goCommand(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		text := out.String()
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, text[max(0, len(text)-4000):])
+	}
+	return out.String(), nil
+}
+
+func readJSON(file string, into any) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
+
+func match(text, pattern string) string {
+	if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// subtests says how many subtests of the tests whose names contain name passed, of how many.
+func subtests(out, name string) string {
+	passed := len(regexp.MustCompile(`(?m)^    --- PASS: Test\w*`+name+`\w*/`).FindAllString(out, -1))
+	failed := len(regexp.MustCompile(`(?m)^    --- (?:FAIL|SKIP): Test\w*`+name+`\w*/`).FindAllString(out, -1))
+	if passed+failed == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d", passed, passed+failed)
+}
+
+func table(rows []row, began time.Time, quick bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s, %s/%s, %d processors%s; %v in all. In verify/:\n\n", began.Format(time.DateOnly), runtime.Version(),
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor(), time.Since(began).Round(time.Minute))
+	if quick {
+		b.WriteString("(the quick runs)\n\n")
+	}
+	b.WriteString("| proof | shows | planted faults found | command |\n|---|---|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | `%s` |\n", r.proof, r.shows, cmp.Or(r.faults, "–"), r.command)
+	}
+	return b.String()
+}
+
+// processor names the processor where that is easily found.
+func processor() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	if name := match(string(text), `model name\s*:\s*(.*)`); name != "" {
+		return " (" + strings.TrimSpace(name) + ")"
+	}
+	return ""
+}
+
+// splice returns the contents of file with text between the marks.
+func splice(file, text string) (string, error) {
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	before, rest, ok1 := strings.Cut(string(whole), beginMark)
+	_, after, ok2 := strings.Cut(rest, endMark)
+	if !ok1 || !ok2 {
+		return "", errors.New(file + " has no " + beginMark + " … " + endMark)
+	}
+	return before + beginMark + "\n" + text + endMark + after, nil
+}
+
+// grouped returns n with a comma before each three digits.
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
