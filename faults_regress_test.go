@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // What the suite once did not notice: each test is named after what a planted fault broke.
@@ -171,6 +172,123 @@ func TestAnAbandonedCacheWithoutKeysIsCollectedSoon(t *testing.T) {
 				time.Sleep(time.Second) // far from an hour; the runtime lets go of a stopped timer when it looks at others
 				runtime.GC()
 				require.True(t, made.Value() == nil, "no timer keeps it alive")
+			})
+		})
+	}
+}
+
+// To have been replayed once is no right to stay for ever: what is no longer in use gives way to what
+// comes after it, however approximate the recency.
+func TestWhatIsNoLongerInUseGivesWay(t *testing.T) {
+	const places = 64
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, Protect: -1})
+	put := func(key int) {
+		fn := func(context.Context) (int, error) { return key, nil }
+		_, err := c.Do(context.Background(), key, fn, idemflight.WithFingerprint(idemflight.FingerprintOf(nil)))
+		require.NoError(t, err)
+	}
+	for range 2 { // the second time is a replay
+		for key := range places {
+			put(key + 1)
+		}
+	}
+	for key := range 4 * places {
+		put(1_000_000 + key)
+	}
+	for key := range places {
+		_, kept := c.Lookup(key + 1)
+		require.False(t, kept, "key %d was last used %d new keys ago", key+1, 4*places)
+	}
+}
+
+// A call that looked for room in vain looks at its key once more: another call had it in flight by
+// then. The yield point makes the other come exactly in between.
+func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1})
+		end := make(chan struct{})
+		go func() {
+			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) {
+				<-end
+				return 0, idemflight.Retryable(errors.New("no effect"))
+			})
+		}()
+		synctest.Wait()
+		came := false
+		yield.Hook = func(point string) {
+			if point != "looked for room" || came {
+				return
+			}
+			came = true
+			close(end) // the place is free
+			synctest.Wait()
+			go func() {
+				_, _ = c.Do(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
+			}()
+			synctest.Wait()
+		}
+		defer func() {
+			synctest.Wait()
+			yield.Hook = nil
+		}()
+		r, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		require.True(t, came, "the seam: nobody came in between")
+		require.NoError(t, err, "the key is in flight, so there is something to wait for")
+		require.Equal(t, idemflight.Joined, r.Source)
+		require.Equal(t, 1, r.Value)
+	})
+}
+
+// Do, DoResult and what Wrap returns share a flight's outcome alike: the very error of fn, its value
+// beside it, and also what is not kept.
+func TestJoinedCallersOfEveryFormGetTheSame(t *testing.T) {
+	errFn := errors.New("fn's own")
+	for name, end := range map[string]struct {
+		err  error
+		opts []idemflight.CallOption
+	}{
+		"value":                {nil, nil},
+		"value that is shared": {nil, []idemflight.CallOption{idemflight.WithTTL(0)}},
+		"final":                {idemflight.Final(errFn), nil},
+		"released":             {idemflight.Retryable(errFn), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 7, end.err }
+				wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+					func(ctx context.Context, _ string) (int, error) { return fn(ctx) }, end.opts...)
+				type answer struct {
+					v   int
+					err error
+				}
+				answers := make(chan answer, 4)
+				for _, call := range []func() (int, error){
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) }, // leads
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) },
+					func() (int, error) {
+						r, err := c.DoResult(context.Background(), "k", fn, end.opts...)
+						return r.Value, err
+					},
+					func() (int, error) { return wrapped(context.Background(), "k") },
+				} {
+					go func() {
+						v, err := call()
+						answers <- answer{v, err}
+					}()
+					synctest.Wait()
+				}
+				for range 4 {
+					a := <-answers
+					require.Equal(t, 7, a.v, "the value, beside an error too")
+					if end.err == nil {
+						require.NoError(t, a.err)
+					} else {
+						require.True(t, a.err == errFn, "fn's own error, not %#v", a.err)
+					}
+				}
+				s := c.Stats()
+				require.Equal(t, [2]uint64{1, 3}, [2]uint64{s.Executed, s.Joined}, "Executed and Joined")
 			})
 		})
 	}

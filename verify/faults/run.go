@@ -133,6 +133,7 @@ func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) 
 	defer func() { _ = os.RemoveAll(dir) }()
 	edited := map[string][]byte{}
 	if pattern != "" {
+		b.timeout /= 3 // they are few
 		if edited, err = narrow(filepath.Join(b.dir, f.suite()), pattern); err != nil {
 			return testRun{}, err
 		}

@@ -12,6 +12,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	// So that go test takes no result of TestList from its cache when the source has changed.
+	_ "github.com/idemflight/idemflight/idemhttp"
 )
 
 // toy is a library of its own with a suite, so that the runner is tried in seconds.
