@@ -28,6 +28,8 @@ type meeting[K comparable, V any] struct {
 }
 
 // callValue is call for who wants no more than the value.
+//
+//go:noinline
 func (c *Cache[K, V]) callValue(ctx context.Context, s *shard[K, V], key K, fn func(context.Context) (V, error), o *callOptions, puts uint32) (V, error) {
 	r, err := c.call(ctx, s, key, fn, o, puts)
 	return r.Value, err
@@ -47,7 +49,7 @@ func (c *Cache[K, V]) call(ctx context.Context, s *shard[K, V], key K, fn func(c
 	}
 	c.emit(m.notes)
 	if m.flight != nil {
-		if err := c.join(s, m.flight, &me, o.maxWait); err != nil {
+		if err := c.join(ctx, s, m.flight, o.maxWait); err != nil {
 			return res, err
 		}
 		return m.flight.outcome.result(&c.clock, Joined), m.flight.outcome.err
@@ -217,7 +219,7 @@ func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []
 		go c.fly(s, f)
 	}
 	c.emit(notes)
-	if err := c.wait(s, f, me, forever, true); err != nil {
+	if err := c.wait(me.ctx, s, f, forever, true); err != nil {
 		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
 		return Result[V]{}, err
 	}
@@ -264,19 +266,17 @@ func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
 // A storm of callers comes on as many new goroutines: what they need until they wait, and after,
 // should fit into the stack that those begin with. So what an Observer is told has a function of its own.
 func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
-	me := c.ask(ctx, s, f)
-	if me.err != nil || me.within.inside(&f.exec) {
-		if err := c.unjoin(s, f, &me); err != nil {
-			return err
-		}
+	if err := c.ask(ctx, s, f); err != nil {
+		return err
 	}
-	return c.join(s, f, &me, maxWait)
+	return c.join(ctx, s, f, maxWait)
 }
 
-// ask asks ctx on behalf of a call that has joined f, and lets it leave if a method of ctx panics.
+// ask asks ctx on behalf of a call that has joined f, and returns why it may not wait, having left f:
+// also if a method of ctx panics. nil means that it may, or that f has settled.
 //
 //go:noinline
-func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) caller {
+func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) error {
 	asked := false
 	defer func() {
 		if !asked {
@@ -285,38 +285,39 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 	}()
 	me := callerOf(ctx, false)
 	asked = true
-	return me
-}
-
-// unjoin lets a call that may not wait for f leave it, and returns why; or nil if f has settled.
-func (c *Cache[K, V]) unjoin(s *shard[K, V], f *flight[K, V], me *caller) error {
-	err, kind, as := ErrReentrant, EventRejected, &s.stats.Reentrant
-	if !me.within.inside(&f.exec) {
-		err, kind, as = left(me.ctx, me.err), EventLeft, &s.stats.Left
+	var err error
+	kind, as := EventRejected, &s.stats.Reentrant
+	switch {
+	case me.within.inside(&f.exec):
+		err = ErrReentrant
+	case me.err != nil:
+		err, kind, as = left(ctx, me.err), EventLeft, &s.stats.Left
+	default:
+		return nil
 	}
 	if !c.leave(s, f, as, false) {
 		return nil
 	}
-	c.observe(me.ctx, Event[K]{Kind: kind, Key: f.key, Err: err})
+	c.observe(ctx, Event[K]{Kind: kind, Key: f.key, Err: err})
 	return err
 }
 
 // join waits for f, which the call has joined. nil means that the call has the outcome of f.
-func (c *Cache[K, V]) join(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) error {
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
 	if c.opts.Observer != nil {
-		return c.joinObserved(s, f, me, maxWait)
+		return c.joinObserved(ctx, s, f, maxWait)
 	}
-	return c.wait(s, f, me, maxWait, false)
+	return c.wait(ctx, s, f, maxWait, false)
 }
 
-func (c *Cache[K, V]) joinObserved(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration) error {
+func (c *Cache[K, V]) joinObserved(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
 	since := c.now()
-	err := c.wait(s, f, me, maxWait, false)
-	c.observeJoined(f, me, err, c.now()-since)
+	err := c.wait(ctx, s, f, maxWait, false)
+	c.observeJoined(ctx, f, err, c.now()-since)
 	return err
 }
 
-func (c *Cache[K, V]) observeJoined(f *flight[K, V], me *caller, err error, took time.Duration) {
+func (c *Cache[K, V]) observeJoined(ctx context.Context, f *flight[K, V], err error, took time.Duration) {
 	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: took}
 	switch {
 	case err == nil:
@@ -329,39 +330,39 @@ func (c *Cache[K, V]) observeJoined(f *flight[K, V], me *caller, err error, took
 	default:
 		e.Kind = EventLeft
 	}
-	c.observe(me.ctx, e)
+	c.observe(ctx, e)
 }
 
 // wait returns nil once f has settled, or the reason why the caller waits no longer. If both are
 // there, the outcome wins.
-func (c *Cache[K, V]) wait(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
+func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration, leads bool) error {
 	if maxWait != forever {
-		return c.waitUpTo(s, f, me, maxWait, leads)
+		return c.waitUpTo(ctx, s, f, maxWait, leads)
 	}
 	select {
 	case <-f.done:
 		return nil
-	case <-me.ctx.Done():
-		return c.depart(s, f, me, true, leads)
+	case <-ctx.Done():
+		return c.depart(ctx, s, f, true, leads)
 	}
 }
 
-func (c *Cache[K, V]) waitUpTo(s *shard[K, V], f *flight[K, V], me *caller, maxWait time.Duration, leads bool) error {
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration, leads bool) error {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	select {
 	case <-f.done:
 		return nil
-	case <-me.ctx.Done():
-		return c.depart(s, f, me, true, leads)
+	case <-ctx.Done():
+		return c.depart(ctx, s, f, true, leads)
 	case <-timer.C:
-		return c.depart(s, f, me, me.ctx.Err() != nil, leads)
+		return c.depart(ctx, s, f, ctx.Err() != nil, leads)
 	}
 }
 
 // depart is the end of a wait because the context of the caller has ended, if it leaves, or else
 // because it has waited long enough: unless f has settled meanwhile.
-func (c *Cache[K, V]) depart(s *shard[K, V], f *flight[K, V], me *caller, leaves, leads bool) error {
+func (c *Cache[K, V]) depart(ctx context.Context, s *shard[K, V], f *flight[K, V], leaves, leads bool) error {
 	as := &s.stats.NotWaited
 	if leaves {
 		as = &s.stats.Left
@@ -370,7 +371,7 @@ func (c *Cache[K, V]) depart(s *shard[K, V], f *flight[K, V], me *caller, leaves
 	case !c.leave(s, f, as, leads):
 		return nil
 	case leaves:
-		return left(me.ctx, me.ctx.Err())
+		return left(ctx, ctx.Err())
 	}
 	return ErrInFlight
 }
