@@ -68,7 +68,8 @@ func callerOf(ctx context.Context, inline bool) caller {
 // meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
 // puts is how many records s had been given when key was not among them.
 func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, puts uint32) (m meeting[K, V]) {
-	for searched := false; ; {
+	searched, upTo := roomMade, uint32(0) // the last search for room
+	for {
 		yield.At("meet")
 		s.mu.Lock()
 		mayLead := me.err == nil && !c.closed.Load()
@@ -107,13 +108,13 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 			c.claimLocked(s, key, fn, me, o, nil, &m)
 			break
 		}
-		if searched {
+		if searched == roomNone && upTo == c.seq.Load() { // nothing that may go has come since
 			s.stats.Full++
 			m.kind, m.err = EventRejected, ErrFull
 			break
 		}
 		s.mu.Unlock()
-		searched = c.makeRoom(key, &m.notes) == roomNone
+		searched, upTo = c.makeRoom(key, &m.notes)
 	}
 	s.mu.Unlock()
 	return m
@@ -269,7 +270,15 @@ func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V
 	if err := c.ask(ctx, s, f); err != nil {
 		return err
 	}
-	return c.join(ctx, s, f, maxWait)
+	if c.opts.Observer != nil || maxWait != forever {
+		return c.join(ctx, s, f, maxWait)
+	}
+	select { // this is wait, for which the stack would have to grow
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return c.depart(ctx, s, f, true, false)
+	}
 }
 
 // ask asks ctx on behalf of a call that has joined f, and returns why it may not wait, having left f:
@@ -283,15 +292,22 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 			c.leave(s, f, nil, false)
 		}
 	}()
-	me := callerOf(ctx, false)
+	err, within := ctx.Err(), executionOf(ctx)
 	asked = true
-	var err error
+	if err == nil && within == nil {
+		return nil
+	}
+	return c.refuse(ctx, s, f, err, within.inside(&f.exec))
+}
+
+// refuse lets a call that has joined f leave it again if it is from within f, or err ended its context.
+func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V], err error, inside bool) error {
 	kind, as := EventRejected, &s.stats.Reentrant
 	switch {
-	case me.within.inside(&f.exec):
+	case inside:
 		err = ErrReentrant
-	case me.err != nil:
-		err, kind, as = left(ctx, me.err), EventLeft, &s.stats.Left
+	case err != nil:
+		err, kind, as = left(ctx, err), EventLeft, &s.stats.Left
 	default:
 		return nil
 	}

@@ -47,7 +47,10 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 	// Counted from the deadline, also if that has passed: else each late record would put the
 	// reclaiming of the others off.
 	d := deadline - c.now()
-	d = max(d+min(reclaimDelay, forever-d), 0)
+	if d < forever-reclaimDelay {
+		d += reclaimDelay
+	}
+	d = max(d, 0)
 	if t.timer == nil {
 		t.timer = time.AfterFunc(d, c.reclaim)
 	} else {

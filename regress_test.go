@@ -276,3 +276,29 @@ func TestFnsContextCanBePrinted(t *testing.T) {
 	})
 	wg.Wait()
 }
+
+// A record that had expired before it was put in, Weigh having taken longer than its TTL, set the
+// timer for 292 years: nothing was reclaimed after it. Found by the explorer, scenario expiry-keys/2.
+func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		expired := 0
+		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Minute, MaxWeight: 10,
+			Weigh: func(key string, _ int) int64 {
+				if key == "late" {
+					time.Sleep(2 * time.Minute)
+				}
+				return 1
+			},
+			Observer: func(_ context.Context, e idemflight.Event[string]) {
+				if e.Kind == idemflight.EventExpired {
+					expired++
+				}
+			}})
+		for n, key := range []string{"late", "other"} {
+			_, err := c.Do(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+			require.NoError(t, err)
+			time.Sleep(time.Hour)
+			require.Equal(t, n+1, expired, "%s must have been reclaimed by the timer", key)
+		}
+	})
+}

@@ -51,7 +51,8 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 
 // placeFor takes a place for key, which must be absent.
 func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
-	for searched := false; ; {
+	searched, upTo := roomMade, uint32(0)
+	for {
 		yield.At("restore")
 		s.mu.Lock()
 		err := c.restorableLocked(s, key, notes)
@@ -59,10 +60,10 @@ func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
 			err = ErrFull
 		}
 		s.mu.Unlock()
-		if err != ErrFull || searched {
+		if err != ErrFull || searched == roomNone && upTo == c.seq.Load() {
 			return err
 		}
-		searched = c.makeRoom(key, notes) == roomNone
+		searched, upTo = c.makeRoom(key, notes)
 	}
 }
 

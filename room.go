@@ -116,16 +116,16 @@ const (
 
 // makeRoom frees the place of an expired record, else of the outcome whose turn it is and that
 // Protect lets go; but never of key itself, for which the place is wanted: it came in while the
-// caller looked, and to drop it would run its fn again. Must be called without a lock; it takes
-// that of one shard at a time.
-func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
+// caller looked, and to drop it would run its fn again. If nothing may go, it also returns the number
+// of the turn up to which that is so. Must be called without a lock; it takes that of one shard at a time.
+func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) (room, uint32) {
 	began := c.beginning()
 	for {
 		yield.At("look for room")
 		before, now := c.seq.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
 			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
-				return roomMade
+				return roomMade, 0
 			}
 			continue
 		}
@@ -135,10 +135,10 @@ func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) room {
 			if c.seq.Load() != before {
 				continue // outcomes came and went while we looked
 			}
-			return roomNone
+			return roomNone, before
 		}
 		if got := c.evict(&c.shards[i], key, began, now, notes); got != roomNone {
-			return got
+			return got, 0
 		}
 	}
 }
