@@ -32,6 +32,16 @@ func (c *Cache[K, V]) Hashes(keys ...K) int {
 // ShardOf returns the number of the shard of key.
 func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 
+// TimesOfSlow returns the times that are kept of an execution which ended at at, having taken longer
+// than a small record has room for, and those that its leader is told.
+func (c *Cache[K, V]) TimesOfSlow(key K, at time.Time) (kept, told [2]time.Time) {
+	r := newRecord[K, V](&c.clock, key, Retained, nil, Fingerprint{}, c.mark(at)-time.Hour, at, c.opts.TTL)
+	t := r.timesOf(&c.clock)
+	o := outcome[V]{source: uint8(Executed), completed: c.mark(at), expires: r.deadline}
+	res := o.result(&c.clock, Executed)
+	return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
+}
+
 // Shards returns the number of shards of c.
 func (c *Cache[K, V]) Shards() int { return len(c.shards) }
 

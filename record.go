@@ -7,7 +7,8 @@ import (
 )
 
 // record is a kept outcome. For most there is nothing to say but what is here; the others lie in a
-// fullRecord. Nothing but flags changes once it has been put in, and none is used twice. With a
+// fullRecord. Of an outcome that has been put in nothing changes but the flags, and none is put in
+// twice (one that is held again after Reconcile is): a reader without a lock may have it. With a
 // pointer or an int as V it takes 24 bytes, a size that Go allocates without waste: per entry there
 // are 80 bytes more for golang-lru's list and some 32 for its map. (Measured: 139; with all fields
 // in one record, and a queue for expiry, it was 343.)
@@ -116,6 +117,7 @@ func (r *fullRecord[K, V]) shed() *fullRecord[K, V] {
 // later; a negative ttl is without end. Its turn and weight are set later.
 func newRecord[K comparable, V any](c *clock, key K, state State, err error, fp Fingerprint, started time.Duration, completed time.Time, ttl time.Duration) *fullRecord[K, V] {
 	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: c.mark(completed)}
+	completed = c.exact(completed)
 	var fits bool
 	if r.took, fits = tookOf(r.done - started); !fits || c.set(completed) {
 		r.times = &times{started: c.wall(started), completed: completed}
@@ -131,6 +133,7 @@ func tookOf(d time.Duration) (uint32, bool) { return uint32(d), 0 <= d && d <= m
 // without end.
 func (r *fullRecord[K, V]) expireAfter(c *clock, from time.Time, ttl time.Duration) {
 	r.deadline = deadlineOf(c.mark(from), ttl)
+	from = c.exact(from)
 	if r.times != nil || r.deadline == forever && ttl >= 0 || c.set(from) {
 		t := r.timesOf(c)
 		t.expires = after(from, ttl)
@@ -181,6 +184,15 @@ func deadlineOf(mark, ttl time.Duration) time.Duration {
 		return forever
 	}
 	return mark + min(ttl, forever-mark)
+}
+
+// exact returns t, a reading of the clock, as wall gives it back, unless the wall clock was set: so
+// that all who are told of one instant are told the same, to the nanosecond.
+func (c *clock) exact(t time.Time) time.Time {
+	if c.set(t) {
+		return t
+	}
+	return c.wall(c.mark(t))
 }
 
 // set reports whether the wall clock was set between start and t, so that wall would be wrong by

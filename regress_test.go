@@ -302,3 +302,13 @@ func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
 		}
 	})
 }
+
+// Of an execution longer than 4 s, leader and replay were told wall times some nanoseconds apart: the
+// wall and the monotonic clock are not read at one instant.
+func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	for range 1000 {
+		kept, told := c.TimesOfSlow("k", time.Now())
+		require.Equal(t, told, kept)
+	}
+}

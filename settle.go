@@ -104,7 +104,7 @@ func (c *Cache[K, V]) panicked(key K, notes *[]note[K]) func(error) {
 	return func(err error) { c.note(notes, Event[K]{Kind: EventPanicked, Key: key, Err: err}) }
 }
 
-// weigh reconciling Weigh about an outcome that is to be retained.
+// weigh asks Weigh about an outcome that is to be retained.
 func (c *Cache[K, V]) weigh(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	if c.opts.Weigh == nil || x.disposition != Retain || c.ttl(f, e) == 0 {
 		return
@@ -182,7 +182,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 		o.expires = deadline
 	}
 	if deadline == forever && ttl >= 0 || c.set(x.at) {
-		o.setTimes(x.at, ttl)
+		o.setTimes(c.exact(x.at), ttl)
 	}
 	if x.panicked != nil || x.goexit {
 		s.stats.Panics++
@@ -265,7 +265,8 @@ func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, starte
 	r := newRecord[K, V](&c.clock, key, Retained, x.err, fp, started, x.at, ttl)
 	r.value = x.value
 	if restored != nil {
-		r.times = &times{restored.started, x.at, after(x.at, ttl)}
+		at := c.exact(x.at)
+		r.times = &times{restored.started, at, after(at, ttl)}
 	}
 	c.keepLocked(s, r, x.weight, &x.notes)
 	return deadline
@@ -286,7 +287,7 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int
 	}
 }
 
-// lockWithWeight locks s.mu and reports whether the weight is still wanted, which it reconciling with s.mu
+// lockWithWeight locks s.mu and reports whether the weight is still wanted, which it asks with s.mu
 // held; if so, it has been taken from MaxWeight, others having been shed until there was room. The
 // caller must go by this answer and not ask again, since the clock goes on.
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func() bool, notes *[]note[K]) bool {
