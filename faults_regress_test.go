@@ -293,3 +293,53 @@ func TestJoinedCallersOfEveryFormGetTheSame(t *testing.T) {
 		})
 	}
 }
+
+// The same for room that came meanwhile: an outcome that may go is evicted, whenever it came.
+func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1, Protect: -1})
+		end := make(chan struct{})
+		go func() {
+			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) { <-end; return 1, nil })
+		}()
+		synctest.Wait()
+		looks := 0
+		yield.Hook = func(point string) {
+			if point == "meet" {
+				if looks++; looks == 2 { // after the search, which found nothing that may go
+					close(end)
+					synctest.Wait()
+				}
+			}
+		}
+		defer func() {
+			synctest.Wait()
+			yield.Hook = nil
+		}()
+		v, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		require.GreaterOrEqual(t, looks, 2, "the seam: nothing came in between")
+		require.NoError(t, err, "what has come may be evicted")
+		require.Equal(t, 2, v)
+	})
+}
+
+// Close waits for the last of many flights, in whatever order they end.
+func TestCloseWaitsForTheLastOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const flights = 256
+		c := idemflight.MustNew(idemflight.Options[int, int]{})
+		for i := range flights {
+			go func() {
+				_, _ = c.Do(context.Background(), i+1, func(context.Context) (int, error) {
+					time.Sleep(time.Duration(i+1) * time.Second)
+					return i, nil
+				})
+			}()
+		}
+		synctest.Wait()
+		start := time.Now()
+		require.NoError(t, c.Close(context.Background()))
+		require.Equal(t, flights*time.Second, time.Since(start), "when Close returns")
+		require.Zero(t, c.Stats().InFlight)
+	})
+}

@@ -59,7 +59,7 @@ var coreFaults = []fault{
 	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", file: settleGo, old: "	x.run(e, fn)\n", new: "	ran := make(chan struct{})\n	go func() {\n		defer close(ran)\n		x.run(e, fn)\n	}()\n	select {\n	case <-ran:\n	case <-e.Done():\n	}\n"},
 
 	// 6. Re-entrancy.
-	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", file: callGo, old: "\tif me.err != nil || me.within.inside(&f.exec) {\n", new: "\tif me.err != nil {\n"},
+	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", file: callGo, old: "\treturn c.refuse(ctx, s, f, err, within.inside(&f.exec))\n", new: "\tif err == nil {\n\t\treturn nil\n\t}\n\treturn c.refuse(ctx, s, f, err, within.inside(&f.exec))\n"},
 	{name: "reentrancy-at-depth-one", promise: "6", sentence: "at any depth", file: flightGo, old: "\t\tif e.first == first {\n\t\t\treturn true\n\t\t}\n", new: "\t\treturn e.first == first\n"},
 	{name: "reentrancy-of-other-keys", promise: "6", sentence: "the flight itself", file: flightGo, old: "\t\tif e.first == first {\n", new: "\t\tif e.first != nil {\n"},
 
@@ -74,7 +74,7 @@ var coreFaults = []fault{
 	{name: "waiter-stops-the-work", promise: "7", hint: "TestTheFlightGoesOn", sentence: "others are not affected", file: callGo, old: "		f.waiters--\n", new: "		f.waiters--\n		f.exec.Done()\n		f.exec.cancel()\n"},
 
 	// 8. The outcome wins.
-	{name: "left-though-settled", promise: "8", sentence: "if both are there, the outcome wins", file: callGo, old: "\tas := &s.stats.NotWaited\n", new: "\tc.leave(s, f, nil, leads)\n\treturn left(me.ctx, me.ctx.Err())\n}\n\nfunc (c *Cache[K, V]) oldDepart(s *shard[K, V], f *flight[K, V], me *caller, leaves, leads bool) error {\n\tas := &s.stats.NotWaited\n"},
+	{name: "left-though-settled", promise: "8", sentence: "if both are there, the outcome wins", file: callGo, old: "\tcase !c.leave(s, f, as, leads):\n", new: "\tcase !c.leave(s, f, as, leads) && !leaves:\n"},
 	{name: "left-before-done", promise: "8", sentence: "if both are there, the outcome wins", file: callGo, old: "\tif f.settled {\n\t\treturn false\n\t}\n", new: ""},
 	{name: "dead-context-no-replay", promise: "8", hint: "TestDoReplaysThough", sentence: "with a context dead on arrival a retained outcome is still replayed", file: cacheGo, old: "\tmustCall(ctx, fn == nil)\n\to := readOptions(opts)\n\tvar found", new: "\tmustCall(ctx, fn == nil)\n\tif ctx.Err() != nil {\n\t\treturn *new(V), left(ctx, ctx.Err())\n\t}\n\to := readOptions(opts)\n\tvar found", quick: true},
 	{name: "dead-context-runs-fn", promise: "8", sentence: "and fn is never started", file: callGo, old: "		if me.err != nil {\n			s.stats.Left++\n", new: "		if me.err != nil && me.within != nil {\n			s.stats.Left++\n"},
@@ -89,7 +89,7 @@ var coreFaults = []fault{
 	// 10. WithMaxWait and MaxWaiters.
 	{name: "one-waiter-too-many", promise: "10", sentence: "MaxWaiters", file: callGo, old: "int(f.waiters) >= c.opts.MaxWaiters", new: "int(f.waiters) > c.opts.MaxWaiters"},
 	{name: "max-waiters-unseen", promise: "10", sentence: "MaxWaiters", file: cacheGo, old: " && o.maxWait > 0 && c.opts.MaxWaiters == 0 {", new: " && o.maxWait > 0 {"},
-	{name: "max-wait-bounds-the-leader", promise: "10", sentence: "never a leader", file: callGo, old: "c.wait(s, f, me, forever, true)", new: "c.wait(s, f, me, min(time.Second, forever), true)"},
+	{name: "max-wait-bounds-the-leader", promise: "10", sentence: "never a leader", file: callGo, old: "c.wait(me.ctx, s, f, forever, true)", new: "c.wait(me.ctx, s, f, min(time.Second, forever), true)"},
 	{name: "max-wait-ends-the-flight", promise: "10", hint: "TestTheFlightGoesOn", sentence: "the flight goes on", file: callGo, old: "\treturn ErrInFlight\n}\n", new: "\tf.exec.Done()\n\tf.exec.cancel()\n\treturn ErrInFlight\n}\n"},
 	{name: "max-wait-ignored", promise: "10", sentence: "a caller that may not wait any longer gets ErrInFlight", file: callGo, old: "	if maxWait != forever {\n", new: "	if maxWait < 0 {\n"},
 	{name: "no-wait-joins", promise: "10", sentence: "NoWait: not at all", file: optionsGo, old: "kind: optionMaxWait, d: d}", new: "kind: optionMaxWait, d: d & forever}"},
@@ -230,7 +230,8 @@ var coreFaults = []fault{
 	{name: "place-taken-twice-for-reconcile", promise: "18", sentence: "from a held key to its Reconcile and back", file: callGo, old: "// its place passes to the flight\n", new: "\n\t\tc.takePlace()\n"},
 	{name: "place-not-needed-to-fly", promise: "18", sentence: "a new key takes a place before its flight can be seen", file: callGo, old: "		if hasPlace || c.takePlace() {\n", new: "		if hasPlace || c.takePlace() || c.places.Add(1) > 0 {\n"},
 	{name: "expired-not-free", promise: "18", sentence: "expired entries count as free", file: roomGo, old: "		if i := c.firstDue(now); i >= 0 {\n			if c.reclaimSome", new: "		if i := c.firstDue(now); i >= 0 && i < 0 {\n			if c.reclaimSome"},
-	{name: "full-without-another-look", promise: "18", hint: "TestNoErrFullForAKey", sentence: "a call that finds no place looks at its key again", file: callGo, old: "		searched = c.makeRoom(key, &m.notes) == roomNone\n	}\n", new: "		if searched = c.makeRoom(key, &m.notes) == roomNone; searched {\n			s.mu.Lock()\n			s.stats.Full++\n			m.kind, m.err = EventRejected, ErrFull\n			break\n		}\n	}\n"},
+	{name: "full-without-another-look", promise: "18", hint: "TestNoErrFullForAKey", sentence: "a call that finds no place looks at its key again", file: callGo, old: "\t\tsearched, upTo = c.makeRoom(key, &m.notes)\n\t}\n", new: "\t\tif searched, upTo = c.makeRoom(key, &m.notes); searched == roomNone {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n\t}\n"},
+	{name: "full-though-something-came", promise: "18", sentence: "ErrFull only if there is none to evict, also none that came meanwhile", hint: "TestNoErrFullWhileSomething", file: callGo, old: "searched == roomNone && upTo == c.seq.Load() {", new: "searched == roomNone && upTo <= c.seq.Load() {"},
 	{name: "len-counts-the-expired", promise: "18", sentence: "Len and Stats agree; they may reclaim what has expired", file: inspectGo, old: "\t\t\tc.reclaimShard(&c.shards[i], now)\n", new: ""},
 
 	// 19. When full.
@@ -294,7 +295,7 @@ var coreFaults = []fault{
 	{name: "closed-runs-fn", promise: "24", sentence: "new executions are refused", file: callGo, old: "		if !mayLead {\n			s.stats.Closed++\n", new: "		if !mayLead && me.within != nil {\n			s.stats.Closed++\n", quick: true},
 	{name: "closed-reconciles", promise: "24", sentence: "Reconcile's included", file: callGo, old: "	case c.opts.Reconcile == nil || me.err != nil || c.closed.Load():\n", new: "	case c.opts.Reconcile == nil || me.err != nil:\n"},
 	{name: "close-does-not-wait", promise: "24", sentence: "it waits until no execution is in flight", file: cacheGo, old: "	for _, done := range inFlight {\n", new: "	for _, done := range inFlight[:0] {\n"},
-	{name: "close-waits-for-one", promise: "24", sentence: "it waits until no execution is in flight", file: cacheGo, old: "	for _, done := range inFlight {\n", new: "	for _, done := range inFlight[:min(1, len(inFlight))] {\n"},
+	{name: "close-waits-for-one", promise: "24", hint: "TestCloseWaitsForTheLast", sentence: "it waits until no execution is in flight", file: cacheGo, old: "	for _, done := range inFlight {\n", new: "	for _, done := range inFlight[:min(1, len(inFlight))] {\n"},
 	{name: "close-tells-err", promise: "24", sentence: "or ctx ends (context.Cause)", file: cacheGo, old: "			return context.Cause(ctx)\n", new: "			return ctx.Err()\n"},
 	{name: "close-with-a-dead-context", promise: "24", sentence: "with nothing in flight it returns nil whatever ctx is", file: cacheGo, old: "	for _, done := range inFlight {\n", new: "	if ctx.Err() != nil {\n		return context.Cause(ctx)\n	}\n	for _, done := range inFlight {\n"},
 	{name: "close-from-inside-waits", promise: "24", sentence: "from inside an execution it closes and returns ErrReentrant", file: cacheGo, old: "\tif within.running(&c.clock) {\n", new: "\tif within.running(&c.clock) && ctx.Err() != nil {\n"},
@@ -306,7 +307,7 @@ var coreFaults = []fault{
 	{name: "restore-of-in-flight", promise: "24", sentence: "InFlight becomes held with ErrInterrupted: the old process may have had its effect", file: restoreGo, old: "\t\tcause = ErrInterrupted\n", new: ""},
 	{name: "restore-loses-the-fingerprint", promise: "24", sentence: "All and Restore carry the keys over", file: restoreGo, old: "key, state, cause, e.Fingerprint, 0", new: "key, state, cause, Fingerprint{}, 0"},
 	{name: "restore-extends", promise: "24", sentence: "its own TTL being ExpiresAt − CompletedAt", file: restoreGo, old: "	left := e.ExpiresAt.Sub(now)\n", new: "	left := e.ExpiresAt.Sub(e.CompletedAt)\n"},
-	{name: "restore-when-full", promise: "24", sentence: "it evicts like a new key", file: restoreGo, old: "		searched = c.makeRoom(key, notes) == roomNone\n", new: "		searched = true\n"},
+	{name: "restore-when-full", promise: "24", sentence: "it evicts like a new key", file: restoreGo, old: "\t\tsearched, upTo = c.makeRoom(key, notes)\n", new: "\t\tsearched, upTo = roomNone, c.seq.Load()\n"},
 	{name: "all-without-flights", promise: "24", sentence: "All shows kept and in flight", hint: "TestAll_|TestPromise24_", file: inspectGo, old: "	for key := range s.pending {\n		keys = append(keys, key)\n	}\n", new: ""},
 	{name: "all-under-the-lock", promise: "24", sentence: "no lock held while the loop body runs", hint: "TestAll_", file: inspectGo, old: "				if e, ok := c.Lookup(key); ok && !yield(key, e) {\n					return\n				}\n", new: "				e, ok := c.Lookup(key)\n				c.shards[i].mu.Lock()\n				more := !ok || yield(key, e)\n				c.shards[i].mu.Unlock()\n				if !more {\n					return\n				}\n"},
 
@@ -333,7 +334,6 @@ var coreFaults = []fault{
 
 	// 26. fn's return happens before every return that shares its outcome.
 	{name: "told-before-the-outcome-is-set", promise: "26", sentence: "fn's return happens before every return that shares its outcome", file: settleGo, old: "	o := &f.outcome\n", new: "	if f.done != nil {\n		close(f.done)\n		f.done = nil\n		time.Sleep(time.Microsecond)\n	}\n	o := &f.outcome\n"},
-	{name: "told-before-fn-returns", promise: "26", sentence: "fn's return happens before every return that shares its outcome", file: callGo, old: "\tcase <-me.ctx.Done():\n\t\treturn c.depart(s, f, me, true, leads)\n\t}\n}\n\n", new: "\tcase <-f.exec.Done():\n\t\treturn nil\n\tcase <-me.ctx.Done():\n\t\treturn c.depart(s, f, me, true, leads)\n\t}\n}\n\n"},
 
 	// 27. A replay allocates nothing.
 	{name: "options-allocate", promise: "27", sentence: "Do itself allocates nothing, options included", file: cacheGo, old: "\to := readOptions(opts)\n\tvar found", new: "\to := readOptions(append([]CallOption(nil), opts...))\n\tvar found"},
