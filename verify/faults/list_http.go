@@ -93,7 +93,7 @@ var httpFaults = []fault{
 	{name: "http-require-ignored", promise: "covered", sentence: "Require: a covered request without key gets 400", file: middlewareGo, old: "len(lines) == 0 && !m.opts.Require", new: "len(lines) == 0"},
 
 	// Scope: the lookup key is (scope, key).
-	{name: "http-scope-dropped", promise: "scope", sentence: "the lookup key is (scope, key)", file: middlewareGo, old: "idemflight.Key{Scope: scope, ID: id}", new: `idemflight.Key{Scope: scope[:1], ID: id}`, quick: true},
+	{name: "http-scope-dropped", promise: "scope", sentence: "the lookup key is (scope, key)", file: middlewareGo, old: "idemflight.Key{Scope: scope, ID: id}", new: `idemflight.Key{Scope: "shared", ID: id}`, quick: true},
 	{name: "http-scope-empty", promise: "scope", sentence: "an empty scope is answered 401", file: middlewareGo, old: `if err == nil && scope == "" {`, new: `if false {`},
 	{name: "http-scope-status-600", promise: "scope", sentence: "a status from 400 to 599", file: requestGo, old: "status <= 599", new: "status <= 600"},
 	{name: "http-scope-status-399", promise: "scope", sentence: "a status from 400 to 599", file: requestGo, old: "status >= 400", new: "status >= 399"},
