@@ -3,6 +3,7 @@ package idemflight
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -41,6 +42,9 @@ func (c *Cache[K, V]) TimesOfSlow(key K, at time.Time) (kept, told [2]time.Time)
 	res := o.result(&c.clock, Executed)
 	return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
 }
+
+// StartTurns makes n+1 the number of the next turn.
+func (c *Cache[K, V]) StartTurns(n uint32) { c.seq.Store(n) }
 
 // Shards returns the number of shards of c.
 func (c *Cache[K, V]) Shards() int { return len(c.shards) }
@@ -93,7 +97,7 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) (weight int64) {
 	k := &s.kept
 	first, due := never, forever
 	if k.plain != nil {
-		last := turn{}
+		last := turn{at: math.MinInt64}
 		for _, key := range k.plain.Keys() {
 			r, _ := k.plain.Peek(key)
 			if k.others[key] != nil || s.pending[key] != nil {

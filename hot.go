@@ -27,7 +27,8 @@ type hotTable[K comparable, V any] struct {
 const (
 	hotSlots   = 256
 	hotStripes = 64
-	hotVotes   = 8 // that a key needs for a slot
+	hotVotes   = 8   // that a key needs for an empty slot
+	hotRival   = 128 // and for one that is taken: else keys that meet in a slot would depose each other for ever
 )
 
 // hotOutcome is what a slot refers to. Only hit changes.
@@ -84,9 +85,13 @@ func (t *hotTable[K, V]) vote(b *ballot, hash uint64, key K, f found[K, V]) {
 		*v++
 		return
 	}
-	*v = 0
 	slot := &t.slots[hash%hotSlots]
 	old := slot.Load()
+	if old != nil && *v&0xFF < hotRival {
+		*v++
+		return
+	}
+	*v = 0
 	if old != nil && old.hit.Swap(false) {
 		return
 	}

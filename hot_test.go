@@ -159,11 +159,9 @@ func TestHotTableIsForTheHottest(t *testing.T) {
 		}
 	}
 	require.Empty(t, c.HotKeys(), "nobody was hotter than others")
-	for range 100 {
-		for i := 1; i <= 16; i++ {
-			for range 3 {
-				_, _ = c.Do(ctx, i, fn)
-			}
+	for i := 1; i <= 16; i++ {
+		for range 300 { // more than a slot that is taken needs
+			_, _ = c.Do(ctx, i, fn)
 		}
 	}
 	require.NotEmpty(t, c.HotKeys())
@@ -211,4 +209,31 @@ func TestHotReplayRacesWithForget(t *testing.T) {
 	wg.Wait()
 	require.Positive(t, hot, "the fast path must be in force")
 	require.NoError(t, c.CheckInvariants())
+}
+
+// The numbers of turns wrap: where time stands still they alone make the order.
+func TestTurnsWrap(t *testing.T) {
+	for _, start := range []uint32{1<<24 - 30, 1<<32 - 30, 1<<23 - 30} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 16, Protect: -1})
+			time.Sleep(time.Second)
+			c.StartTurns(start)
+			replay := func(key int) {
+				r, err := c.DoResult(context.Background(), key, func(context.Context) (int, error) { return key, nil })
+				require.NoError(t, err)
+				if key <= 8 && c.Stats().Evicted > 0 {
+					require.Equal(t, idemflight.Replayed, r.Source, "%d is replayed twice in 4 insertions", key)
+				}
+			}
+			for n := range 200 {
+				replay(1000 + n)
+				for key := 1; key <= 8; key++ {
+					if key%2 == n%2 {
+						replay(key)
+					}
+				}
+				require.NoError(t, c.CheckInvariants())
+			}
+		})
+	}
 }

@@ -41,7 +41,8 @@ type Options[K comparable, V any] struct {
 	MaxEntries int
 
 	// Protect decides what happens when full: no outcome completed less than this ago is evicted;
-	// a new key gets [ErrFull] instead. 0 = [DefaultProtect], but at most half of TTL; negative =
+	// a new key gets [ErrFull] instead (also if all older ones were replayed when their turn came,
+	// and so have moved behind younger ones). 0 = [DefaultProtect], but at most half of TTL; negative =
 	// no protection, plain LRU; TTL or more = nothing is ever evicted.
 	Protect time.Duration
 

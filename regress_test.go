@@ -312,3 +312,18 @@ func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
 		require.Equal(t, told, kept)
 	}
 }
+
+// At the very deadline fn's context has ended by it, also for who first looks when fn has returned.
+func TestExecTimeoutReachedExactlyIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Second})
+		var fnCtx context.Context
+		_, err := c.Do(context.Background(), "k", func(ctx context.Context) (int, error) {
+			fnCtx = ctx
+			time.Sleep(time.Second)
+			return 1, nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, context.DeadlineExceeded, fnCtx.Err())
+	})
+}

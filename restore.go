@@ -15,7 +15,8 @@ import (
 // [ErrInterrupted]: the old process may have had its effect.
 //
 // It costs a lock or two, and a place in two or three queues: O(log n) of one shard. A full cache
-// evicts the outcomes that completed first, restored or not, in whatever order they come.
+// evicts the outcomes that completed first, restored or not, in whatever order they come; a replay
+// before its turn comes saves a restored one as it does any other.
 //
 // The error says what was wrong: [ErrInvalidKey], [ErrFull] and [ErrClosed] among them. An Err
 // keeps only what your encoding keeps: save what callers test it for, and give back an error that
