@@ -281,7 +281,7 @@ func TestFnsContextCanBePrinted(t *testing.T) {
 // timer for 292 years: nothing was reclaimed after it. Found by the explorer, scenario expiry-keys/2.
 func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		expired := 0
+		var expired atomic.Int64
 		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Minute, MaxWeight: 10,
 			Weigh: func(key string, _ int) int64 {
 				if key == "late" {
@@ -291,14 +291,14 @@ func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
 			},
 			Observer: func(_ context.Context, e idemflight.Event[string]) {
 				if e.Kind == idemflight.EventExpired {
-					expired++
+					expired.Add(1)
 				}
 			}})
 		for n, key := range []string{"late", "other"} {
 			_, err := c.Do(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
 			require.NoError(t, err)
 			time.Sleep(time.Hour)
-			require.Equal(t, n+1, expired, "%s must have been reclaimed by the timer", key)
+			require.EqualValues(t, n+1, expired.Load(), "%s must have been reclaimed by the timer", key)
 		}
 	})
 }
