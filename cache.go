@@ -154,7 +154,7 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
-	var found first[K, V]
+	var found looked[K, V]
 	v, err := c.look(ctx, c.hash(key), key, &o, nil, &found)
 	if found.replayed {
 		return v, err
@@ -173,7 +173,7 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
 	var res Result[V]
-	var found first[K, V]
+	var found looked[K, V]
 	_, err := c.look(ctx, c.hash(key), key, &o, &res, &found)
 	if found.replayed {
 		return res, err
@@ -196,8 +196,8 @@ func mustCall(ctx context.Context, nilFn bool) {
 	}
 }
 
-// first is what a call found at its first look, which asks ctx nothing.
-type first[K comparable, V any] struct {
+// looked is what a call found at its first look, which asks ctx nothing.
+type looked[K comparable, V any] struct {
 	replayed bool          // the call has its answer
 	shard    *shard[K, V]  // of the key, if the call has no answer
 	flight   *flight[K, V] // the call has joined this one
@@ -207,7 +207,7 @@ type first[K comparable, V any] struct {
 // look answers a call with the retained outcome of key, or joins the flight of key, if either may be
 // decided without a question to ctx. call looks at everything else. res, if not nil, gets what Do
 // has no use for; seen gets what call has to know.
-func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V], seen *first[K, V]) (v V, err error) {
+func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V], seen *looked[K, V]) (v V, err error) {
 	yield.At("look")
 	r := c.hot.get(hash, key)
 	if r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {
@@ -228,7 +228,7 @@ func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptio
 }
 
 // lookLocked is look behind the hot table: it returns what is to be replayed, if anything.
-func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions, seen *first[K, V]) found[K, V] {
+func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions, seen *looked[K, V]) found[K, V] {
 	s := c.shardOf(hash)
 	yield.At("look: lock")
 	s.mu.Lock()

@@ -188,7 +188,7 @@ func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context
 	if !me.stays {
 		f.done = make(chan struct{})
 	} else if held != nil {
-		f.turn = make(chan struct{})
+		f.through = make(chan struct{})
 	}
 	if s.pending == nil {
 		s.pending = make(map[K]*flight[K, V])
@@ -203,12 +203,12 @@ func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context
 func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []note[K]) (Result[V], error) {
 	switch {
 	case f.held != nil: // Reconcile never runs on a caller's goroutine
-		turn := f.turn
+		through := f.through
 		go c.findOut(s, f)
-		if turn == nil {
+		if through == nil {
 			break
 		}
-		<-turn
+		<-through
 		if f.yielded {
 			return c.leadInline(s, f, f.next(), me, notes)
 		}

@@ -117,9 +117,10 @@
 // # Cost
 //
 // A replay takes no allocation and no goroutine; its shard's lock, unless its key is one of those
-// replayed most, which need none (to become one of them takes one allocation, once). A first execution takes three allocations, and two more and a
-// goroutine if the leader's context can end and it did not ask for [Inline]. A joined caller costs no
-// goroutine. An idle cache has none, and no running timer unless something is to expire.
+// replayed most, which need none (to become one of them takes one allocation, once). A first
+// execution takes three allocations, and two more and a goroutine if the leader's context can end and
+// it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no
+// running timer unless something is to expire.
 //
 // An outcome without error, fingerprint, weight and TTL of its own takes some 90 bytes beside its key
 // and value, and the key twice; one with any of these about half as much again.

@@ -31,17 +31,17 @@ type flight[K comparable, V any] struct {
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
 	exec execution
 
-	// held is the record that Reconcile is asked about; nil once fn runs. turn, if not nil, is
+	// held is the record that Reconcile is asked about; nil once fn runs. through, if not nil, is
 	// closed when Reconcile is through, and yielded tells that fn is to run: for a leader that
-	// stays and runs fn itself. Written by the goroutine that runs Reconcile before it closes turn.
+	// stays and runs fn itself. Written by the goroutine that runs Reconcile before it closes through.
 	held    *fullRecord[K, V]
-	turn    chan struct{}
+	through chan struct{}
 	yielded bool
 
 	// Guarded by the shard's mu.
-	leaderLeft bool  // nobody will tell the outcome as the leader's
-	forgotten  bool  // its outcome is not to be retained
-	settled    bool  // and
+	leaderLeft bool // nobody will tell the outcome as the leader's
+	forgotten  bool // its outcome is not to be retained
+	settled    bool
 	waiters    int32 // joined callers that wait
 
 	// Written under the shard's mu before settled is set and done is closed, only read after: who
@@ -135,14 +135,14 @@ type execution struct {
 	clock       *clock          // of its cache, for which it stands too
 	started     time.Duration
 	deadline    time.Duration // 0: none
-	mu          sync.Mutex
-	reconciling bool // it is one of Reconcile; written before fn runs as well
+	reconciling bool          // Reconcile is what it runs
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
 	spoke  bool  // BeginEffect or NoEffect was called
-	ended  bool  // and
+	ended  bool  // fn has returned,
 	late   bool  // after the deadline
 	begun  int32 // effects begun and not taken back
+	mu     sync.Mutex
 	inner  context.Context
 	cancel context.CancelFunc
 }

@@ -175,9 +175,9 @@ func (c *Cache[K, V]) expireLocked(s *shard[K, V], key K, f found[K, V], notes *
 
 // removeLocked drops f, the record of key, whose place has been given back or passes on.
 func (c *Cache[K, V]) removeLocked(s *shard[K, V], key K, f found[K, V]) {
-	first := s.first(f)
+	atEdge := s.atEdge(f)
 	s.kept.remove(key, f)
-	if first {
+	if atEdge {
 		s.publishLocked()
 	}
 	if f.full != nil && f.full.weight > 0 {

@@ -7,9 +7,9 @@ import (
 )
 
 // record is a kept outcome. For most there is nothing to say but what is here; the others lie in a
-// fullRecord. Of an outcome that has been put in nothing changes but the flags, and none is put in
-// twice (one that is held again after Reconcile is): a reader without a lock may have it. With a
-// pointer or an int as V it takes 24 bytes, a size that Go allocates without waste: per entry there
+// fullRecord. Once an outcome has been put in, only its flags change, and it is never put in again:
+// a reader without a lock may have it. (What is held is not read so, and is put in again after a
+// Reconcile that learned nothing.) With a pointer or an int as V it takes 24 bytes, a size that Go allocates without waste: per entry there
 // are 80 bytes more for golang-lru's list and some 32 for its map. (Measured: 139; with all fields
 // in one record, and a queue for expiry, it was 343.)
 type record[V any] struct {

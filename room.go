@@ -55,8 +55,8 @@ func (s *shard[K, V]) publishLocked() {
 	s.edges.worth[s.index].set(s.kept.firstWorth())
 }
 
-// first reports whether f, a record of s, is at an end of it.
-func (s *shard[K, V]) first(f found[K, V]) bool {
+// atEdge reports whether f, a record of s, is at an end of it.
+func (s *shard[K, V]) atEdge(f found[K, V]) bool {
 	if int64(f.deadline) == s.edges.due[s.index].Load() {
 		return true
 	}

@@ -14,7 +14,7 @@ import (
 func (c *Cache[K, V]) execute(s *shard[K, V], f *flight[K, V], e *execution, fn func(context.Context) (V, error), notes []note[K]) {
 	x := ending[K, V]{notes: notes}
 	yield.At("execute")
-	defer c.ended(s, f, e, &x) // also if fn called runtime.Goexit
+	defer c.finish(s, f, e, &x) // also if fn called runtime.Goexit
 	e.start(c.opts.ExecTimeout)
 	x.run(e, fn)
 }
@@ -35,9 +35,9 @@ func growStack(i int) byte {
 	return room[i]
 }
 
-// ended follows fn: the steps up to settle are each done even if a hook in the one before called
+// finish follows fn: the steps up to settle are each done even if a hook in the one before called
 // runtime.Goexit, so that nobody is stranded.
-func (c *Cache[K, V]) ended(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
+func (c *Cache[K, V]) finish(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	if x.err != nil || c.opts.Weigh != nil {
 		defer c.settle(s, f, e, x)
 		c.decide(s, f, e, x)
@@ -47,6 +47,7 @@ func (c *Cache[K, V]) ended(s *shard[K, V], f *flight[K, V], e *execution, x *en
 	c.settle(s, f, e, x)
 }
 
+// decide lets the hooks say what becomes of the outcome.
 func (c *Cache[K, V]) decide(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	defer c.weigh(s, f, e, x)
 	c.judge(f, e, x)
@@ -55,14 +56,14 @@ func (c *Cache[K, V]) decide(s *shard[K, V], f *flight[K, V], e *execution, x *e
 // findOut runs Reconcile for the held key of f, and fn after it if that is certain to have had no
 // effect, unless the leader stays to run fn itself.
 func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
-	if f.turn != nil {
-		defer close(f.turn)
+	if f.through != nil {
+		defer close(f.through)
 	}
 	held := c.entry(found[K, V]{&f.held.record, f.held})
 	c.execute(s, f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
 	}, nil)
-	if f.yielded && f.turn == nil {
+	if f.yielded && f.through == nil {
 		c.execute(s, f, f.next(), f.fn, nil)
 	}
 }

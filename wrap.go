@@ -27,7 +27,7 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			o.fp = fp
 		}
-		var found first[K, V]
+		var found looked[K, V]
 		v, err := c.look(ctx, c.hash(k), k, &o, nil, &found)
 		switch f := found.flight; {
 		case found.replayed: // before the closure is made, which allocates

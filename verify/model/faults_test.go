@@ -31,7 +31,7 @@ type bent struct {
 }
 
 func (b *bent) do(ctx context.Context, c *call, way way, fn fnOf) (result, error) {
-	if b.call != nil {
+	if b.call != nil && ctx != nil && fn != nil { // what wraps a nil fn would hide the misuse, and wait
 		return b.call(ctx, *c, way, fn)
 	}
 	return b.cache.do(ctx, c, way, fn)
