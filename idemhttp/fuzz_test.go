@@ -3,7 +3,9 @@ package idemhttp_test
 import (
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +67,42 @@ func keyOf(t testing.TB, value string) (id string, ok bool) {
 		id = key.ID
 	})), r)
 	return id, a.Status == 200
+}
+
+// sortedQuery is the query as DefaultFingerprint has it, written down another way.
+func sortedQuery(raw string) string {
+	var parsed, asSent []string
+	for _, part := range strings.FieldsFunc(raw, func(c rune) bool { return c == '&' }) {
+		if values, err := url.ParseQuery(part); err != nil {
+			asSent = append(asSent, part)
+		} else {
+			parsed = append(parsed, values.Encode())
+		}
+	}
+	slices.SortStableFunc(parsed, func(a, b string) int {
+		a, _, _ = strings.Cut(a, "=")
+		b, _, _ = strings.Cut(b, "=")
+		a, _ = url.QueryUnescape(a)
+		b, _ = url.QueryUnescape(b)
+		return strings.Compare(a, b)
+	})
+	return strings.Join(append(parsed, asSent...), "&")
+}
+
+// FuzzDefaultFingerprint holds it against its definition. Fingerprints outlive the process that made
+// them (Restore), so that they may never become others.
+func FuzzDefaultFingerprint(f *testing.F) {
+	for _, query := range []string{
+		"", "a=1", "b=2&a=1&b=1", "a", "=", "&&a=1&", "%61=1&a=%32", "a=%zz&b=1&=%", "a=1;b=2&c", "a=b=c&a=b%26c", "a+b=c%20d&a%20b=e", "z=\xff&y=%ff",
+		"i=9&h=8&g=7&f=6&e=5&d=4&c=3&b=2&a=1&a=0", "long=" + strings.Repeat("x", 300),
+	} {
+		f.Add("POST", "/payments", query, []byte("body"))
+	}
+	f.Fuzz(func(t *testing.T, method, path, query string, body []byte) {
+		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}}
+		want := idemflight.FingerprintOf([]byte(method), []byte(r.URL.EscapedPath()), []byte(sortedQuery(query)), body)
+		require.Equal(t, want, idemhttp.DefaultFingerprint(r, body), "%q %q?%q", method, path, query)
+	})
 }
 
 // program is a handler made of the bytes of script: what handlers do to a writer, in any order.

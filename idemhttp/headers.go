@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -93,29 +94,45 @@ func deleteFold(h http.Header, name string) {
 	}
 }
 
-// changed returns the headers of now that differ from what was there before the handler ran, told
-// by value; those that are gone have no values. Trailers-to-be are no headers. It shares the values
-// of now.
+// changed takes from now what is as it was before the handler ran, told by value, and returns what
+// is left, under canonical names; headers that are gone have no values. Trailers-to-be are no
+// headers. now is used up.
 func changed(before, now http.Header) http.Header {
-	out := make(http.Header, len(now))
-	for name, values := range now {
+	var gone []string
+	for name, had := range before {
+		if values, ok := now[name]; !ok {
+			gone = append(gone, http.CanonicalHeaderKey(name))
+		} else if slices.Equal(had, values) {
+			delete(now, name)
+		}
+	}
+	for name := range now {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
-			continue
-		}
-		if had, ok := before[name]; !ok || !slices.Equal(had, values) {
-			out[name] = values
+			delete(now, name)
 		}
 	}
-	out = canonical(out)
-	for name := range before {
-		if _, ok := now[name]; ok {
-			continue
-		}
-		if name = http.CanonicalHeaderKey(name); out[name] == nil {
-			out[name] = nil
+	if now = canonical(now); now == nil {
+		now = make(http.Header)
+	}
+	for _, name := range gone {
+		if now[name] == nil {
+			now[name] = nil
 		}
 	}
-	return out
+	return now
+}
+
+// declaredLength returns the Content-Length in h, or -1: net/http drops what is no length.
+func declaredLength(h http.Header) int64 {
+	values := h["Content-Length"]
+	if len(values) == 0 {
+		return -1 // the usual case
+	}
+	n, err := strconv.ParseInt(values[0], 10, 64)
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
 }
 
 // bodyAllowed reports whether an answer with this status may have a body.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/idemflight/idemflight"
@@ -77,10 +78,11 @@ const (
 
 // Middleware gives handlers idempotency keys. Make one with [New]. Safe for concurrent use.
 type Middleware struct {
-	opts         Options // with defaults filled in
-	headerName   string  // canonical
-	replayHeader string  // canonical
-	reused       kind
+	opts           Options // with defaults filled in
+	headerName     string  // canonical
+	replayHeader   string  // canonical
+	reused         kind
+	ownFingerprint bool // Fingerprint is the user's, and may keep the body that it is given
 }
 
 // New returns a middleware, or an error that names every bad field of opts.
@@ -134,7 +136,8 @@ func New(opts Options) (*Middleware, error) {
 	if opts.Cache == nil {
 		opts.Cache = idemflight.MustNew(DefaultCacheOptions())
 	}
-	if opts.Fingerprint == nil {
+	ownFingerprint := opts.Fingerprint != nil
+	if !ownFingerprint {
 		opts.Fingerprint = DefaultFingerprint
 	}
 	if opts.Classify == nil {
@@ -144,10 +147,11 @@ func New(opts Options) (*Middleware, error) {
 		opts.Problem = writeProblem
 	}
 	m := &Middleware{
-		opts:         opts,
-		headerName:   http.CanonicalHeaderKey(opts.HeaderName),
-		replayHeader: http.CanonicalHeaderKey(opts.ReplayHeader),
-		reused:       keyReused,
+		opts:           opts,
+		headerName:     http.CanonicalHeaderKey(opts.HeaderName),
+		replayHeader:   http.CanonicalHeaderKey(opts.ReplayHeader),
+		reused:         keyReused,
+		ownFingerprint: ownFingerprint,
 	}
 	m.reused.status = opts.KeyReusedStatus
 	return m, nil
@@ -217,7 +221,9 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 		m.problem(w, r, k, err)
 		return
 	}
-	body, err := readBody(r, m.opts.MaxRequestBytes)
+	c := calls.Get().(*call)
+	c.m, c.next, c.w, c.r, c.key = m, next, w, r, idemflight.Key{Scope: scope, ID: id}
+	c.body, err = readBody(r, m.opts.MaxRequestBytes, c.body)
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		m.problem(w, r, bodyTooLarge, err)
@@ -226,7 +232,9 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 		m.problem(w, r, unreadableBody, err)
 		return
 	}
-	m.once(next, w, r, idemflight.Key{Scope: scope, ID: id}, body)
+	if c.once() {
+		c.release()
+	}
 }
 
 var errKeyMissing = errors.New("idemhttp: no key")
@@ -240,11 +248,44 @@ func (m *Middleware) covers(method string) bool {
 	return false
 }
 
-// once makes the one call of the cache, and answers.
-func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Request, key idemflight.Key, body []byte) {
-	var rec *recorder // not nil: this request executes
+// A call is a covered request on its way through the cache.
+type call struct {
+	m    *Middleware
+	next http.Handler
+	w    http.ResponseWriter
+	r    *http.Request
+	key  idemflight.Key
+	body []byte
+	rec  *recorder // not nil: this request executes
+
+	fn func(context.Context) (*Response, error) // execute, which would be allocated each time anew
+}
+
+// calls are those that are over, with the bodies of those that were not executed.
+var calls = sync.Pool{New: func() any {
+	c := new(call)
+	c.fn = c.execute
+	return c
+}}
+
+// release lets another request have c; nothing of c may be used afterwards. Only a body that nobody
+// can have kept goes with it. Whoever had it would find another customer's there: a handler, who may
+// read its request's body after it has returned, and a Fingerprint of the user's own.
+func (c *call) release() {
+	body := c.body
+	if c.rec != nil || c.m.ownFingerprint {
+		body = nil
+	}
+	*c = call{body: body[:0], fn: c.fn}
+	calls.Put(c)
+}
+
+// once makes the one call of the cache, and answers. It reports whether c is over: the cache has
+// answered with an outcome, so that it cannot run fn any more. After a panic nothing is certain.
+func (c *call) once() bool {
+	m, w, r := c.m, c.w, c.r
 	defer func() {
-		if rec == nil || rec.returned {
+		if c.rec == nil || c.rec.returned {
 			return
 		}
 		deleteFold(w.Header(), m.replayHeader)
@@ -256,21 +297,26 @@ func (m *Middleware) once(next http.Handler, w http.ResponseWriter, r *http.Requ
 			panic(v)
 		}
 	}()
-	res, err := m.opts.Cache.DoResult(r.Context(), key, func(ctx context.Context) (*Response, error) {
-		rec = newRecorder(w, r, m.opts.MaxResponseBytes, m.replayHeader)
-		run(next, rec.writer(), r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))
-		resp, err := m.outcome(rec.finish())
-		rec.returned = true
-		return resp, err
-	}, idemflight.WithFingerprint(m.opts.Fingerprint(r, body)), idemflight.WithMaxWait(m.opts.MaxWait), idemflight.Inline())
+	res, err := m.opts.Cache.DoResult(r.Context(), c.key, c.fn,
+		idemflight.WithFingerprint(m.opts.Fingerprint(r, c.body)), idemflight.WithMaxWait(m.opts.MaxWait), idemflight.Inline())
 	switch {
-	case rec != nil:
-		rec.deliver() // whatever it means to the cache, its client gets it
+	case c.rec != nil:
+		c.rec.deliver() // whatever it means to the cache, its client gets it
 	case res.Source == idemflight.None && means(err, idemflight.ErrReentrant):
-		run(next, w, r, withBody(r.Context(), r, body)) // mounted twice: the outer one sees to it
+		run(c.next, w, r, withBody(r.Context(), r, c.body)) // mounted twice: the outer one sees to it
 	default:
 		m.answer(w, r, res, err)
 	}
+	return res.Source != idemflight.None
+}
+
+// execute runs the handler and returns what its answer is to the cache.
+func (c *call) execute(ctx context.Context) (*Response, error) {
+	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.replayHeader)
+	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))
+	resp, err := c.m.outcome(c.rec.finish())
+	c.rec.returned = true
+	return resp, err
 }
 
 // run runs the handler with copied, the copy of the server's request that it may read.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -97,9 +96,7 @@ func (r *recorder) WriteHeader(status int) {
 	}
 	r.status = status
 	r.header = h.Clone()
-	if n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
-		r.declared = n
-	}
+	r.declared = declaredLength(h)
 }
 
 func (r *recorder) Write(p []byte) (int, error)       { return write(r, p) }
@@ -125,6 +122,10 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 		if r.body == nil && r.declared > 0 {
 			r.body = make([]byte, 0, min(r.declared, r.limit, defaultMaxBody)) // no more for a mere claim
 		}
+		if len(r.body) > 0 && cap(r.body)-len(r.body) < len(p) {
+			r.body = slices.Grow(r.body, max(len(p), len(r.body))) // doubled: append alone takes ever smaller steps
+		}
+		// No room of a pool: a handler may write after it has returned, and not into another's answer.
 		r.body = append(r.body, p...)
 	default:
 		if !r.passing {
@@ -266,9 +267,13 @@ func (r *recorder) finish() *Response {
 	if cap(r.body)-len(r.body) > len(r.body)/4 {
 		r.body = slices.Clone(r.body) // it will be kept for long
 	}
-	resp := &Response{Status: r.status, Header: changed(r.before, r.header), Trailer: r.trailer(r.header, h), BodyOmitted: r.omitted}
-	resp.Body = slices.Clip(r.body)
-	if _, told := r.header["Content-Type"]; !told && (len(r.body) > 0 || r.omitted) {
+	resp := &Response{Status: r.status, Trailer: r.trailer(r.header, h), Body: slices.Clip(r.body), BodyOmitted: r.omitted}
+	_, told := r.header["Content-Type"]
+	if resp.Header = r.header; r.late != nil {
+		resp.Header = r.header.Clone() // restore has still to compare
+	}
+	resp.Header = changed(r.before, resp.Header)
+	if !told && (len(r.body) > 0 || r.omitted) {
 		resp.Header["Content-Type"] = r.sniffed // nil if the first client saw none
 	}
 	delete(resp.Header, r.unwelcome)

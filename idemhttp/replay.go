@@ -23,6 +23,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	header, trailer := canonical(resp.Header), canonical(resp.Trailer)
 	named := listed(header["Connection"])
 	c := newCopier(header, trailer)
+	deleteFold(h, m.replayHeader) // now that there are few, most often none
 	for name, values := range header {
 		if replayable(name, named) && name != m.replayHeader {
 			h[name] = c.copy(values)
@@ -31,7 +32,6 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	if first, ok := header["Trailer"]; ok {
 		h["Trailer"] = m.announced(first)
 	}
-	deleteFold(h, m.replayHeader)
 	h[m.replayHeader] = c.copy(isTrue)
 	body := resp.Body
 	if !bodyAllowed(status) {
@@ -84,8 +84,7 @@ func (m *Middleware) announced(first []string) []string {
 // setLength sets Content-Length to what body has, if the first answer declared one; otherwise
 // net/http knows best, and compression outside has nothing to undo.
 func setLength(h, first http.Header, status int, body []byte) {
-	n, err := strconv.ParseInt(first.Get("Content-Length"), 10, 64)
-	declared := err == nil && n >= 0 // net/http drops others
+	declared := declaredLength(first) >= 0
 	if _, own := h["Content-Length"]; !own && !declared {
 		return
 	}

@@ -35,11 +35,12 @@ func scopeStatus(err error) int {
 var errBodyTooLarge = errors.New("idemhttp: the request body is larger than MaxRequestBytes")
 
 // trustedLength is how much memory the claim of a Content-Length alone is worth: a client that
-// announces much and sends nothing pins no more.
+// announces much and sends nothing pins no more, and one that sends some at most four times that.
 const trustedLength = 64 << 10
 
-// readBody reads the body of r to its end: at most limit bytes.
-func readBody(r *http.Request, limit int64) ([]byte, error) {
+// readBody reads the body of r to its end, at most limit bytes, into room if that has about the right
+// size: a request that waits for long is not to hold a large body's room for a small one.
+func readBody(r *http.Request, limit int64, room []byte) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
@@ -50,7 +51,10 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength >= 0 {
 		size = min(r.ContentLength, trustedLength) + 1 // one more, so that the end is read without growing
 	}
-	body := make([]byte, 0, size)
+	body := room[:0]
+	if have := int64(cap(body)); have < size || have > 2*size+1<<10 {
+		body = make([]byte, 0, size)
+	}
 	for {
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -68,7 +72,11 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		if len(body) == cap(body) {
-			body = slices.Grow(body, len(body))
+			more := len(body)
+			if rest := r.ContentLength + 1 - int64(len(body)); rest > 0 {
+				more = int(min(3*int64(len(body)), rest))
+			}
+			body = slices.Grow(body, more)
 		}
 	}
 }
@@ -79,10 +87,19 @@ func withBody(ctx context.Context, r *http.Request, body []byte) *http.Request {
 	r = r.WithContext(ctx)
 	r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, int64(len(body)), nil
 	if len(body) > 0 {
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		b := new(requestBody)
+		b.rest.Reset(body)
+		r.Body = b
 	}
 	return r
 }
+
+// requestBody is io.NopCloser(bytes.NewReader(body)) in one piece.
+type requestBody struct{ rest bytes.Reader }
+
+func (b *requestBody) Read(p []byte) (int, error)         { return b.rest.Read(p) }
+func (b *requestBody) WriteTo(w io.Writer) (int64, error) { return b.rest.WriteTo(w) }
+func (b *requestBody) Close() error                       { return nil }
 
 // DefaultFingerprint is the Options.Fingerprint if none is given: of the method, the escaped path,
 // the query sorted by name, and the body. The order of values of one name counts; what does not
@@ -91,22 +108,25 @@ func withBody(ctx context.Context, r *http.Request, body []byte) *http.Request {
 // clients cannot send the same bytes again (a multipart body has a random boundary), or a header
 // matters.
 func DefaultFingerprint(r *http.Request, body []byte) idemflight.Fingerprint {
-	path, query := r.URL.EscapedPath(), sortedQuery(r.URL.RawQuery)
-	text := make([]byte, 0, len(r.Method)+len(path)+len(query)) // one allocation for the three
-	text = append(append(append(text, r.Method...), path...), query...)
+	var room [256]byte // on the stack, and enough for most
+	path := r.URL.EscapedPath()
 	m, p := len(r.Method), len(r.Method)+len(path)
+	text := appendQuery(append(append(room[:0], r.Method...), path...), r.URL.RawQuery)
 	return idemflight.FingerprintOf(text[:m], text[m:p], text[p:], body)
 }
 
-// sortedQuery returns raw with its parameters sorted by name, those of one name in the order they
+// appendQuery appends raw with its parameters sorted by name, those of one name in the order they
 // were sent, each in one of the many ways to escape it. Those that do not parse come last, as they
 // are: they never equal one that does.
-func sortedQuery(raw string) string {
+//
+// What it appends is for good: fingerprints outlive the process (Restore).
+func appendQuery(text []byte, raw string) []byte {
 	if raw == "" {
-		return ""
+		return text
 	}
-	type parameter struct{ name, text string }
-	var parsed []parameter
+	type parameter struct{ name, value string }
+	var room [8]parameter
+	parsed := room[:0]
 	var asSent []string
 	for part := range strings.SplitSeq(raw, "&") {
 		if part == "" {
@@ -119,12 +139,20 @@ func sortedQuery(raw string) string {
 			asSent = append(asSent, part)
 			continue
 		}
-		parsed = append(parsed, parameter{n, url.QueryEscape(n) + "=" + url.QueryEscape(v)})
+		parsed = append(parsed, parameter{n, v})
 	}
 	slices.SortStableFunc(parsed, func(a, b parameter) int { return cmp.Compare(a.name, b.name) })
-	parts := make([]string, 0, len(parsed)+len(asSent))
-	for _, p := range parsed {
-		parts = append(parts, p.text)
+	for i, p := range parsed {
+		if i > 0 {
+			text = append(text, '&')
+		}
+		text = append(append(append(text, url.QueryEscape(p.name)...), '='), url.QueryEscape(p.value)...)
 	}
-	return strings.Join(append(parts, asSent...), "&")
+	for i, part := range asSent {
+		if i > 0 || len(parsed) > 0 {
+			text = append(text, '&')
+		}
+		text = append(text, part...)
+	}
+	return text
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -277,6 +278,44 @@ func TestBodyIsHandedOverWhole(t *testing.T) {
 		require.Equal(t, "1", (<-got).trailer.Get("X-Sum"), "trailers of the request")
 		requireProblem(t, s.post(t, "large", strings.Repeat("b", 100_001)), 413, "body-too-large", false)
 		requireProblem(t, s.send(t, s.request(t, t.Context(), "large", io.MultiReader(strings.NewReader(strings.Repeat("b", 100_001))))), 413, "body-too-large", false)
+	})
+}
+
+func TestABodyIsNobodyElses(t *testing.T) {
+	send := func(h http.Handler, key string, i int) { call(h, post(key+strconv.Itoa(i), strings.Repeat(key, 2000))) }
+	const rounds = 20 // a pool may lose what it is given
+
+	t.Run("that the handler reads later", func(t *testing.T) {
+		var bodies []io.Reader
+		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) { bodies = append(bodies, r.Body) }))
+		for i := range rounds {
+			for _, key := range []string{"a", "b", "c"} {
+				send(h, key, i)
+				send(h, key, i) // replayed, which keeps nothing of the body
+			}
+		}
+		for i, body := range bodies {
+			read, err := io.ReadAll(body)
+			require.NoError(t, err)
+			require.Equal(t, strings.Repeat("abc"[i%3:i%3+1], 2000), string(read), "body %d", i)
+		}
+	})
+	t.Run("that the fingerprint keeps", func(t *testing.T) {
+		var bodies [][]byte
+		m := newMiddleware(t, idemhttp.Options{Fingerprint: func(r *http.Request, body []byte) idemflight.Fingerprint {
+			bodies = append(bodies, body)
+			return idemhttp.DefaultFingerprint(r, body)
+		}})
+		h := m.Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+		for i := range rounds {
+			for _, key := range []string{"a", "b", "c"} {
+				send(h, key, 0)
+				send(h, key, i)
+			}
+		}
+		for i, body := range bodies {
+			require.Equal(t, strings.Repeat("abc"[i/2%3:i/2%3+1], 2000), string(body), "body %d", i)
+		}
 	})
 }
 

@@ -54,14 +54,14 @@ var httpFaults = []fault{
 	{
 		name: "http-second-call-of-the-cache", promise: "order", sentence: "exactly one call of DoResult", file: middlewareGo,
 		old: `	switch {
-	case rec != nil:
-		rec.deliver()`,
+	case c.rec != nil:
+		c.rec.deliver()`,
 		new: `	if means(err, idemflight.ErrKeyReused) {
-		_, _ = m.opts.Cache.Do(r.Context(), key, func(context.Context) (*Response, error) { return nil, nil }, idemflight.WithMaxWait(idemflight.NoWait))
+		_, _ = m.opts.Cache.Do(r.Context(), c.key, func(context.Context) (*Response, error) { return nil, nil }, idemflight.WithMaxWait(idemflight.NoWait))
 	}
 	switch {
-	case rec != nil:
-		rec.deliver()`,
+	case c.rec != nil:
+		c.rec.deliver()`,
 	},
 
 	// Key: 1–255 bytes of visible ASCII, raw or as an RFC 8941 string.
@@ -112,7 +112,7 @@ var httpFaults = []fault{
 	{name: "http-query-values-sorted", promise: "fingerprint", sentence: "order within one name counts", file: requestGo, old: "cmp.Compare(a.name, b.name)", new: "cmp.Compare(a.text, b.text)"},
 	{name: "http-query-unparsed-dropped", promise: "fingerprint", sentence: "what does not parse counts as sent", file: requestGo, old: "			asSent = append(asSent, part)\n", new: ""},
 	{name: "http-query-semicolon-parsed", promise: "fingerprint", sentence: "what does not parse counts as sent", file: requestGo, old: ` || strings.Contains(part, ";")`, new: ""},
-	{name: "http-fingerprint-zero-checked", promise: "fingerprint", sentence: "one that is zero for every request means no check", file: middlewareGo, old: "WithFingerprint(m.opts.Fingerprint(r, body))", new: "WithFingerprint(orDefault(m.opts.Fingerprint(r, body), DefaultFingerprint(r, body)))"},
+	{name: "http-fingerprint-zero-checked", promise: "fingerprint", sentence: "one that is zero for every request means no check", file: middlewareGo, old: "WithFingerprint(m.opts.Fingerprint(r, c.body))", new: "WithFingerprint(orDefault(m.opts.Fingerprint(r, c.body), DefaultFingerprint(r, c.body)))"},
 
 	// Body: read up to MaxRequestBytes, handed to the handler whole.
 	{name: "http-body-one-byte-over", promise: "body", sentence: "over MaxRequestBytes: 413", file: requestGo, old: "int64(len(body)) > limit", new: "int64(len(body)) > limit+1"},
@@ -120,12 +120,14 @@ var httpFaults = []fault{
 	{name: "http-max-bytes-error", promise: "body", sentence: "on an *http.MaxBytesError, 413", file: requestGo, old: "if errors.As(err, &tooLarge) {", new: "if false && errors.As(err, &tooLarge) {"},
 	{name: "http-body-content-length-as-sent", promise: "body", sentence: "ContentLength being the bytes read", file: requestGo, old: "http.NoBody, int64(len(body)), nil", new: "http.NoBody, r.ContentLength, nil"},
 	{name: "http-body-broken-off", promise: "body", sentence: "a body that cannot be read: 400, handler not run", file: requestGo, old: "case err == io.EOF:", new: "case err == io.EOF, err == io.ErrUnexpectedEOF:"},
-	{name: "http-body-not-whole", promise: "body", sentence: "handed to the handler whole", file: requestGo, old: "bytes.NewReader(body)", new: "bytes.NewReader(body[:min(len(body), 8<<10)])"},
+	{name: "http-body-of-the-handler-lent", promise: "body", sentence: "handed to the handler, to whom it belongs", file: middlewareGo, old: "if c.rec != nil || c.m.ownFingerprint {", new: "if c.m.ownFingerprint {"},
+	{name: "http-body-of-the-fingerprint-lent", promise: "body", sentence: "nobody else's is where a Fingerprint of the user's own has seen one", file: middlewareGo, old: "if c.rec != nil || c.m.ownFingerprint {", new: "if c.rec != nil {"},
+	{name: "http-body-not-whole", promise: "body", sentence: "handed to the handler whole", file: requestGo, old: "b.rest.Reset(body)", new: "b.rest.Reset(body[:min(len(body), 8<<10)])"},
 
 	// The executing request's ServeHTTP runs the handler on its own goroutine.
 	{name: "http-not-inline", promise: "executing", sentence: "on its own goroutine (Inline), and returns when the handler does", file: middlewareGo, old: ", idemflight.Inline())", new: ")"},
-	{name: "http-handler-cancelled", promise: "executing", sentence: "neither its cancellation nor an outer deadline", file: middlewareGo, old: "context.WithValue(ctx, keyOfHandler{}, key)", new: "context.WithValue(r.Context(), keyOfHandler{}, key)"},
-	{name: "http-context-values-lost", promise: "executing", sentence: "the handler's context carries the request's values", file: middlewareGo, old: "withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body)", new: "withBody(context.WithValue(context.Background(), keyOfHandler{}, key), r, body)"},
+	{name: "http-handler-cancelled", promise: "executing", sentence: "neither its cancellation nor an outer deadline", file: middlewareGo, old: "context.WithValue(ctx, keyOfHandler{}, c.key)", new: "context.WithValue(c.r.Context(), keyOfHandler{}, c.key)"},
+	{name: "http-context-values-lost", promise: "executing", sentence: "the handler's context carries the request's values", file: middlewareGo, old: "withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body)", new: "withBody(context.WithValue(context.Background(), keyOfHandler{}, c.key), c.r, c.body)"},
 	{name: "http-gone-client-stops-recording", promise: "executing", sentence: "the client going away does not lose the answer: recording goes on", file: recorderGo, old: "	case []byte:\n		_, _ = r.w.Write(p)\n", new: "	case []byte:\n		if _, err := r.w.Write(p); err != nil {\n			r.body, r.omitted = nil, true\n		}\n"},
 	{name: "http-gone-client-fails-write", promise: "executing", sentence: "Write then reports success", file: recorderGo, old: "	if r.passing {\n		send(r, p)\n", new: "	if r.passing {\n		if _, err := io.WriteString(r.w, string(p)); err != nil {\n			return 0, err\n		}\n"},
 	{name: "http-gone-client-fails-flush", promise: "executing", sentence: "Flush then reports success", file: recorderGo, old: "errors.Is(err, http.ErrNotSupported) {", new: "err != nil || errors.Is(err, http.ErrNotSupported) {"},
@@ -133,7 +135,7 @@ var httpFaults = []fault{
 	// Same key, other fingerprint: KeyReusedStatus, at once.
 	{name: "http-reused-status-ignored", promise: "reused", sentence: "KeyReusedStatus", file: middlewareGo, old: "m.reused.status = opts.KeyReusedStatus", new: "m.reused.status = max(422, 0*opts.KeyReusedStatus)"},
 	{name: "http-reused-detail", promise: "reused", sentence: "the words of the detail", file: problemGo, old: `"Idempotency key already used with a different request payload"`, new: `"Idempotency key already used with another request payload"`},
-	{name: "http-fingerprint-not-given", promise: "reused", sentence: "same key, other fingerprint: KeyReusedStatus", file: middlewareGo, old: "idemflight.WithFingerprint(m.opts.Fingerprint(r, body)), ", new: ""},
+	{name: "http-fingerprint-not-given", promise: "reused", sentence: "same key, other fingerprint: KeyReusedStatus", file: middlewareGo, old: "idemflight.WithFingerprint(m.opts.Fingerprint(r, c.body)), ", new: ""},
 	{name: "http-reused-is-not-told", promise: "reused", sentence: "same key, other fingerprint: KeyReusedStatus", file: problemGo, old: "{idemflight.ErrKeyReused, keyReused},", new: "{idemflight.ErrKeyReused, inFlight},"},
 
 	// In flight: the duplicate waits up to MaxWait and gets the same answer.
@@ -148,7 +150,7 @@ var httpFaults = []fault{
 	{name: "http-replay-status", promise: "first answer", sentence: "status", file: replayGo, old: "w.WriteHeader(status)", new: "w.WriteHeader(max(http.StatusOK, status/100*100))"},
 	{name: "http-replay-without-body", promise: "first answer", sentence: "body bytes", file: replayGo, old: "_, _ = w.Write(body)", new: "_, _ = w.Write(body[:len(body)-1])"},
 	{name: "http-replay-without-headers", promise: "first answer", sentence: "headers", file: replayGo, old: "		if replayable(name, named) && name != m.replayHeader {\n			h[name]", new: "		if replayable(name, named) && name == \"Content-Type\" {\n			h[name]"},
-	{name: "http-trailers-not-recorded", promise: "first answer", sentence: "trailers", file: recorderGo, old: "Trailer: r.trailer(r.header, h), BodyOmitted", new: "Trailer: r.trailer(nil, nil), BodyOmitted"},
+	{name: "http-trailers-not-recorded", promise: "first answer", sentence: "trailers", file: recorderGo, old: "Trailer: r.trailer(r.header, h), Body:", new: "Trailer: r.trailer(nil, nil), Body:"},
 	{name: "http-unannounced-trailers-lost", promise: "first answer", sentence: "trailers", file: replayGo, old: "			h[http.TrailerPrefix+name] = c.copy(values)\n", new: "			_ = values\n"},
 	{name: "http-announced-trailers-lost", promise: "first answer", sentence: "trailers", file: recorderGo, old: `announced := listed(sent["Trailer"])`, new: `announced := listed(sent["Trailers"])`},
 	{name: "http-sniffed-type-lost", promise: "first answer", sentence: "the Content-Type that the first client saw (sniffed or absent included)", file: recorderGo, old: `resp.Header["Content-Type"] = r.sniffed`, new: `_ = r.sniffed`},
@@ -187,9 +189,9 @@ var httpFaults = []fault{
 	{name: "http-content-length-of-outside", promise: "never replayed", sentence: "Content-Length is recomputed", file: replayGo, old: "	delete(h, \"Content-Length\")\n	if declared", new: "	if declared"},
 	{name: "http-write-beyond-length", promise: "never replayed", sentence: "a Write beyond a declared Content-Length fails with http.ErrContentLength", file: recorderGo, old: "return 0, http.ErrContentLength", new: "return len(p), nil"},
 	{name: "http-write-beyond-length-records", promise: "never replayed", sentence: "and records nothing", file: recorderGo, old: "		return 0, http.ErrContentLength\n", new: "		r.body = append(r.body, p...)\n		return 0, http.ErrContentLength\n"},
-	{name: "http-outer-headers-recorded", promise: "never replayed", sentence: "a header that outer middleware set is each request's own", file: recorderGo, old: "Status: r.status, Header: changed(r.before, r.header)", new: "Status: r.status, Header: changed(nil, r.header)"},
-	{name: "http-outer-headers-told-by-name", promise: "never replayed", sentence: "left alone (told by value)", file: headersGo, old: "!ok || !slices.Equal(had, values)", new: "!ok || len(had) != len(values)"},
-	{name: "http-header-removed-by-the-handler", promise: "never replayed", sentence: "one that the handler changed is replayed as it stood", file: headersGo, old: "			out[name] = nil\n", new: ""},
+	{name: "http-outer-headers-recorded", promise: "never replayed", sentence: "a header that outer middleware set is each request's own", file: recorderGo, old: "changed(r.before, resp.Header)", new: "changed(nil, resp.Header)"},
+	{name: "http-outer-headers-told-by-name", promise: "never replayed", sentence: "left alone (told by value)", file: headersGo, old: "else if slices.Equal(had, values) {", new: "else if len(had) == len(values) {"},
+	{name: "http-header-removed-by-the-handler", promise: "never replayed", sentence: "one that the handler changed is replayed as it stood", file: headersGo, old: "			now[name] = nil\n", new: ""},
 	{name: "http-header-after-write-header", promise: "never replayed", sentence: "as it stood at WriteHeader; later changes are not replayed", file: recorderGo, old: "	r.header = h.Clone()\n", new: "	r.header = h\n"},
 
 	// Held, shed and BodyOmitted: 409, not retryable.
@@ -216,7 +218,7 @@ var httpFaults = []fault{
 	{name: "http-too-large-and-released", promise: "stored", sentence: "one that was too large to record: 409, retryable", file: middlewareGo, old: "m.problem(w, r, unrecorded,", new: "m.problem(w, r, unavailable,"},
 	{name: "http-released-answer-not-shared", promise: "stored", sentence: "duplicates waiting at that moment share the answer", file: middlewareGo, old: "case resp == nil || !m.replay(w, resp):", new: "case resp == nil || !kept || !m.replay(w, resp):"},
 	{name: "http-effect-forgotten", promise: "stored", sentence: "while an effect has begun, an answer that would not be stored holds the key", file: answerGo, old: "		return resp, &statusError{resp.Status}\n", new: "		return resp, idemflight.Retryable(&statusError{resp.Status})\n", quick: true},
-	{name: "http-held-answer-lost", promise: "stored", sentence: "the executing client gets its answer", file: middlewareGo, old: "	case rec != nil:\n		rec.deliver()", new: "	case rec != nil && means(err, idemflight.ErrOutcomeUnknown):\n	case rec != nil:\n		rec.deliver()"},
+	{name: "http-held-answer-lost", promise: "stored", sentence: "the executing client gets its answer", file: middlewareGo, old: "	case c.rec != nil:\n		c.rec.deliver()", new: "	case c.rec != nil && means(err, idemflight.ErrOutcomeUnknown):\n	case c.rec != nil:\n		c.rec.deliver()"},
 
 	// An answer that is not stored reaches the cache as an error without a marker.
 	{name: "http-status-code-missing", promise: "not stored", sentence: "with a method StatusCode() int", file: answerGo, old: "func (e *statusError) StatusCode() int", new: "func (e *statusError) statusCode() int"},
@@ -228,8 +230,8 @@ var httpFaults = []fault{
 	// Panic and Goexit of the handler.
 	{name: "http-panic-wrapped", promise: "panic", sentence: "reaches the server's recovery with its original value", file: middlewareGo, old: "				v = p.Value\n", new: "				v = p\n", quick: true},
 	{name: "http-panic-swallowed", promise: "panic", sentence: "the panic reaches the server's recovery", file: middlewareGo, old: "			panic(v)\n", new: ""},
-	{name: "http-panic-releases", promise: "panic", sentence: "held, unless NoEffect says that nothing has begun", file: middlewareGo, old: "		run(next, rec.writer(), r,", new: "		idemflight.NoEffect(ctx)\n		run(next, rec.writer(), r,"},
-	{name: "http-goexit-contained", promise: "panic", sentence: "after Goexit the executing client gets a 5xx or a closed connection", file: middlewareGo, old: "		run(next, rec.writer(), r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))\n", new: "		done := make(chan any)\n		go func() {\n			defer func() { done <- recover() }()\n			run(next, rec.writer(), r, withBody(context.WithValue(ctx, keyOfHandler{}, key), r, body))\n		}()\n		if v := <-done; v != nil {\n			panic(v)\n		}\n"},
+	{name: "http-panic-releases", promise: "panic", sentence: "held, unless NoEffect says that nothing has begun", file: middlewareGo, old: "	run(c.next, c.rec.writer(), c.r,", new: "	idemflight.NoEffect(ctx)\n	run(c.next, c.rec.writer(), c.r,"},
+	{name: "http-goexit-contained", promise: "panic", sentence: "after Goexit the executing client gets a 5xx or a closed connection", file: middlewareGo, old: "	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))\n", new: "	done := make(chan any)\n	go func() {\n		defer func() { done <- recover() }()\n	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))\n	}()\n	if v := <-done; v != nil {\n		panic(v)\n	}\n"},
 	{name: "http-released-panic-final", promise: "panic", sentence: "waiting duplicates get 500 when released: retryable", file: middlewareGo, old: "			k.retryAfter = soon\n", new: "			k.retryAfter = 0\n"},
 
 	// Weigh of the default counts body, headers, trailers and key.
@@ -266,7 +268,7 @@ var httpFaults = []fault{
 	{name: "http-closed-is-500", promise: "refused", sentence: "closed: 503", file: problemGo, old: "{idemflight.ErrClosed, closed},", new: ""},
 	{name: "http-closed-final", promise: "refused", sentence: "closed: retryable", file: problemGo, old: "503, later}\n	left", new: "503, 0}\n	left"},
 	{name: "http-mounted-twice", promise: "refused", sentence: "re-entrant: the inner one passes the request through", file: middlewareGo, old: "case res.Source == idemflight.None && means(err, idemflight.ErrReentrant):", new: "case false:"},
-	{name: "http-mounted-twice-body-lost", promise: "refused", sentence: "the inner one passes the request through", file: middlewareGo, old: "run(next, w, r, withBody(r.Context(), r, body))", new: "run(next, w, r, r)"},
+	{name: "http-mounted-twice-body-lost", promise: "refused", sentence: "the inner one passes the request through", file: middlewareGo, old: "run(c.next, w, r, withBody(r.Context(), r, c.body))", new: "run(c.next, w, r, r)"},
 
 	// Problems are problem+json.
 	{name: "http-problem-media-type", promise: "problems", sentence: "problem+json", file: problemGo, old: "application/problem+json", new: "application/json"},
