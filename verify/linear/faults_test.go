@@ -235,7 +235,7 @@ func TestOracleFindsPlantedFaults(t *testing.T) {
 			long.ttl = time.Hour
 			for n := range attempts {
 				for _, w := range []workload{w, long} {
-					if wrong := record(w, plant(fault.plant)).sound(); wrong != "" {
+					if wrong := record(w, plant(fault.plant)).Sound(); wrong != "" {
 						t.Logf("found in history %d: %s", n+1, wrong)
 						return
 					}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/verify/internal/interval"
 )
 
 type (
@@ -31,59 +31,7 @@ type target interface {
 
 func newCache(o options) target { return idemflight.MustNew(o) }
 
-type kind int
-
-const (
-	ran      kind = iota // an execution of fn, with its leader
-	joined               // got the outcome of execution id, and had not started it
-	replayed             // got the kept outcome of execution id
-	metHeld              // was told that execution id is held
-	inFlight             // did not wait for a flight
-	full                 // found no place
-	forgot               // Forget
-	looked               // Lookup
-	resolved             // Resolve
-	evicted              // an eviction, from the Observer
-)
-
-func (k kind) String() string {
-	return [...]string{"ran", "joined", "replayed", "met held", "in flight", "full", "forgot", "looked", "resolved", "evicted"}[k]
-}
-
-// op is one thing that happened to a key, some time between call and ret. All times are
-// nanoseconds since the history began.
-type op struct {
-	kind      kind
-	key       int
-	client    int
-	id        int // of the execution that it is, or whose outcome it got; for resolved, of the new value
-	call, ret int64
-
-	// Of an execution: when fn began and ended, and what it wants to become of its outcome.
-	start, end int64
-	becomes    idemflight.Disposition
-	noTTL      bool // WithTTL(0)
-
-	// Of forgot, looked and resolved: what they answered.
-	ok       bool
-	state    idemflight.State
-	releases bool // resolved, without a value
-}
-
-func (o op) String() string {
-	s := fmt.Sprintf("[%d, %d] client %d %v", o.call, o.ret, o.client, o.kind)
-	switch o.kind {
-	case ran:
-		return s + fmt.Sprintf(" %d, fn [%d, %d], %v", o.id, o.start, o.end, o.becomes)
-	case forgot:
-		return s + fmt.Sprintf(" %v", o.ok)
-	case looked:
-		return s + fmt.Sprintf(" %v %v %d", o.ok, o.state, o.id)
-	case resolved:
-		return s + fmt.Sprintf(" %v %d, releases %v", o.ok, o.id, o.releases)
-	}
-	return s + fmt.Sprintf(" %d", o.id)
-}
+type op = interval.Op
 
 // workload is what clients do.
 type workload struct {
@@ -98,9 +46,8 @@ type workload struct {
 
 // history is what was recorded.
 type history struct {
-	ttl int64
-	ops map[int][]op // by key
-	n   int          // calls
+	interval.History
+	n int // calls
 }
 
 // failure is fn's error; it tells whose.
@@ -127,7 +74,7 @@ type executionKey struct{}
 // execution is an op under way.
 type execution struct {
 	op
-	ret atomic.Int64
+	over atomic.Int64 // Ret, of whoever comes first
 }
 
 // record runs w against a target made by fresh.
@@ -152,23 +99,24 @@ func record(w workload, fresh func(options) target) history {
 	end := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := history{ttl: int64(w.ttl), ops: map[int][]op{}, n: w.clients * w.calls}
+	h := history{n: w.clients * w.calls}
+	h.TTL, h.HoldTTL, h.Ops = int64(w.ttl), int64(w.ttl), map[int][]op{}
 	for _, o := range r.ops {
-		h.ops[o.key] = append(h.ops[o.key], o)
+		h.Ops[o.Key] = append(h.Ops[o.Key], o)
 	}
 	for i := range ops {
 		for _, o := range ops[i] {
-			h.ops[o.key] = append(h.ops[o.key], o)
+			h.Ops[o.Key] = append(h.Ops[o.Key], o)
 		}
 		for _, e := range execs[i] {
-			if e.start == 0 {
+			if e.Start == 0 {
 				continue // fn did not run
 			}
 			o := e.op
-			if o.ret = e.ret.Load(); o.ret == 0 {
-				o.ret = end
+			if o.Ret = e.over.Load(); o.Ret == 0 {
+				o.Ret = end
 			}
-			h.ops[o.key] = append(h.ops[o.key], o)
+			h.Ops[o.Key] = append(h.Ops[o.Key], o)
 		}
 	}
 	return h
@@ -179,7 +127,7 @@ func (r *recorder) observe(ctx context.Context, e event) {
 	switch e.Kind {
 	case idemflight.EventFinished:
 		if x, ok := ctx.Value(executionKey{}).(*execution); ok {
-			x.ret.CompareAndSwap(0, r.now())
+			x.over.CompareAndSwap(0, r.now())
 		}
 	case idemflight.EventEvicted:
 		ret := r.now()
@@ -191,7 +139,7 @@ func (r *recorder) observe(ctx context.Context, e event) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.ops = append(r.ops, op{kind: evicted, key: e.Key, client: r.clients, call: first, ret: ret})
+		r.ops = append(r.ops, op{Kind: interval.Evicted, Key: e.Key, Client: r.clients, Call: first, Ret: ret})
 	}
 }
 
@@ -211,29 +159,29 @@ func (c *client) step() {
 	if c.rand.IntN(100) >= c.replays {
 		c.key = c.rand.IntN(c.keys)
 	}
-	o := op{key: c.key, client: c.id, call: c.now()}
-	c.since[c.id].Store(o.call)
+	o := op{Key: c.key, Client: c.id, Call: c.now()}
+	c.since[c.id].Store(o.Call)
 	defer c.since[c.id].Store(0)
 	switch what := c.rand.IntN(20); {
 	case what == 0 && c.forgets:
-		o.kind, o.ok = forgot, c.c.Forget(c.key)
+		o.Kind, o.OK = interval.Forgot, c.c.Forget(c.key)
 	case what == 1 && c.forgets:
-		o.kind, o.id, o.releases = resolved, int(c.ids.Add(1)), c.one(3)
+		o.Kind, o.ID, o.Releases = interval.Resolved, int(c.ids.Add(1)), c.one(3)
 		var err error
-		if o.releases {
-			err = idemflight.Retryable(&failure{o.id})
+		if o.Releases {
+			err = idemflight.Retryable(&failure{o.ID})
 		}
-		o.ok = c.c.Resolve(c.key, o.id, err)
+		o.OK = c.c.Resolve(c.key, o.ID, err)
 	case what == 2:
-		o.kind = looked
+		o.Kind = interval.Looked
 		var e idemflight.Entry[int]
-		e, o.ok = c.c.Lookup(c.key)
-		o.state, o.id = e.State, idOf(e.Value, e.Err)
+		e, o.OK = c.c.Lookup(c.key)
+		o.State, o.ID = e.State, idOf(e.Value, e.Err)
 	default:
 		c.do(o)
 		return
 	}
-	o.ret = c.now()
+	o.Ret = c.now()
 	c.ops = append(c.ops, o)
 }
 
@@ -247,7 +195,7 @@ func idOf(value int, err error) int {
 
 func (c *client) do(o op) {
 	x := &execution{op: o}
-	x.kind, x.id = ran, int(c.ids.Add(1))
+	x.Kind, x.ID, x.Keeps = interval.Ran, int(c.ids.Add(1)), int64(c.ttl)
 	ctx, cancel := context.WithValue(context.Background(), executionKey{}, x), func() {}
 	if c.leaves && c.one(4) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(c.rand.IntN(30_000)))
@@ -258,7 +206,7 @@ func (c *client) do(o op) {
 		opts = append(opts, idemflight.WithMaxWait(idemflight.NoWait))
 	}
 	if c.forgets && c.one(10) {
-		x.noTTL = true
+		x.Keeps = 0
 		opts = append(opts, idemflight.WithTTL(0))
 	}
 	pause, fate := c.rand.IntN(30), c.rand.IntN(24)
@@ -266,52 +214,52 @@ func (c *client) do(o op) {
 		fate = 23
 	}
 	fn := func(context.Context) (int, error) {
-		x.start = c.now()
+		x.Start = c.now()
 		for range pause {
 			runtime.Gosched()
 		}
 		var err error
 		switch fate {
 		case 0, 1, 2:
-			x.becomes, err = idemflight.Release, idemflight.Retryable(&failure{x.id})
+			x.Becomes, err = idemflight.Release, idemflight.Retryable(&failure{x.ID})
 		case 3, 4:
-			x.becomes, err = idemflight.Retain, idemflight.Final(&failure{x.id})
+			x.Becomes, err = idemflight.Retain, idemflight.Final(&failure{x.ID})
 		case 5:
-			x.becomes, err = idemflight.Hold, idemflight.Unknown(&failure{x.id})
+			x.Becomes, err = idemflight.Hold, idemflight.Unknown(&failure{x.ID})
 		case 6:
-			x.becomes, x.end = idemflight.Hold, c.now()
-			panic(&failure{x.id})
+			x.Becomes, x.End = idemflight.Hold, c.now()
+			panic(&failure{x.ID})
 		default:
-			x.becomes = idemflight.Retain
+			x.Becomes = idemflight.Retain
 		}
-		x.end = c.now()
-		return x.id, err
+		x.End = c.now()
+		return x.ID, err
 	}
 	res, err := caught(func() (result, error) { return c.c.DoResult(ctx, c.key, fn, opts...) })
-	o.ret = c.now()
+	o.Ret = c.now()
 
-	o.id = idOf(res.Value, err)
+	o.ID = idOf(res.Value, err)
 	switch {
 	case errors.Is(err, idemflight.ErrLeft):
 		c.execs = append(c.execs, x) // fn may run, or have run
 		return
 	case res.Source == idemflight.Executed:
-		x.ret.Store(o.ret)
+		x.over.Store(o.Ret)
 		c.execs = append(c.execs, x)
-		if o.id == x.id {
+		if o.ID == x.ID {
 			return
 		}
-		o.kind = replayed // says that it ran fn, but brings another's outcome
+		o.Kind = interval.Replayed // says that it ran fn, but brings another's outcome
 	case res.Source == idemflight.Joined:
-		o.kind = joined
+		o.Kind = interval.Joined
 	case res.Source == idemflight.Replayed:
-		o.kind = replayed
+		o.Kind = interval.Replayed
 	case errors.Is(err, idemflight.ErrInFlight):
-		o.kind = inFlight
+		o.Kind = interval.InFlight
 	case errors.Is(err, idemflight.ErrFull):
-		o.kind = full
+		o.Kind = interval.Full
 	case errors.Is(err, idemflight.ErrOutcomeUnknown):
-		o.kind = metHeld
+		o.Kind = interval.MetHeld
 	default:
 		panic(fmt.Sprintf("linear: DoResult answers %+v, %v", res, err))
 	}
@@ -331,6 +279,3 @@ func caught(do func() (result, error)) (res result, err error) {
 	}()
 	return do()
 }
-
-// never is later than all times of a history.
-const never = math.MaxInt64

@@ -37,7 +37,7 @@ func TestNarrowHistoriesAreLinearizable(t *testing.T) {
 				if bad := h.linearizable(patience); bad != nil {
 					t.Fatalf("not linearizable:\n%s", lines(bad))
 				}
-				require.Empty(t, h.sound(), "the oracle of wide histories agrees")
+				require.Empty(t, h.Sound(), "the oracle of wide histories agrees")
 			}
 		})
 	}
@@ -58,7 +58,7 @@ func TestWideHistoriesAreSound(t *testing.T) {
 			for range *wide {
 				h := record(w, newCache)
 				total += h.n
-				require.Empty(t, h.sound())
+				require.Empty(t, h.Sound())
 			}
 			t.Logf("%d calls by %d goroutines", total, w.clients)
 		})

@@ -6,6 +6,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/verify/internal/interval"
 )
 
 // A key is absent, in flight or kept, and each op moves it from one to the other in one instant of
@@ -29,8 +30,8 @@ type part struct {
 
 // keep is the state after an outcome was kept between from and to.
 func keep(phase idemflight.State, id int, from, to, ttl int64) state {
-	s := state{phase: phase, id: id, lo: never, hi: never}
-	if from < never-ttl && to < never-ttl {
+	s := state{phase: phase, id: id, lo: interval.Never, hi: interval.Never}
+	if from < interval.Never-ttl && to < interval.Never-ttl {
 		s.lo, s.hi = from+ttl, to+ttl
 	}
 	return s
@@ -40,53 +41,53 @@ func keep(phase idemflight.State, id int, from, to, ttl int64) state {
 func step(s state, p part, ttl int64) (bool, state) {
 	kept := s.phase == idemflight.Retained || s.phase == idemflight.Held
 	// It is there if it can be that it has not expired, and gone if it can be that it has.
-	there := !kept || p.call < s.hi
-	gone := s.phase == 0 || kept && p.ret >= s.lo
+	there := !kept || p.Call < s.hi
+	gone := s.phase == 0 || kept && p.Ret >= s.lo
 
-	switch p.kind {
-	case ran:
+	switch p.Kind {
+	case interval.Ran:
 		if !p.settles {
-			return gone, state{phase: idemflight.InFlight, id: p.id}
+			return gone, state{phase: idemflight.InFlight, id: p.ID}
 		}
-		if s.phase != idemflight.InFlight || s.id != p.id {
+		if s.phase != idemflight.InFlight || s.id != p.ID {
 			return false, s
 		}
 		switch {
-		case p.becomes == idemflight.Hold:
-			return true, keep(idemflight.Held, p.id, p.end, p.ret, ttl)
-		case p.becomes == idemflight.Retain && !p.noTTL && !s.forgotten:
-			return true, keep(idemflight.Retained, p.id, p.end, p.ret, ttl)
+		case p.Becomes == idemflight.Hold:
+			return true, keep(idemflight.Held, p.ID, p.End, p.Ret, ttl)
+		case p.Becomes == idemflight.Retain && p.Keeps > 0 && !s.forgotten:
+			return true, keep(idemflight.Retained, p.ID, p.End, p.Ret, ttl)
 		}
 		return true, state{}
-	case joined:
-		return s.phase == idemflight.InFlight && s.id == p.id, s
-	case inFlight:
+	case interval.Joined:
+		return s.phase == idemflight.InFlight && s.id == p.ID, s
+	case interval.InFlight:
 		return s.phase == idemflight.InFlight, s
-	case replayed:
-		return there && s.phase == idemflight.Retained && s.id == p.id, s
-	case metHeld:
-		return there && s.phase == idemflight.Held && s.id == p.id, s
-	case full:
+	case interval.Replayed:
+		return there && s.phase == idemflight.Retained && s.id == p.ID, s
+	case interval.MetHeld:
+		return there && s.phase == idemflight.Held && s.id == p.ID, s
+	case interval.Full:
 		return gone, state{}
-	case evicted:
+	case interval.Evicted:
 		return s.phase == idemflight.Retained, state{}
-	case looked:
-		if !p.ok {
+	case interval.Looked:
+		if !p.OK {
 			return gone, state{}
 		}
-		return there && s.phase == p.state && (p.state == idemflight.InFlight || s.id == p.id), s
-	case forgot:
+		return there && s.phase == p.State && (p.State == idemflight.InFlight || s.id == p.ID), s
+	case interval.Forgot:
 		switch {
-		case !p.ok:
+		case !p.OK:
 			return gone, state{}
 		case s.phase == idemflight.InFlight:
 			s.forgotten = true
 			return true, s
 		}
 		return there && kept, state{}
-	case resolved:
+	case interval.Resolved:
 		switch {
-		case !p.ok:
+		case !p.OK:
 			// It is not held; what is absent, in flight or retained stays so.
 			if s.phase == idemflight.Held {
 				return gone, state{}
@@ -94,10 +95,10 @@ func step(s state, p part, ttl int64) (bool, state) {
 			return true, s
 		case s.phase != idemflight.Held || !there:
 			return false, s
-		case p.releases:
+		case p.Releases:
 			return true, state{}
 		}
-		return true, keep(idemflight.Retained, p.id, p.call, p.ret, ttl)
+		return true, keep(idemflight.Retained, p.ID, p.Call, p.Ret, ttl)
 	}
 	panic("linear: no such kind")
 }
@@ -107,22 +108,22 @@ func step(s state, p part, ttl int64) (bool, state) {
 func (h history) linearizable(timeout time.Duration) (bad []op) {
 	model := porcupine.Model{
 		Init: func() any { return state{} },
-		Step: func(s, in, _ any) (bool, any) { return step(s.(state), in.(part), h.ttl) },
+		Step: func(s, in, _ any) (bool, any) { return step(s.(state), in.(part), h.TTL) },
 	}
-	for _, ops := range h.ops {
+	for _, ops := range h.Ops {
 		var parts []porcupine.Operation
 		add := func(client int, p part) {
-			parts = append(parts, porcupine.Operation{ClientId: client, Input: p, Call: p.call, Return: p.ret})
+			parts = append(parts, porcupine.Operation{ClientId: client, Input: p, Call: p.Call, Return: p.Ret})
 		}
 		for _, o := range ops {
-			if o.kind != ran {
-				add(o.client, part{op: o})
+			if o.Kind != interval.Ran {
+				add(o.Client, part{op: o})
 				continue
 			}
 			claim, end := part{op: o}, part{op: o, settles: true}
-			claim.ret, end.call = o.start, o.end
-			add(o.client, claim)
-			add(o.client, end)
+			claim.Ret, end.Call = o.Start, o.End
+			add(o.Client, claim)
+			add(o.Client, end)
 		}
 		if porcupine.CheckOperationsTimeout(model, parts, timeout) != porcupine.Ok {
 			return ops

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/idemflight/idemflight"
+)
+
+// mix is what a round does, all of it drawn from the seed.
+type mix struct {
+	Seed  uint64
+	Round int
+
+	Web             bool   // idemhttp, else a Cache
+	KeyType         string // int, float, string or Key
+	Clients, Calls  int    // calls of all clients
+	Keys            int
+	Payloads        int // fingerprints in use; 1: none
+	Procs           []int
+	TTL, HoldTTL    time.Duration
+	MaxEntries      int
+	Protect         time.Duration
+	MaxWeight       int64
+	Classifies      bool // Options.Classify is given
+	Reconciles      bool // and Reconcile
+	ExecTimeout     time.Duration
+	MaxWaiters      int
+	CallsBack       bool // the Observer calls the cache
+	HooksPanic      bool
+	Leaves, Repeats int // of 100 calls, how many have a context that ends; or repeat the last key
+	Fails           int // of 100 executions
+	Close           closing
+	Drain           draining
+}
+
+type closing int
+
+const (
+	staysOpen closing = iota
+	closesInTheMiddle
+	restarts
+)
+
+type draining int
+
+const (
+	byForget draining = iota
+	byExpiry
+	byDropping
+)
+
+func (c closing) String() string  { return [...]string{"never", "in the middle", "restart"}[c] }
+func (d draining) String() string { return [...]string{"forget", "expiry", "drop"}[d] }
+
+// oneOf picks one of several.
+func oneOf[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// source is where a round, or one client of it, draws from.
+func source(seed uint64, round, client int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(round)<<20|uint64(client)))
+}
+
+// drawMix draws round number round. scale, in percent, makes rounds smaller.
+func drawMix(seed uint64, round, scale int) mix {
+	r := source(seed, round, 0)
+	m := mix{Seed: seed, Round: round, Web: round%4 == 3}
+	m.KeyType = oneOf(r, "int", "float", "string", "Key")
+	m.Clients = oneOf(r, 2, 8, 32, 128, 512)
+	m.Calls = oneOf(r, 30_000, 80_000, 150_000)
+	m.Keys = oneOf(r, 4, 50, 500, 5000)
+	m.Payloads = oneOf(r, 1, 1, 3)
+	for range 4 {
+		m.Procs = append(m.Procs, 1+r.IntN(2*runtime.NumCPU()))
+	}
+	m.TTL = oneOf(r, 1, time.Microsecond, 50*time.Microsecond, time.Millisecond, 20*time.Millisecond, 200*time.Millisecond, time.Hour, 24*time.Hour)
+	m.HoldTTL = oneOf(r, 0, -1, time.Microsecond, time.Millisecond, 20*time.Millisecond, time.Hour)
+	m.MaxEntries = oneOf(r, 1, 8, m.Keys/2+1, m.Keys*3/4+1, 4*m.Keys+4*m.Clients+1000, 0)
+	m.Protect = oneOf(r, -1, -1, 0, m.TTL/4+1, m.TTL)
+	if r.IntN(3) == 0 {
+		m.MaxWeight = oneOf(r, int64(1), 2000, int64(m.Keys)*50)
+	}
+	m.Classifies, m.Reconciles = r.IntN(2) == 0, r.IntN(2) == 0
+	m.ExecTimeout = oneOf(r, 0, -1, 2*time.Millisecond)
+	m.MaxWaiters = oneOf(r, 0, 0, 1, 5)
+	m.CallsBack, m.HooksPanic = r.IntN(2) == 0, r.IntN(4) == 0
+	m.Leaves, m.Repeats, m.Fails = oneOf(r, 0, 5, 30), oneOf(r, 0, 50, 90), oneOf(r, 0, 10, 40, 80)
+	m.Close = oneOf(r, staysOpen, closesInTheMiddle, restarts)
+	m.Drain = oneOf(r, byForget, byExpiry, byDropping)
+	if m.Web {
+		m.Clients, m.Calls, m.Keys = oneOf(r, 4, 16, 48), oneOf(r, 3000, 6000), oneOf(r, 5, 50, 500)
+		m.KeyType = "Key"
+	}
+	m.Calls = max(m.Calls*scale/100, 4*m.Clients)
+	short := m.TTL <= time.Second && (m.HoldTTL == 0 || m.HoldTTL > 0 && m.HoldTTL <= time.Second)
+	if m.Drain == byExpiry && (!short || m.Close == closesInTheMiddle) { // a closed cache has no timers
+		m.Drain = byDropping
+	}
+	return m
+}
+
+// String shows the mix on one line, for the report of a violation.
+func (m mix) String() string {
+	type plain mix
+	return fmt.Sprintf("%+v", plain(m))
+}
+
+// holdTTL is HoldTTL as the cache understands it.
+func (m mix) holdTTL() time.Duration {
+	if m.HoldTTL == 0 {
+		return m.TTL
+	}
+	return m.HoldTTL
+}
+
+// protect is Protect as the cache understands it.
+func (m mix) protect() time.Duration {
+	switch {
+	case m.Protect < 0:
+		return 0
+	case m.Protect == 0:
+		return min(idemflight.DefaultProtect, m.TTL/2)
+	case m.Protect >= m.TTL:
+		return math.MaxInt64 / 2
+	}
+	return m.Protect
+}
+
+// fate is how an execution ends.
+type fate int
+
+const (
+	succeeds fate = iota
+	final
+	retryable
+	unknown
+	plain          // no marker: Classify decides
+	plainHolds     // as Classify has it, which is always to hold
+	plainRetains   //
+	breaksClassify // which panics, and holds
+	begun          // BeginEffect, then no marker
+	undone         // BeginEffect, NoEffect, then no marker
+	panics
+	panicsBefore // with NoEffect at the top
+	exits        // runtime.Goexit
+	exitsBefore
+	timesOut // heeds its context and ExecTimeout
+	mixed    // of several errors, one holds
+	fates
+)
+
+// plan is what a call is to do, and what its fn does if it runs.
+type plan struct {
+	key     int
+	invalid bool // the key is none
+	way     way
+	dead    bool          // its context has ended on arrival
+	leaves  time.Duration // its context ends after this; 0: never
+	inline  bool
+	payload uint8
+	ttl     time.Duration // WithTTL; negative: not given
+	maxWait time.Duration // WithMaxWait, if waits
+	waits   bool
+
+	fate    fate
+	pause   time.Duration   // of fn; below a microsecond it only yields
+	size    int             // of the value
+	nested  int             // fn calls another key: that much further on; 0: none
+	reenter bool            // and its own
+	watched bool            // value and captured are followed
+	finds   fate            // of Reconcile
+	lingers <-chan struct{} // fn does not return before this is closed
+}
+
+// way is by which method a call is made.
+type way int
+
+const (
+	byDoResult way = iota
+	byDo
+	byWrap
+)
+
+// drawPlan draws the next call of a client. It draws as much whatever comes of it.
+func (m mix) drawPlan(r *rand.Rand, last int) plan {
+	p := plan{key: 1 + r.IntN(m.Keys), ttl: -1}
+	if r.IntN(100) < m.Repeats && last > 0 {
+		p.key = last
+	}
+	p.way = oneOf(r, byDoResult, byDoResult, byDoResult, byDo, byWrap)
+	if r.IntN(100) < m.Leaves {
+		p.leaves = 1 + time.Duration(r.Int64N(int64(time.Millisecond)))>>r.IntN(12)
+		p.dead = r.IntN(8) == 0
+	}
+	p.inline = r.IntN(4) == 0
+	p.payload = uint8(1 + r.IntN(m.Payloads)*r.IntN(2)) // mostly the first
+	if r.IntN(10) == 0 {
+		p.ttl = oneOf(r, 0, m.TTL/2, m.TTL)
+	}
+	if p.waits = r.IntN(10) == 0; p.waits {
+		p.maxWait = oneOf(r, idemflight.NoWait, 0, 10*time.Microsecond, time.Millisecond)
+	}
+	p.invalid = r.IntN(500) == 0
+	failed := fate(1 + r.IntN(int(fates)-1))
+	if r.IntN(100) < m.Fails {
+		p.fate = failed
+	}
+	if slow := r.IntN(100); slow < 3 {
+		p.pause = time.Duration(r.Int64N(int64(time.Millisecond)))
+	} else {
+		p.pause = time.Duration(r.Int64N(int64(4))) // of runtime.Gosched
+	}
+	p.size = r.IntN(100)
+	if r.IntN(1000) == 0 {
+		p.size = 10_000
+	}
+	if r.IntN(20) == 0 {
+		p.nested = 1 + r.IntN(3)
+	}
+	p.reenter = r.IntN(50) == 0
+	p.watched = r.IntN(32) == 0
+	p.finds = oneOf(r, succeeds, succeeds, final, retryable, retryable, unknown, plain, panics, exits)
+	return p
+}

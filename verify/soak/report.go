@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// soak is a row of rounds.
+type soak struct {
+	seed     uint64
+	only     int // the round to repeat; negative: all of them
+	lasts    time.Duration
+	scale    int // percent
+	patience time.Duration
+	progress io.Writer
+}
+
+// report is what a soak shows.
+type report struct {
+	Date, GoVersion, System string
+	Processors              int
+	Seed                    uint64
+	Seconds                 float64
+	Rounds, WebRounds       int
+	Restarts                int
+	Calls, Executions       uint64
+	CallsPerSecond          int
+	MostGoroutines          int
+	MostHeap                uint64
+	GoroutinesLeft          int
+	HeapGrowth              int64
+	Answers                 map[string]uint64
+	NotExercised            []string
+	Violations              []violation
+}
+
+// violation is what a round has found.
+type violation struct {
+	Round  int
+	Replay string // the flags
+	Mix    string
+	Wrong  string
+}
+
+// answers are the kinds that a soak must have met: those that the contract names.
+var answers = []string{
+	"executed", "joined", "replayed", "reconciled", "retained", "released", "held", "evicted", "expired", "shed",
+	"ErrKeyReused", "ErrInFlight", "ErrOutcomeUnknown", "ErrValueShed", "ErrFull", "ErrClosed", "ErrReentrant", "ErrInvalidKey",
+	"ErrLeft", "ErrInterrupted", "a hook panics", "the leader panics", "a joined caller gets *PanicError",
+	"a joined caller gets ErrGoexit", "fn's Goexit ends its leader",
+}
+
+// heapTolerance is by how much the heap may have grown when a round is drained: what the runtime and
+// net/http keep for themselves is some hundred KiB.
+const heapTolerance = 4 << 20
+
+// round runs round number n.
+func (s soak) round(n int) (mix, outcome) {
+	m := drawMix(s.seed, n, s.scale)
+	switch {
+	case m.Web:
+		return m, web(m, s.patience, nil)
+	case m.KeyType == "int":
+		return m, core(m, ints, s.patience, newCache[int])
+	case m.KeyType == "float":
+		return m, core(m, floats, s.patience, newCache[float64])
+	case m.KeyType == "string":
+		return m, core(m, texts, s.patience, newCache[string])
+	}
+	return m, core(m, keys, s.patience, newCache)
+}
+
+// run runs rounds until the time is over, ctx ends, or something hangs.
+func (s soak) run(ctx context.Context) report {
+	r := report{
+		Date: time.Now().Format(time.DateTime), GoVersion: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
+		Processors: runtime.NumCPU(), Seed: s.seed, Answers: map[string]uint64{},
+	}
+	fmt.Fprintf(s.progress, "soak: -seed %d, for %v\n", s.seed, s.lasts)
+	began, told, goroutines, before := time.Now(), time.Now(), runtime.NumGoroutine(), liveHeap()
+	for n := 0; time.Since(began) < s.lasts && ctx.Err() == nil; n++ {
+		number := n
+		if s.only >= 0 {
+			number = s.only
+		}
+		m, out := s.round(number)
+		r.add(m, out)
+		if r.HeapGrowth = int64(liveHeap()) - int64(before); r.HeapGrowth > heapTolerance && !out.stuck {
+			r.fail(m, fmt.Sprintf("the heap has grown by %d bytes since the first round", r.HeapGrowth))
+			before += uint64(r.HeapGrowth) // told once
+		}
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			fmt.Fprintf(s.progress, "%6v  %d rounds, %d calls, %d executions, %d violations; goroutines %d (most %d), heap %d MiB (most %d)\n",
+				time.Since(began).Round(time.Second), r.Rounds, r.Calls, r.Executions, len(r.Violations),
+				runtime.NumGoroutine(), r.MostGoroutines, heap()>>20, r.MostHeap>>20)
+		}
+		if out.stuck {
+			break
+		}
+	}
+	r.GoroutinesLeft = runtime.NumGoroutine() - goroutines
+	r.Seconds = time.Since(began).Seconds()
+	r.CallsPerSecond = int(float64(r.Calls) / r.Seconds)
+	for _, kind := range slices.Concat(answers, webAnswers) {
+		if r.Answers[kind] == 0 {
+			r.NotExercised = append(r.NotExercised, kind)
+		}
+	}
+	return r
+}
+
+func (r *report) add(m mix, out outcome) {
+	r.Rounds++
+	if m.Web {
+		r.WebRounds++
+	}
+	r.Restarts += out.restarts
+	r.Calls += out.calls
+	r.Executions += out.executions
+	r.MostGoroutines, r.MostHeap = max(r.MostGoroutines, out.goroutines), max(r.MostHeap, out.heap)
+	for kind, n := range out.seen {
+		r.Answers[kind] += n
+	}
+	for _, wrong := range out.wrong {
+		r.fail(m, wrong)
+	}
+}
+
+func (r *report) fail(m mix, wrong string) {
+	r.Violations = append(r.Violations, violation{m.Round, fmt.Sprintf("-seed %d -round %d", m.Seed, m.Round), m.String(), wrong})
+}
+
+// text is the report for people.
+func (r report) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s, %s, %d processors, seed %d, %.0f s\n", r.Date, r.GoVersion, r.System, r.Processors, r.Seed, r.Seconds)
+	fmt.Fprintf(&b, "%d rounds (%d over HTTP, %d with a restart), %d calls (%d a second), %d executions\n",
+		r.Rounds, r.WebRounds, r.Restarts, r.Calls, r.CallsPerSecond, r.Executions)
+	fmt.Fprintf(&b, "at most %d goroutines and %d MiB; afterwards %d goroutines more than before, and %d KiB\n",
+		r.MostGoroutines, r.MostHeap>>20, r.GoroutinesLeft, r.HeapGrowth>>10)
+	for _, kind := range slices.Sorted(maps.Keys(r.Answers)) {
+		fmt.Fprintf(&b, "%12d  %s\n", r.Answers[kind], kind)
+	}
+	if len(r.NotExercised) > 0 {
+		fmt.Fprintf(&b, "not exercised: %s\n", strings.Join(r.NotExercised, "; "))
+	}
+	for _, v := range r.Violations {
+		fmt.Fprintf(&b, "\nviolation: go run -C verify ./soak %s\n%s\n%s\n", v.Replay, v.Mix, v.Wrong)
+	}
+	fmt.Fprintf(&b, "%d violations\n", len(r.Violations))
+	return b.String()
+}
