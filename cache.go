@@ -154,37 +154,66 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
-	var found looked[K, V]
-	v, err := c.look(ctx, c.hash(key), key, &o, nil, &found)
-	if found.replayed {
-		return v, err
+	hash := c.hash(key)
+	var seen looked[K, V]
+	r := c.lookHot(hash, key, &o)
+	if r.record == nil {
+		r = c.lookLocked(hash, key, &o, &seen)
 	}
-	if f := found.flight; f != nil {
-		if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
-			return v, err
+	switch {
+	case r.record != nil:
+		if c.opts.Observer != nil {
+			c.observeReplayed(ctx, key, r)
+		}
+		return r.value, r.err()
+	case seen.flight != nil:
+		f := seen.flight
+		waits, err := c.joined(ctx, seen.shard, f, o.maxWait)
+		if waits { // this is wait, for which the stack might have to grow
+			select {
+			case <-f.done:
+			case <-ctx.Done():
+				err = c.depart(ctx, seen.shard, f, true, false)
+			}
+		}
+		if err != nil {
+			return seen.none, err
 		}
 		return f.outcome.value, f.outcome.err
 	}
-	return c.callValue(ctx, found.shard, key, fn, &o, found.puts)
+	return c.callValue(ctx, seen.shard, key, fn, &o, seen.puts)
 }
 
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
 func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (Result[V], error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
+	hash := c.hash(key)
 	var res Result[V]
-	var found looked[K, V]
-	_, err := c.look(ctx, c.hash(key), key, &o, &res, &found)
-	if found.replayed {
-		return res, err
+	var seen looked[K, V]
+	r := c.lookHot(hash, key, &o)
+	if r.record == nil {
+		r = c.lookLocked(hash, key, &o, &seen)
 	}
-	if f := found.flight; f != nil {
-		if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
+	switch {
+	case r.record != nil:
+		c.result(r, &res)
+		if c.opts.Observer != nil {
+			c.observeReplayed(ctx, key, r)
+		}
+		return res, r.err()
+	case seen.flight != nil:
+		f := seen.flight
+		waits, err := c.joined(ctx, seen.shard, f, o.maxWait)
+		if waits {
+			err = c.wait(ctx, seen.shard, f, forever, false)
+		}
+		if err != nil {
 			return res, err
 		}
 		return f.outcome.result(&c.clock, Joined), f.outcome.err
 	}
-	return c.call(ctx, found.shard, key, fn, &o, found.puts)
+	return c.call(ctx, seen.shard, key, fn, &o, seen.puts)
 }
 
 func mustCall(ctx context.Context, nilFn bool) {
@@ -196,38 +225,30 @@ func mustCall(ctx context.Context, nilFn bool) {
 	}
 }
 
-// looked is what a call found at its first look, which asks ctx nothing.
+// looked is what a call found at its first look, if that was not its answer. The look asks ctx
+// nothing: what can only be decided with ctx is left to call.
 type looked[K comparable, V any] struct {
-	replayed bool          // the call has its answer
-	shard    *shard[K, V]  // of the key, if the call has no answer
-	flight   *flight[K, V] // the call has joined this one
-	puts     uint32        // else: how many records shard had been given when key was not among them
+	shard  *shard[K, V]  // of the key
+	flight *flight[K, V] // the call has joined this one
+	puts   uint32        // else: how many records shard had been given when key was not among them
+	none   V
 }
 
-// look answers a call with the retained outcome of key, or joins the flight of key, if either may be
-// decided without a question to ctx. call looks at everything else. res, if not nil, gets what Do
-// has no use for; seen gets what call has to know.
-func (c *Cache[K, V]) look(ctx context.Context, hash uint64, key K, o *callOptions, res *Result[V], seen *looked[K, V]) (v V, err error) {
+// lookHot returns the retained outcome of key if it can be replayed without a lock.
+func (c *Cache[K, V]) lookHot(hash uint64, key K, o *callOptions) found[K, V] {
 	yield.At("look")
 	r := c.hot.get(hash, key)
-	if r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {
-		yield.At("hot: replayed")
-		r.use()
-		c.hot.count()
-	} else if r = c.lookLocked(hash, key, o, seen); r.record == nil {
-		return v, nil
+	if r.record == nil || r.fingerprint() != o.fp || r.expired(c.now()) {
+		return found[K, V]{}
 	}
-	seen.replayed = true
-	if res != nil {
-		c.result(r, res)
-	}
-	if c.opts.Observer != nil {
-		c.observeReplayed(ctx, key, r)
-	}
-	return r.value, r.err()
+	yield.At("hot: replayed")
+	r.use()
+	c.hot.count()
+	return r
 }
 
-// lookLocked is look behind the hot table: it returns what is to be replayed, if anything.
+// lookLocked returns the retained outcome of key if it is to be replayed. Else it joins the flight of
+// key, if that can be decided here, and tells in seen what call has to know.
 func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions, seen *looked[K, V]) found[K, V] {
 	s := c.shardOf(hash)
 	yield.At("look: lock")

@@ -261,24 +261,21 @@ func (c *Cache[K, V]) observeLed(f *flight[K, V], me *caller) {
 }
 
 // joined is a call that joined f at its first look, before it asked ctx: it may have to leave again,
-// because it is from within f, or its context has ended, or a method of that panics. nil means that
-// the call has the outcome of f.
+// because it is from within f, or its context has ended, or a method of that panics. If waits is
+// true, it is to wait now, with no limit and nobody to tell; else, if err is nil, it has the outcome of f.
 //
-// A storm of callers comes on as many new goroutines: what they need until they wait, and after,
-// should fit into the stack that those begin with. So what an Observer is told has a function of its own.
-func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
+// A storm of callers comes on as many new goroutines: what they need to wait should fit into the
+// stack that those begin with, also where the runtime has to allocate what it notes of the wait. So
+// the wait itself is in Do, and what an Observer is told has a function of its own. (Measured: half
+// the time of a storm.)
+func (c *Cache[K, V]) joined(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) (waits bool, err error) {
 	if err := c.ask(ctx, s, f); err != nil {
-		return err
+		return false, err
 	}
 	if c.opts.Observer != nil || maxWait != forever {
-		return c.join(ctx, s, f, maxWait)
+		return false, c.join(ctx, s, f, maxWait)
 	}
-	select { // this is wait, for which the stack would have to grow
-	case <-f.done:
-		return nil
-	case <-ctx.Done():
-		return c.depart(ctx, s, f, true, false)
-	}
+	return true, nil
 }
 
 // ask asks ctx on behalf of a call that has joined f, and returns why it may not wait, having left f:

@@ -27,17 +27,33 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			o.fp = fp
 		}
-		var found looked[K, V]
-		v, err := c.look(ctx, c.hash(k), k, &o, nil, &found)
-		switch f := found.flight; {
-		case found.replayed: // before the closure is made, which allocates
-			return v, err
-		case f != nil:
-			if err := c.joined(ctx, found.shard, f, o.maxWait); err != nil {
-				return v, err
+		hash := c.hash(k)
+		var seen looked[K, V]
+		r := c.lookHot(hash, k, &o)
+		if r.record == nil {
+			r = c.lookLocked(hash, k, &o, &seen)
+		}
+		switch {
+		case r.record != nil: // before the closure is made, which allocates
+			if c.opts.Observer != nil {
+				c.observeReplayed(ctx, k, r)
+			}
+			return r.value, r.err()
+		case seen.flight != nil:
+			f := seen.flight
+			waits, err := c.joined(ctx, seen.shard, f, o.maxWait)
+			if waits { // as in Do
+				select {
+				case <-f.done:
+				case <-ctx.Done():
+					err = c.depart(ctx, seen.shard, f, true, false)
+				}
+			}
+			if err != nil {
+				return seen.none, err
 			}
 			return f.outcome.value, f.outcome.err
 		}
-		return c.callValue(ctx, found.shard, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &o, found.puts)
+		return c.callValue(ctx, seen.shard, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &o, seen.puts)
 	}
 }

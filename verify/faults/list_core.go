@@ -76,7 +76,7 @@ var coreFaults = []fault{
 	// 8. The outcome wins.
 	{name: "left-though-settled", promise: "8", sentence: "if both are there, the outcome wins", file: callGo, old: "\tcase !c.leave(s, f, as, leads):\n", new: "\tcase !c.leave(s, f, as, leads) && !leaves:\n"},
 	{name: "left-before-done", promise: "8", sentence: "if both are there, the outcome wins", file: callGo, old: "\tif f.settled {\n\t\treturn false\n\t}\n", new: ""},
-	{name: "dead-context-no-replay", promise: "8", hint: "TestDoReplaysThough", sentence: "with a context dead on arrival a retained outcome is still replayed", file: cacheGo, old: "\tmustCall(ctx, fn == nil)\n\to := readOptions(opts)\n\tvar found", new: "\tmustCall(ctx, fn == nil)\n\tif ctx.Err() != nil {\n\t\treturn *new(V), left(ctx, ctx.Err())\n\t}\n\to := readOptions(opts)\n\tvar found", quick: true},
+	{name: "dead-context-no-replay", promise: "8", hint: "TestDoReplaysThough", sentence: "with a context dead on arrival a retained outcome is still replayed", file: cacheGo, old: "\tmustCall(ctx, fn == nil)\n\to := readOptions(opts)\n\thash := c.hash(key)\n\tvar seen", new: "\tmustCall(ctx, fn == nil)\n\tif ctx.Err() != nil {\n\t\treturn *new(V), left(ctx, ctx.Err())\n\t}\n\to := readOptions(opts)\n\thash := c.hash(key)\n\tvar seen", quick: true},
 	{name: "dead-context-runs-fn", promise: "8", sentence: "and fn is never started", file: callGo, old: "		if me.err != nil {\n			s.stats.Left++\n", new: "		if me.err != nil && me.within != nil {\n			s.stats.Left++\n"},
 
 	// 9. All callers of one flight get the same value and the same error.
@@ -198,7 +198,7 @@ var coreFaults = []fault{
 	{name: "hold-without-end-ends", promise: "15", sentence: "a negative HoldTTL holds without end: ExpiresAt is zero", hint: "TestExpiresAtOfATTL", file: settleGo, old: "\tif deadline != forever {\n\t\to.expires = deadline\n\t}\n", new: "\to.expires = deadline\n"},
 	{name: "expires-at-of-the-options", promise: "15", hint: "TestExpiresAtOfATTL", sentence: "ExpiresAt tells the deadline", file: settleGo, old: "\t\to.expires = deadline\n", new: "\t\to.expires = deadline + c.opts.TTL - ttl\n"},
 	{name: "lookup-of-the-expired", promise: "15", sentence: "in every method alike", file: inspectGo, old: "r.record != nil && !r.expired(c.now()) {", new: "r.record != nil {"},
-	{name: "hot-though-expired", promise: "15", hint: "TestHot", sentence: "never replayed at or after its deadline, also without a lock", file: cacheGo, old: "r.fingerprint() == o.fp && !r.expired(c.now()) {\n\t\tyield", new: "r.fingerprint() == o.fp {\n\t\tyield"},
+	{name: "hot-though-expired", promise: "15", hint: "TestHot", sentence: "never replayed at or after its deadline, also without a lock", file: cacheGo, old: "r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", new: "r.fingerprint() != o.fp {\n\t\treturn"},
 	{name: "forget-of-the-expired", promise: "15", sentence: "in every method alike", file: cacheGo, old: "f.record == nil || !f.expired(c.now()) {\n\t\treturn f\n", new: "f.record == nil || !f.expired(c.now()-1) {\n\t\treturn f\n"},
 	{name: "default-ttl", promise: "15", sentence: "TTL 0 = 24h", file: optionsGo, old: "= 24 * time.Hour", new: "= 23 * time.Hour"},
 	{name: "hold-ttl-of-its-own", promise: "15", sentence: "HoldTTL", file: settleGo, old: "e.started, x.at, c.opts.HoldTTL)\n", new: "e.started, x.at, c.opts.TTL)\n"},
@@ -276,7 +276,7 @@ var coreFaults = []fault{
 	{name: "reused-in-flight", promise: "22", sentence: "also while in flight, before any wait", file: callGo, old: "	case f.fingerprint != o.fp:\n", new: "	case o.maxWait > 0 && f.fingerprint != o.fp:\n"},
 	{name: "none-joins-any", promise: "22", sentence: "none equals none and nothing else", file: callGo, old: "	case f.fingerprint != o.fp:\n", new: "	case f.fingerprint != (Fingerprint{}) && f.fingerprint != o.fp:\n"},
 	{name: "another-joins", promise: "22", sentence: "a call whose fingerprint differs from the flight's gets ErrKeyReused", file: cacheGo, old: "f != nil && f.fingerprint == o.fp && o.maxWait", new: "f != nil && o.maxWait"},
-	{name: "hot-for-any-fingerprint", promise: "22", hint: "TestHot", sentence: "another fingerprint gets ErrKeyReused, also where it is replayed without a lock", file: cacheGo, old: "r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {\n\t\tyield", new: "r.record != nil && !r.expired(c.now()) {\n\t\tyield"},
+	{name: "hot-for-any-fingerprint", promise: "22", hint: "TestHot", sentence: "another fingerprint gets ErrKeyReused, also where it is replayed without a lock", file: cacheGo, old: "r.record == nil || r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", new: "r.record == nil || r.expired(c.now()) {\n\t\treturn"},
 	{name: "reused-drops-the-record", promise: "22", sentence: "the record stays untouched", file: callGo, old: "\tcase r.fingerprint() != o.fp:\n", new: "\tcase r.fingerprint() != o.fp:\n\t\tc.giveBack()\n\t\tc.removeLocked(s, key, r)\n"},
 	{name: "reused-counts-as-use", promise: "22", sentence: "its order stays untouched", file: callGo, old: "\tcase r.fingerprint() != o.fp:\n", new: "\tcase r.fingerprint() != o.fp:\n\t\tr.use()\n"},
 	{name: "ended-before-reused", promise: "22", sentence: "a flight: ErrReentrant, ErrKeyReused, own context ended, ErrInFlight", file: callGo, old: "	case f.fingerprint != o.fp:\n", new: "	case me.err == nil && f.fingerprint != o.fp:\n"},
@@ -312,8 +312,8 @@ var coreFaults = []fault{
 	{name: "all-under-the-lock", promise: "24", sentence: "no lock held while the loop body runs", hint: "TestAll_", file: inspectGo, old: "				if e, ok := c.Lookup(key); ok && !yield(key, e) {\n					return\n				}\n", new: "				e, ok := c.Lookup(key)\n				c.shards[i].mu.Lock()\n				more := !ok || yield(key, e)\n				c.shards[i].mu.Unlock()\n				if !more {\n					return\n				}\n"},
 
 	// 25. Events and Stats.
-	{name: "replay-untold", promise: "25", sentence: "exactly one call event", file: cacheGo, old: "\t\tc.observeReplayed(ctx, key, r)\n", new: ""},
-	{name: "hot-uncounted", promise: "25", hint: "TestHot", sentence: "counts in exactly one of the Stats of calls, also without a lock", file: cacheGo, old: "\t\tc.hot.count()\n", new: ""},
+	{name: "replay-untold", promise: "25", sentence: "exactly one call event", file: eventsGo, old: "\tc.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: r.err()})\n", new: ""},
+	{name: "hot-uncounted", promise: "25", hint: "TestHot", sentence: "counts in exactly one of the Stats of calls, also without a lock", file: cacheGo, old: "\tc.hot.count()\n", new: ""},
 	{name: "left-told-twice", promise: "25", sentence: "exactly one call event", file: callGo, old: "Took: c.now() - f.startedAt})\n\t\treturn Result", new: "Took: c.now() - f.startedAt})\n\t\tc.observe(me.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: err})\n\t\treturn Result"},
 	{name: "goexit-untold", promise: "25", sentence: "every call that exits with fn's Goexit", file: callGo, old: "		if exits {\n			c.observeLed", new: "		if exits && me.ctx == nil {\n			c.observeLed"},
 	{name: "joined-counted-as-left", promise: "25", sentence: "counts in exactly one of the Stats of calls", file: settleGo, old: "	*joined += uint64(f.waiters)\n", new: "	*joined += uint64(min(f.waiters, 1))\n"},
@@ -336,6 +336,6 @@ var coreFaults = []fault{
 	{name: "told-before-the-outcome-is-set", promise: "26", sentence: "fn's return happens before every return that shares its outcome", file: settleGo, old: "	o := &f.outcome\n", new: "	if f.done != nil {\n		close(f.done)\n		f.done = nil\n		time.Sleep(time.Microsecond)\n	}\n	o := &f.outcome\n"},
 
 	// 27. A replay allocates nothing.
-	{name: "options-allocate", promise: "27", sentence: "Do itself allocates nothing, options included", file: cacheGo, old: "\to := readOptions(opts)\n\tvar found", new: "\to := readOptions(append([]CallOption(nil), opts...))\n\tvar found"},
-	{name: "wrap-makes-its-closure-first", promise: "27", sentence: "through Wrap a replay allocates nothing at all", file: wrapGo, old: "\t\tswitch f := found.flight; {\n", new: "\t\trun := func(ctx context.Context) (V, error) { return fn(ctx, arg) }\n\t\tif !found.replayed && found.flight == nil {\n\t\t\treturn c.callValue(ctx, found.shard, k, run, &o, found.puts)\n\t\t}\n\t\tswitch f := found.flight; {\n"},
+	{name: "options-allocate", promise: "27", sentence: "Do itself allocates nothing, options included", file: cacheGo, old: "\to := readOptions(opts)\n\thash := c.hash(key)\n\tvar seen", new: "\to := readOptions(append([]CallOption(nil), opts...))\n\thash := c.hash(key)\n\tvar seen"},
+	{name: "wrap-makes-its-closure-first", promise: "27", sentence: "through Wrap a replay allocates nothing at all", file: wrapGo, old: "\t\thash := c.hash(k)\n", new: "\t\trun := func(ctx context.Context) (V, error) { return fn(ctx, arg) }\n\t\thash := c.hash(k)\n"},
 }
