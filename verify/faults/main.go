@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"regexp"
 	"runtime"
@@ -28,9 +27,9 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
-)
 
-const library = "github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/verify/internal/suite"
+)
 
 func main() {
 	var (
@@ -60,7 +59,7 @@ func main() {
 		printList(os.Stdout, faults)
 		return
 	}
-	dir, err := libraryDir()
+	dir, err := suite.LibraryDir()
 	if err != nil {
 		fail("%v", err)
 	}
@@ -86,15 +85,6 @@ func fail(format string, args ...any) {
 }
 
 func allFaults() []fault { return slices.Concat(coreFaults, httpFaults) }
-
-// libraryDir returns where the library's source is, as this module's go.mod has it.
-func libraryDir() (string, error) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", library).Output()
-	if err != nil {
-		return "", fmt.Errorf("the library is not found; run with go run -C verify ./faults: %w", err)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
 
 // sound returns an error if a suite that is to be asked fails without any fault: it would "find"
 // them all.

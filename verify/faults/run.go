@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/idemflight/idemflight/verify/internal/suite"
 )
 
 // fault is a small edit of the library's source that breaks one sentence of its contract.
@@ -139,19 +141,8 @@ func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) 
 		}
 	}
 	edited[filepath.Join(b.dir, f.file)] = source
-	replace := map[string]string{}
-	for path, text := range edited {
-		replace[path] = filepath.Join(dir, filepath.Base(path))
-		if err := os.WriteFile(replace[path], text, 0o600); err != nil {
-			return testRun{}, err
-		}
-	}
-	text, err := json.Marshal(map[string]any{"Replace": replace})
+	overlay, err := suite.Overlay(dir, edited)
 	if err != nil {
-		return testRun{}, err
-	}
-	overlay := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlay, text, 0o600); err != nil {
 		return testRun{}, err
 	}
 	return b.goTest(ctx, overlay, pattern, f.suite()), nil
@@ -211,7 +202,7 @@ func readEvents(out []byte) testRun {
 		case "pass", "skip":
 			running = slices.DeleteFunc(running, func(test string) bool { return test == e.Test })
 		case "output":
-			how = cmp.Or(how, howItEnded(e.Output))
+			how = cmp.Or(how, suite.HowItEnded(e.Output))
 		}
 	}
 	// A subtest is told before its parent, and starts after it; a test that hangs is not told at all.
@@ -223,28 +214,6 @@ func readEvents(out []byte) testRun {
 	if how != "" {
 		t.caughtBy = strings.TrimSpace(t.caughtBy + " (" + how + ")")
 	}
-	t.text = lastLines(text.String(), 12)
+	t.text = suite.LastLines(text.String(), 12)
 	return t
-}
-
-// howItEnded tells from a line of output how the tests ended, if not by an assertion.
-func howItEnded(line string) string {
-	switch {
-	case strings.HasPrefix(line, "panic: test timed out"):
-		return "hangs"
-	case strings.HasPrefix(line, "panic: deadlock: main bubble goroutine"), strings.HasPrefix(line, "fatal error: all goroutines are asleep"):
-		return "deadlock"
-	case strings.HasPrefix(line, "panic: "):
-		return "panic"
-	case strings.HasPrefix(line, "fatal error: "):
-		return strings.TrimSpace(line)
-	case strings.Contains(line, "goleak: Errors"):
-		return "goroutine left behind"
-	}
-	return ""
-}
-
-func lastLines(s string, n int) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -15,6 +15,7 @@ import (
 
 	// So that go test takes no result of TestList from its cache when the source has changed.
 	_ "github.com/idemflight/idemflight/idemhttp"
+	"github.com/idemflight/idemflight/verify/internal/suite"
 )
 
 // toy is a library of its own with a suite, so that the runner is tried in seconds.
@@ -165,7 +166,7 @@ func TestAnInterruptedRunTellsWhatItHas(t *testing.T) {
 
 // The list fits the source as it is, and leaves no promise out.
 func TestList(t *testing.T) {
-	dir, err := libraryDir()
+	dir, err := suite.LibraryDir()
 	require.NoError(t, err)
 	names, promises := map[string]bool{}, map[string]bool{}
 	sample := 0

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// verdict is what became of a mutant.
+type verdict string
+
+const (
+	killed       verdict = "killed"
+	survived     verdict = "SURVIVED"
+	timedOut     verdict = "timed out" // also when it was given three times as long
+	doesNotBuild verdict = "not viable"
+)
+
+// result is the outcome of one mutant.
+type result struct {
+	mutant
+	Verdict verdict `json:"verdict"`
+	By      string  `json:"by,omitempty"`     // the test that noticed it
+	Detail  string  `json:"detail,omitempty"` // where the goroutines of a suite that hangs are
+	Seconds float64 `json:"seconds"`
+}
+
+// bench asks the suites.
+type bench struct {
+	root     string
+	pkgs     []*pkg
+	programs []*program    // one for each package, in their order
+	patience time.Duration // beside five times what a suite takes when no mutant is alive
+
+	mu    sync.Mutex
+	kills map[string]int // by test
+}
+
+// mostHangs is how many tests may hang before the others are not asked any more.
+const mostHangs = 3
+
+// judge asks the tests that meet m, those most likely to notice it first; then, since which line a
+// test meets may be the scheduler's choice, its whole suite; and last the suites of the packages that
+// import it.
+func (b *bench) judge(ctx context.Context, m *mutant) (result, error) {
+	start := time.Now()
+	r := result{mutant: *m, Verdict: doesNotBuild}
+	var err error
+	switch m.how {
+	case guarded:
+		r.Verdict, r.By, r.Detail, err = b.askGuarded(ctx, m)
+	case alone:
+		r.Verdict, r.By, r.Detail, err = b.askAlone(ctx, m, false)
+	}
+	r.Seconds = time.Since(start).Seconds()
+	return r, err
+}
+
+func (b *bench) askGuarded(ctx context.Context, m *mutant) (verdict, string, string, error) {
+	own := b.index(m)
+	first, rest := b.order(b.programs[own], m.ID)
+	for _, names := range [][]string{first, rest} {
+		if len(names) == 0 {
+			continue
+		}
+		if v, by, detail, err := b.ask(ctx, b.programs[own], m.ID, names, slices.Concat(first, rest)); err != nil || v != survived {
+			return v, by, detail, err
+		}
+	}
+	fails := 0
+	for _, p := range b.programs[own:] {
+		if v, by, detail, err := b.ask(ctx, p, m.ID, nil, nil); err != nil || v != survived {
+			return v, by, detail, err
+		}
+		fails += len(p.Fails)
+	}
+	if fails > 0 { // the tests that bear no guards have not been asked yet
+		return b.askAlone(ctx, m, true)
+	}
+	return survived, "", "", nil
+}
+
+// askAlone compiles m without any guard, and asks all tests, or only those that bear no guards.
+func (b *bench) askAlone(ctx context.Context, m *mutant, onlyFails bool) (verdict, string, string, error) {
+	dir, err := os.MkdirTemp("", "mutant-")
+	if err != nil {
+		return "", "", "", err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	for i := b.index(m); i < len(b.programs); i++ {
+		names := b.programs[i].Fails
+		if onlyFails && len(names) == 0 {
+			continue
+		} else if !onlyFails {
+			names = nil
+		}
+		p, err := compile(ctx, b.pkgs[i], b.root, dir, "alone", map[string][]byte{filepath.Join(b.root, m.File): m.alone()})
+		if err != nil {
+			if ctx.Err() == nil && i == b.index(m) {
+				return doesNotBuild, "", "", nil
+			}
+			return "", "", "", err
+		}
+		p.Tests, p.Takes = b.programs[i].Tests, b.programs[i].Takes
+		if v, by, detail, err := b.ask(ctx, p, 0, names, nil); err != nil || v != survived {
+			return v, by, detail, err
+		}
+	}
+	return survived, "", "", nil
+}
+
+// ask runs the tests of names, all of them if there are none. Where one hangs, another may say what is
+// wrong: those of others are asked then, without it.
+func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []string) (verdict, string, string, error) {
+	var hung []string
+	first := ended{}
+	for {
+		e, err := p.run(ctx, alive, names, b.patience+5*p.takes(names))
+		switch {
+		case err != nil:
+			return "", "", "", err
+		case e.passed && len(hung) == 0:
+			return survived, "", "", nil
+		case !e.passed && !e.hung:
+			v, by, err := b.killed(p, e)
+			return v, by, "", err
+		case e.hung:
+			if len(hung) == 0 {
+				first = e
+			}
+			hung = append(hung, top(e.caughtBy))
+		}
+		names = slices.DeleteFunc(slices.Clone(others), func(name string) bool { return slices.Contains(hung, name) })
+		if e.passed || len(names) == 0 || len(hung) >= mostHangs || top(e.caughtBy) == "" {
+			break
+		}
+	}
+	// Or was the machine busy?
+	var again []string
+	if name := top(first.caughtBy); name != "" {
+		again = []string{name}
+	}
+	e, err := p.run(ctx, alive, again, 3*(b.patience+5*p.takes(again)))
+	switch {
+	case err != nil:
+		return "", "", "", err
+	case e.passed:
+		return survived, "", "", nil
+	case e.hung:
+		return timedOut, e.caughtBy, e.waits, nil
+	}
+	v, by, err := b.killed(p, e)
+	return v, by, "", err
+}
+
+func (b *bench) killed(p *program, e ended) (verdict, string, error) {
+	if e.caughtBy == "" {
+		return "", "", fmt.Errorf("the suite of %s ended in a way that tells nothing:\n%s", p.Package, e.out[max(0, len(e.out)-2000):])
+	}
+	b.mu.Lock()
+	b.kills[top(e.caughtBy)]++
+	b.mu.Unlock()
+	return killed, e.caughtBy, nil
+}
+
+// top returns the name of the test at the top level that by, of which a result tells, belongs to.
+func top(by string) string {
+	name, _, _ := strings.Cut(by, " ")
+	name, _, _ = strings.Cut(name, "/")
+	if strings.HasPrefix(name, "(") {
+		return ""
+	}
+	return name
+}
+
+// order returns the tests that meet a mutant: some that together take little, those that have killed
+// the most for the time they take, and all others.
+func (b *bench) order(p *program, id int) (first, rest []string) {
+	const (
+		few    = 12
+		little = 300 * time.Millisecond
+	)
+	var meets []*test
+	for _, t := range p.Tests {
+		if slices.Contains(t.Meets, id) {
+			meets = append(meets, t)
+		}
+	}
+	b.mu.Lock()
+	worth := func(t *test) float64 { return float64(1+b.kills[t.Name]) / t.Takes.Seconds() }
+	slices.SortStableFunc(meets, func(x, y *test) int { return cmp.Compare(worth(y), worth(x)) })
+	b.mu.Unlock()
+	var takes time.Duration
+	for i, t := range meets {
+		if takes += t.Takes; i > 0 && (takes > little || i >= few) {
+			rest = append(rest, t.Name)
+		} else {
+			first = append(first, t.Name)
+		}
+	}
+	return first, rest
+}
+
+func (b *bench) index(m *mutant) int {
+	return slices.IndexFunc(b.pkgs, func(p *pkg) bool { return p.test == m.Pkg })
+}
+
+// parallel calls do for 0 … n-1, workers at once, until one fails; told after each, one at a time.
+func parallel(ctx context.Context, workers, n int, do func(int) error, told func()) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range max(1, workers) {
+		wg.Go(func() {
+			for i := range next {
+				if err := do(i); err != nil {
+					stop(err)
+					return
+				}
+				mu.Lock()
+				told()
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range n {
+		select {
+		case next <- i:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
+}

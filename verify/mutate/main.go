@@ -1,0 +1,132 @@
+// Command mutate changes the library in small ways, one at a time, and asks its ordinary test suites
+// each time: at least one test must fail.
+//
+//	go run -C verify ./mutate                    all mutants; goes on where it was interrupted
+//	go run -C verify ./mutate -sample 100        some, in a few minutes
+//	go run -C verify ./mutate -run 'ttl.go|Do'   those whose file or declaration matches
+//	go run -C verify ./mutate -list              what there is
+//
+// The mutants are those that gremlins lists, and one for each statement that can be deleted, which
+// gremlins does not do. The source is never touched: mutants are put in place with the go command's
+// -overlay, most of them in one program (guard.go says how).
+//
+// It exits with 1 if a mutant survives, or makes a suite hang, without a known reason, if the list of
+// reasons is out of date, or if less than 95 % of what compiles is killed; and with 2 if it cannot work.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/idemflight/idemflight/verify/internal/suite"
+)
+
+func main() {
+	var (
+		pattern = flag.String("run", "", "only mutants whose file:declaration matches this regular expression")
+		sample  = flag.Int("sample", 0, "only so many of them, chosen by chance")
+		seed    = flag.Uint64("seed", 1, "of the choice")
+		list    = flag.Bool("list", false, "print the mutants, run nothing")
+		fresh   = flag.Bool("fresh", false, "forget earlier results")
+		verbose = flag.Bool("v", false, "print a line for each mutant, not only for those that are not killed")
+		workers = flag.Int("workers", max(1, runtime.NumCPU()), "how many suites run at once")
+		dir     = flag.String("state", "", "where results are kept for the next run (default: in the user's cache)")
+		root    = flag.String("dir", "", "the library's root (default: as go.mod has it)")
+		report  = flag.String("json", "", "also write the report to this file")
+	)
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	re, err := regexp.Compile(*pattern)
+	if err != nil {
+		fail(fmt.Errorf("-run: %w", err))
+	}
+	if *root == "" {
+		if *root, err = suite.LibraryDir(); err != nil {
+			fail(err)
+		}
+	}
+	if *dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			fail(err)
+		}
+		*dir = filepath.Join(cache, "idemflight-mutate")
+	}
+	s, err := newSession(ctx, *root, *dir, askGremlins, ".", "./idemhttp")
+	if err != nil {
+		fail(err)
+	}
+	chosen := choose(s.mutants, re, *sample, *seed)
+	if *list {
+		for _, m := range chosen {
+			fmt.Printf("%s:%d\t%s%s\n", m.File, m.Line, m.name(), map[treatment]string{alone: " (compiled alone)", notViable: " (not viable)"}[m.how])
+		}
+		return
+	}
+	if *fresh {
+		clear(s.state.results)
+	}
+	results, err := s.run(ctx, chosen, *workers, *verbose)
+	if err != nil && ctx.Err() == nil {
+		fail(err)
+	}
+	rep := newReport(results, s.mutants, equivalent)
+	rep.print(os.Stdout)
+	if *report != "" {
+		if err := rep.write(*report); err != nil {
+			fail(err)
+		}
+	}
+	if !rep.good() || err != nil {
+		os.Exit(1)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "mutate:", err)
+	os.Exit(2)
+}
+
+// choose returns the mutants that match, at most sample of them if that is not 0.
+func choose(all []*mutant, re *regexp.Regexp, sample int, seed uint64) []*mutant {
+	var chosen []*mutant
+	for _, m := range all {
+		if re.MatchString(m.File + ":" + m.Decl) {
+			chosen = append(chosen, m)
+		}
+	}
+	if sample > 0 && sample < len(chosen) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+		chosen = chosen[:sample]
+		slices.SortFunc(chosen, func(a, b *mutant) int { return a.ID - b.ID })
+	}
+	return chosen
+}
+
+// say prints how far it is, for who waits.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+}
+
+// line tells what became of a mutant.
+func (r result) line() string {
+	text := fmt.Sprintf("%-10s %5.1f s  %s:%d  %s", r.Verdict, r.Seconds, r.File, r.Line, r.name())
+	for _, more := range []string{r.By, r.Detail} {
+		if more != "" {
+			text += "\n\t" + strings.TrimSpace(more)
+		}
+	}
+	return text
+}

@@ -1,0 +1,14 @@
+package sample_test
+
+import (
+	"testing"
+
+	"sample"
+)
+
+func TestPut(t *testing.T) {
+	b := sample.New()
+	if !b.Put(5) || b.Sum() != 5 {
+		t.Fatal("one")
+	}
+}
