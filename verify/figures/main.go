@@ -1,7 +1,7 @@
 // Command figures runs every proof and writes what they show, with date and machine, between the
 // marks <!-- proof:begin --> and <!-- proof:end --> of the files it is given:
 //
-//	go run -C verify ./figures ../README.md README.md          # the long runs: about half an hour
+//	go run -C verify ./figures ../README.md README.md          # the long runs: half an hour, and an hour for mutants not tried before
 //	go run -C verify ./figures -quick                          # the quick ones, printed
 //
 // It exits with 1 if a proof fails, and writes nothing then.
@@ -59,7 +59,7 @@ func run(ctx context.Context, quick bool, files []string) error {
 
 	began := time.Now()
 	var rows []row
-	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, planted} {
+	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, planted, mutated} {
 		r, err := proof(ctx, dir, quick)
 		if err != nil {
 			return err
@@ -190,6 +190,33 @@ func planted(ctx context.Context, dir string, quick bool) (row, error) {
 	return row{
 		"ordinary tests", fmt.Sprintf("a fault planted for each of %d promises and lines of idemhttp", len(promises)),
 		fmt.Sprintf("%d of %d", found, len(results)), command,
+	}, nil
+}
+
+func mutated(ctx context.Context, dir string, quick bool) (row, error) {
+	file, command := filepath.Join(dir, "mutate.json"), "go run ./mutate"
+	args := []string{"run", "./mutate", "-json=" + file}
+	if quick {
+		args, command = append(args, "-sample=60"), "go run ./mutate -sample 60"
+	}
+	if _, err := goCommand(ctx, args...); err != nil {
+		return row{}, err
+	}
+	var sum struct {
+		Share float64
+		Total struct {
+			Mutants, Killed, Equivalent int
+			NotViable                   int `json:"not_viable"`
+			TimedOut                    int `json:"timed_out"`
+		}
+	}
+	if err := readJSON(file, &sum); err != nil {
+		return row{}, err
+	}
+	viable := sum.Total.Mutants - sum.Total.NotViable
+	return row{
+		"mutation", fmt.Sprintf("%s mutants that compile: %.1f %% killed, %d time out, %d equivalent", grouped(viable), sum.Share, sum.Total.TimedOut, sum.Total.Equivalent),
+		fmt.Sprintf("%s of %s", grouped(sum.Total.Killed), grouped(viable)), command,
 	}, nil
 }
 
