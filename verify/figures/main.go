@@ -59,7 +59,7 @@ func run(ctx context.Context, quick bool, files []string) error {
 
 	began := time.Now()
 	var rows []row
-	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, planted, mutated} {
+	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, soaked, planted, mutated} {
 		r, err := proof(ctx, dir, quick)
 		if err != nil {
 			return err
@@ -164,6 +164,37 @@ func wide(ctx context.Context, _ string, quick bool) (row, error) {
 	return row{
 		"intervals", grouped(calls) + " calls by 1,024 goroutines, 0 violations", subtests(out, "Oracle"),
 		fmt.Sprintf("go test ./linear -timeout 0 -run Wide -args -wide=%d", n),
+	}, nil
+}
+
+func soaked(ctx context.Context, dir string, quick bool) (row, error) {
+	file, command := filepath.Join(dir, "soak.json"), "go run ./soak -for 10m"
+	args := []string{"run", "./soak", "-json=" + file}
+	if quick {
+		args, command = append(args, "-quick"), "go run ./soak -quick"
+	} else {
+		args = append(args, "-for=10m")
+	}
+	if _, err := goCommand(ctx, args...); err != nil {
+		return row{}, err
+	}
+	var sum struct {
+		Seed              uint64
+		Rounds, WebRounds int
+		Calls, Executions int
+		Violations        []any
+	}
+	if err := readJSON(file, &sum); err != nil {
+		return row{}, err
+	}
+	out, err := goCommand(ctx, "test", "./soak", "-count=1", "-v", "-run=Planted")
+	if err != nil {
+		return row{}, err
+	}
+	return row{
+		"soak", fmt.Sprintf("%s calls and %s executions in %s rounds of all options (%d over HTTP), %d violations; -seed %d",
+			grouped(sum.Calls), grouped(sum.Executions), grouped(sum.Rounds), sum.WebRounds, len(sum.Violations), sum.Seed),
+		subtests(out, "Planted"), command,
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -86,10 +87,11 @@ func (c *client) resolve(key idemflight.Key, k int) {
 
 func (c *client) send(q request) {
 	number := c.ids.Add(1)
-	ctx, cancel := context.WithTimeout(context.Background(), webTimeout)
+	lasts := webTimeout
 	if q.hangsUp > 0 {
-		ctx, cancel = context.WithTimeout(context.Background(), q.hangsUp)
+		lasts = q.hangsUp
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), lasts)
 	defer cancel()
 	size := 10
 	if q.spoilt == "body-too-large" {
@@ -152,10 +154,14 @@ func exchange(c *http.Client, r *http.Request) (*http.Response, []byte, error) {
 // unanswered judges a request that got no answer, or half of one.
 func (c *client) unanswered(q request, number int64, ctx context.Context, err error) {
 	switch {
-	case q.hangsUp > 0 && ctx.Err() != nil:
+	case q.hangsUp > 0 && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)):
 		c.saw("http: client hung up")
 	case ctx.Err() != nil:
 		c.violation("no answer in %v: %v", webTimeout, err)
+	case c.Leaves > 0 && errors.Is(err, context.DeadlineExceeded):
+		// Not its own: net/http closes the connection of a request whose context has ended also when
+		// it has just passed to another. Nothing that a server does shows as this error.
+		c.saw("http: client hung up")
 	case c.brokeOff(number):
 		c.saw("http: broken off")
 	case q.spoilt == "body-too-large": // the server may close before it has read all

@@ -118,6 +118,8 @@ func (s *website) run(out *outcome, bend func(*website, http.Handler) http.Handl
 	for key := range cache.All() {
 		cache.Forget(key)
 	}
+	s.answers.Clear() // the Observer holds on to s for as long as the cache has a timer
+	s.attempts.Clear()
 }
 
 // drive has all clients send their share of requests.
