@@ -78,7 +78,7 @@ func drawMix(seed uint64, round, scale int) mix {
 	}
 	m.TTL = oneOf(r, 1, time.Microsecond, 50*time.Microsecond, time.Millisecond, 20*time.Millisecond, 200*time.Millisecond, time.Hour, 24*time.Hour)
 	m.HoldTTL = oneOf(r, 0, -1, time.Microsecond, time.Millisecond, 20*time.Millisecond, time.Hour)
-	m.MaxEntries = oneOf(r, 1, 8, m.Keys/2+1, m.Keys*3/4+1, 4*m.Keys+4*m.Clients+1000, 0)
+	m.MaxEntries = oneOf(r, 1, 8, m.Keys/2+1, m.Keys*3/4+1, m.Keys*3/4+1, 4*m.Keys+4*m.Clients+1000, 4*m.Keys+4*m.Clients+1000, 0, 0)
 	m.Protect = oneOf(r, -1, -1, 0, m.TTL/4+1, m.TTL)
 	if r.IntN(3) == 0 {
 		m.MaxWeight = oneOf(r, int64(1), 2000, int64(m.Keys)*50)

@@ -127,7 +127,7 @@ func (d *driver[K]) phase(l *life[K], number, calls int, closes bool, out *outco
 		if time.Since(began) > roundTime {
 			d.stop.Store(true)
 		}
-		if closes && (!running || d.calls.Load()-start > uint64(calls/2)) {
+		if closes && (!running || d.calls.Load()-start > uint64(calls*3/4)) {
 			closes = false
 			closing()
 		}

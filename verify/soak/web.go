@@ -28,7 +28,6 @@ type website struct {
 	life     life[idemflight.Key]
 	shared   *sink
 	stop     atomic.Bool
-	replays  bool // Options.MaxWait is short
 	required bool
 
 	answers  sync.Map // of *answer, by the id of the execution
