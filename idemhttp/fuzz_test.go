@@ -1,10 +1,15 @@
 package idemhttp_test
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -105,91 +110,246 @@ func FuzzDefaultFingerprint(f *testing.F) {
 	})
 }
 
-// program is a handler made of the bytes of script: what handlers do to a writer, in any order.
-func program(script []byte) handler {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		names := []string{"X-A", "x-b", "Content-Type", "Content-Encoding", "Trailer", http.TrailerPrefix + "X-T", "X-Sum", "Idempotent-Replayed"}
-		values := []string{"1", "text/x", "X-Sum", "X-Sum, X-A", "gzip", ""}
-		statuses := []int{200, 201, 204, 304, 404, 500, 103, 299}
+// program is a handler made of the bytes of script: what handlers do to a writer, in any order. What
+// it is told is appended to told, if that is not nil.
+func program(script []byte, told *[]string) handler {
+	return func(w http.ResponseWriter, r *http.Request) {
+		tell := func(what any, err error) {
+			if told != nil {
+				*told = append(*told, fmt.Sprint(what, err))
+			}
+		}
 		for rest := script; len(rest) > 1; rest = rest[2:] {
 			op, arg := rest[0], int(rest[1])
-			switch op % 8 {
+			name, value := headerNames[arg%len(headerNames)], headerValues[arg/len(headerNames)%len(headerValues)]
+			switch op % ops {
 			case 0:
-				w.Header().Set(names[arg%len(names)], values[arg/len(names)%len(values)])
+				w.Header().Set(name, value)
 			case 1:
-				w.Header().Add(names[arg%len(names)], values[arg/len(names)%len(values)])
+				w.Header().Add(name, value)
 			case 2:
-				delete(w.Header(), names[arg%len(names)])
+				delete(w.Header(), name)
 			case 3:
 				w.WriteHeader(statuses[arg%len(statuses)])
 			case 4:
-				io.WriteString(w, strings.Repeat(string(rune('a'+arg%26)), arg))
+				tell(io.WriteString(w, strings.Repeat(string(rune('a'+arg%26)), arg+1))) // of nothing, HTTP/2 says otherwise than HTTP/1
 			case 5:
-				io.Copy(w, io.MultiReader(strings.NewReader(strings.Repeat("<html>", arg))))
+				tell(io.Copy(w, &pieces{strings.Repeat("<html>", arg)}))
 			case 6:
-				w.(http.Flusher).Flush()
+				tell("flush", http.NewResponseController(w).Flush())
 			case 7:
-				w.Write(make([]byte, arg*20))
+				tell(w.Write(bytes.Repeat([]byte{byte(arg)}, 1+arg*20)))
+			case 8:
+				w.Header().Set("Content-Length", lengths[arg%len(lengths)])
+			case 9:
+				if !strings.HasPrefix(name, http.TrailerPrefix) { // HTTP/2 would announce trailers, and never end
+					w.Header()[name] = nil
+				}
+			case 10: // in place
+				if values := w.Header()[name]; len(values) > 0 {
+					values[0] = value
+				}
+			case 11:
+				tell(io.WriteString(w, prefixes[arg%len(prefixes)]))
+			case 12:
+				body, err := io.ReadAll(r.Body)
+				tell(string(body), err)
+			case 13:
+				func() {
+					defer func() { tell(recover(), nil) }()
+					w.WriteHeader([]int{0, 99, 1000, -1}[arg%4])
+				}()
+			case 14:
+				if f, ok := w.(http.Flusher); ok {
+					f.Flush()
+				}
+			case breaks:
+				switch arg % 3 {
+				case 0:
+					panic(http.ErrAbortHandler)
+				case 1:
+					panic(errBoom)
+				default:
+					runtime.Goexit()
+				}
 			}
 		}
 	}
 }
 
-// FuzzRecorder runs a program bare, through the middleware, and replayed: what the client sees does
-// not differ, and nothing truncated is ever replayed.
+const breaks, ops = 15, 16
+
+var (
+	headerNames = []string{"X-A", "x-b", "Content-Type", "Content-Encoding", "Trailer", http.TrailerPrefix + "X-T", "X-Sum", "Idempotent-Replayed",
+		"x-a", "idempotent-replayed", http.TrailerPrefix + "Idempotent-Replayed", "X-Outer", "Etag"}
+	headerValues = []string{"1", "text/x", "X-Sum", "X-Sum, X-A", "gzip", "", "outer", "x\r\ny: z", "idempotent-Replayed,X-B"}
+	statuses     = []int{200, 201, 204, 304, 404, 500, 103, 299, 102, 999, 303, 100}
+	lengths      = []string{"0", "5", "100", "600", "2000", "5000", "many", "-1", ""}
+	prefixes     = []string{"<!DOCTYPE html>", "%PDF-", "\x00\x01", "{}", "\xff\xfe", "<", "\x1f\x8b\x08"}
+)
+
+// prepare returns the script that is run, and what of it comes before it breaks off.
+func prepare(setup byte, script []byte) (run, before []byte, broken bool) {
+	for ; len(script) > 1; script = script[2:] {
+		switch op := script[0] % ops; {
+		case op == 8 && setup&overHTTP2 != 0: // a length that is not kept is noticed late there, and bytes sent that should not
+		case op == 14 && setup&outerWriter != 0: // finds a Flusher where the bare handler needs the controller
+		case op < 11 && setup&overHTTP2 != 0 && strings.Contains(headerValues[int(script[1])/len(headerNames)%len(headerValues)], "\r"):
+			// a trailer with such a value never comes there, and neither does the end of the answer
+		case op == breaks:
+			return append(run, script[:2]...), run, true
+		default:
+			run = append(run, script[:2]...)
+		}
+	}
+	return run, run, false
+}
+
+// pieces is a reader of 128 bytes at a time, a part of what net/http sniffs: whoever copies it, the
+// writes are the same.
+type pieces struct{ rest string }
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), 128)], p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// unwrapped is a writer of middleware outside that leaves everything but its three methods to Unwrap.
+type unwrapped struct{ http.ResponseWriter }
+
+func (u unwrapped) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+
+// Bits of a setup.
+const (
+	outerHeaders = 1 << iota // middleware outside sets some
+	outerWriter              // … and gives a writer of its own
+	overHTTP2
+)
+
+// outside is the middleware outside of h, bare or not.
+func outside(setup byte, h http.Handler) http.Handler {
+	return handler(func(w http.ResponseWriter, r *http.Request) {
+		if setup&outerHeaders != 0 {
+			w.Header().Set("X-Outer", "outer")
+			w.Header()["x-b"] = []string{"outer"}
+			w.Header().Set("Trailer", "X-Sum")
+		}
+		if setup&outerWriter != 0 {
+			w = unwrapped{w}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// FuzzRecorder runs a program bare, through the middleware, and replayed: neither what the client
+// sees differs, nor what the program is told, and nothing broken off is ever replayed.
 func FuzzRecorder(f *testing.F) {
 	for _, script := range []string{
 		"", "\x03\x01", "\x04\x05\x03\x05", "\x00\x00\x04\x09\x00\x08\x06\x00", "\x00\x14\x05\x40\x00\x06", "\x03\x02\x04\x05", "\x03\x06\x00\x00\x03\x01",
 		"\x06\x00\x05\xff\x05\xff\x05\xff", "\x07\xff\x04\x01", "\x00\x05\x04\x01\x00\x0d", "\x00\x07\x04\x01\x01\x07\x06\x00\x00\x07",
+		"\x08\x02\x04\x64", "\x08\x02\x04\x63", "\x08\x02\x04\x32\x04\x64\x04\x01", "\x08\x03\x05\xff", // lengths: kept, missed, exceeded
+		"\x0b\x00\x04\x10", "\x0b\x05\x06\x00\x0b\x00", "\x09\x02\x0b\x00", "\x00\x37\x0b\x00", // sniffed, or not
+		"\x04\x10\x0f\x00", "\x04\x10\x0e\x00\x0f\x01", "\x07\xff\x0f\x02", "\x08\x02\x04\x64\x06\x00\x0f\x00", // broken off
+		"\x03\x06\x03\x08\x00\x00\x03\x06\x0d\x01\x03\x00\x0d\x01", "\x0c\x00\x03\x03\x04\x01\x06\x00", "\x00\x00\x03\x00\x0a\x0d\x00\x0d\x04\x09\x02\x00",
 	} {
-		f.Add([]byte(script))
+		for setup := range byte(overHTTP2 << 1) {
+			f.Add(setup, []byte(script))
+		}
 	}
-	f.Fuzz(func(t *testing.T, script []byte) {
+	f.Fuzz(func(t *testing.T, setup byte, script []byte) {
 		if len(script) > 200 {
 			return
 		}
-		h := program(script)
+		script, before, broken := prepare(setup, script)
+		const limit = 2000
 		opts := idemflight.Options[idemflight.Key, *idemhttp.Response]{MaxEntries: 1}
 		m := newMiddleware(t, idemhttp.Options{
-			Cache: idemflight.MustNew(opts), MaxResponseBytes: 2000,
+			Cache: idemflight.MustNew(opts), MaxResponseBytes: limit,
 			Classify: func(*idemhttp.Response) idemflight.Disposition { return idemflight.Retain },
 		})
-		bare := onWire(t, h)
-		delete(bare.Header, "Idempotent-Replayed") // which is not the handler's to set
-		first := onWire(t, m.Handler(h))
-		again := onWire(t, m.Handler(h))
-		require.Equal(t, bare, first, "script %q", script)
-		if again.Status == 409 && again.Header.Get("Content-Type") == "application/problem+json" {
-			require.Greater(t, len(bare.Body), 2000, "only what is too large is not replayed")
+		var toldBare, toldFirst []string
+		bare := onWire(t, setup, program(before, &toldBare), "Idempotent-Replayed") // which is not the handler's to set
+		first := onWire(t, setup, m.Handler(program(script, &toldFirst)))
+		again := onWire(t, setup, m.Handler(program(script, nil)))
+		of := fmt.Sprintf("setup %d, script %q", setup, script)
+		require.Equal(t, toldBare, toldFirst, "what the program is told, %s", of)
+		if broken {
+			requireProblem(t, again.answer, 409, "outcome-unknown", false)
+			if first.Status != 0 { // what had passed by then
+				require.True(t, strings.HasPrefix(bare.Body, first.Body), "%q begins with %q, %s", bare.Body, first.Body, of)
+				bare.answer = answer{Status: bare.Status, Header: bare.Header}
+				first.answer = answer{Status: first.Status, Header: first.Header}
+				require.Equal(t, bare, first, of)
+			}
 			return
 		}
-		require.True(t, again.replayed())
+		require.Equal(t, bare, first, of)
+		if again.Status == 409 && again.Header.Get("Content-Type") == "application/problem+json" {
+			require.Greater(t, len(bare.Body), limit, "only what is too large is not replayed, %s", of)
+			return
+		}
+		require.True(t, again.replayed(), of)
 		again.Header.Del("Idempotent-Replayed")
 		if first.Trailer == nil {
 			again.Trailer = nil // a small answer's late trailers reach nobody the first time
 		}
 		first.Header, again.Header = canon(first.Header), canon(again.Header)
-		require.Equal(t, first, again, "script %q", script)
+		first.Err = ""    // fewer bytes than declared: the retry gets what there was
+		first.early = nil // 1xx are no answers
+		require.Equal(t, first, again, of)
 	})
 }
 
-// onWire has h serve one request over a connection in memory, by net/http's own writer.
-func onWire(t testing.TB, h http.Handler) answer {
+// onWire has h, behind the setup's middleware, serve one request over a connection in memory, by
+// net/http's own writer. No answer has the status 0. What is seen is told without the headers called
+// unseen.
+func onWire(t testing.TB, setup byte, h http.Handler, unseen ...string) (got seen) {
 	t.Helper()
+	var protocols http.Protocols
+	protocols.SetHTTP1(setup&overHTTP2 == 0)
+	protocols.SetUnencryptedHTTP2(setup&overHTTP2 != 0)
 	p := newPipes()
-	s := &http.Server{Handler: h, ErrorLog: quiet}
+	s := &http.Server{Handler: outside(setup, h), ErrorLog: quiet, Protocols: &protocols}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(p) }()
-	defer func() { _ = s.Close(); <-done }()
-	client := &http.Client{Transport: &http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true}}
-	r, err := http.NewRequestWithContext(t.Context(), "POST", "http://memory/", strings.NewReader("body"))
+	transport := &http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true, Protocols: &protocols}
+	defer func() { transport.CloseIdleConnections(); _ = s.Close(); <-done }()
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			for _, name := range unseen {
+				header.Del(name)
+			}
+			got.early = append(got.early, fmt.Sprint(code, header))
+			return nil
+		},
+	})
+	r, err := http.NewRequestWithContext(ctx, "POST", "http://memory/", strings.NewReader("body"))
 	require.NoError(t, err)
 	r.Header.Set("Idempotency-Key", "k")
+	r.GetBody = nil // so that it is not sent twice
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(r)
-	require.NoError(t, err)
-	a := read(res)
-	if a.Status != 304 {
-		a.Header.Del("Content-Length")
+	if err != nil {
+		got.Err = "no answer"
+		return got
 	}
-	return a
+	got.answer = read(res)
+	if got.Status != 304 {
+		got.Header.Del("Content-Length")
+	}
+	for _, name := range unseen {
+		got.Header.Del(name)
+		got.Trailer.Del(name)
+	}
+	if len(got.Trailer["Idempotent-Replayed"]) == 0 {
+		got.Trailer.Del("Idempotent-Replayed") // announced, and then it did not come
+	}
+	if len(got.Trailer) == 0 {
+		got.Trailer = nil
+	}
+	return got
 }

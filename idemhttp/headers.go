@@ -98,28 +98,31 @@ func deleteFold(h http.Header, name string) {
 // is left, under canonical names; headers that are gone have no values. Trailers-to-be are no
 // headers. now is used up.
 func changed(before, now http.Header) http.Header {
-	var gone []string
-	for name, had := range before {
-		if values, ok := now[name]; !ok {
-			gone = append(gone, http.CanonicalHeaderKey(name))
-		} else if slices.Equal(had, values) {
-			delete(now, name)
-		}
+	if now = canonical(now); now == nil {
+		now = make(http.Header)
 	}
 	for name := range now {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			delete(now, name)
 		}
 	}
-	if now = canonical(now); now == nil {
-		now = make(http.Header)
-	}
-	for _, name := range gone {
-		if now[name] == nil {
+	for name, had := range canonical(before) {
+		if values, ok := now[name]; !ok {
 			now[name] = nil
+		} else if slices.Equal(had, values) {
+			delete(now, name)
 		}
 	}
 	return now
+}
+
+// deleteOdd deletes from h the names that are not canonical and mean the header called name.
+func deleteOdd(h http.Header, name string) {
+	for k := range h {
+		if len(k) == len(name) && k != name && http.CanonicalHeaderKey(k) == name {
+			delete(h, k)
+		}
+	}
 }
 
 // declaredLength returns the Content-Length in h, or -1: net/http drops what is no length.

@@ -230,3 +230,27 @@ func TestNoRetryAfterIsLeftOnAProblemThatIsFinal(t *testing.T) {
 		}
 	}
 }
+
+// A header that middleware outside had set under an odd name came back beside the one that the
+// handler had made of it, or although the handler had removed it.
+func TestAHeaderOfAnOddNameIsReplayedAsTheHandlerLeftIt(t *testing.T) {
+	for name, change := range map[string]func(http.Header){
+		"changed": func(h http.Header) { h["x-odd"] = []string{"handler"} },
+		"added":   func(h http.Header) { h["X-Odd"] = []string{"handler"} },
+		"removed": func(h http.Header) { delete(h, "x-odd") },
+		"left":    func(http.Header) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+				change(w.Header())
+				_, _ = io.WriteString(w, "x")
+			}))
+			s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+				w.Header()["x-odd"] = []string{"outer"}
+				inner.ServeHTTP(w, r)
+			}))
+			first := s.post(t, "k", "").Header["X-Odd"]
+			require.Equal(t, first, s.post(t, "k", "").Header["X-Odd"], "the retry, compared to the first client")
+		})
+	}
+}

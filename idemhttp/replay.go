@@ -26,6 +26,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	deleteFold(h, m.replayHeader) // now that there are few, most often none
 	for name, values := range header {
 		if replayable(name, named) && name != m.replayHeader {
+			deleteOdd(h, name)
 			h[name] = c.copy(values)
 		}
 	}
