@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -154,7 +156,8 @@ func (g guards) site(s *site) (text string, ok bool) {
 			return fmt.Sprintf("mutant_neg(%d, %s)", byToken[token.ADD], g.node(n.X, s)), true
 		}
 	case *ast.AssignStmt:
-		for to, id := range byToken {
+		for _, to := range slices.Sorted(maps.Keys(byToken)) { // the same text in each run
+			id := byToken[to]
 			whole = fmt.Sprintf("if mutant_on(%d) { %s %s %s } else { %s }", id, g.node(n.Lhs[0], s), to, g.node(n.Rhs[0], s), whole)
 		}
 	case *ast.IncDecStmt:

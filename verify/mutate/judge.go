@@ -42,8 +42,10 @@ type bench struct {
 	kills map[string]int // by test
 }
 
-// mostHangs is how many tests may hang before the others are not asked any more.
-const mostHangs = 3
+const (
+	few       = 12 // tests that are asked at once, at first
+	mostHangs = 3  // after so many, no others are asked
+)
 
 // judge asks the tests that meet m, those most likely to notice it first; then, since which line a
 // test meets may be the scheduler's choice, its whole suite; and last the suites of the packages that
@@ -116,7 +118,7 @@ func (b *bench) askAlone(ctx context.Context, m *mutant, onlyFails bool) (verdic
 }
 
 // ask runs the tests of names, all of them if there are none. Where one hangs, another may say what is
-// wrong: those of others are asked then, without it.
+// wrong: some of others are asked then, without it.
 func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []string) (verdict, string, string, error) {
 	var hung []string
 	first := ended{}
@@ -137,6 +139,7 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 			hung = append(hung, top(e.caughtBy))
 		}
 		names = slices.DeleteFunc(slices.Clone(others), func(name string) bool { return slices.Contains(hung, name) })
+		names = names[:min(few, len(names))]
 		if e.passed || len(names) == 0 || len(hung) >= mostHangs || top(e.caughtBy) == "" {
 			break
 		}
@@ -182,10 +185,7 @@ func top(by string) string {
 // order returns the tests that meet a mutant: some that together take little, those that have killed
 // the most for the time they take, and all others.
 func (b *bench) order(p *program, id int) (first, rest []string) {
-	const (
-		few    = 12
-		little = 300 * time.Millisecond
-	)
+	const little = 300 * time.Millisecond
 	var meets []*test
 	for _, t := range p.Tests {
 		if slices.Contains(t.Meets, id) {

@@ -147,6 +147,9 @@ func TestGuards(t *testing.T) {
 		return string(f.guard(func(m *mutant) bool { return m.name() == name }))
 	}
 	require.Equal(t, string(f.source), only("none"))
+	for range 10 { // what was compiled is found again by its text
+		require.Equal(t, string(f.guard(isGuarded)), string(f.guard(isGuarded)))
+	}
 	for _, m := range s.mutants {
 		m.ID = 7
 	}
