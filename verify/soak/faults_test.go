@@ -92,9 +92,14 @@ var faults = map[string]struct {
 	mix   mix
 	plant func(o *options, b *bent, p *planted)
 }{
-	"a second execution runs beside the first": {"executions overlap", with(func(m *mix) { m.Fails = 0 }), func(_ *options, b *bent, _ *planted) {
+	"a second execution runs beside the first": {"executions overlap", with(func(m *mix) {
+		m.Fails, m.Keys, m.TTL = 0, 4, time.Millisecond
+	}), func(_ *options, b *bent, _ *planted) {
 		b.do = func(ctx context.Context, by way, key int, fn fnOf, opts ...idemflight.CallOption) (result, error) {
 			x, _ := ctx.Value(executionKey{}).(*execution)
+			if x.run.Start == 0 {
+				x.plan.pause, x.plan.reenter = 100*time.Microsecond, false // long enough that others meet it
+			}
 			if e, _ := b.Lookup(key); e.State == idemflight.InFlight && ctx.Err() == nil && x.run.Start == 0 { // not re-entrant
 				v, err := fn(ctx)
 				return result{Value: v, Source: idemflight.Executed}, err
