@@ -12,8 +12,8 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Cache makes operations happen once per key. Make one with [New] and share it: all methods are
-// safe for concurrent use. It needs no goroutine of its own; one that is dropped without
+// Cache makes operations happen once per key. Make one with [New] for each kind of operation and share
+// it: all methods are safe for concurrent use, and an empty one takes some 50 KB. It needs no goroutine of its own; one that is dropped without
 // [Cache.Close] is garbage once its entries have expired.
 //
 // Most callers want [Cache.Do]. [Cache.DoResult] also tells where the outcome comes from; [Wrap]
@@ -93,8 +93,7 @@ func MustNew[K comparable, V any](opts Options[K, V]) *Cache[K, V] {
 	return c
 }
 
-// minShards and maxShards bound the number of shards. A look at all edges for room in a full cache
-// reads a cache line each: that of 128 takes some 100 ns.
+// minShards and maxShards bound the number of shards. A search for room reads the edges of all.
 var minShards, maxShards = 64, 128
 
 // tableFill is how many entries a table of a Go map should hold: it has 1,024 slots, and when 896
@@ -102,12 +101,12 @@ var minShards, maxShards = 64, 128
 const tableFill = 800
 
 // shardCount returns enough shards that goroutines seldom meet at one lock; and, from 64 on, such
-// that each will hold a power of two of full tables when the cache is full: 82 of 16 by default.
+// that each will hold a power of two of full tables when the cache is full: 81 of 16 by default.
 // (Measured: 26 bytes per entry less than with 64 shards.)
 func shardCount(maxEntries int) int {
 	n := max(4*runtime.GOMAXPROCS(0), min(maxEntries/1024, minShards))
 	if full := maxEntries / tableFill; full >= n && n >= minShards {
-		for full >= 2*minShards {
+		for full/2 >= n {
 			full /= 2
 		}
 		n = full
@@ -136,8 +135,8 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 	return &c.shards[i]
 }
 
-// Do returns the outcome of fn for key, running fn at most once at a time and, while its outcome is
-// kept, not again: the package documentation has the table. fn gets a context with the values of
+// Do returns the outcome of fn for key, for which fn runs at most once at a time and not again
+// while its outcome is kept: the package documentation has the table. fn gets a context with the values of
 // ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work goes on
 // when the caller leaves. So fn may outlive the caller and must capture nothing that the caller
 // closes, reuses or reads afterwards; [Inline] is the alternative.
@@ -150,7 +149,9 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
 //
 // A nil ctx, a nil fn and an unhashable key panic. A replay takes at most one shard lock and allocates
-// nothing; a first execution needs a handful of allocations, and a goroutine if ctx can end.
+// nothing, but for one small allocation when its key becomes one of the hottest, which are replayed
+// without a lock. A first execution takes three allocations; two more and a goroutine if ctx can end
+// and [Inline] was not given.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
 	o := readOptions(opts)
@@ -177,7 +178,7 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 			}
 		}
 		if err != nil {
-			return seen.none, err
+			return *new(V), err
 		}
 		return f.outcome.value, f.outcome.err
 	}
@@ -206,7 +207,7 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 		f := seen.flight
 		waits, err := c.joined(ctx, seen.shard, f, o.maxWait)
 		if waits {
-			err = c.wait(ctx, seen.shard, f, forever, false)
+			err = c.wait(ctx, seen.shard, f, false)
 		}
 		if err != nil {
 			return res, err
@@ -231,7 +232,6 @@ type looked[K comparable, V any] struct {
 	shard  *shard[K, V]  // of the key
 	flight *flight[K, V] // the call has joined this one
 	puts   uint32        // else: how many records shard had been given when key was not among them
-	none   V
 }
 
 // lookHot returns the retained outcome of key if it can be replayed without a lock.
@@ -279,7 +279,8 @@ func (c *Cache[K, V]) lookLocked(hash uint64, key K, o *callOptions, seen *looke
 // Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether
 // there was anything. On a key in flight it returns true: the flight's callers get its outcome,
 // which is then not retained, though it is held if it turns out unknown; callers that arrive before
-// the flight ends still join it.
+// the flight ends still join it. An effect that may have taken place can take place again once a held
+// key is forgotten: [Cache.Resolve] is for what someone found out.
 func (c *Cache[K, V]) Forget(key K) bool {
 	s := c.shardOf(c.hash(key))
 	var notes []note[K]
@@ -328,7 +329,7 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 	yield.At("close")
 	c.closed.Store(true)
 	yield.At("close: stop")
-	c.reclaimer.stop()
+	c.reclaimer.halt(true)
 	yield.At("close: look")
 
 	// A claim that did not see closed was made under its shard's mu and so is found here.

@@ -187,8 +187,6 @@ func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context
 	}
 	if !me.stays {
 		f.done = make(chan struct{})
-	} else if held != nil {
-		f.through = make(chan struct{})
 	}
 	if s.pending == nil {
 		s.pending = make(map[K]*flight[K, V])
@@ -203,13 +201,14 @@ func (c *Cache[K, V]) claimLocked(s *shard[K, V], key K, fn func(context.Context
 func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []note[K]) (Result[V], error) {
 	switch {
 	case f.held != nil: // Reconcile never runs on a caller's goroutine
-		through := f.through
-		go c.findOut(s, f)
-		if through == nil {
+		if !me.stays {
+			go c.findOut(s, f, nil)
 			break
 		}
+		through := make(chan struct{})
+		go c.findOut(s, f, through)
 		<-through
-		if f.yielded {
+		if !f.settled { // there was no effect: fn is to run
 			return c.leadInline(s, f, f.next(), me, notes)
 		}
 		c.emit(notes)
@@ -220,7 +219,7 @@ func (c *Cache[K, V]) lead(s *shard[K, V], f *flight[K, V], me *caller, notes []
 		go c.fly(s, f)
 	}
 	c.emit(notes)
-	if err := c.wait(me.ctx, s, f, forever, true); err != nil {
+	if err := c.wait(me.ctx, s, f, true); err != nil {
 		c.observe(me.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
 		return Result[V]{}, err
 	}
@@ -317,21 +316,12 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 
 // join waits for f, which the call has joined. nil means that the call has the outcome of f.
 func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
-	if c.opts.Observer != nil {
-		return c.joinObserved(ctx, s, f, maxWait)
+	if c.opts.Observer == nil {
+		return c.waitUpTo(ctx, s, f, maxWait)
 	}
-	return c.wait(ctx, s, f, maxWait, false)
-}
-
-func (c *Cache[K, V]) joinObserved(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
 	since := c.now()
-	err := c.wait(ctx, s, f, maxWait, false)
-	c.observeJoined(ctx, f, err, c.now()-since)
-	return err
-}
-
-func (c *Cache[K, V]) observeJoined(ctx context.Context, f *flight[K, V], err error, took time.Duration) {
-	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: took}
+	err := c.waitUpTo(ctx, s, f, maxWait)
+	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - since}
 	switch {
 	case err == nil:
 		e.Err = f.outcome.err
@@ -344,14 +334,12 @@ func (c *Cache[K, V]) observeJoined(ctx context.Context, f *flight[K, V], err er
 		e.Kind = EventLeft
 	}
 	c.observe(ctx, e)
+	return err
 }
 
 // wait returns nil once f has settled, or the reason why the caller waits no longer. If both are
 // there, the outcome wins.
-func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration, leads bool) error {
-	if maxWait != forever {
-		return c.waitUpTo(ctx, s, f, maxWait, leads)
-	}
+func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V], leads bool) error {
 	select {
 	case <-f.done:
 		return nil
@@ -360,16 +348,20 @@ func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V],
 	}
 }
 
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration, leads bool) error {
+// waitUpTo is wait for a joined caller, which may have a bound.
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
+	if maxWait == forever {
+		return c.wait(ctx, s, f, false)
+	}
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	select {
 	case <-f.done:
 		return nil
 	case <-ctx.Done():
-		return c.depart(ctx, s, f, true, leads)
+		return c.depart(ctx, s, f, true, false)
 	case <-timer.C:
-		return c.depart(ctx, s, f, ctx.Err() != nil, leads)
+		return c.depart(ctx, s, f, ctx.Err() != nil, false)
 	}
 }
 

@@ -52,16 +52,16 @@ func classifyChain(err error, ambiguous bool) Disposition {
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Unwrap() []error }:
-			parts := slices.DeleteFunc(slices.Clone(e.Unwrap()), func(part error) bool { return part == nil })
-			if len(parts) == 0 {
-				err = nil
-				continue
+			d, parts := Release, 0
+			for _, part := range e.Unwrap() {
+				if part != nil {
+					d, parts = max(d, classifyChain(part, ambiguous)), parts+1
+				}
 			}
-			d := Release
-			for _, part := range parts {
-				d = max(d, classifyChain(part, ambiguous))
+			if parts > 0 {
+				return d
 			}
-			return d
+			err = nil
 		default:
 			err = nil
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unsafe"
 )
 
 // LimitShards gives caches made from now on at most n shards, until restore is called.
@@ -33,14 +34,36 @@ func (c *Cache[K, V]) Hashes(keys ...K) int {
 // ShardOf returns the number of the shard of key.
 func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 
-// TimesOfSlow returns the times that are kept of an execution which ended at at, having taken longer
+// TimesOfSlow returns the times that are kept of an execution which ends now, having taken longer
 // than a small record has room for, and those that its leader is told.
-func (c *Cache[K, V]) TimesOfSlow(key K, at time.Time) (kept, told [2]time.Time) {
-	r := newRecord[K, V](&c.clock, key, Retained, nil, Fingerprint{}, c.mark(at)-time.Hour, at, c.opts.TTL)
+func (c *Cache[K, V]) TimesOfSlow(key K) (kept, told [2]time.Time) {
+	at := c.nowToo()
+	r := newRecord[K, V](&c.clock, key, Retained, nil, Fingerprint{}, at-time.Hour, at, c.opts.TTL)
 	t := r.timesOf(&c.clock)
-	o := outcome[V]{source: uint8(Executed), completed: c.mark(at), expires: r.deadline}
+	o := outcome[V]{source: uint8(Executed), completed: at, expires: r.deadline}
 	res := o.result(&c.clock, Executed)
 	return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
+}
+
+// SetWallClock makes it look to c as if the wall clock had been set forward by so many seconds since
+// c was made.
+func (c *Cache[K, V]) SetWallClock(seconds int) {
+	before := c.start.Round(0)
+	wall := (*uint64)(unsafe.Pointer(&c.start)) // one bit, 33 of seconds, 30 of nanoseconds
+	*wall -= uint64(seconds) << 30
+	if got := before.Sub(c.start.Round(0)); got != time.Duration(seconds)*time.Second {
+		panic(fmt.Sprintf("the wall clock was set by %v", got))
+	}
+}
+
+// Small returns how many records of c are the small ones that golang-lru lists.
+func (c *Cache[K, V]) Small() (n int) {
+	for i := range c.shards {
+		if plain := c.shards[i].kept.plain; plain != nil {
+			n += plain.Len()
+		}
+	}
+	return n
 }
 
 // StartTurns makes n+1 the number of the next turn.

@@ -12,7 +12,7 @@ import (
 //	             ┌────────────── waiters join, wait, leave ──────────────┐
 //	(claim) ──▶ running ──fn returned, no lock──▶ ended ──(settle)──▶ settled
 //	   │           ▲
-//	   └─▶ reconciling ──(Retryable: yielded)
+//	   └─▶ reconciling ──(Retryable, no lock)
 //	            └──────────(anything else)──────▶ ended
 //
 // From claim to settle the flight is in its shard's pending map; settle takes it out, puts in what
@@ -23,20 +23,22 @@ type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
 	key         K
 	fingerprint Fingerprint
-	fn          func(context.Context) (V, error)
 	ttl         time.Duration // of its outcome, as the leader wants it; negative: Options.TTL
 	startedAt   time.Duration
-	done        chan struct{} // closed by settle; made by the leader, if it waits, else by the first who joins
+
+	// fn is read by who flies, and cleared by settle.
+	fn func(context.Context) (V, error)
+
+	// done is closed by settle. It is made under the shard's mu by the first who needs it (the leader,
+	// who joins, Close), and may then be read by that one without a lock.
+	done chan struct{}
 
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
 	exec execution
 
-	// held is the record that Reconcile is asked about; nil once fn runs. through, if not nil, is
-	// closed when Reconcile is through, and yielded tells that fn is to run: for a leader that
-	// stays and runs fn itself. Written by the goroutine that runs Reconcile before it closes through.
-	held    *fullRecord[K, V]
-	through chan struct{}
-	yielded bool
+	// held is the record that Reconcile is asked about; nil once fn runs. Written only by the
+	// goroutine that flies.
+	held *fullRecord[K, V]
 
 	// Guarded by the shard's mu.
 	leaderLeft bool // nobody will tell the outcome as the leader's
@@ -90,7 +92,7 @@ type ending[K comparable, V any] struct {
 	err      error // fn's, with its markers until it has been judged
 	panicked *PanicError
 	goexit   bool
-	at       time.Time
+	at       time.Duration
 
 	spoke, begun bool // what fn said about its effect
 
@@ -114,8 +116,8 @@ func (x *ending[K, V]) run(e *execution, fn func(context.Context) (V, error)) {
 				x.goexit, x.err = true, ErrGoexit
 			}
 		}
-		x.at = time.Now()
-		x.spoke, x.begun = e.end(e.clock.mark(x.at))
+		x.at = e.clock.nowToo()
+		x.spoke, x.begun = e.end(x.at)
 	}()
 	x.value, x.err = fn(e)
 	returned = true
@@ -222,7 +224,7 @@ func (e *execution) Deadline() (time.Time, bool) {
 	if e.deadline == 0 {
 		return time.Time{}, false
 	}
-	return e.clock.wall(e.deadline), true
+	return e.clock.start.Add(e.deadline), true
 }
 
 // Done makes inner, and so arms the timer of the deadline.
@@ -234,7 +236,7 @@ func (e *execution) Done() <-chan struct{} {
 		if e.deadline == 0 || e.ended && !e.late {
 			e.inner, e.cancel = context.WithCancel(values)
 		} else {
-			e.inner, e.cancel = context.WithDeadline(values, e.clock.wall(e.deadline))
+			e.inner, e.cancel = context.WithDeadline(values, e.clock.start.Add(e.deadline))
 		}
 		if e.ended {
 			e.cancel()

@@ -9,8 +9,8 @@ import (
 
 // hotTable lets the retained outcomes that are replayed most be replayed without a lock: one key per
 // slot. It holds copies of what shards keep, never anything else: a slot is filled and, before its
-// record leaves the shard, emptied under the mu of the shard of its key. (Measured: see the README;
-// of one key by two cores, a replay takes half the time.)
+// record leaves the shard, emptied under the mu of the shard of its key. (Measured: of one key by two
+// cores, a replay takes half the time.)
 //
 // A reader loads the slot, compares the key, and reads the clock last: what it replays was kept when
 // it loaded the slot, and had not expired.

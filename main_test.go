@@ -2,6 +2,7 @@ package idemflight_test
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"testing"
 
@@ -33,6 +34,12 @@ func TestShardSeam(t *testing.T) {
 		return
 	}
 	require.Greater(t, shards, 1, "shards of a cache with default options")
+
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for procs, want := range map[int]int{1: 81, 20: 81, 24: 128, 32: 128, 64: 128} {
+		runtime.GOMAXPROCS(procs)
+		require.Equal(t, want, idemflight.MustNew(idemflight.Options[string, int]{}).Shards(), "shards on %d cores", procs)
+	}
 }
 
 // TestHashSeam asserts that IDEMFLIGHT_HASHBITS is in force, and that without it keys which collide

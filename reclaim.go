@@ -71,30 +71,18 @@ func (c *Cache[K, V]) disarm() {
 		return
 	}
 	yield.At("disarm: stop")
-	t.mu.Lock()
-	t.next.Store(int64(forever))
-	if t.timer != nil {
-		t.timer.Stop()
-	}
-	t.mu.Unlock()
+	t.halt(false)
 	yield.At("disarmed")
 	if c.places.Load() > 0 {
 		c.rearm()
 	}
 }
 
-// fired notes that the timer is set for nothing any more.
-func (t *reclaimer) fired() {
+// halt stops the timer, if it has not fired: for good, or until the next arm.
+func (t *reclaimer) halt(forGood bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.next.Store(int64(forever))
-}
-
-// stop stops the timer for good.
-func (t *reclaimer) stop() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stopped = true
+	t.stopped = t.stopped || forGood
 	t.next.Store(int64(forever))
 	if t.timer != nil {
 		t.timer.Stop()
@@ -107,7 +95,7 @@ func (c *Cache[K, V]) reclaim() {
 	// From here on a new record arms the timer itself. One that is published before its shard's
 	// turn is found there or by rearm; one published after it, or while rearm looks, has armed it.
 	yield.At("fired")
-	c.reclaimer.fired()
+	c.reclaimer.halt(false)
 	defer c.rearm() // also if the Observer calls runtime.Goexit
 	now := c.now()
 	for i := range c.edges.due {
@@ -129,37 +117,28 @@ func (c *Cache[K, V]) rearm() {
 
 // reclaimShard drops all that has expired in s at now. Must be called without a lock.
 func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
-	for more := true; more; {
+	for n := reclaimBatch; n == reclaimBatch; {
 		var notes []note[K]
 		yield.At("reclaim")
-		s.mu.Lock()
-		_, more = c.reclaimLocked(s, now, &notes)
-		s.mu.Unlock()
+		n = c.reclaimSome(s, now, &notes)
 		c.emit(notes)
 	}
 }
 
-// reclaimSome is reclaimLocked for who does not hold the lock of s.
-func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]note[K]) int {
+// reclaimSome drops up to reclaimBatch expired records of s and returns how many. Must be called
+// without a lock.
+func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, _ := c.reclaimLocked(s, now, notes)
-	return n
-}
-
-// reclaimLocked drops up to reclaimBatch expired records of s and reports how many, and whether
-// there are more.
-func (c *Cache[K, V]) reclaimLocked(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int, more bool) {
-	for n < reclaimBatch {
+	for ; n < reclaimBatch; n++ {
 		key, f := s.kept.firstDue()
 		if f.record == nil || !f.expired(now) {
-			return n, false
+			break
 		}
 		c.giveBack()
 		c.expireLocked(s, key, f, notes)
-		n++
 	}
-	return n, true
+	return n
 }
 
 // expireLocked drops f, the expired record of key, whose place has been given back or passes on.

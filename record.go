@@ -115,12 +115,11 @@ func (r *fullRecord[K, V]) shed() *fullRecord[K, V] {
 
 // newRecord returns a record of an execution that started and completed then, and that expires ttl
 // later; a negative ttl is without end. Its turn and weight are set later.
-func newRecord[K comparable, V any](c *clock, key K, state State, err error, fp Fingerprint, started time.Duration, completed time.Time, ttl time.Duration) *fullRecord[K, V] {
-	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: c.mark(completed)}
-	completed = c.exact(completed)
+func newRecord[K comparable, V any](c *clock, key K, state State, err error, fp Fingerprint, started, completed, ttl time.Duration) *fullRecord[K, V] {
+	r := &fullRecord[K, V]{key: key, state: uint8(state), err: err, fingerprint: fp, done: completed}
 	var fits bool
-	if r.took, fits = tookOf(r.done - started); !fits || c.set(completed) {
-		r.times = &times{started: c.wall(started), completed: completed}
+	if r.took, fits = tookOf(completed - started); !fits {
+		r.times = &times{started: c.wall(started), completed: c.wall(completed)}
 	}
 	r.expireAfter(c, completed, ttl)
 	return r
@@ -131,20 +130,13 @@ func tookOf(d time.Duration) (uint32, bool) { return uint32(d), 0 <= d && d <= m
 
 // expireAfter makes r, which is not kept at the moment, expire ttl after from; a negative ttl is
 // without end.
-func (r *fullRecord[K, V]) expireAfter(c *clock, from time.Time, ttl time.Duration) {
-	r.deadline = deadlineOf(c.mark(from), ttl)
-	from = c.exact(from)
-	if r.times != nil || r.deadline == forever && ttl >= 0 || c.set(from) {
+func (r *fullRecord[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
+	r.deadline = deadlineOf(from, ttl)
+	if r.times != nil || r.deadline == forever && ttl >= 0 {
 		t := r.timesOf(c)
-		t.expires = after(from, ttl)
+		t.expires = after(c.wall(from), ttl)
 		r.times = &t
 	}
-}
-
-// setTimes notes the wall times of o where they do not follow from the cache's clock: it completed
-// at at and expires ttl later; a negative ttl is without end, or not kept.
-func (o *outcome[V]) setTimes(at time.Time, ttl time.Duration) {
-	o.times = &times{completed: at, expires: after(at, ttl)}
 }
 
 // after returns the time ttl after from; a negative ttl is without end, which is the zero time.
@@ -171,12 +163,34 @@ func (r *record[V]) timesOf(c *clock, done time.Duration) times {
 	return t
 }
 
-// clock is the monotonic clock of a cache, which starts at 0 when the cache is made.
-type clock struct{ start time.Time }
+// clock is the monotonic clock of a cache, which starts at 0 when the cache is made. What it is for
+// is not moved by those who set the wall clock; what is told in wall time follows them.
+type clock struct {
+	start time.Time
+	ahead atomic.Int64 // of start and the time since: how far the wall clock was set, in ns
+}
 
-func (c *clock) now() time.Duration             { return time.Since(c.start) }
-func (c *clock) mark(t time.Time) time.Duration { return t.Sub(c.start) }
-func (c *clock) wall(d time.Duration) time.Time { return c.start.Add(d) }
+func (c *clock) now() time.Duration { return time.Since(c.start) }
+
+// nowToo is now for the end of an execution: it also looks whether the wall clock was set.
+func (c *clock) nowToo() time.Duration {
+	const tolerance = time.Millisecond // the two clocks are not read at the same instant
+	t := time.Now()
+	d := t.Sub(c.start)
+	ahead := t.Round(0).Sub(c.start.Round(0)) - d
+	if off := ahead - time.Duration(c.ahead.Load()); off < -tolerance || off > tolerance {
+		c.ahead.Store(int64(ahead))
+	}
+	return d
+}
+
+// wall returns d in wall time, as far as it is known how that was set.
+func (c *clock) wall(d time.Duration) time.Time {
+	if ahead := c.ahead.Load(); ahead != 0 {
+		return c.start.Round(0).Add(d + time.Duration(ahead))
+	}
+	return c.start.Add(d)
+}
 
 // deadlineOf returns the mark ttl after another, or forever.
 func deadlineOf(mark, ttl time.Duration) time.Duration {
@@ -184,21 +198,4 @@ func deadlineOf(mark, ttl time.Duration) time.Duration {
 		return forever
 	}
 	return mark + min(ttl, forever-mark)
-}
-
-// exact returns t, a reading of the clock, as wall gives it back, unless the wall clock was set: so
-// that all who are told of one instant are told the same, to the nanosecond.
-func (c *clock) exact(t time.Time) time.Time {
-	if c.set(t) {
-		return t
-	}
-	return c.wall(c.mark(t))
-}
-
-// set reports whether the wall clock was set between start and t, so that wall would be wrong by
-// more than the two clocks are read apart.
-func (c *clock) set(t time.Time) bool {
-	const tolerance = time.Millisecond
-	off := t.Round(0).Sub(c.wall(c.mark(t)).Round(0))
-	return off < -tolerance || off > tolerance
 }

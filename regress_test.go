@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -308,7 +309,7 @@ func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
 func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	for range 1000 {
-		kept, told := c.TimesOfSlow("k", time.Now())
+		kept, told := c.TimesOfSlow("k")
 		require.Equal(t, told, kept)
 	}
 }
@@ -326,4 +327,27 @@ func TestExecTimeoutReachedExactlyIsADeadline(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, context.DeadlineExceeded, fnCtx.Err())
 	})
+}
+
+// Once the wall clock had been set, every record was a full one, for as long as the process lived; and
+// what had been kept before told Restore an outdated ExpiresAt.
+func TestSettingTheWallClockMovesWhatIsToldAndNothingElse(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
+	do := func(key string) idemflight.Result[int] {
+		res, err := c.DoResult(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+		require.NoError(t, err)
+		return res
+	}
+	do("before")
+	for n, seconds := range []int{7200, -14400, 120} {
+		c.SetWallClock(seconds)
+		res := do("after " + strconv.Itoa(n))
+		now := time.Now().Round(0)
+		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute, "the clock set by %d s", seconds)
+		require.WithinDuration(t, now.Add(time.Hour), res.ExpiresAt.Round(0), time.Minute)
+		e, _ := c.Lookup("before")
+		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute, "what Restore would be given")
+		require.Equal(t, n+2, c.Small(), "small records")
+		require.Equal(t, idemflight.Replayed, do("before").Source, "the deadline must not have moved")
+	}
 }

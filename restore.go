@@ -82,11 +82,12 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) 
 
 // recordOf returns e as a record, and its weight, or says what is wrong with it.
 func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord[K, V], int64, error) {
-	now := time.Now()
+	at := c.nowToo()
+	now := c.wall(at)
 	var cause error
 	c.guard(func() { cause = unmark(e.Err) }, func(error) { cause = &unmarked{e.Err} })
 	restored := func(state State, ttl time.Duration) *fullRecord[K, V] {
-		r := newRecord[K, V](&c.clock, key, state, cause, e.Fingerprint, 0, now, ttl)
+		r := newRecord[K, V](&c.clock, key, state, cause, e.Fingerprint, 0, at, ttl)
 		r.times = &times{e.StartedAt, e.CompletedAt, e.ExpiresAt}
 		return r
 	}
@@ -95,7 +96,7 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord
 		cause = ErrInterrupted
 		r := restored(Held, c.opts.HoldTTL)
 		r.times.completed = now
-		r.expireAfter(&c.clock, now, c.opts.HoldTTL)
+		r.expireAfter(&c.clock, at, c.opts.HoldTTL)
 		return r, 0, nil
 	case Retained, Shed:
 		if e.ExpiresAt.IsZero() {

@@ -170,13 +170,8 @@ func (c *Cache[K, V]) firstTurn(now time.Duration) int {
 
 // unprotected reports whether Protect lets an outcome completed at done go at now.
 func (c *Cache[K, V]) unprotected(done, now time.Duration) bool {
-	switch c.opts.Protect {
-	case 0:
-		return true // also what was completed after now was read
-	case forever:
-		return false
-	}
-	return now-done >= c.opts.Protect
+	return c.opts.Protect == 0 || // also what was completed after now was read
+		now-done >= c.opts.Protect
 }
 
 // evict drops the outcome of s whose turn it is. If it was replayed, it gets its second chance

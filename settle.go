@@ -55,15 +55,15 @@ func (c *Cache[K, V]) decide(s *shard[K, V], f *flight[K, V], e *execution, x *e
 
 // findOut runs Reconcile for the held key of f, and fn after it if that is certain to have had no
 // effect, unless the leader stays to run fn itself.
-func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V]) {
-	if f.through != nil {
-		defer close(f.through)
+func (c *Cache[K, V]) findOut(s *shard[K, V], f *flight[K, V], through chan struct{}) {
+	if through != nil {
+		defer close(through)
 	}
 	held := c.entry(found[K, V]{&f.held.record, f.held})
 	c.execute(s, f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
 	}, nil)
-	if f.yielded && f.through == nil {
+	if !f.settled && through == nil {
 		c.execute(s, f, f.next(), f.fn, nil)
 	}
 }
@@ -137,27 +137,27 @@ func (c *Cache[K, V]) ttl(f *flight[K, V], e *execution) time.Duration {
 }
 
 // settle ends f: in one critical section it leaves pending, what is kept is put in, and its callers
-// are told. If Reconcile found that there was no effect, f goes on with fn instead.
+// wake. If Reconcile found that there was no effect, f goes on with fn instead.
 func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *ending[K, V]) {
 	if e.reconciling && x.disposition == Release {
 		yield.At("yielded")
 		s.mu.Lock()
 		s.stats.Releases++
 		s.mu.Unlock()
-		f.yielded, f.held = true, nil
+		f.held = nil
 		return
 	}
 	ttl := c.ttl(f, e)
 	retain := c.lockWithWeight(s, x.weight, func() bool { return x.disposition == Retain && !f.forgotten && ttl > 0 }, &x.notes)
 	if s.pending[f.key] != f {
-		panic("idemflight: bug: a flight was not pending when it settled")
+		panic("idemflight: bug, please report it: a flight was not pending when it settled")
 	}
 	if x.disposition == Retain && !retain {
 		x.disposition = Release
 	}
 
 	o := &f.outcome
-	o.completed = c.mark(x.at)
+	o.completed = x.at
 	o.value, o.err, o.source = x.value, x.err, uint8(Executed)
 	o.took, o.waiters, o.disposition = o.completed-e.started, f.waiters, uint8(x.disposition)
 	if e.reconciling {
@@ -182,8 +182,8 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	if deadline != forever {
 		o.expires = deadline
 	}
-	if deadline == forever && ttl >= 0 || c.set(x.at) {
-		o.setTimes(c.exact(x.at), ttl)
+	if deadline == forever && ttl >= 0 {
+		o.times = &times{completed: c.wall(x.at), expires: after(c.wall(x.at), ttl)}
 	}
 	if x.panicked != nil || x.goexit {
 		s.stats.Panics++
@@ -223,7 +223,7 @@ func (c *Cache[K, V]) holdLocked(s *shard[K, V], f *flight[K, V], e *execution, 
 }
 
 // landLocked takes f, whose outcome is set, out of pending, counts the calls that it answers, and
-// tells them.
+// wakes them.
 func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 	delete(s.pending, f.key)
 	if len(s.pending) == 0 && s.peak > smallTable {
@@ -251,11 +251,10 @@ func (c *Cache[K, V]) landLocked(s *shard[K, V], f *flight[K, V]) {
 // retainLocked keeps what x ended with as the outcome of key for ttl, and returns when it expires.
 // Its place is there, its weight has been taken. restored, if not nil, knows better when it started.
 func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, started time.Duration, restored *times, ttl time.Duration, x *ending[K, V]) time.Duration {
-	at := c.mark(x.at)
-	deadline := deadlineOf(at, ttl)
-	took, fits := tookOf(at - started)
+	deadline := deadlineOf(x.at, ttl)
+	took, fits := tookOf(x.at - started)
 	if fits && restored == nil && x.err == nil && fp == (Fingerprint{}) && x.weight == 0 && ttl == c.opts.TTL &&
-		s.kept.fits(deadline) && !c.set(x.at) {
+		s.kept.fits(deadline) {
 		r := &record[V]{value: x.value, deadline: deadline, took: took}
 		r.flags.Store(c.next(0).seq << seqShift)
 		if s.kept.addPlain(key, r) {
@@ -266,7 +265,7 @@ func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, starte
 	r := newRecord[K, V](&c.clock, key, Retained, x.err, fp, started, x.at, ttl)
 	r.value = x.value
 	if restored != nil {
-		at := c.exact(x.at)
+		at := c.wall(x.at)
 		r.times = &times{restored.started, at, after(at, ttl)}
 	}
 	c.keepLocked(s, r, x.weight, &x.notes)
@@ -312,11 +311,12 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, wanted func()
 
 // Resolve settles a held key by hand, once someone has found out, and reports whether it did:
 //
-//	nil, Final(err)   it took place: value and err are retained for Options.TTL from now
-//	Retryable(err)    it did not: released, the next call runs fn
+//	nil, Final(err)   the answer is known: value and err are retained for Options.TTL from now
+//	Retryable(err)    it certainly had no effect: released, the next call runs fn
 //	anything else     still unknown: stays held; false
 //
-// It acts on held keys only, not while Reconcile runs, so of two operators who resolve one acts.
+// It acts on held keys only, and not while Reconcile runs: if two operators resolve one key, only one
+// of them does it. It costs what settling an execution costs, and may ask Options.Weigh.
 func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	s := c.shardOf(c.hash(key))
 	x := ending[K, V]{value: value}
@@ -356,7 +356,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	}
 	c.removeLocked(s, key, found[K, V]{&held.record, held})
 	if d == Retain {
-		x.at = time.Now()
+		x.at = c.nowToo()
 		deadline = c.retainLocked(s, key, held.fingerprint, held.done-time.Duration(held.took), held.times, c.opts.TTL, &x)
 	}
 	s.mu.Unlock()

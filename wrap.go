@@ -18,7 +18,9 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 	}
 	shared := readOptions(opts)
 	return func(ctx context.Context, arg A) (V, error) {
-		mustCall(ctx, false)
+		if ctx == nil {
+			panic("idemflight: a call through Wrap with a nil context")
+		}
 		o := shared
 		k, fp, err := key(arg)
 		if err != nil {
@@ -50,7 +52,7 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 				}
 			}
 			if err != nil {
-				return seen.none, err
+				return *new(V), err
 			}
 			return f.outcome.value, f.outcome.err
 		}

@@ -71,7 +71,7 @@ var faults = []struct {
 		{"room.go", "case f.record == nil || !c.unprotected(done, now):", "case f.record == nil || done == forever:"},
 	}, []string{"protect/3"}},
 	{"a call that found no place does not look at its key again", false, []edit{
-		{"call.go", "\t\tsearched = c.makeRoom(key, &m.notes) == roomNone\n", "\t\tif searched = c.makeRoom(key, &m.notes) == roomNone; searched {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n"},
+		{"call.go", "\t\tsearched, upTo = c.makeRoom(key, &m.notes)\n", "\t\tif searched, upTo = c.makeRoom(key, &m.notes); searched == roomNone {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n"},
 	}, []string{"full-same/2"}},
 	{"a claim does not look at what was kept since its first look", false, []edit{
 		{"call.go", "if s.kept.puts != puts {", "if false {"},
@@ -95,10 +95,10 @@ var faults = []struct {
 		{"ttl.go", "if f.flags.Load()&hot != 0 {", "if false {"},
 	}, []string{"hot/2"}},
 	{"a replay without a lock does not look at the clock", false, []edit{
-		{"cache.go", "r.fingerprint() == o.fp && !r.expired(c.now()) {", "r.fingerprint() == o.fp {"},
+		{"cache.go", "r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", "r.fingerprint() != o.fp {\n\t\treturn"},
 	}, []string{"hot-expiry/2"}},
 	{"a replay without a lock does not look at the fingerprint", false, []edit{
-		{"cache.go", "r.record != nil && r.fingerprint() == o.fp && !r.expired(c.now()) {", "r.record != nil && !r.expired(c.now()) {"},
+		{"cache.go", "r.record == nil || r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", "r.record == nil || r.expired(c.now()) {\n\t\treturn"},
 	}, []string{"hot-fingerprints/2"}},
 	{"a reconciled flight that learned nothing gives its place back", false, []edit{
 		{"settle.go", "\t\ts.stats.Holds++\n", "\t\ts.stats.Holds++\n\t\tif e.reconciling {\n\t\t\tc.giveBack()\n\t\t}\n"},
@@ -106,7 +106,23 @@ var faults = []struct {
 }
 
 // settlesUnseen lets a flight settle that others have taken out.
-var settlesUnseen = edit{"settle.go", "\tif s.pending[f.key] != f {\n\t\tpanic(\"idemflight: bug: a flight was not pending when it settled\")\n\t}\n", ""}
+var settlesUnseen = edit{"settle.go", "\tif s.pending[f.key] != f {\n\t\tpanic(\"idemflight: bug, please report it: a flight was not pending when it settled\")\n\t}\n", ""}
+
+// Also of those that are planted by the long run alone.
+func TestFaultsAreOfThisSource(t *testing.T) {
+	for _, f := range faults {
+		edited := map[string]string{}
+		for i, e := range f.edits {
+			if edited[e.file] == "" {
+				text, err := os.ReadFile(filepath.Join("../..", e.file))
+				require.NoError(t, err)
+				edited[e.file] = string(text)
+			}
+			require.Equal(t, 1, strings.Count(edited[e.file], e.old), "%s: edit %d: %s has to contain this exactly once:\n%s", f.name, i, e.file, e.old)
+			edited[e.file] = strings.Replace(edited[e.file], e.old, e.new, 1)
+		}
+	}
+}
 
 // TestFaultsAreFound plants each fault in a copy of the library's source that only the compiler
 // sees (go test -overlay), and explores the scenarios that have to show it.
