@@ -1,7 +1,6 @@
 package idemhttp_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -138,7 +137,7 @@ func program(script []byte, told *[]string) handler {
 			case 6:
 				tell("flush", http.NewResponseController(w).Flush())
 			case 7:
-				tell(w.Write(bytes.Repeat([]byte{byte(arg)}, 1+arg*20)))
+				tell(w.Write(make([]byte, 1+arg*20)))
 			case 8:
 				w.Header().Set("Content-Length", lengths[arg%len(lengths)])
 			case 9:
@@ -182,7 +181,7 @@ const breaks, ops = 15, 16
 var (
 	headerNames = []string{"X-A", "x-b", "Content-Type", "Content-Encoding", "Trailer", http.TrailerPrefix + "X-T", "X-Sum", "Idempotent-Replayed",
 		"x-a", "idempotent-replayed", http.TrailerPrefix + "Idempotent-Replayed", "X-Outer", "Etag"}
-	headerValues = []string{"1", "text/x", "X-Sum", "X-Sum, X-A", "gzip", "", "outer", "x\r\ny: z", "idempotent-Replayed,X-B"}
+	headerValues = []string{"1", "text/x", "X-Sum", "X-Sum, X-Outer", "gzip", "", "outer", "x\r\ny: z", "idempotent-Replayed,X-B"}
 	statuses     = []int{200, 201, 204, 304, 404, 500, 103, 299, 102, 999, 303, 100}
 	lengths      = []string{"0", "5", "100", "600", "2000", "5000", "many", "-1", ""}
 	prefixes     = []string{"<!DOCTYPE html>", "%PDF-", "\x00\x01", "{}", "\xff\xfe", "<", "\x1f\x8b\x08"}
@@ -228,6 +227,7 @@ const (
 	outerHeaders = 1 << iota // middleware outside sets some
 	outerWriter              // … and gives a writer of its own
 	overHTTP2
+	outerOddName // … and one that is not canonical
 )
 
 // outside is the middleware outside of h, bare or not.
@@ -235,8 +235,10 @@ func outside(setup byte, h http.Handler) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) {
 		if setup&outerHeaders != 0 {
 			w.Header().Set("X-Outer", "outer")
-			w.Header()["x-b"] = []string{"outer"}
 			w.Header().Set("Trailer", "X-Sum")
+		}
+		if setup&outerOddName != 0 {
+			w.Header()["x-b"] = []string{"outer"}
 		}
 		if setup&outerWriter != 0 {
 			w = unwrapped{w}
@@ -255,8 +257,9 @@ func FuzzRecorder(f *testing.F) {
 		"\x0b\x00\x04\x10", "\x0b\x05\x06\x00\x0b\x00", "\x09\x02\x0b\x00", "\x00\x37\x0b\x00", // sniffed, or not
 		"\x04\x10\x0f\x00", "\x04\x10\x0e\x00\x0f\x01", "\x07\xff\x0f\x02", "\x08\x02\x04\x64\x06\x00\x0f\x00", // broken off
 		"\x03\x06\x03\x08\x00\x00\x03\x06\x0d\x01\x03\x00\x0d\x01", "\x0c\x00\x03\x03\x04\x01\x06\x00", "\x00\x00\x03\x00\x0a\x0d\x00\x0d\x04\x09\x02\x00",
+		"\x04\x05\x07\xff", "\x00\x2b\x03\x00\x00\x0b\x04\x05", // sniffed over both, a late trailer that was a header outside
 	} {
-		for setup := range byte(overHTTP2 << 1) {
+		for setup := range byte(outerOddName << 1) {
 			f.Add(setup, []byte(script))
 		}
 	}
