@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/idemflight/idemflight"
@@ -103,7 +104,8 @@ func Example() {
 // A client that retries keeps one key per intent: it is made outside of the loop. A new key after a
 // timeout would be a new payment.
 func ExampleTransport() {
-	bank, lost := &bank{}, 0
+	bank := &bank{}
+	var lost atomic.Int32
 	keys, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope})
 	if err != nil {
 		panic(err)
@@ -114,7 +116,7 @@ func ExampleTransport() {
 	}))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pay.ServeHTTP(w, r)
-		if lost++; lost <= 2 {
+		if lost.Add(1) <= 2 {
 			panic(http.ErrAbortHandler) // the charge was made, and the answer is lost on its way
 		}
 	}))

@@ -316,7 +316,11 @@ func onWire(t testing.TB, setup byte, h http.Handler, unseen ...string) (got see
 	protocols.SetHTTP1(setup&overHTTP2 == 0)
 	protocols.SetUnencryptedHTTP2(setup&overHTTP2 != 0)
 	p := newPipes()
-	s := &http.Server{Handler: outside(setup, h), ErrorLog: quiet, Protocols: &protocols}
+	served := make(chan struct{}) // the client may have its answer before the handler returns
+	s := &http.Server{ErrorLog: quiet, Protocols: &protocols, Handler: handler(func(w http.ResponseWriter, r *http.Request) {
+		defer close(served)
+		outside(setup, h).ServeHTTP(w, r)
+	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(p) }()
 	transport := &http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true, Protocols: &protocols}
@@ -337,10 +341,12 @@ func onWire(t testing.TB, setup byte, h http.Handler, unseen ...string) (got see
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(r)
 	if err != nil {
+		<-served
 		got.Err = "no answer"
 		return got
 	}
 	got.answer = read(res)
+	<-served
 	if got.Status != 304 {
 		got.Header.Del("Content-Length")
 	}
