@@ -23,6 +23,37 @@ func heap() float64 {
 	return float64(m.HeapAlloc)
 }
 
+// collection measures how long a forced garbage collection takes while a million entries are kept, in ms.
+// The keys' bytes hold no pointers.
+func collection() contest {
+	list := millionKeys()
+	forced := func() float64 {
+		runtime.GC() // what filling left
+		start := time.Now()
+		runtime.GC()
+		return float64(time.Since(start)) / 1e6
+	}
+	return contest{
+		ours: func() float64 {
+			c := newOurs(million)
+			defer closeOurs(c)
+			for _, key := range list {
+				_, _ = c.Do(background, key, fn)
+			}
+			return forced()
+		},
+		theirs: func() float64 {
+			c := newOtter(million)
+			defer c.StopAllGoroutines()
+			for _, key := range list {
+				_, _ = c.Get(background, key, loader)
+			}
+			c.CleanUp()
+			return forced()
+		},
+	}
+}
+
 // memory measures the heap that an entry takes with an int as value. The key's bytes are not
 // counted for either: they are the caller's.
 func memory() contest {

@@ -1,10 +1,11 @@
-// Command figures runs every proof and writes what they show, with date and machine, between the
+// Command figures runs every proof and writes what they show, with date, commit and machine, between the
 // marks <!-- proof:begin --> and <!-- proof:end --> of the files it is given:
 //
-//	go run -C verify ./figures ../README.md README.md          # the long runs: half an hour, and an hour for mutants not tried before
-//	go run -C verify ./figures -quick                          # the quick ones, printed
+//	go run -C verify ./figures ../README.md README.md               # the long runs: two hours, and one more for mutants not tried before
+//	go run -C verify ./figures -only 'model|fuzz' ../README.md README.md   # only these; the other rows stay as they are
+//	go run -C verify ./figures -quick                               # the quick ones, printed
 //
-// It exits with 1 if a proof fails, and writes nothing then.
+// A proof that fails leaves its row as it was; then it exits with 1.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -24,6 +26,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -33,23 +37,47 @@ const (
 
 func main() {
 	quick := flag.Bool("quick", false, "the quick runs")
+	only := flag.String("only", "", "only proofs whose name matches this regular expression")
 	flag.Parse()
+	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "-only:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *quick, flag.Args()); err != nil {
+	if err := run(ctx, *quick, pattern, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // row is what one proof shows.
-type row struct{ proof, shows, faults, command string }
+type row struct{ shows, faults, command string }
 
-func run(ctx context.Context, quick bool, files []string) error {
-	for _, file := range files { // before half an hour has gone
-		if _, err := splice(file, ""); err != nil {
+// proofs in the order of the table.
+var proofs = []struct {
+	name string
+	run  func(ctx context.Context, dir string, quick bool) (row, error)
+}{
+	{"schedules", explored},
+	{"model", modelled},
+	{"linearizability", narrow},
+	{"intervals", wide},
+	{"soak", soaked},
+	{"planted faults", planted},
+	{"mutation", mutated},
+	{"fuzzing", fuzzed},
+}
+
+func run(ctx context.Context, quick bool, only *regexp.Regexp, files []string) error {
+	lines := map[string]string{} // of the table, by the name of the proof
+	for _, file := range files { // before hours have gone
+		_, block, _, err := cut(file)
+		if err != nil {
 			return err
 		}
+		maps.Copy(lines, linesOf(block))
 	}
 	dir, err := os.MkdirTemp("", "figures")
 	if err != nil {
@@ -57,30 +85,61 @@ func run(ctx context.Context, quick bool, files []string) error {
 	}
 	defer os.RemoveAll(dir)
 
-	began := time.Now()
-	var rows []row
-	for _, proof := range []func(context.Context, string, bool) (row, error){explored, modelled, narrow, wide, soaked, planted, mutated} {
-		r, err := proof(ctx, dir, quick)
-		if err != nil {
-			return err
+	var failed []error
+	for _, proof := range proofs {
+		if !only.MatchString(proof.name) {
+			continue
 		}
-		fmt.Fprintf(os.Stderr, "%s  %s: %s; faults %s\n", time.Now().Format(time.TimeOnly), r.proof, r.shows, cmp.Or(r.faults, "–"))
-		rows = append(rows, r)
+		began := time.Now()
+		r, err := proof.run(ctx, dir, quick)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", proof.name, err))
+			continue
+		}
+		lines[proof.name] = fmt.Sprintf("| %s | %s | %s | `%s` | %s, %v, %s |", proof.name, r.shows, cmp.Or(r.faults, "–"), r.command,
+			began.Format(time.DateOnly), time.Since(began).Round(time.Second), commit(ctx))
+		fmt.Fprintln(os.Stderr, time.Now().Format(time.TimeOnly), lines[proof.name])
+		for _, file := range files { // what is there is there, if a later one is interrupted
+			before, _, after, err := cut(file)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(file, []byte(before+table(lines, quick)+after), 0o666); err != nil {
+				return err
+			}
+		}
 	}
-	text := table(rows, began, quick)
 	if len(files) == 0 {
-		fmt.Print(text)
+		fmt.Print(table(lines, quick))
 	}
-	for _, file := range files {
-		whole, err := splice(file, text)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte(whole), 0o666); err != nil {
-			return err
+	return errors.Join(failed...)
+}
+
+// linesOf returns the lines of a table that table wrote, by the name of the proof.
+func linesOf(block string) map[string]string {
+	lines := map[string]string{}
+	for line := range strings.Lines(block) {
+		line = strings.TrimSpace(line)
+		for _, proof := range proofs {
+			if strings.HasPrefix(line, "| "+proof.name+" |") {
+				lines[proof.name] = line
+			}
 		}
 	}
-	return nil
+	return lines
+}
+
+// commit names the version of the source.
+func commit(ctx context.Context) string {
+	id, err := exec.CommandContext(ctx, "git", "describe", "--always", "--exclude=*").Output()
+	if err != nil {
+		return "no commit"
+	}
+	changed := exec.CommandContext(ctx, "git", "diff", "--quiet", "HEAD", "--", "../*.go", "*.go").Run() != nil
+	if changed {
+		return strings.TrimSpace(string(id)) + " and changes"
+	}
+	return strings.TrimSpace(string(id))
 }
 
 func explored(ctx context.Context, dir string, quick bool) (row, error) {
@@ -108,7 +167,7 @@ func explored(ctx context.Context, dir string, quick bool) (row, error) {
 		}
 	}
 	return row{
-		"schedules", fmt.Sprintf("%s of %d scenarios (of %d, all there are), %d violations", grouped(sum.Schedules), len(sum.Scenarios), all, sum.Violations),
+		fmt.Sprintf("%s of %d scenarios (of %d, all there are), %d violations", grouped(sum.Schedules), len(sum.Scenarios), all, sum.Violations),
 		match(out, `(\d+ of \d+) faults found`), command,
 	}, nil
 }
@@ -128,7 +187,7 @@ func modelled(ctx context.Context, _ string, quick bool) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	return row{"model", grouped(programs) + " random programs, 0 disagreements", subtests(out, "Fault"), command}, nil
+	return row{grouped(programs) + " random programs, 0 disagreements", subtests(out, "Fault"), command}, nil
 }
 
 func narrow(ctx context.Context, _ string, quick bool) (row, error) {
@@ -142,7 +201,7 @@ func narrow(ctx context.Context, _ string, quick bool) (row, error) {
 	}
 	kinds := strings.Count(out, "--- PASS: TestNarrow") - 1
 	return row{
-		"linearizability", grouped(n*kinds) + " recorded histories of 8 clients, all explained", subtests(out, "Porcupine"),
+		grouped(n*kinds) + " recorded histories of 8 clients, all explained", subtests(out, "Porcupine"),
 		fmt.Sprintf("go test ./linear -timeout 0 -run Narrow -args -histories=%d", n),
 	}, nil
 }
@@ -162,7 +221,7 @@ func wide(ctx context.Context, _ string, quick bool) (row, error) {
 		calls += k
 	}
 	return row{
-		"intervals", grouped(calls) + " calls by 1,024 goroutines, 0 violations", subtests(out, "Oracle"),
+		grouped(calls) + " calls by 1,024 goroutines, 0 violations", subtests(out, "Oracle"),
 		fmt.Sprintf("go test ./linear -timeout 0 -run Wide -args -wide=%d", n),
 	}, nil
 }
@@ -192,7 +251,7 @@ func soaked(ctx context.Context, dir string, quick bool) (row, error) {
 		return row{}, err
 	}
 	return row{
-		"soak", fmt.Sprintf("%s calls and %s executions in %s rounds of all options (%d over HTTP), %d violations; -seed %d",
+		fmt.Sprintf("%s calls and %s executions in %s rounds of all options (%d over HTTP), %d violations; -seed %d",
 			grouped(sum.Calls), grouped(sum.Executions), grouped(sum.Rounds), sum.WebRounds, len(sum.Violations), sum.Seed),
 		subtests(out, "Planted"), command,
 	}, nil
@@ -219,7 +278,7 @@ func planted(ctx context.Context, dir string, quick bool) (row, error) {
 		}
 	}
 	return row{
-		"ordinary tests", fmt.Sprintf("a fault planted for each of %d promises and lines of idemhttp", len(promises)),
+		fmt.Sprintf("a fault planted for each of %d promises and lines of idemhttp", len(promises)),
 		fmt.Sprintf("%d of %d", found, len(results)), command,
 	}, nil
 }
@@ -246,8 +305,47 @@ func mutated(ctx context.Context, dir string, quick bool) (row, error) {
 	}
 	viable := sum.Total.Mutants - sum.Total.NotViable
 	return row{
-		"mutation", fmt.Sprintf("%s mutants that compile: %.1f %% killed, %d time out, %d equivalent", grouped(viable), sum.Share, sum.Total.TimedOut, sum.Total.Equivalent),
+		fmt.Sprintf("%s mutants that compile: %.1f %% killed, %d time out, %d equivalent", grouped(viable), sum.Share, sum.Total.TimedOut, sum.Total.Equivalent),
 		fmt.Sprintf("%s of %s", grouped(sum.Total.Killed), grouped(viable)), command,
+	}, nil
+}
+
+// fuzzed runs the fuzz targets, two at a time with a processor each, for so long each.
+func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
+	each := 20 * time.Minute
+	if quick {
+		each = 10 * time.Second
+	}
+	targets := []struct{ dir, pkg, name string }{
+		{"..", "./idemhttp", "FuzzKey"},
+		{"..", "./idemhttp", "FuzzRecorder"},
+		{"..", ".", "FuzzLogEvents"},
+		{".", "./model", "FuzzCacheAgreesWithTheContract"},
+	}
+	execs := make([]int, len(targets))
+	var group errgroup.Group
+	group.SetLimit(2)
+	for i, t := range targets {
+		group.Go(func() error {
+			out, err := goCommand(ctx, "-C", t.dir, "test", t.pkg, "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(),
+				"-fuzzminimizetime=1x", "-parallel=1", "-timeout=0")
+			all := regexp.MustCompile(`execs: (\d+)`).FindAllStringSubmatch(out, -1)
+			if err == nil && len(all) > 0 {
+				execs[i], err = strconv.Atoi(all[len(all)-1][1])
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return row{}, err
+	}
+	var list []string
+	for i, t := range targets {
+		list = append(list, fmt.Sprintf("%s %s", t.name, grouped(execs[i])))
+	}
+	return row{
+		fmt.Sprintf("%v each, runs without a find: %s", each, strings.Join(list, ", ")), "",
+		fmt.Sprintf("go test DIR -fuzz NAME -fuzztime %v -fuzzminimizetime 1x -parallel 1", each),
 	}, nil
 }
 
@@ -289,16 +387,18 @@ func subtests(out, name string) string {
 	return fmt.Sprintf("%d of %d", passed, passed+failed)
 }
 
-func table(rows []row, began time.Time, quick bool) string {
+func table(lines map[string]string, quick bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s, %s/%s, %d processors%s; %v in all. In verify/:\n\n", began.Format(time.DateOnly), runtime.Version(),
-		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor(), time.Since(began).Round(time.Minute))
+	fmt.Fprintf(&b, "\n%s, %s/%s, %d processors%s. Commands in verify/; the last column is when, how long and on which commit.\n\n", runtime.Version(),
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor())
 	if quick {
 		b.WriteString("(the quick runs)\n\n")
 	}
-	b.WriteString("| proof | shows | planted faults found | command |\n|---|---|---|---|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | `%s` |\n", r.proof, r.shows, cmp.Or(r.faults, "–"), r.command)
+	b.WriteString("| proof | shows | planted faults found | command | run |\n|---|---|---|---|---|\n")
+	for _, proof := range proofs {
+		if line := lines[proof.name]; line != "" {
+			fmt.Fprintln(&b, line)
+		}
 	}
 	return b.String()
 }
@@ -312,18 +412,18 @@ func processor() string {
 	return ""
 }
 
-// splice returns the contents of file with text between the marks.
-func splice(file, text string) (string, error) {
+// cut returns what is before, between and after the marks of file, the marks being outside.
+func cut(file string) (before, block, after string, err error) {
 	whole, err := os.ReadFile(file)
 	if err != nil {
-		return "", err
+		return "", "", "", err
 	}
 	before, rest, ok1 := strings.Cut(string(whole), beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
+	block, after, ok2 := strings.Cut(rest, endMark)
 	if !ok1 || !ok2 {
-		return "", errors.New(file + " has no " + beginMark + " … " + endMark)
+		return "", "", "", errors.New(file + " has no " + beginMark + " … " + endMark)
 	}
-	return before + beginMark + "\n" + text + endMark + after, nil
+	return before + beginMark, block, endMark + after, nil
 }
 
 // grouped returns n with a comma before each three digits.
