@@ -141,9 +141,7 @@ func program(script []byte, told *[]string) handler {
 			case 8:
 				w.Header().Set("Content-Length", lengths[arg%len(lengths)])
 			case 9:
-				if !strings.HasPrefix(name, http.TrailerPrefix) { // HTTP/2 would announce trailers, and never end
-					w.Header()[name] = nil
-				}
+				w.Header()[name] = nil
 			case 10: // in place
 				if values := w.Header()[name]; len(values) > 0 {
 					values[0] = value
@@ -193,8 +191,9 @@ func prepare(setup byte, script []byte) (run, before []byte, broken bool) {
 		switch op := script[0] % ops; {
 		case op == 8 && setup&overHTTP2 != 0: // a length that is not kept is noticed late there, and bytes sent that should not
 		case op == 14 && setup&outerWriter != 0: // finds a Flusher where the bare handler needs the controller
-		case op < 11 && setup&overHTTP2 != 0 && strings.Contains(headerValues[int(script[1])/len(headerNames)%len(headerValues)], "\r"):
-			// a trailer with such a value never comes there, and neither does the end of the answer
+		case op == 9 && setup&overHTTP2 != 0 && headerNames[int(script[1])%len(headerNames)] != "Content-Type",
+			op < 11 && setup&overHTTP2 != 0 && strings.Contains(headerValues[int(script[1])/len(headerNames)%len(headerValues)], "\r"):
+			// net/http never ends an answer over HTTP/2 whose trailers have no value that it can send
 		case op == breaks:
 			return append(run, script[:2]...), run, true
 		default:

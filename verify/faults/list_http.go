@@ -192,6 +192,7 @@ var httpFaults = []fault{
 	{name: "http-outer-headers-recorded", promise: "never replayed", sentence: "a header that outer middleware set is each request's own", file: recorderGo, old: "changed(r.before, resp.Header)", new: "changed(nil, resp.Header)"},
 	{name: "http-outer-headers-told-by-name", promise: "never replayed", sentence: "left alone (told by value)", file: headersGo, old: "else if slices.Equal(had, values) {", new: "else if len(had) == len(values) {"},
 	{name: "http-header-removed-by-the-handler", promise: "never replayed", sentence: "one that the handler changed is replayed as it stood", file: headersGo, old: "			now[name] = nil\n", new: ""},
+	{name: "http-odd-name-of-outside-stays", promise: "never replayed", sentence: "one that the handler changed is replayed as it stood", file: replayGo, old: "			deleteOdd(h, name)\n", new: ""},
 	{name: "http-header-after-write-header", promise: "never replayed", sentence: "as it stood at WriteHeader; later changes are not replayed", file: recorderGo, old: "	r.header = h.Clone()\n", new: "	r.header = h\n"},
 
 	// Held, shed and BodyOmitted: 409, not retryable.
