@@ -5,7 +5,7 @@
 // share its result, later duplicates get the completed result replayed until a TTL passes, and a
 // failure after which nobody can know whether the card was charged is never blindly run again.
 //
-//	payments := idemflight.MustNew(idemflight.Options[idemflight.Key, Receipt]{})
+//	var payments = idemflight.MustNew(idemflight.Options[idemflight.Key, Receipt]{})
 //
 //	func pay(ctx context.Context, customer, key string, order Order) (Receipt, error) {
 //		return payments.Do(ctx, idemflight.Key{Scope: customer, ID: key},
@@ -17,7 +17,7 @@
 //				if err := idemflight.BeginEffect(ctx); err != nil {
 //					return Receipt{}, err
 //				}
-//				receipt, err := bank.Charge(ctx, order)
+//				receipt, err := bank.Charge(ctx, customer, key, order) // both: the bank too can tell a retry
 //				if errors.Is(err, bank.ErrNotConnected) {
 //					idemflight.NoEffect(ctx) // certainly not charged: the next call may try again
 //				}
@@ -49,8 +49,8 @@
 // execution and the callers waiting for it; the leader is the caller that started it, the others
 // have joined. The outcome is the value and error of an execution, its effect what fn does to the
 // world. An outcome is retained for replay, and replayed to later callers. A key is held when
-// nobody knows whether the effect took place: fn does not run until someone finds out, who
-// reconciles. A value is shed when it is dropped under memory pressure with its key still
+// nobody knows whether the effect took place: fn does not run until someone finds out, which is to
+// reconcile it. A value is shed when it is dropped under memory pressure with its key still
 // remembered. Kept is retained, held or shed; released is nothing kept. Records expire (time), are
 // evicted (capacity) or forgotten (by you).
 //
@@ -92,8 +92,8 @@
 // # Choosing sizes
 //
 // MaxEntries should exceed the rate of new keys × TTL: 10 new keys a second for 24 hours are
-// 864,000. If it does not, the least recently used outcomes go (nearly: what was replayed gets a
-// second chance, once per replay, when its turn comes), but none completed within Protect:
+// 864,000. If it does not, the least recently used outcomes go (approximately: one that was
+// replayed since is passed over once), but none completed within Protect:
 // then new keys get [ErrFull], which is safer than to forget what a client is still retrying. Held
 // keys and flights are never evicted, so many of them leave less room. If values are big, bound
 // them with MaxWeight and Weigh: a key whose value was shed answers [ErrValueShed] and still does
@@ -101,12 +101,12 @@
 //
 // # Work in several steps
 //
-// An order that is charged, then shipped, then mailed is one Do around three, each with a key of
+// An order that is charged, then shipped, then mailed is an outer Do with three inner ones, each with a key of
 // its own (the order's ID plus the step): when the third fails, the retry replays the first two and
 // goes on. Say NoEffect(ctx) at the top of the outer fn: its effects are those of the inner ones,
 // whose keys guard themselves, so that any error of theirs releases the outer key. (Without it,
 // [ErrOutcomeUnknown] and the other errors of this package do, but a timeout that an inner fn
-// returned with Retryable is just a timeout to the outer Classify.)
+// returned with Retryable is for the outer Classify a timeout like any other, and holds.)
 //
 // # Legal again later, but not in quick succession
 //
@@ -117,11 +117,11 @@
 // # Cost
 //
 // A replay takes no allocation and no goroutine; its shard's lock, unless its key is one of those
-// replayed most, which need none (to become one of them takes one allocation, once). A first
+// replayed most, which need none (to become one of them takes a small allocation). A first
 // execution takes three allocations, and two more and a goroutine if the leader's context can end and
 // it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no
 // running timer unless something is to expire.
 //
-// An outcome without error, fingerprint, weight and TTL of its own takes some 90 bytes beside its key
-// and value, and the key twice; one with any of these about half as much again.
+// An outcome without error, fingerprint, weight and TTL of its own takes some 90 bytes beside its value
+// and two copies of the key (of a string: two words, not its text); one with any of these about half as much again.
 package idemflight

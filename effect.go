@@ -10,7 +10,8 @@ import "context"
 // A nil error means: the effect may begin. Otherwise do not begin it:
 //
 //   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
-//     would be told what becomes of it. A failure of fn then says that nothing more has begun.
+//     would be told what becomes of it. An error of fn then releases the key, as after [NoEffect] at its top,
+//     unless an effect begun earlier is outstanding: that still holds it.
 //   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
 //     on all the same is the caller's decision.
 //

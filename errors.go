@@ -6,30 +6,31 @@ import (
 )
 
 // The errors a call can answer with instead of an outcome, or around one. Test for them with
-// [errors.Is]; an error of fn comes back as it is.
+// [errors.Is]; an error of fn comes back as it is. None names the key, which may be a secret: an
+// Observer is told it.
 var (
 	// ErrKeyReused: the key is in flight or kept with another [Fingerprint]: the same key names a
 	// different request. A mistake of the client; asking again cannot help.
-	ErrKeyReused = errors.New("idemflight: key already used with a different fingerprint")
+	ErrKeyReused = errors.New("idemflight: key already used with another payload (fingerprint): a new operation needs a new key")
 
 	// ErrInFlight: an execution of the key runs, and the caller may not wait for it, or no longer
 	// ([WithMaxWait], Options.MaxWaiters). Retry the same key later.
-	ErrInFlight = errors.New("idemflight: key is in flight and this call may not wait any longer")
+	ErrInFlight = errors.New("idemflight: key is in flight and this call may not wait any longer: retry the same key")
 
 	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and
 	// fn does not run. Wraps the error that left it unknown. See Options.Reconcile, [Cache.Resolve].
-	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held")
+	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held until someone finds out")
 
 	// ErrValueShed: the operation is done, but its value was dropped under Options.MaxWeight. fn
 	// does not run until the key expires.
-	ErrValueShed = errors.New("idemflight: done before, but its value was shed under MaxWeight")
+	ErrValueShed = errors.New("idemflight: done before, but its value was shed under MaxWeight: fn does not run again before it expires")
 
 	// ErrFull: no place for a new key: MaxEntries are in flight, held or protected. fn did not run.
 	// Retry later; make MaxEntries larger than the rate of new keys × TTL.
-	ErrFull = errors.New("idemflight: full: MaxEntries keys are in flight, held or protected")
+	ErrFull = errors.New("idemflight: full, fn did not run: all MaxEntries keys are in flight, held or protected; retry later")
 
 	// ErrClosed: the cache is closed and starts no more executions. fn did not run.
-	ErrClosed = errors.New("idemflight: closed: no new executions")
+	ErrClosed = errors.New("idemflight: cache is closed, fn did not run")
 
 	// ErrReentrant: the call came from inside the running execution of the same key and would wait
 	// for itself; or [Cache.Close] was called from inside an execution.
@@ -41,14 +42,15 @@ var (
 
 	// ErrLeft: the caller's own context ended first. Wraps its cause and its error. The outcome is
 	// not known to this caller; fn may still be running. Retry the same key.
-	ErrLeft = errors.New("idemflight: left: the caller's context ended before the outcome was there")
+	ErrLeft = errors.New("idemflight: left before the outcome was there, fn may still run: retry the same key")
 
-	// ErrGoexit: fn ended by runtime.Goexit (t.FailNow does that) and so returned nothing.
-	ErrGoexit = errors.New("idemflight: fn ended by runtime.Goexit")
+	// ErrGoexit: fn ended by runtime.Goexit (t.FailNow does that) and so returned nothing; or
+	// Reconcile did, or in an [EventPanicked] Classify or Weigh.
+	ErrGoexit = errors.New("idemflight: ended by runtime.Goexit and returned nothing")
 
 	// ErrInterrupted: the error of a key that was in flight when [Cache.All] saved it, after
 	// [Cache.Restore]: the old process may have had its effect.
-	ErrInterrupted = errors.New("idemflight: interrupted by a restart while in flight")
+	ErrInterrupted = errors.New("idemflight: in flight when the process was restarted: may have had its effect")
 
 	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
 	// nothing guards the effect.

@@ -14,7 +14,7 @@ const (
 	// One of these for every call of Do, when it has its answer.
 	EventExecuted   EventKind = iota // it led the flight, and fn ran
 	EventJoined                      // it waited for a flight that it did not start
-	EventReplayed                    // it got a kept outcome
+	EventReplayed                    // it got a retained outcome, and fn did not run
 	EventReconciled                  // it led the flight, and Reconcile found it out
 	EventRejected                    // it got no outcome; Err says why
 	EventLeft                        // its own context ended first
@@ -39,7 +39,7 @@ type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K
 	Err         error         // what the call returned (for EventFinished, a joined caller's)
-	Took        time.Duration // of the execution; of a joined, rejected or left call, what it waited
+	Took        time.Duration // of the execution; of a joined, rejected or left call, what it waited; else 0
 	Waiters     int           // joined callers, when an execution ends
 	Disposition Disposition   // executed, reconciled, finished: what became of the outcome
 }
@@ -47,7 +47,7 @@ type Event[K comparable] struct {
 // LogEvents returns an Observer that logs each event to l with the message "idemflight": its kind
 // under "event", the key under "key", and, where they say something, "took", "waiters",
 // "disposition" and "err". What went as planned is Info; what somebody should look at is Warn:
-// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics. Values
+// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics (with their stack). Values
 // are not logged; wrap l's handler if keys must not be. A nil l is slog.Default(), at each event.
 func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 	return func(ctx context.Context, e Event[K]) {

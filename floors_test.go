@@ -71,10 +71,10 @@ func TestFloorReplayAllocates(t *testing.T) {
 	}), "allocations of a replay with an fn that captures")
 }
 
-// TestFloorFirstExecutionAllocates: a first execution by a caller that cannot leave needs 5
-// allocations at most.
+// TestFloorFirstExecutionAllocates: a first execution by a caller that cannot leave needs 3
+// allocations, and now and then the growth of a table.
 func TestFloorFirstExecutionAllocates(t *testing.T) {
-	const runs, most = 10_000, 5
+	const runs, most = 10_000, 3
 	leavable, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for name, do := range map[string]func(c *idemflight.Cache[string, int], key string) (int, error){

@@ -73,16 +73,16 @@ func (c *Cache[K, V]) result(f found[K, V], res *Result[V]) {
 	*res = Result[V]{Value: f.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
 }
 
-// Stats are counts since the cache was made, and its state at one moment of each shard.
+// Stats are counts since the cache was made, and its state at the moment of the call.
 type Stats struct {
 	// Calls of Do, by how they ended; once all have returned, the sum is the number of calls.
 	Executed       uint64 // led the flight, and fn ran
 	Joined         uint64 // got the outcome of a flight they did not start
-	Replayed       uint64 // got a kept outcome
+	Replayed       uint64 // got a retained outcome, and fn did not run
 	Reconciled     uint64 // led the flight, and Reconcile found it out
 	KeyReused      uint64 // ErrKeyReused
 	NotWaited      uint64 // ErrInFlight
-	OutcomeUnknown uint64 // met a held key: ErrOutcomeUnknown
+	OutcomeUnknown uint64 // met a held key, and nobody found out: ErrOutcomeUnknown (who made it held: see Holds)
 	ValueShed      uint64 // ErrValueShed
 	Full           uint64 // ErrFull
 	Closed         uint64 // ErrClosed
@@ -108,15 +108,17 @@ type Stats struct {
 	Weight   int64 // of retained outcomes
 }
 
-// Len returns the number of keys kept and unexpired: Stats().Entries, at the same cost.
+// Len returns the number of keys kept and unexpired: Stats().Entries, at the same cost: the
+// locks of all shards.
 func (c *Cache[K, V]) Len() (n int) {
 	c.atOneMoment(func(s *shard[K, V]) { n += s.kept.len() })
 	return n
 }
 
-// Stats returns counts and the present state, all of one moment. It visits each shard and drops
-// what has expired. Cost: the locks of all shards at once, which stops every call for some
-// microseconds; ask when scraped, not per request.
+// Stats returns counts and the present state, all of one moment (but for Replayed, InvalidKey and
+// HookPanics, which are read just before). It visits each shard and drops what has expired. Cost:
+// the locks of all shards at once, which stops every call for some microseconds: meant for a metrics
+// scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.hot.counted(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
 	c.atOneMoment(func(s *shard[K, V]) {

@@ -31,8 +31,9 @@ type Options[K comparable, V any] struct {
 	TTL time.Duration
 
 	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = TTL; negative = until it is
-	// resolved or forgotten. After it, the next call runs fn again: choose it longer than you need
-	// to notice, or give Reconcile.
+	// resolved or forgotten. After it the key is released although nobody found out: the next call
+	// runs fn again and may repeat the effect. For payments make it negative and give Reconcile, or
+	// let Stats.Held call a person.
 	HoldTTL time.Duration
 
 	// MaxEntries bounds the keys in flight and kept together, exactly. Rate of new keys × TTL
@@ -40,25 +41,28 @@ type Options[K comparable, V any] struct {
 	// 0 = [DefaultMaxEntries]; negative is an error.
 	MaxEntries int
 
-	// Protect decides what happens when full: no outcome completed less than this ago is evicted;
-	// a new key gets [ErrFull] instead (also if all older ones were replayed when their turn came,
-	// and so have moved behind younger ones). 0 = [DefaultProtect], but at most half of TTL; negative =
-	// no protection, plain LRU; TTL or more = nothing is ever evicted.
+	// Protect decides what happens when full: no outcome completed less than this ago is evicted; a
+	// new key gets [ErrFull] instead. So a flood of new keys costs availability, and never a second
+	// execution within Protect. ErrFull can also come while an older outcome could go, if all of those
+	// were replayed and so have moved behind younger ones. 0 = [DefaultProtect], but at most half of
+	// TTL; negative = no protection, plain LRU; TTL or more = nothing is ever evicted.
 	Protect time.Duration
 
 	// MaxWeight bounds the sum of Weigh over retained outcomes; over it, the values of the least
-	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound. Needs Weigh.
+	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound; negative is an error.
+	// Needs Weigh.
 	MaxWeight int64
 
 	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
-	// as 0. Called once for every outcome that is to be retained, errors included. The key is still
-	// in flight then: no Do of the same key, no Close. Needs MaxWeight.
+	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve and
+	// Restore. The key is still in flight then: a Do of the same key or a Close from here would wait
+	// for itself for ever. Needs MaxWeight.
 	Weigh func(key K, value V) int64
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
 	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
-	// three dispositions, a panic included, holds the key. The key is still in flight then, so it
-	// must not wait for it: no Do of the same key, no Close. nil = [ClassifyDefault].
+	// three dispositions, a panic included, holds the key. The key is still in flight then: a Do of
+	// the same key or a Close from here would wait for itself for ever. nil = [ClassifyDefault].
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
@@ -66,15 +70,19 @@ type Options[K comparable, V any] struct {
 	// was held (Err is what left it unknown) and the values of that call's context; never on a
 	// caller's goroutine, with ExecTimeout as deadline.
 	//
-	//	nil error, Final(err)  it took place: retained, given to the callers, fn does not run
-	//	Retryable(err)         it did not: fn runs, in the same flight
+	//	nil error, Final(err)  the answer is known: retained, given to the callers, fn does not run
+	//	Retryable(err)         it certainly had no effect: fn runs, in the same flight
 	//	anything else, panic   still unknown: held again, callers get ErrOutcomeUnknown
+	//
+	// What it finds out is retained for Options.TTL, or the [WithTTL] of the call that leads. A panic
+	// in it is not raised again.
 	//
 	// nil = calls on a held key get [ErrOutcomeUnknown] at once.
 	Reconcile func(ctx context.Context, key K, held Entry[V]) (V, error)
 
-	// ExecTimeout is the deadline of the context that fn gets, from its start. fn that ignores its
-	// context stays in flight until it returns. 0 = [DefaultExecTimeout]; negative = none.
+	// ExecTimeout is the deadline of the context that fn gets, from its start. It ends the context,
+	// not fn, which stays in flight until it returns; an error that fn returns for it is like any
+	// other: held after BeginEffect, and by ClassifyDefault. 0 = [DefaultExecTimeout]; negative = none.
 	ExecTimeout time.Duration
 
 	// MaxWaiters bounds the joined callers per flight; one more gets [ErrInFlight]. 0 = no bound;
@@ -156,12 +164,15 @@ const (
 	optionInline
 )
 
-// WithFingerprint names the payload of the call. A call whose fingerprint differs from that of the
-// flight or of the kept outcome gets [ErrKeyReused] at once. See [FingerprintOf].
+// WithFingerprint identifies the payload of the call. A call whose fingerprint differs from that of the
+// flight or of the kept outcome gets [ErrKeyReused] at once. Without it, a key sent with another
+// payload gets the outcome of the first. See [FingerprintOf].
 func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionFingerprint, fp: f} }
 
-// WithTTL sets the TTL of the outcome in place of Options.TTL; the leader's counts. 0 or less =
-// share it with joined callers only and retain nothing. It does not affect a held key.
+// WithTTL sets the TTL of the outcome in place of Options.TTL; the leader's counts, also for what
+// Reconcile finds out. 0 or less = share it with joined callers only and retain nothing, so that the
+// next call runs fn again (but for what Reconcile finds out, which is kept for Options.TTL). How long
+// a key is held is Options.HoldTTL's alone.
 func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
 
 // WithMaxWait bounds how long the call waits for a flight that it did not start; then it gets
@@ -170,7 +181,8 @@ func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d:
 func WithMaxWait(d time.Duration) CallOption { return CallOption{kind: optionMaxWait, d: d} }
 
 // Inline makes fn run on the calling goroutine if this call leads, and the call stay until fn
-// returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses.
+// returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses. It
+// does nothing for a call that joins. Reconcile runs on a goroutine of its own all the same.
 func Inline() CallOption { return CallOption{kind: optionInline} }
 
 // callOptions is a call's options, read.

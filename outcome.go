@@ -140,9 +140,9 @@ func (s Source) String() string {
 
 // Result is an outcome and where it comes from.
 type Result[V any] struct {
-	Value       V
+	Value       V         // fn's, also beside an error; zero if Source is None
 	Source      Source    // Executed, Joined, Replayed or Reconciled; None exactly when no outcome was obtained
-	CompletedAt time.Time // when the execution ended
+	CompletedAt time.Time // when the execution ended; zero if Source is None
 	ExpiresAt   time.Time // zero when the outcome is not kept (or is held without end)
 }
 

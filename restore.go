@@ -18,7 +18,9 @@ import (
 // evicts the outcomes that completed first, restored or not, in whatever order they come; a replay
 // before its turn comes saves a restored one as it does any other.
 //
-// The error says what was wrong: [ErrInvalidKey], [ErrFull] and [ErrClosed] among them. An Err
+// The error says what was wrong, but not with which key: [ErrInvalidKey], [ErrFull] and [ErrClosed]
+// among others. An entry that has expired meanwhile is an error too, and no loss; after any other the
+// key is not guarded: do not start to listen. An Err
 // keeps only what your encoding keeps: save what callers test it for, and give back an error that
 // answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
@@ -40,6 +42,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	if !c.lockWithWeight(s, weight, wanted, &notes) {
 		s.mu.Unlock()
 		c.giveBack()
+		c.disarm()
 		return err
 	}
 	c.keepLocked(s, r, weight, &notes)
@@ -73,7 +76,7 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) 
 	case c.closed.Load():
 		return ErrClosed
 	case s.pending[key] != nil:
-		return errors.New("idemflight: Restore of a key that is in flight")
+		return errors.New("idemflight: Restore of a key that is in flight: restore before the first calls come in")
 	case c.liveLocked(s, key, notes).record != nil:
 		return errors.New("idemflight: Restore of a key that is kept already")
 	}
@@ -107,7 +110,7 @@ func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord
 			return restored(Held, -1), 0, nil
 		}
 	default:
-		return nil, 0, fmt.Errorf("idemflight: Restore of an entry whose State is %v", e.State)
+		return nil, 0, fmt.Errorf("idemflight: Restore of an entry whose State is %v: want in flight, retained, held or shed", e.State)
 	}
 	left := e.ExpiresAt.Sub(now)
 	if left <= 0 {

@@ -18,7 +18,7 @@
 //
 // # The handler
 //
-// It says what it knows about its effect on the request's context. The bank call stands between
+// With the request's context it says what it knows about its effect. The bank call stands between
 // [idemflight.BeginEffect] and [idemflight.NoEffect]:
 //
 //	func pay(w http.ResponseWriter, r *http.Request) {
@@ -57,13 +57,13 @@
 //	answers with more than MaxResponseBytes,   does not run: 409, answer no longer available
 //	  of the kind that is stored
 //
-// [ClassifyStatus] is the first of it; Options.Classify can draw the line elsewhere. The client of
+// What is stored, [ClassifyStatus] decides; Options.Classify can draw the line elsewhere. The client of
 // the executing request gets its handler's answer in any case. Cache options say more: Reconcile
 // finds out about unknown outcomes, and an answer it returns is replayed; [idemflight.Cache.Resolve]
 // settles one by hand.
 //
-// With the cache's Reconcile, a 409 for an unknown outcome is not the last word: the same request
-// sent again asks anew. A Reconcile that calls Do for its own key gets ErrReentrant.
+// With the cache's Reconcile, a 409 for an unknown outcome may change: the same request sent
+// again makes Reconcile ask again. A Reconcile must not call Do for its own key: that is ErrReentrant.
 //
 // What is replayed is status, headers as they stood at WriteHeader, body and trailers. Not replayed
 // are Set-Cookie, Set-Cookie2, WWW-Authenticate, Proxy-Authenticate, hop-by-hop headers, Date, Age,
@@ -132,8 +132,8 @@
 // Multipart bodies carry a random boundary, so that a form that is built anew for a retry is another
 // payload. Send the same bytes again, or give a Fingerprint of what counts.
 //
-// http.TimeoutHandler, or any handler that answers before it is done, lets go of the key while its
-// work still runs. Put timeouts outside, or call BeginEffect, which refuses once the answer is made.
+// http.TimeoutHandler, or any handler that answers before it is done, settles the key while its
+// work still runs: what that does then is not guarded. Put timeouts outside, or call BeginEffect, which refuses once the answer is made.
 //
 // Middleware outside that reads the body (ParseForm, CSRF checks, method override) leaves nothing of
 // it to the fingerprint, and another payload looks like a retry. Mount it inside, or give a

@@ -14,10 +14,10 @@ const maxKeyBytes = 255
 var (
 	errKeyEmpty      = errors.New("idemhttp: the key is empty")
 	errKeyLong       = errors.New("idemhttp: the key is longer than 255 bytes")
-	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII")
-	errKeyQuote      = errors.New("idemhttp: the quoted key is malformed")
-	errKeyParameters = errors.New("idemhttp: something follows the quoted key")
-	errKeySeveral    = errors.New("idemhttp: more than one key")
+	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII (a space is none)")
+	errKeyQuote      = errors.New("idemhttp: the quoted key has no closing quote, or a backslash before something else than \" or \\")
+	errKeyParameters = errors.New("idemhttp: something follows the closing quote of the key: parameters are not allowed")
+	errKeySeveral    = errors.New("idemhttp: the header with the key comes more than once")
 )
 
 // parseKey returns the key that the lines of the header name: 1 to 255 bytes of visible ASCII, raw
@@ -100,7 +100,8 @@ func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }
 type keyOfHandler struct{}
 
 // KeyFrom returns the key of the request that a covered handler serves, from its context, and
-// reports whether there is one. Give its ID to the bank, so that the bank too can tell a retry.
+// reports whether there is one. Give both its parts to the bank, as one reference, so that the bank too
+// can tell a retry: the ID alone may be another customer's too.
 func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
 	key, ok := ctx.Value(keyOfHandler{}).(idemflight.Key)
 	return key, ok

@@ -23,7 +23,7 @@ type Options struct {
 	Scope func(*http.Request) (string, error)
 
 	// Cache keeps the answers. nil = MustNew(DefaultCacheOptions()). One cache may serve several
-	// middlewares: a key is then the same key in all of them.
+	// middlewares: a key that a client uses for two of them is then reused (422).
 	Cache *idemflight.Cache[idemflight.Key, *Response]
 
 	// HeaderName is where the key is. "" = "Idempotency-Key".
@@ -49,8 +49,9 @@ type Options struct {
 	// delivered whole and remembered without its body. 0 = 1 MiB.
 	MaxResponseBytes int64
 
-	// Fingerprint tells a retry from another request with the same key. A zero one, for every
-	// request, means no check. nil = [DefaultFingerprint].
+	// Fingerprint tells a retry from another request with the same key. One that is always zero
+	// switches the check off: a key sent with another payload then gets the first answer. nil =
+	// [DefaultFingerprint].
 	Fingerprint func(r *http.Request, body []byte) idemflight.Fingerprint
 
 	// Classify decides whether an answer is stored (Retain), or not (Release; the handler's
@@ -92,7 +93,7 @@ func New(opts Options) (*Middleware, error) {
 		bad = append(bad, fmt.Errorf("idemhttp: Options.%s is %v: %s", field, value, why))
 	}
 	if opts.Scope == nil {
-		report("Scope", "nil", "whose key is it? (SharedScope, if all clients are one party)")
+		report("Scope", "nil", "must tell whose key it is: the authenticated account, say (SharedScope, if all clients are one party)")
 	}
 	opts.HeaderName = orDefault(opts.HeaderName, defaultHeaderName)
 	if !isToken(opts.HeaderName) {
@@ -237,7 +238,7 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	}
 }
 
-var errKeyMissing = errors.New("idemhttp: no key")
+var errKeyMissing = errors.New("idemhttp: the request has no idempotency key, and Options.Require is set")
 
 func (m *Middleware) covers(method string) bool {
 	for _, covered := range m.opts.Methods {

@@ -38,7 +38,7 @@ var (
 	malformedKey = kind{"malformed-key", "Idempotency key malformed",
 		"An idempotency key has 1 to 255 bytes of visible ASCII, raw or as a quoted string without parameters, in one header line.", 400, 0}
 	noScope = kind{"scope", "Client not identified",
-		"Whose idempotency key this is could not be told, so the operation was not run.", 401, 0}
+		"It could not be determined whose idempotency key this is, so the operation was not run.", 401, 0}
 	unreadableBody = kind{"unreadable-body", "Request body unreadable",
 		"The request body ended early or could not be read, so the operation was not run.", 400, 0}
 	bodyTooLarge = kind{"body-too-large", "Request body too large",
@@ -99,8 +99,8 @@ func means(err, sentinel error) bool {
 func (m *Middleware) problem(w http.ResponseWriter, r *http.Request, k kind, err error) {
 	h := w.Header()
 	deleteFold(h, m.replayHeader)
-	delete(h, "Content-Length")
-	deleteFold(h, "Cache-Control") // middleware outside may have set them, in whatever case
+	deleteFold(h, "Content-Length") // middleware outside may have set them, in whatever case
+	deleteFold(h, "Cache-Control")
 	deleteFold(h, "Retry-After")
 	h["Cache-Control"] = []string{"no-store"}
 	if k.retryAfter > 0 {

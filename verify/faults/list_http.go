@@ -149,7 +149,7 @@ var httpFaults = []fault{
 	// The answer a retry gets is the first answer.
 	{name: "http-replay-status", promise: "first answer", sentence: "status", file: replayGo, old: "w.WriteHeader(status)", new: "w.WriteHeader(max(http.StatusOK, status/100*100))"},
 	{name: "http-replay-without-body", promise: "first answer", sentence: "body bytes", file: replayGo, old: "_, _ = w.Write(body)", new: "_, _ = w.Write(body[:len(body)-1])"},
-	{name: "http-replay-without-headers", promise: "first answer", sentence: "headers", file: replayGo, old: "		if replayable(name, named) && name != m.replayHeader {\n			h[name]", new: "		if replayable(name, named) && name == \"Content-Type\" {\n			h[name]"},
+	{name: "http-replay-without-headers", promise: "first answer", sentence: "headers", file: replayGo, old: "		if replayable(name, named) && name != m.replayHeader {\n			deleteOdd", new: "		if replayable(name, named) && name == \"Content-Type\" {\n			deleteOdd"},
 	{name: "http-trailers-not-recorded", promise: "first answer", sentence: "trailers", file: recorderGo, old: "Trailer: r.trailer(r.header, h), Body:", new: "Trailer: r.trailer(nil, nil), Body:"},
 	{name: "http-unannounced-trailers-lost", promise: "first answer", sentence: "trailers", file: replayGo, old: "			h[http.TrailerPrefix+name] = c.copy(values)\n", new: "			_ = values\n"},
 	{name: "http-announced-trailers-lost", promise: "first answer", sentence: "trailers", file: recorderGo, old: `announced := listed(sent["Trailer"])`, new: `announced := listed(sent["Trailers"])`},
