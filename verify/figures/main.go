@@ -16,7 +16,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -71,13 +70,10 @@ var proofs = []struct {
 }
 
 func run(ctx context.Context, quick bool, only *regexp.Regexp, files []string) error {
-	lines := map[string]string{} // of the table, by the name of the proof
 	for _, file := range files { // before hours have gone
-		_, block, _, err := cut(file)
-		if err != nil {
+		if _, _, _, err := cut(file); err != nil {
 			return err
 		}
-		maps.Copy(lines, linesOf(block))
 	}
 	dir, err := os.MkdirTemp("", "figures")
 	if err != nil {
@@ -85,6 +81,7 @@ func run(ctx context.Context, quick bool, only *regexp.Regexp, files []string) e
 	}
 	defer os.RemoveAll(dir)
 
+	lines := map[string]string{} // of the table, by the name of the proof
 	var failed []error
 	for _, proof := range proofs {
 		if !only.MatchString(proof.name) {
@@ -96,15 +93,18 @@ func run(ctx context.Context, quick bool, only *regexp.Regexp, files []string) e
 			failed = append(failed, fmt.Errorf("%s: %w", proof.name, err))
 			continue
 		}
-		lines[proof.name] = fmt.Sprintf("| %s | %s | %s | `%s` | %s, %v, %s |", proof.name, r.shows, cmp.Or(r.faults, "–"), r.command,
+		line := fmt.Sprintf("| %s | %s | %s | `%s` | %s, %v, %s |", proof.name, r.shows, cmp.Or(r.faults, "–"), r.command,
 			began.Format(time.DateOnly), time.Since(began).Round(time.Second), commit(ctx))
-		fmt.Fprintln(os.Stderr, time.Now().Format(time.TimeOnly), lines[proof.name])
-		for _, file := range files { // what is there is there, if a later one is interrupted
-			before, _, after, err := cut(file)
+		fmt.Fprintln(os.Stderr, time.Now().Format(time.TimeOnly), line)
+		lines[proof.name] = line
+		for _, file := range files { // now, should a later one be interrupted; the other rows stay
+			before, block, after, err := cut(file)
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(file, []byte(before+table(lines, quick)+after), 0o666); err != nil {
+			kept := linesOf(block)
+			kept[proof.name] = line
+			if err := os.WriteFile(file, []byte(before+table(kept, quick)+after), 0o666); err != nil {
 				return err
 			}
 		}
