@@ -18,11 +18,12 @@ import (
 // evicts the outcomes that completed first, restored or not, in whatever order they come; a replay
 // before its turn comes saves a restored one as it does any other.
 //
-// The error says what was wrong, but not with which key: [ErrInvalidKey], [ErrFull] and [ErrClosed]
-// among others. An entry that has expired meanwhile is an error too, and no loss; after any other the
-// key is not guarded: do not start to listen. An Err
-// keeps only what your encoding keeps: save what callers test it for, and give back an error that
-// answers the same. Two processes that overlap are not covered: between Close here and Restore
+// The error says what was wrong, [ErrInvalidKey], [ErrFull] and [ErrClosed] among others, but not with
+// which key. An entry that has expired meanwhile is an error too, and no loss. After any other the key
+// may be unguarded: do not start to listen.
+//
+// An Err keeps only what your encoding keeps: save what callers test it for, and give back an error
+// that answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
 func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	s := c.shardOf(c.hash(key))
@@ -41,6 +42,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	wanted := func() bool { err = c.restorableLocked(s, key, &notes); return err == nil }
 	if !c.lockWithWeight(s, weight, wanted, &notes) {
 		s.mu.Unlock()
+		yield.At("restore: refused")
 		c.giveBack()
 		c.disarm()
 		return err
@@ -78,7 +80,7 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) 
 	case s.pending[key] != nil:
 		return errors.New("idemflight: Restore of a key that is in flight: restore before the first calls come in")
 	case c.liveLocked(s, key, notes).record != nil:
-		return errors.New("idemflight: Restore of a key that is kept already")
+		return errors.New("idemflight: Restore of a key that is kept already: restored twice?")
 	}
 	return nil
 }

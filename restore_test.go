@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Close
@@ -700,4 +701,42 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 		}
 		require.Equal(t, [2]int{want, want}, got, "round %d: Restore answered %v", k, restored)
 	}
+}
+
+// A Restore that is refused may be the last to give a place back: then it stops the timer, as all do
+// who may leave the cache empty.
+func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{})
+		ttRuns(t, c, "a", 1) // arms the timer
+		var end func(int, error) (idemflight.Result[int], error)
+		fired, settles := 0, 0
+		yield.Hook = func(point string) {
+			switch point {
+			case "settle": // of Restore, which has its place
+				if settles++; settles == 1 {
+					require.True(t, c.Forget("a"))
+					end = ttFly(t, c, "k")
+				}
+			case "restore: refused":
+				_, err := end(0, idemflight.Retryable(errTT))
+				require.ErrorIs(t, err, errTT)
+			case "fired":
+				fired++
+			}
+		}
+		defer func() { yield.Hook = nil }()
+		err := c.Restore("k", ttEntry(1, time.Now().Add(time.Hour)))
+		require.ErrorContains(t, err, "in flight")
+		require.Equal(t, 2, settles, "the seam: Restore and a flight that came in between")
+		require.Zero(t, c.Len())
+		time.Sleep(2 * idemflight.DefaultTTL)
+		synctest.Wait()
+		require.Zero(t, fired, "how often the timer of an empty cache fired")
+
+		ttRuns(t, c, "b", 1)
+		time.Sleep(2 * idemflight.DefaultTTL)
+		synctest.Wait()
+		require.NotZero(t, fired, "the seam: the timer is seen to fire")
+	})
 }
