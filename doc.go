@@ -17,7 +17,7 @@
 //				if err := idemflight.BeginEffect(ctx); err != nil {
 //					return Receipt{}, err
 //				}
-//				receipt, err := bank.Charge(ctx, customer, key, order) // both: the bank too can tell a retry
+//				receipt, err := bank.Charge(ctx, customer, key, order)
 //				if errors.Is(err, bank.ErrNotConnected) {
 //					idemflight.NoEffect(ctx) // certainly not charged: the next call may try again
 //				}
@@ -92,21 +92,20 @@
 // # Choosing sizes
 //
 // MaxEntries should exceed the rate of new keys × TTL: 10 new keys a second for 24 hours are
-// 864,000. If it does not, the least recently used outcomes go (approximately: one that was
-// replayed since is passed over once), but none completed within Protect:
-// then new keys get [ErrFull], which is safer than to forget what a client is still retrying. Held
-// keys and flights are never evicted, so many of them leave less room. If values are big, bound
-// them with MaxWeight and Weigh: a key whose value was shed answers [ErrValueShed] and still does
-// not run.
+// 864,000. If it does not, the least recently used outcomes go (approximately: one that was replayed
+// since is passed over once), but none completed within Protect: then new keys get [ErrFull], which
+// is safer than to forget what a client is still retrying. Held keys and flights are never evicted,
+// so many of them leave less room. If values are big, bound them with MaxWeight and Weigh: a key
+// whose value was shed answers [ErrValueShed] and still does not run.
 //
 // # Work in several steps
 //
-// An order that is charged, then shipped, then mailed is an outer Do with three inner ones, each with a key of
-// its own (the order's ID plus the step): when the third fails, the retry replays the first two and
-// goes on. Say NoEffect(ctx) at the top of the outer fn: its effects are those of the inner ones,
-// whose keys guard themselves, so that any error of theirs releases the outer key. (Without it,
+// An order that is charged, then shipped, then mailed is an outer Do with three inner ones, each with
+// a key of its own (the order's ID plus the step): when the third fails, the retry replays the first
+// two and goes on. Say NoEffect(ctx) at the top of the outer fn: its effects are those of the inner
+// ones, whose keys guard themselves, so that any error of theirs releases the outer key. (Without it,
 // [ErrOutcomeUnknown] and the other errors of this package do, but a timeout that an inner fn
-// returned with Retryable is for the outer Classify a timeout like any other, and holds.)
+// returned with Retryable is a timeout like any other to the outer Classify, and holds.)
 //
 // # Legal again later, but not in quick succession
 //
@@ -116,12 +115,13 @@
 //
 // # Cost
 //
-// A replay takes no allocation and no goroutine; its shard's lock, unless its key is one of those
-// replayed most, which need none (to become one of them takes a small allocation). A first
-// execution takes three allocations, and two more and a goroutine if the leader's context can end and
-// it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no
-// running timer unless something is to expire.
+// A replay takes at most one shard lock and allocates nothing, but for one small allocation when its
+// key becomes one of the hottest, which are replayed without a lock. A first execution takes three
+// allocations; two more and a goroutine if the leader's context can end and it did not ask for
+// [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
+// something is to expire.
 //
-// An outcome without error, fingerprint, weight and TTL of its own takes some 90 bytes beside its value
-// and two copies of the key (of a string: two words, not its text); one with any of these about half as much again.
+// An outcome without error, fingerprint, weight and TTL of its own takes about 100 bytes beside its
+// value and two copies of the key (of a string its two words, not its text); one with any of these
+// takes about 70 more.
 package idemflight

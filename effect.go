@@ -10,8 +10,8 @@ import "context"
 // A nil error means: the effect may begin. Otherwise do not begin it:
 //
 //   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
-//     would be told what becomes of it. An error of fn then releases the key, as after [NoEffect] at its top,
-//     unless an effect begun earlier is outstanding: that still holds it.
+//     would be told what becomes of it. The refusal counts as [NoEffect] does at the top of fn: an
+//     error of fn releases the key, unless an effect begun earlier holds it.
 //   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
 //     on all the same is the caller's decision.
 //

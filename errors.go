@@ -44,8 +44,8 @@ var (
 	// not known to this caller; fn may still be running. Retry the same key.
 	ErrLeft = errors.New("idemflight: left before the outcome was there, fn may still run: retry the same key")
 
-	// ErrGoexit: fn ended by runtime.Goexit (t.FailNow does that) and so returned nothing; or
-	// Reconcile did, or in an [EventPanicked] Classify or Weigh.
+	// ErrGoexit: fn or Reconcile ended by runtime.Goexit (t.FailNow does that) and so returned
+	// nothing. In an [EventPanicked], Classify or Weigh did.
 	ErrGoexit = errors.New("idemflight: ended by runtime.Goexit and returned nothing")
 
 	// ErrInterrupted: the error of a key that was in flight when [Cache.All] saved it, after
@@ -90,10 +90,11 @@ func (e *leftError) Error() string {
 func (e *leftError) Is(target error) bool { return target == ErrLeft }
 func (e *leftError) Unwrap() []error      { return []error{e.cause, e.err} }
 
-// PanicError is a panic of fn (or of Reconcile) as an error. The leader that is still there
-// panics with it again; joined callers find it in their error.
+// PanicError is a panic as an error. If fn panicked, the leader panics with it, unless it has left, and
+// joined callers find it in their error. That of Reconcile is in the error of all, and that of Classify
+// or Weigh in an [EventPanicked].
 type PanicError struct {
-	Value any    // what fn panicked with
+	Value any    // what was panicked with
 	Stack []byte // of the goroutine that panicked, as debug.Stack prints it
 }
 
@@ -102,7 +103,7 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("idemflight: panic: %v\n\n%s", e.Value, e.Stack)
 }
 
-// Unwrap returns the value fn panicked with if it is an error, else nil.
+// Unwrap returns Value if it is an error, else nil.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err

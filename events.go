@@ -25,7 +25,7 @@ const (
 	EventEvicted  // an unexpired outcome was dropped for capacity
 	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
 	EventShed     // a value was dropped for weight
-	EventPanicked // Classify or Weigh panicked (Err is a *PanicError) or called runtime.Goexit
+	EventPanicked // Classify or Weigh panicked (in Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
 )
 
 func (k EventKind) String() string {
@@ -47,8 +47,9 @@ type Event[K comparable] struct {
 // LogEvents returns an Observer that logs each event to l with the message "idemflight": its kind
 // under "event", the key under "key", and, where they say something, "took", "waiters",
 // "disposition" and "err". What went as planned is Info; what somebody should look at is Warn:
-// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics (with their stack). Values
-// are not logged; wrap l's handler if keys must not be. A nil l is slog.Default(), at each event.
+// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics. The
+// "err" of a panic has its stack. Values are not logged; wrap l's handler if keys must not be. A nil l
+// is slog.Default(), at each event.
 func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 	return func(ctx context.Context, e Event[K]) {
 		logger := l

@@ -74,7 +74,7 @@ func Example() {
 			if err := idemflight.BeginEffect(ctx); err != nil {
 				return "", err
 			}
-			receipt, err := bank.charge(ctx, id)
+			receipt, err := bank.charge(ctx, customer+"/"+id) // the ID alone may also be another customer's
 			switch {
 			case errors.Is(err, errExDeclined):
 				err = idemflight.Final(err) // a real answer: replayed like a receipt
@@ -86,21 +86,22 @@ func Example() {
 	}
 
 	bank.trouble = errExDown
-	fmt.Println(pay(ctx, "ann", "rent-may"))
-	fmt.Println(pay(ctx, "ann", "rent-may")) // charged
-	fmt.Println(pay(ctx, "ann", "rent-may")) // not again
+	for try := 1; try <= 3; try++ { // the second charges, the third does not again
+		receipt, err := pay(ctx, "ann", "rent-may")
+		fmt.Printf("may, try %d: %q, %v\n", try, receipt, err)
+	}
 
 	bank.trouble = errExLost
-	_, err := pay(ctx, "ann", "rent-june")
-	fmt.Println(errors.Is(err, idemflight.ErrOutcomeUnknown))
-	_, err = pay(ctx, "ann", "rent-june") // not again either, as long as nobody knows
-	fmt.Println(errors.Is(err, idemflight.ErrOutcomeUnknown))
+	for try := 1; try <= 2; try++ { // the second does not charge again, as long as nobody knows
+		_, err := pay(ctx, "ann", "rent-june")
+		fmt.Printf("june, try %d: unknown: %t\n", try, errors.Is(err, idemflight.ErrOutcomeUnknown))
+	}
 	// Output:
-	//  bank is down
-	// receipt 1 <nil>
-	// receipt 1 <nil>
-	// true
-	// true
+	// may, try 1: "", bank is down
+	// may, try 2: "receipt 1", <nil>
+	// may, try 3: "receipt 1", <nil>
+	// june, try 1: unknown: true
+	// june, try 2: unknown: true
 }
 
 // The error names every bad field at once.
@@ -119,7 +120,7 @@ func ExampleNew() {
 	})
 	fmt.Println(err)
 	// Output:
-	// idemflight: Options.TTL is -1h0m0s: must not be negative (0 means the default, 24h)
+	// idemflight: Options.TTL is -1h0m0s: must not be negative (0 means DefaultTTL)
 	// idemflight: Options.MaxWaiters is -1: must not be negative (0 means no bound)
 	// <nil>
 }

@@ -24,8 +24,8 @@ func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 
 // All iterates over the keys in flight and kept, in no order. No lock is held while the loop body
 // runs, which may call the cache. Each key is looked up when its turn comes: what has gone by then
-// is left out, and what comes while the loop runs may be. Cost: a copy of the keys of one shard at
-// a time, and a Lookup for each.
+// is left out, and what comes while the loop runs may or may not be seen. No key is seen twice. Cost:
+// a copy of the keys of one shard at a time, and a Lookup for each.
 func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
 	return func(yield func(K, Entry[V]) bool) {
 		for i := range c.shards {
@@ -82,7 +82,7 @@ type Stats struct {
 	Reconciled     uint64 // led the flight, and Reconcile found it out
 	KeyReused      uint64 // ErrKeyReused
 	NotWaited      uint64 // ErrInFlight
-	OutcomeUnknown uint64 // met a held key, and nobody found out: ErrOutcomeUnknown (who made it held: see Holds)
+	OutcomeUnknown uint64 // met a held key, and nobody found out: ErrOutcomeUnknown. The calls after which it was held are Executed and Joined: see Holds
 	ValueShed      uint64 // ErrValueShed
 	Full           uint64 // ErrFull
 	Closed         uint64 // ErrClosed
@@ -108,17 +108,16 @@ type Stats struct {
 	Weight   int64 // of retained outcomes
 }
 
-// Len returns the number of keys kept and unexpired: Stats().Entries, at the same cost: the
-// locks of all shards.
+// Len returns the number of keys kept and unexpired, which is Stats().Entries. Cost: as of Stats.
 func (c *Cache[K, V]) Len() (n int) {
 	c.atOneMoment(func(s *shard[K, V]) { n += s.kept.len() })
 	return n
 }
 
-// Stats returns counts and the present state, all of one moment (but for Replayed, InvalidKey and
-// HookPanics, which are read just before). It visits each shard and drops what has expired. Cost:
-// the locks of all shards at once, which stops every call for some microseconds: meant for a metrics
-// scrape, not for each request.
+// Stats returns counts and the present state, all of one moment; but InvalidKey, HookPanics and those
+// replays that took no lock are read just before. It visits each shard and drops what has expired.
+// Cost: the locks of all shards at once, which stops nearly every call for some microseconds. It is
+// meant for a metrics scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.hot.counted(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
 	c.atOneMoment(func(s *shard[K, V]) {

@@ -40,7 +40,7 @@ type Fingerprint [16]byte
 
 // FingerprintOf returns the SHA-256 of the parts, each preceded by its length as 8 bytes, so that
 // ("ab", "c") and ("a", "bc") differ; truncated to 16 bytes. It costs about a microsecond per KiB
-// or less and does not allocate for itself.
+// or less and allocates nothing.
 func FingerprintOf(parts ...[]byte) Fingerprint {
 	h := sha256.New()
 	var length [8]byte

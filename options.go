@@ -50,13 +50,13 @@ type Options[K comparable, V any] struct {
 
 	// MaxWeight bounds the sum of Weigh over retained outcomes; over it, the values of the least
 	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound; negative is an error.
-	// Needs Weigh.
+	// It and Weigh need each other: one alone is an error.
 	MaxWeight int64
 
 	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
 	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve and
 	// Restore. The key is still in flight then: a Do of the same key or a Close from here would wait
-	// for itself for ever. Needs MaxWeight.
+	// for itself for ever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
@@ -101,10 +101,10 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 		bad = append(bad, fmt.Errorf("idemflight: Options.%s is %v: %s", field, value, why))
 	}
 	if o.TTL < 0 {
-		report("TTL", o.TTL, "must not be negative (0 means the default, 24h)")
+		report("TTL", o.TTL, "must not be negative (0 means DefaultTTL)")
 	}
 	if o.MaxEntries < 0 {
-		report("MaxEntries", o.MaxEntries, "must not be negative (0 means the default, 1048576)")
+		report("MaxEntries", o.MaxEntries, "must not be negative (0 means DefaultMaxEntries)")
 	}
 	if o.MaxWeight < 0 {
 		report("MaxWeight", o.MaxWeight, "must not be negative (0 means no bound)")
@@ -164,15 +164,15 @@ const (
 	optionInline
 )
 
-// WithFingerprint identifies the payload of the call. A call whose fingerprint differs from that of the
-// flight or of the kept outcome gets [ErrKeyReused] at once. Without it, a key sent with another
-// payload gets the outcome of the first. See [FingerprintOf].
+// WithFingerprint identifies the payload of the call. A call whose fingerprint differs from that of
+// the flight or of the kept outcome gets [ErrKeyReused] at once. Without fingerprints, a key that is
+// used with another payload gets the outcome of the first. See [FingerprintOf].
 func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionFingerprint, fp: f} }
 
 // WithTTL sets the TTL of the outcome in place of Options.TTL; the leader's counts, also for what
 // Reconcile finds out. 0 or less = share it with joined callers only and retain nothing, so that the
-// next call runs fn again (but for what Reconcile finds out, which is kept for Options.TTL). How long
-// a key is held is Options.HoldTTL's alone.
+// next call runs fn again; what Reconcile finds out is then retained for Options.TTL. How long a key is
+// held is Options.HoldTTL's alone.
 func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
 
 // WithMaxWait bounds how long the call waits for a flight that it did not start; then it gets

@@ -128,7 +128,7 @@ type Source int
 
 const (
 	None       Source = iota // no outcome was obtained: the error says why
-	Executed                 // this call led the flight, and fn ran
+	Executed                 // this call led the flight, and fn ran, also if it left the outcome unknown
 	Joined                   // this call waited for a flight that it did not start
 	Replayed                 // kept from an earlier flight
 	Reconciled               // this call led the flight, and Reconcile found it out

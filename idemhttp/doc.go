@@ -18,8 +18,8 @@
 //
 // # The handler
 //
-// With the request's context it says what it knows about its effect. The bank call stands between
-// [idemflight.BeginEffect] and [idemflight.NoEffect]:
+// It tells the cache, through the request's context, what it knows about its effect. The bank call
+// stands between [idemflight.BeginEffect] and [idemflight.NoEffect]:
 //
 //	func pay(w http.ResponseWriter, r *http.Request) {
 //		order, err := decode(r.Body)
@@ -57,13 +57,13 @@
 //	answers with more than MaxResponseBytes,   does not run: 409, answer no longer available
 //	  of the kind that is stored
 //
-// What is stored, [ClassifyStatus] decides; Options.Classify can draw the line elsewhere. The client of
+// [ClassifyStatus] decides what is stored; Options.Classify can draw the line elsewhere. The client of
 // the executing request gets its handler's answer in any case. Cache options say more: Reconcile
 // finds out about unknown outcomes, and an answer it returns is replayed; [idemflight.Cache.Resolve]
 // settles one by hand.
 //
-// With the cache's Reconcile, a 409 for an unknown outcome may change: the same request sent
-// again makes Reconcile ask again. A Reconcile must not call Do for its own key: that is ErrReentrant.
+// With the cache's Reconcile, a 409 for an unknown outcome may change: the same request sent again
+// makes Reconcile ask again. A Reconcile that calls Do for its own key gets ErrReentrant.
 //
 // What is replayed is status, headers as they stood at WriteHeader, body and trailers. Not replayed
 // are Set-Cookie, Set-Cookie2, WWW-Authenticate, Proxy-Authenticate, hop-by-hop headers, Date, Age,
@@ -133,7 +133,8 @@
 // payload. Send the same bytes again, or give a Fingerprint of what counts.
 //
 // http.TimeoutHandler, or any handler that answers before it is done, settles the key while its
-// work still runs: what that does then is not guarded. Put timeouts outside, or call BeginEffect, which refuses once the answer is made.
+// work still runs: what that does then is not guarded. Put timeouts outside, or call BeginEffect,
+// which refuses once the answer is made.
 //
 // Middleware outside that reads the body (ParseForm, CSRF checks, method override) leaves nothing of
 // it to the fingerprint, and another payload looks like a retry. Mount it inside, or give a

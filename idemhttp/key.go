@@ -100,8 +100,8 @@ func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }
 type keyOfHandler struct{}
 
 // KeyFrom returns the key of the request that a covered handler serves, from its context, and
-// reports whether there is one. Give both its parts to the bank, as one reference, so that the bank too
-// can tell a retry: the ID alone may be another customer's too.
+// reports whether there is one. Give both its parts to the bank, as one reference, so that the bank
+// too can tell a retry: the ID alone may also be another customer's.
 func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
 	key, ok := ctx.Value(keyOfHandler{}).(idemflight.Key)
 	return key, ok

@@ -81,8 +81,7 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 //
 //   - Rate. 1,048,576 keys in 24 hours are 12 new keys a second. Above that, answers older than an
 //     hour are evicted, least recently used first, and 291 new keys a second fill the place within
-//     the protected hour: from then on new keys get 503 (Full) until some of them are an
-//     hour old.
+//     the protected hour: from then on new keys get 503 (Full) until some of them are an hour old.
 //   - Bodies. 256 MiB over 1,048,576 keys are 256 bytes each; with answers of 1 KiB bodies begin to
 //     be shed, least recently used first, at 262,144 keys: three a second over 24 hours. A shed key
 //     answers 409 and still does not run.
@@ -93,7 +92,7 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 //     (MaxRequestBytes), and one that executes its answer (MaxResponseBytes): 1,000 of the largest
 //     size are 2 GiB. Waiting duplicates are requests in progress: MaxWaiters bounds them per key.
 //   - One scope against another. Places and weight are shared. A client that sends 291 new keys a
-//     second locks the others out within the hour, but never makes anything run twice within Protect; one
+//     second locks the others out in an hour, but never makes anything run twice within Protect; one
 //     whose answers have 1 MiB sheds everybody's bodies with 256 requests. So put a rate limit per
 //     scope in front of the middleware (a limit of 10 a second is 36,000 keys in the protected
 //     hour, 3% of the places), and a cache of its own behind routes with large answers.

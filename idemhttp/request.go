@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -45,7 +46,7 @@ func readBody(r *http.Request, limit int64, room []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if r.ContentLength > limit {
-		return nil, errBodyTooLarge // unread: a client that waits for 100 Continue need not send it
+		return nil, fmt.Errorf("%w (%d): %d bytes are announced", errBodyTooLarge, limit, r.ContentLength) // unread: a client that waits for 100 Continue need not send it
 	}
 	size := int64(512)
 	if r.ContentLength >= 0 {
@@ -59,7 +60,7 @@ func readBody(r *http.Request, limit int64, room []byte) ([]byte, error) {
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		if int64(len(body)) > limit {
-			return nil, errBodyTooLarge
+			return nil, fmt.Errorf("%w (%d)", errBodyTooLarge, limit)
 		}
 		switch {
 		case err == io.EOF:
