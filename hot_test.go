@@ -237,3 +237,28 @@ func TestTurnsWrap(t *testing.T) {
 		})
 	}
 }
+
+// A slot goes to a rival that is replayed often, once nobody replays what is in it.
+func TestHotSlotOfAColdKeyGoesToARival(t *testing.T) {
+	defer idemflight.LimitHash(8)() // so that all meet in one slot
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	fn := func(context.Context) (int, error) { return 1, nil }
+	old, rival := "old", "rival"
+	for c.Hashes(old, rival) < 2 {
+		rival += "!"
+	}
+	for _, key := range []string{old, rival} {
+		_, _ = c.Do(ctx, key, fn)
+	}
+	hotten(t, c, old)
+	for range 100 {
+		_, _ = c.Do(ctx, rival, fn)
+	}
+	require.Equal(t, []string{old}, c.HotKeys(), "not at once: two that meet would take turns, and allocate")
+	for range 300 {
+		_, _ = c.Do(ctx, rival, fn)
+	}
+	require.Equal(t, []string{rival}, c.HotKeys())
+	require.NoError(t, c.CheckInvariants())
+}

@@ -729,3 +729,12 @@ type ocTimeout struct {
 func (e *ocTimeout) Error() string { return "slow" }
 func (e *ocTimeout) Timeout() bool { return e.timeout }
 func (e *ocTimeout) Unwrap() error { return e.err }
+
+// What is no value of the type must not panic where it is printed.
+func TestStringOfWhatIsNoValue(t *testing.T) {
+	require.Equal(t, "idemflight.Source(5)", idemflight.Source(5).String())
+	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())
+	require.Equal(t, "idemflight.State(5)", idemflight.State(5).String())
+	require.Equal(t, "idemflight.Disposition(3)", idemflight.Disposition(3).String())
+	require.Equal(t, "idemflight.EventKind(11)", idemflight.EventKind(11).String())
+}

@@ -165,7 +165,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	} else {
 		o.panicked = x.panicked
 	}
-	var deadline time.Duration
+	deadline := forever
 	switch x.disposition {
 	case Retain:
 		deadline = c.retainLocked(s, f.key, f.fingerprint, e.started, nil, ttl, x)
@@ -177,7 +177,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	case Release:
 		c.giveBack()
 		s.stats.Releases++
-		ttl, deadline = -1, forever
+		ttl = -1
 	}
 	if deadline != forever {
 		o.expires = deadline
@@ -278,7 +278,7 @@ func (c *Cache[K, V]) retainLocked(s *shard[K, V], key K, fp Fingerprint, starte
 func (c *Cache[K, V]) keepLocked(s *shard[K, V], r *fullRecord[K, V], weight int64, notes *[]note[K]) {
 	r.turn = c.next(r.done)
 	r.weight, r.worth = weight, turn{c.now(), r.turn.seq}
-	if weight > 0 && weight > c.opts.MaxWeight {
+	if weight > c.opts.MaxWeight {
 		r.state, r.value, r.weight = uint8(Shed), *new(V), 0
 		c.noteShed(s, r.key, notes)
 	}

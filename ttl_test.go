@@ -857,3 +857,20 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 }
 
 func ttKey(i int) string { return "key-" + strconv.Itoa(i) }
+
+// A TTL that ends after all that the clock can tell is told as it is, to everybody.
+func TestHugeTTLIsToldToAllAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
+		do := func() idemflight.Result[int] {
+			res, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil })
+			require.NoError(t, err)
+			return res
+		}
+		joined := make(chan idemflight.Result[int])
+		go func() { time.Sleep(time.Millisecond); joined <- do() }()
+		for _, res := range []idemflight.Result[int]{do(), <-joined, do()} {
+			require.Equal(t, time.Duration(math.MaxInt64), res.ExpiresAt.Sub(res.CompletedAt), res.Source)
+		}
+	})
+}

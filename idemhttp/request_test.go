@@ -29,6 +29,8 @@ func TestNewNamesEveryBadField(t *testing.T) {
 	for _, safe := range []string{"GET", "head", "Options", "TRACE"} {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, Methods: []string{safe}})
 		require.ErrorContains(t, err, "Methods", "%s is safe", safe)
+		_, err = idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, Methods: []string{"POST", "not " + safe}})
+		require.ErrorContains(t, err, "Methods", "no method has a space in it")
 	}
 	for _, status := range []int{399, 500, -1} {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, KeyReusedStatus: status})

@@ -33,7 +33,7 @@ var coreFaults = []fault{
 	{name: "close-ends-flights", promise: "1", sentence: "whatever is closed", file: cacheGo, old: "			inFlight = append(inFlight, f.done)\n", new: "			inFlight = append(inFlight, f.done)\n			delete(s.pending, f.key)\n"},
 
 	// 2. While an outcome is kept, fn does not run for its key; no window.
-	{name: "window-between-flight-and-kept", promise: "2", sentence: "no window between not in flight any more and kept", file: settleGo, old: "\tvar deadline time.Duration\n\tswitch x.disposition {\n", new: "\tdelete(s.pending, f.key)\n\ts.mu.Unlock()\n\ttime.Sleep(time.Microsecond)\n\ts.mu.Lock()\n\tvar deadline time.Duration\n\tswitch x.disposition {\n"},
+	{name: "window-between-flight-and-kept", promise: "2", sentence: "no window between not in flight any more and kept", file: settleGo, old: "\tdeadline := forever\n\tswitch x.disposition {\n", new: "\tdelete(s.pending, f.key)\n\ts.mu.Unlock()\n\ttime.Sleep(time.Microsecond)\n\ts.mu.Lock()\n\tdeadline := forever\n\tswitch x.disposition {\n"},
 	{name: "kept-error-runs-again", promise: "2", sentence: "while an outcome is kept, fn does not run", file: settleGo, old: "	if x.disposition == Retain && !retain {\n", new: "	if x.disposition == Retain && (!retain || x.err != nil) {\n"},
 	{name: "kept-meanwhile-unseen", promise: "2", sentence: "no window between not in flight any more and kept", file: ttlGo, old: "	k.newest = r.deadline\n	k.puts++\n", new: "	k.newest = r.deadline\n"},
 	{name: "kept-at-first-look-forgotten", promise: "2", sentence: "while an outcome is kept, fn does not run", hint: "TestPromise13_WithoutReconcile|TestPromise22_", file: cacheGo, old: "\t\tseen.puts-- // call has to look again\n", new: ""},
@@ -251,7 +251,7 @@ var coreFaults = []fault{
 	// 20. MaxWeight.
 	{name: "shed-runs-again", promise: "20", sentence: "such a key answers ErrValueShed, and fn does not run", file: callGo, old: "\t\ts.stats.ValueShed++\n\t\tm.err = ErrValueShed\n", new: "\t\ts.kept.remove(key, r)\n\t\ts.publishLocked()\n\t\tc.claimLocked(s, key, fn, me, o, nil, m)\n"},
 	{name: "too-heavy-hurts-others", promise: "20", sentence: "no other outcome suffers for it", file: settleGo, old: "weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight) {", new: "weight == 0 || c.weight.Load() == 0 && weight > c.opts.MaxWeight || c.takeWeight(weight) {"},
-	{name: "too-heavy-kept", promise: "20", sentence: "heavier than MaxWeight is shed at once", file: settleGo, old: "	if weight > 0 && weight > c.opts.MaxWeight {\n", new: "	if weight > 0 && weight > c.opts.MaxWeight+1 {\n"},
+	{name: "too-heavy-kept", promise: "20", sentence: "heavier than MaxWeight is shed at once", file: settleGo, old: "	if weight > c.opts.MaxWeight {\n", new: "	if weight > 0 && weight > c.opts.MaxWeight+1 {\n"},
 	{name: "negative-weight", promise: "20", sentence: "a weight below 0 counts as 0", file: settleGo, old: "weight = max(c.opts.Weigh(key, value), 0)", new: "weight = c.opts.Weigh(key, value)"},
 	{name: "weight-overbooked", promise: "20", sentence: "sum of Weigh over retained outcomes", file: roomGo, old: "		if w > c.opts.MaxWeight-sum {\n", new: "		if w > c.opts.MaxWeight-sum+1 {\n"},
 	{name: "weight-lost-at-removal", promise: "20", hint: "TestPromise20_TheSumIsExact", sentence: "sum of Weigh over retained outcomes", file: reclaimGo, old: "\t\tc.weight.Add(-f.full.weight)\n", new: ""},
