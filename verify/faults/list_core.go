@@ -207,7 +207,7 @@ var coreFaults = []fault{
 	{name: "ttl-0-retains", promise: "16", sentence: "WithTTL(0) retains nothing", file: settleGo, old: "&& !f.forgotten && ttl > 0 }", new: "&& !f.forgotten && ttl >= 0 }"},
 	{name: "ttl-of-a-hold", promise: "16", sentence: "WithTTL does not affect a hold", file: settleGo, old: "e.started, x.at, c.opts.HoldTTL)\n", new: "e.started, x.at, min(c.opts.HoldTTL, c.ttl(f, e)))\n"},
 	{name: "ttl-of-the-joined", promise: "16", sentence: "the leader's WithTTL counts", file: cacheGo, old: "\t\t\ts.joinLocked(f)\n", new: "\t\t\ts.joinLocked(f)\n\t\t\tf.ttl = o.ttl\n"},
-	{name: "joined-too-late", promise: "16", hint: "TestJoinedCallersOfEveryForm", sentence: "joined callers get the outcome however short the TTL", file: cacheGo, old: "\t\treturn f.outcome.value, f.outcome.err\n", new: "\t\tif f.outcome.expires == 0 && f.outcome.err == nil {\n\t\t\treturn v, ErrInFlight\n\t\t}\n\t\treturn f.outcome.value, f.outcome.err\n"},
+	{name: "joined-too-late", promise: "16", hint: "TestJoinedCallersOfEveryForm", sentence: "joined callers get the outcome however short the TTL", file: cacheGo, old: "\t\treturn f.outcome.value, f.outcome.err\n", new: "\t\tif f.outcome.expires == 0 && f.outcome.err == nil {\n\t\t\treturn *new(V), ErrInFlight\n\t\t}\n\t\treturn f.outcome.value, f.outcome.err\n"},
 
 	// 17. Without further calls, what expired becomes garbage; no goroutine when idle.
 	{name: "reclaimed-late", promise: "17", sentence: "within 1 s after their expiry", file: reclaimGo, old: "reclaimDelay = time.Second / 2", new: "reclaimDelay = 2 * time.Second"},
@@ -337,5 +337,5 @@ var coreFaults = []fault{
 
 	// 27. A replay allocates nothing.
 	{name: "options-allocate", promise: "27", sentence: "Do itself allocates nothing, options included", file: cacheGo, old: "\to := readOptions(opts)\n\thash := c.hash(key)\n\tvar seen", new: "\to := readOptions(append([]CallOption(nil), opts...))\n\thash := c.hash(key)\n\tvar seen"},
-	{name: "wrap-makes-its-closure-first", promise: "27", sentence: "through Wrap a replay allocates nothing at all", file: wrapGo, old: "\t\thash := c.hash(k)\n", new: "\t\trun := func(ctx context.Context) (V, error) { return fn(ctx, arg) }\n\t\thash := c.hash(k)\n"},
+	{name: "wrap-makes-its-closure-first", promise: "27", sentence: "through Wrap a replay allocates nothing at all", file: wrapGo, old: "\t\thash := c.hash(k)\n", new: "\t\trun := func(ctx context.Context) (V, error) { return fn(ctx, arg) }\n\t\tif ctx == nil {\n\t\t\tgo run(ctx)\n\t\t}\n\t\thash := c.hash(k)\n"},
 }

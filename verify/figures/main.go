@@ -259,7 +259,7 @@ func soaked(ctx context.Context, dir string, quick bool) (row, error) {
 
 func planted(ctx context.Context, dir string, quick bool) (row, error) {
 	file, command := filepath.Join(dir, "faults.json"), "go run ./faults"
-	args := []string{"run", "./faults", "-json=" + file}
+	args := []string{"run", "./faults", "-json=" + file, fmt.Sprintf("-j=%d", runtime.NumCPU())}
 	if quick {
 		args, command = append(args, "-quick"), "go run ./faults -quick"
 	}
