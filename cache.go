@@ -12,9 +12,10 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Cache makes operations happen once per key. Make one with [New] for each kind of operation and share
-// it: all methods are safe for concurrent use, and an empty one takes some 50 KB. It needs no goroutine of its own; one that is dropped without
-// [Cache.Close] is garbage once its entries have expired.
+// Cache makes operations happen once per key. Make one with [New] for each kind of operation and
+// share it: all methods are safe for concurrent use, and an empty one takes some 50 KB. It needs no
+// goroutine of its own; one that is dropped without [Cache.Close] is garbage once its entries have
+// expired.
 //
 // Most callers want [Cache.Do]. [Cache.DoResult] also tells where the outcome comes from; [Wrap]
 // makes an ordinary function once-only.
@@ -148,8 +149,8 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
 //
-// A nil ctx, a nil fn and an unhashable key panic. A replay takes at most one shard lock and allocates
-// nothing, but for one small allocation when its key becomes one of the hottest, which are replayed
+// A nil ctx, a nil fn and an unhashable key panic. A replay takes at most one shard lock and
+// allocates nothing, but for one small allocation when its key becomes one of the hottest, which are replayed
 // without a lock. A first execution takes three allocations; two more and a goroutine if ctx can end
 // and [Inline] was not given.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
