@@ -87,8 +87,7 @@ func canonical(h http.Header) http.Header {
 // deleteFold deletes the header called name from h, in whatever case, also as a trailer-to-be.
 func deleteFold(h http.Header, name string) {
 	for k := range h {
-		plain := strings.TrimPrefix(k, http.TrailerPrefix)
-		if len(plain) == len(name) && strings.EqualFold(plain, name) {
+		if plain := strings.TrimPrefix(k, http.TrailerPrefix); strings.EqualFold(plain, name) {
 			delete(h, k)
 		}
 	}
@@ -98,9 +97,7 @@ func deleteFold(h http.Header, name string) {
 // is left, under canonical names; headers that are gone have no values. Trailers-to-be are no
 // headers. now is used up.
 func changed(before, now http.Header) http.Header {
-	if now = canonical(now); now == nil {
-		now = make(http.Header)
-	}
+	now = canonical(now)
 	for name := range now {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			delete(now, name)
@@ -116,10 +113,10 @@ func changed(before, now http.Header) http.Header {
 	return now
 }
 
-// deleteOdd deletes from h the names that are not canonical and mean the header called name.
+// deleteOdd deletes the header called name, canonical, from h where it stands under other names.
 func deleteOdd(h http.Header, name string) {
 	for k := range h {
-		if len(k) == len(name) && k != name && http.CanonicalHeaderKey(k) == name {
+		if k != name && strings.EqualFold(k, name) {
 			delete(h, k)
 		}
 	}

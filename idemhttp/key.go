@@ -53,7 +53,7 @@ func unquote(s string) (string, error) {
 		return s[:end], nil
 	}
 	var b strings.Builder
-	for i := 0; i < len(s) && b.Len() <= maxKeyBytes; i++ {
+	for i := 0; i < len(s); i++ {
 		switch c := s[i]; c {
 		case '"':
 			if i+1 != len(s) {
@@ -69,9 +69,6 @@ func unquote(s string) (string, error) {
 		default:
 			b.WriteByte(c)
 		}
-	}
-	if b.Len() > maxKeyBytes {
-		return "", errKeyLong
 	}
 	return "", errKeyQuote
 }

@@ -286,7 +286,7 @@ func (c *call) release() {
 func (c *call) once() bool {
 	m, w, r := c.m, c.w, c.r
 	defer func() {
-		if c.rec == nil || c.rec.returned {
+		if c.rec == nil {
 			return
 		}
 		deleteFold(w.Header(), m.replayHeader)
@@ -315,9 +315,7 @@ func (c *call) once() bool {
 func (c *call) execute(ctx context.Context) (*Response, error) {
 	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.replayHeader)
 	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))
-	resp, err := c.m.outcome(c.rec.finish())
-	c.rec.returned = true
-	return resp, err
+	return c.m.outcome(c.rec.finish())
 }
 
 // run runs the handler with copied, the copy of the server's request that it may read.

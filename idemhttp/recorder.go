@@ -46,11 +46,10 @@ type recorder struct {
 	passing    bool
 	late       http.Header // what the handler has changed after WriteHeader, while w has what it was then
 	sniffed    []string    // the Content-Type that net/http adds when the header is sent; nil: none
-	returned   bool        // the handler has, and what follows it: no panic, no Goexit
 }
 
 func newRecorder(w http.ResponseWriter, r *http.Request, limit int64, replayHeader string) *recorder {
-	rec := &recorder{w: w, limit: limit, unwelcome: replayHeader, switches: r.ProtoMajor < 2, declared: -1}
+	rec := &recorder{w: w, limit: limit, unwelcome: replayHeader, switches: r.ProtoMajor < 2}
 	if h := w.Header(); len(h) > 0 {
 		rec.before = h.Clone()
 	}
@@ -119,11 +118,9 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 	switch {
 	case r.omitted:
 	case int64(len(p)) <= r.limit-int64(len(r.body)):
-		if r.body == nil && r.declared > 0 {
-			r.body = make([]byte, 0, min(r.declared, r.limit, defaultMaxBody)) // no more for a mere claim
-		}
-		if len(r.body) > 0 && cap(r.body)-len(r.body) < len(p) {
-			r.body = slices.Grow(r.body, max(len(p), len(r.body))) // doubled: append alone takes ever smaller steps
+		if cap(r.body)-len(r.body) < len(p) {
+			// Doubled, as append alone takes ever smaller steps; at first what is declared, though a mere claim is not worth more.
+			r.body = slices.Grow(r.body, max(len(p), len(r.body), int(min(r.declared, r.limit, defaultMaxBody))-len(r.body)))
 		}
 		// No room of a pool: a handler may write after it has returned, and not into another's answer.
 		r.body = append(r.body, p...)
@@ -157,11 +154,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 // pass sends what there is, and makes all that follows pass through. next is the beginning of what
 // follows at once.
 func (r *recorder) pass(next []byte) {
-	first := r.body
-	if len(first) < sniffLen {
-		first = append(slices.Clip(first), next...)
-	}
-	r.sendHeader(first)
+	r.sendHeader(next)
 	r.passing = true
 	if len(r.body) > 0 {
 		send(r, r.body)
@@ -179,9 +172,9 @@ func send[T []byte | string](r *recorder, p T) {
 	}
 }
 
-// sendHeader makes w write its header as it stood at WriteHeader. first is the beginning of the
-// body that follows without a Flush in between.
-func (r *recorder) sendHeader(first []byte) {
+// sendHeader makes w write its header as it stood at WriteHeader. next is the beginning of what
+// follows the body there is without a Flush in between.
+func (r *recorder) sendHeader(next []byte) {
 	if r.sentHeader {
 		return
 	}
@@ -194,6 +187,7 @@ func (r *recorder) sendHeader(first []byte) {
 	}
 	r.w.WriteHeader(r.status)
 	// Asked now, when middleware outside that sets headers at WriteHeader has done so.
+	first := append(slices.Clip(r.body[:min(len(r.body), sniffLen)]), next...)
 	if r.sniffs(h) && len(first) > 0 {
 		r.sniffed = []string{http.DetectContentType(first)}
 	}
@@ -260,7 +254,7 @@ func (r *recorder) finish() *Response {
 		delete(resp.Header, r.unwelcome)
 		return resp
 	}
-	r.sendHeader(r.body[:min(len(r.body), sniffLen)])
+	r.sendHeader(nil)
 	if r.late != nil {
 		h = r.late
 	}

@@ -37,10 +37,7 @@ func WithKey(ctx context.Context, key string) context.Context {
 
 // RoundTrip sends req with its key through Base. It does not change req.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	base := t.Base
-	if base == nil {
-		base = http.DefaultTransport
-	}
+	base := orDefault(t.Base, http.DefaultTransport)
 	if !strings.EqualFold(req.Method, http.MethodPost) && !strings.EqualFold(req.Method, http.MethodPatch) {
 		return base.RoundTrip(req)
 	}
@@ -92,11 +89,7 @@ func (t *Transport) key(req *http.Request, name string) (key string, found bool,
 
 // CloseIdleConnections closes those of Base; http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
-	base := t.Base
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	if c, ok := base.(interface{ CloseIdleConnections() }); ok {
+	if c, ok := orDefault(t.Base, http.DefaultTransport).(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
