@@ -222,7 +222,7 @@ func TestClientGoneWhileStreaming(t *testing.T) {
 // A client that reads slowly does not keep the others waiting: the outcome is there before the
 // answer has gone out.
 func TestSlowReaderKeepsNobodyWaiting(t *testing.T) {
-	m := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 8 << 20})
+	m := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 9 << 20})
 	body := strings.Repeat("x", 8<<20) // more than a socket takes
 	s := serve(t, "HTTP/1.1", m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) })))
 	slow := dial(t, s)

@@ -220,6 +220,12 @@ var oddHandlers = []struct {
 		io.WriteString(w, medium[1:])
 	}},
 	{name: "length 0", h: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "0") }},
+	{name: "length 0 exceeded", only: "HTTP/1.1", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "0")
+		if n, err := io.WriteString(w, "x"); err != http.ErrContentLength || n != 0 {
+			panic("no error")
+		}
+	}},
 	{name: "length invalid", h: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "many")
 		w.Write(nil)
@@ -242,6 +248,18 @@ var oddHandlers = []struct {
 		w.Header().Set("X-Sum", "1")
 		w.Header().Set("X-Odd", "2")
 		w.Header().Set("X-Late", "not declared")
+	}},
+	{name: "declared trailer that was a header, and taken back", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		w.Header().Set("X-Sum", "header")
+		io.WriteString(w, text)
+		w.Header().Del("X-Sum")
+	}},
+	{name: "declared trailer, declared again", h: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum, X-Other, X-Sum")
+		io.WriteString(w, text)
+		w.Header().Set("X-Sum", "1")
+		w.Header().Set("X-Other", "2")
 	}},
 	{name: "declared trailers, flushed", h: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Trailer", "X-Sum")
@@ -587,6 +605,8 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	require.Equal(t, &idemhttp.Response{Status: 201, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: []byte("x")}, got)
 	call(outer(func(http.ResponseWriter, *http.Request) {}), post("nothing", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}}, got)
+	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(http.TrailerPrefix+"X-Sum", "1") }), post("trailer", ""))
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}, Trailer: http.Header{"X-Sum": {"1"}}}, got, "a trailer is no header")
 
 	before := m.Cache().Len()
 	w := httptest.NewRecorder()

@@ -269,9 +269,10 @@ func TestBodyIsHandedOverWhole(t *testing.T) {
 		})))
 		for i, size := range []int{0, 1, 511, 512, 513, 65536, 65537, 100_000} {
 			want := strings.Repeat("b", size)
-			s.post(t, fmt.Sprint("length", i), want)
+			require.Equal(t, 200, s.post(t, fmt.Sprint("length", i), want).Status, "%d bytes", size)
 			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes with Content-Length", size)
-			s.send(t, s.request(t, t.Context(), fmt.Sprint("chunked", i), io.MultiReader(strings.NewReader(want))))
+			chunked := s.request(t, t.Context(), fmt.Sprint("chunked", i), io.MultiReader(strings.NewReader(want)))
+			require.Equal(t, 200, s.send(t, chunked).Status, "%d bytes", size)
 			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes without", size)
 		}
 		r := s.request(t, t.Context(), "trailer", io.MultiReader(strings.NewReader("b")))
@@ -287,20 +288,32 @@ func TestABodyIsNobodyElses(t *testing.T) {
 	send := func(h http.Handler, key string, i int) { call(h, post(key+strconv.Itoa(i), strings.Repeat(key, 2000))) }
 	const rounds = 20 // a pool may lose what it is given
 
-	t.Run("that the handler reads later", func(t *testing.T) {
+	// Another's request comes right after one that executed, and right after one that was replayed.
+	later := func(t *testing.T, m *idemhttp.Middleware, mount func(http.Handler) http.Handler) {
 		var bodies []io.Reader
-		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) { bodies = append(bodies, r.Body) }))
+		h := mount(handler(func(_ http.ResponseWriter, r *http.Request) { bodies = append(bodies, r.Body) }))
 		for i := range rounds {
-			for _, key := range []string{"a", "b", "c"} {
-				send(h, key, i)
-				send(h, key, i) // replayed, which keeps nothing of the body
+			for range 2 {
+				for _, key := range []string{"a", "b", "c"} {
+					send(h, key, i)
+				}
 			}
 		}
+		require.Len(t, bodies, 3*rounds, "each executed once")
+		require.Equal(t, uint64(3*rounds), m.Cache().Stats().Replayed, "and was replayed once")
 		for i, body := range bodies {
 			read, err := io.ReadAll(body)
 			require.NoError(t, err)
 			require.Equal(t, strings.Repeat("abc"[i%3:i%3+1], 2000), string(read), "body %d", i)
 		}
+	}
+	t.Run("that the handler reads later", func(t *testing.T) {
+		m := newMiddleware(t, idemhttp.Options{})
+		later(t, m, m.Handler)
+	})
+	t.Run("that the handler reads later, mounted twice", func(t *testing.T) {
+		m := newMiddleware(t, idemhttp.Options{})
+		later(t, m, func(h http.Handler) http.Handler { return m.Handler(m.Handler(h)) })
 	})
 	t.Run("that the fingerprint keeps", func(t *testing.T) {
 		var bodies [][]byte
