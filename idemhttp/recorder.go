@@ -119,8 +119,8 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 	case r.omitted:
 	case int64(len(p)) <= r.limit-int64(len(r.body)):
 		if cap(r.body)-len(r.body) < len(p) {
-			// Doubled, as append alone takes ever smaller steps; at first what is declared, though a mere claim is not worth more.
-			r.body = slices.Grow(r.body, max(len(p), len(r.body), int(min(r.declared, r.limit, defaultMaxBody))-len(r.body)))
+			// At first what is declared, as far as a claim is worth it; then doubled: append alone takes ever smaller steps.
+			r.body = slices.Grow(r.body, max(len(p), len(r.body), int(min(r.declared, r.limit, defaultMaxBody))))
 		}
 		// No room of a pool: a handler may write after it has returned, and not into another's answer.
 		r.body = append(r.body, p...)

@@ -605,7 +605,12 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	require.Equal(t, &idemhttp.Response{Status: 201, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: []byte("x")}, got)
 	call(outer(func(http.ResponseWriter, *http.Request) {}), post("nothing", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}}, got)
-	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(http.TrailerPrefix+"X-Sum", "1") }), post("trailer", ""))
+	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.Header()["x-odd"] = []string{"1"} }), post("odd", ""))
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"X-Odd": {"1"}}}, got, "names are canonical")
+	call(outer(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+		w.Header().Set(http.TrailerPrefix+"Idempotent-Replayed", "handler")
+	}), post("trailer", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}, Trailer: http.Header{"X-Sum": {"1"}}}, got, "a trailer is no header")
 
 	before := m.Cache().Len()
