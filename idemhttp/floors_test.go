@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -87,4 +88,29 @@ func TestFloorAllocations(t *testing.T) {
 			require.LessOrEqual(t, request(h, "body")-request(c.h, "body"), c.most, "allocations")
 		})
 	}
+}
+
+// An answer is kept for long, so without the room that it was given while it grew: what the docs
+// say of memory counts on that.
+func TestFloorMemoryOfAKeptAnswer(t *testing.T) {
+	const keys, size = 100, 26 << 10 // a little over 24 KiB, where the room has doubled to 48
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		for range size / 256 {
+			_, _ = w.Write(make([]byte, 256))
+		}
+	}))
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC() // pools let go at the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	serveOne(h, "first", "", "")
+	before := heap()
+	for i := range keys {
+		serveOne(h, fmt.Sprint(i), "", "")
+	}
+	require.Less(t, (heap()-before)/keys, int64(size*5/4), "bytes for each answer")
+	require.Equal(t, http.StatusOK, serveOne(h, "0", "", ""), "and it is kept until here")
 }
