@@ -187,7 +187,7 @@ func (r *recorder) sendHeader(next []byte) {
 	}
 	r.w.WriteHeader(r.status)
 	// Asked now, when middleware outside that sets headers at WriteHeader has done so.
-	first := append(slices.Clip(r.body[:min(len(r.body), sniffLen)]), next...)
+	first := append(slices.Clip(r.body[:min(len(r.body), sniffLen)]), next[:min(len(next), sniffLen)]...)
 	if r.sniffs(h) && len(first) > 0 {
 		r.sniffed = []string{http.DetectContentType(first)}
 	}
