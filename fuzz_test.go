@@ -27,7 +27,6 @@ type (
 	fuzzError    struct{ text *string }
 	fuzzStruct   struct {
 		Name string
-		f    func()
 		Ch   any
 	}
 )
