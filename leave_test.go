@@ -446,3 +446,31 @@ func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
 		}
 	}
 }
+
+// A caller that waits and leaves is told so, whichever way it called.
+func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		slow := func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil }
+		wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+			func(ctx context.Context, _ string) (int, error) { return slow(ctx) })
+		go func() { _, _ = c.Do(context.Background(), "k", slow) }()
+		for name, call := range map[string]func(context.Context) (int, error){
+			"Do":   func(ctx context.Context) (int, error) { return c.Do(ctx, "k", slow) },
+			"Wrap": func(ctx context.Context) (int, error) { return wrapped(ctx, "k") },
+			"DoResult": func(ctx context.Context) (int, error) {
+				res, err := c.DoResult(ctx, "k", slow)
+				return res.Value, err
+			},
+		} {
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			v, err := call(ctx)
+			cancel()
+			require.Zero(t, v, name)
+			require.ErrorIs(t, err, idemflight.ErrLeft, name)
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+		}
+		time.Sleep(time.Minute) // until the flight has ended
+	})
+}
