@@ -352,11 +352,6 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 	for _, done := range inFlight {
 		select {
 		case <-done:
-			continue
-		default:
-		}
-		select {
-		case <-done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -485,6 +485,35 @@ func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {
 	}
 }
 
+// At the very instant of the deadline two goroutines wake: fn, and the one that ends its context.
+// Whichever comes first, it is too late.
+func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
+	var late int // how often fn was first
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Minute})
+			_, err := c.Do(t.Context(), ocKey, func(ctx context.Context) (int, error) {
+				wake := time.After(time.Minute)
+				ended := ctx.Done()
+				<-wake
+				select {
+				case <-ended:
+				default:
+					late++
+				}
+				err := idemflight.BeginEffect(ctx)
+				if err != context.DeadlineExceeded {
+					t.Errorf("BeginEffect at the deadline must refuse with it, got %v", err)
+				}
+				return 0, err
+			})
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown, "nothing has begun")
+		})
+	}
+	t.Logf("fn was first in %d of 200", late)
+}
+
 func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 	const B, N, R = 'B', 'N', 'R' // BeginEffect, NoEffect, a BeginEffect that is refused
 	for calls, want := range map[string]idemflight.Disposition{

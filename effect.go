@@ -40,22 +40,21 @@ func NoEffect(ctx context.Context) {
 func (e *execution) beginEffect() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	err := e.errLocked()
 	switch {
-	case e.ended && err == nil: // end has counted, and is about to cancel inner
-		return context.Canceled
 	case e.ended:
-		return err
+		if err := e.errLocked(); err != nil {
+			return err
+		}
+		return context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
 		return nil
-	case err == nil && e.inner != nil && e.overdue(): // the timer of inner is late
-		err = context.DeadlineExceeded
 	}
 	e.spoke = true
-	if err == nil {
-		e.begun++
+	if e.overdue() { // also if the timer of inner is late
+		return context.DeadlineExceeded
 	}
-	return err
+	e.begun++
+	return nil
 }
 
 func (e *execution) noEffect() {

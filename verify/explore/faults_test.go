@@ -59,7 +59,7 @@ var faults = []struct {
 		{"call.go", "\t\t\t\thasPlace = true ", "\t\t\t\tc.giveBack()\n\t\t\t\thasPlace = true "},
 	}, []string{"full-expiry/2"}},
 	{"BeginEffect succeeds after the end", true, []edit{
-		{"effect.go", "\terr := e.errLocked()\n\tswitch {\n", "\terr := e.errLocked()\n\tswitch {\n\tcase e.ended:\n\t\treturn nil\n"},
+		{"effect.go", "\tcase e.ended:\n", "\tcase e.ended:\n\t\treturn nil\n\tcase e.late:\n"},
 	}, []string{"effect-elsewhere/2"}},
 	{"NoEffect takes back more than has begun", false, []edit{
 		{"effect.go", "\te.spoke = true\n\tif e.begun > 0 {\n\t\te.begun--\n\t}\n", "\te.spoke = true\n\te.begun--\n"},

@@ -71,6 +71,8 @@ var coreFaults = []fault{
 	{name: "left-without-cause", promise: "7", sentence: "and wraps context.Cause(ctx)", file: errorsGo, old: "[]error{e.cause, e.err}", new: "[]error{e.err}"},
 	{name: "left-without-err", promise: "7", sentence: "and ctx.Err()", file: errorsGo, old: "[]error{e.cause, e.err}", new: "[]error{e.cause}"},
 	{name: "goroutine-per-departed", promise: "7", sentence: "no goroutine is left behind per departed caller", file: callGo, old: "\tas := &s.stats.NotWaited\n", new: "\tgo func() { <-f.done }()\n\tas := &s.stats.NotWaited\n"},
+	{name: "joined-leaves-without-error", promise: "7", sentence: "an error that is ErrLeft", file: cacheGo, old: "err = c.depart(ctx, seen.shard, f, true, false)", new: "_ = c.depart(ctx, seen.shard, f, true, false)"},
+	{name: "joined-through-wrap-leaves-without-error", promise: "7", sentence: "an error that is ErrLeft", file: wrapGo, old: "err = c.depart(ctx, seen.shard, f, true, false)", new: "_ = c.depart(ctx, seen.shard, f, true, false)"},
 	{name: "waiter-stops-the-work", promise: "7", hint: "TestTheFlightGoesOn", sentence: "others are not affected", file: callGo, old: "		f.waiters--\n", new: "		f.waiters--\n		f.exec.Done()\n		f.exec.cancel()\n"},
 
 	// 8. The outcome wins.
@@ -113,13 +115,14 @@ var coreFaults = []fault{
 	// 12. Without a marker.
 	{name: "effect-not-held", promise: "12", sentence: "held while an effect has begun", file: settleGo, old: "		case e.reconciling || x.begun:\n", new: "		case e.reconciling:\n", quick: true},
 	{name: "no-effect-takes-all-back", promise: "12", sentence: "each takes back one", file: effectGo, old: "		e.begun--\n", new: "		e.begun = 0\n"},
-	{name: "begun-once", promise: "12", sentence: "BeginEffect was called more often than NoEffect", file: effectGo, old: "		e.begun++\n", new: "		e.begun = 1\n"},
+	{name: "begun-once", promise: "12", sentence: "BeginEffect was called more often than NoEffect", file: effectGo, old: "	e.begun++\n", new: "	e.begun = 1\n"},
 	{name: "no-effect-goes-below-zero", promise: "12", sentence: "NoEffect at the top of fn: nothing has begun yet", file: effectGo, old: "	if e.begun > 0 {\n		e.begun--\n	}\n", new: "	e.begun--\n"},
 	{name: "no-effect-unheard", promise: "12", sentence: "released when either was called and none is outstanding", file: settleGo, old: "		case x.spoke:\n			return Release\n", new: ""},
-	{name: "refusal-unheard", promise: "12", sentence: "a refusal takes part as if NoEffect had been called", file: effectGo, old: "	e.spoke = true\n	if err == nil {\n", new: "	if err == nil {\n		e.spoke = true\n"},
-	{name: "refusal-counts-as-begun", promise: "12", sentence: "a refusal: nothing more has begun", file: effectGo, old: "	if err == nil {\n		e.begun++\n	}\n", new: "	e.begun++\n"},
-	{name: "begins-after-the-timeout", promise: "12", sentence: "it refuses once ExecTimeout has passed", file: effectGo, old: "	err := e.errLocked()\n	switch {\n", new: "	err := e.errLocked()\n	if !e.ended {\n		err = nil\n	}\n	switch {\n"},
-	{name: "begins-after-fn", promise: "12", sentence: "it refuses once fn has returned", file: effectGo, old: "	case e.ended:\n		return err\n", new: "	case e.ended:\n		return nil\n"},
+	{name: "refusal-unheard", promise: "12", sentence: "a refusal takes part as if NoEffect had been called", file: effectGo, old: "\te.spoke = true\n\tif e.overdue() { // also if the timer of inner is late\n\t\treturn context.DeadlineExceeded\n\t}\n", new: "\tif e.overdue() {\n\t\treturn context.DeadlineExceeded\n\t}\n\te.spoke = true\n"},
+	{name: "refusal-counts-as-begun", promise: "12", sentence: "a refusal: nothing more has begun", file: effectGo, old: "\tif e.overdue() { // also if the timer of inner is late\n", new: "\tif e.overdue() { // also if the timer of inner is late\n\t\te.begun++\n"},
+	{name: "begins-after-the-timeout", promise: "12", sentence: "it refuses once ExecTimeout has passed", file: effectGo, old: "\tif e.overdue() { // also if the timer of inner is late\n\t\treturn context.DeadlineExceeded\n\t}\n", new: ""},
+	{name: "begins-after-fn", promise: "12", sentence: "it refuses once fn has returned", file: effectGo, old: "\tcase e.ended:\n", new: "\tcase e.ended:\n\t\treturn nil\n\tcase e.late:\n"},
+	{name: "begins-while-the-timer-is-late", promise: "12", sentence: "it refuses once ExecTimeout has passed", file: effectGo, old: "	if e.overdue() { // also", new: "	if e.errLocked() != nil { // also"},
 	{name: "begins-outside", promise: "12", sentence: "ErrNotExecuting: ctx belongs to no execution", file: effectGo, old: "		return ErrNotExecuting\n", new: "		return nil\n"},
 	{name: "outermost-execution-counts", promise: "12", sentence: "nested executions: the innermost counts", file: flightGo, old: "	if key == (executionKey{}) {\n		return e\n", new: "	if key == (executionKey{}) {\n		if e.outer != nil {\n			return e.outer\n		}\n		return e\n"},
 	{name: "effect-in-reconcile-refused", promise: "12", sentence: "in Reconcile BeginEffect returns nil", file: effectGo, old: "	case e.reconciling:\n		return nil\n", new: ""},
