@@ -305,8 +305,8 @@ func mutated(ctx context.Context, dir string, quick bool) (row, error) {
 	}
 	viable := sum.Total.Mutants - sum.Total.NotViable
 	return row{
-		fmt.Sprintf("%s mutants that compile: %.1f %% killed, %d time out, %d equivalent", grouped(viable), sum.Share, sum.Total.TimedOut, sum.Total.Equivalent),
-		fmt.Sprintf("%s of %s", grouped(sum.Total.Killed), grouped(viable)), command,
+		fmt.Sprintf("%s mutants that compile: %s killed, %d survive, each with its reason (so %.1f %% killed); beside them %d make a suite hang", grouped(viable), grouped(sum.Total.Killed), sum.Total.Equivalent, sum.Share, sum.Total.TimedOut),
+		fmt.Sprintf("%s of %s", grouped(sum.Total.Killed), grouped(viable-sum.Total.TimedOut)), command,
 	}, nil
 }
 

@@ -11,7 +11,7 @@
 // -overlay, most of them in one program (guard.go says how).
 //
 // It exits with 1 if a mutant survives, or makes a suite hang, without a known reason, if the list of
-// reasons is out of date, or if less than 95 % of what compiles is killed; and with 2 if it cannot work.
+// reasons is out of date, or if less than 95 % of what is killed or survives is killed; and with 2 if it cannot work.
 package main
 
 import (

@@ -32,14 +32,18 @@ func (c *counts) add(o counts) {
 
 func (c counts) viable() int { return c.Mutants - c.NotViable }
 
-// share is how much of what is viable was killed, in percent; what timed out is not.
-func (c counts) share() float64 { return 100 * float64(c.Killed) / float64(max(1, c.viable())) }
+// share is how much was killed of what was killed or survived, in percent: what gremlins calls the
+// efficacy of a suite. What timed out is noticed too, since a suite that hangs does not pass; but by
+// nothing that says what is wrong, so that it is on neither side.
+func (c counts) share() float64 {
+	return 100 * float64(c.Killed) / float64(max(1, c.viable()-c.TimedOut))
+}
 
 // report is what a run shows.
 type report struct {
 	Total    counts   `json:"total"`
 	Kinds    []counts `json:"kinds"`
-	Share    float64  `json:"share"` // of viable mutants, in percent, that were killed
+	Share    float64  `json:"share"` // see counts.share
 	Left     int      `json:"left"`  // mutants that were not tried: a sample, or interrupted
 	Survived []told   `json:"survived"`
 	TimedOut []told   `json:"timed_out"`
@@ -52,7 +56,7 @@ type told struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// least is the share of viable mutants that must be killed, in percent.
+// least is the least share that is good, in percent.
 const least = 95
 
 // newReport sums results up; all are the mutants that there are.
@@ -118,7 +122,7 @@ func (r report) good() bool {
 
 func (r report) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "package\tmutants\tnot viable\tkilled\ttimed out\tequivalent\tunexplained\tkilled of viable\t  kind")
+	fmt.Fprintln(t, "package\tmutants\tnot viable\tkilled\ttimed out\tequivalent\tunexplained\tkilled\t  kind")
 	row := func(c counts) {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f %%\t  %s\n",
 			c.Package, c.Mutants, c.NotViable, c.Killed, c.TimedOut, c.Equivalent, c.Unexplained, c.share(), c.Kind)
