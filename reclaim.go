@@ -46,11 +46,7 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 	t.next.Store(int64(deadline))
 	// Counted from the deadline, also if that has passed: else each late record would put the
 	// reclaiming of the others off.
-	d := deadline - c.now()
-	if d < forever-reclaimDelay {
-		d += reclaimDelay
-	}
-	d = max(d, 0)
+	d := min(deadline-c.now(), forever-reclaimDelay) + reclaimDelay
 	if t.timer == nil {
 		t.timer = time.AfterFunc(d, c.reclaim)
 	} else {

@@ -51,7 +51,6 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 	deadline := r.deadline // r may be claimed once the lock is released
 	s.mu.Unlock()
 	c.arm(deadline)
-	c.disarm()
 	return nil
 }
 
