@@ -140,6 +140,14 @@ func TestStaleReasons(t *testing.T) {
 }
 
 // The guards must mean the same as the mutants they stand for.
+func TestOfASourceOnlyTheCodeCounts(t *testing.T) {
+	const source = "package p\n\n// old\nfunc f() string { return \"a\" }\n"
+	same := "package p\n\nfunc f() string {\n\t// new\n\treturn \"a\" // and newer\n}\n"
+	require.NotEqual(t, code([]byte(source)), code([]byte("package p\n\nfunc f() string { return \"b\" }\n")))
+	require.NotEqual(t, code([]byte(source)), code([]byte("package p\n\nfunc g() string { return \"a\" }\n")))
+	require.Equal(t, string(code([]byte("package p\n\nfunc f() string {\n\treturn \"a\"\n}\n"))), string(code([]byte(same))))
+}
+
 func TestGuards(t *testing.T) {
 	s := sample(t, "good_test.go", t.TempDir())
 	f := s.pkgs[0].files[0]

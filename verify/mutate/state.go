@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"go/scanner"
+	"go/token"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -84,11 +86,28 @@ func digest(texts ...[]byte) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
+// code returns what source compiles to: it without comments and layout, so that a result holds when a
+// comment is improved.
+func code(source []byte) (tokens []byte) {
+	var s scanner.Scanner
+	s.Init(token.NewFileSet().AddFile("", -1, len(source)), source, nil, 0)
+	for {
+		_, tok, text := s.Scan()
+		if tok == token.EOF {
+			return tokens
+		}
+		if !tok.IsLiteral() {
+			text = tok.String()
+		}
+		tokens = append(append(tokens, text...), '\n')
+	}
+}
+
 // sourcesHash and testsHash tell whether a result of p still holds.
 func (p *pkg) sourcesHash() string {
 	texts := [][]byte{[]byte(p.path)}
 	for _, f := range p.files {
-		texts = append(texts, []byte(f.path), f.source)
+		texts = append(texts, []byte(f.path), code(f.source))
 	}
 	return digest(texts...)
 }
