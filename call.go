@@ -353,14 +353,12 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K,
 	if maxWait == forever {
 		return c.wait(ctx, s, f, false)
 	}
-	timer := time.NewTimer(maxWait)
-	defer timer.Stop()
 	select {
 	case <-f.done:
 		return nil
 	case <-ctx.Done():
 		return c.depart(ctx, s, f, true, false)
-	case <-timer.C:
+	case <-time.After(maxWait):
 		return c.depart(ctx, s, f, ctx.Err() != nil, false)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -763,6 +764,43 @@ func TestLogEvents(t *testing.T) {
 		require.Contains(t, string(lines[3]), errTT.Error(), "why a call was rejected is told")
 		require.Equal(t, idemflight.EventExecuted.String(), want[0][0], "as String says it")
 	})
+}
+
+func TestLogEvents_LevelAndFields(t *testing.T) {
+	type fields = map[string]any
+	for name, tt := range map[string]struct {
+		e     idemflight.Event[string]
+		level string
+		want  fields // beside event and key
+	}{
+		"executed": {idemflight.Event[string]{Kind: idemflight.EventExecuted, Took: time.Second, Waiters: 2, Disposition: idemflight.Retain},
+			"INFO", fields{"took": 1e9, "waiters": 2., "disposition": "retain"}},
+		"held":     {idemflight.Event[string]{Kind: idemflight.EventFinished, Disposition: idemflight.Hold, Err: errTT}, "WARN", fields{"disposition": "hold", "err": errTT.Error()}},
+		"replayed": {idemflight.Event[string]{Kind: idemflight.EventReplayed}, "INFO", fields{}},
+		"rejected": {idemflight.Event[string]{Kind: idemflight.EventRejected, Err: errTT}, "WARN", fields{"err": errTT.Error()}},
+		"expired":  {idemflight.Event[string]{Kind: idemflight.EventExpired}, "INFO", fields{}},
+		"a hold that expired": {idemflight.Event[string]{Kind: idemflight.EventExpired, Err: errTT},
+			"WARN", fields{"err": errTT.Error()}},
+	} {
+		for _, asDefault := range []bool{false, true} {
+			var out bytes.Buffer
+			logger := slog.New(slog.NewJSONHandler(&out, nil))
+			if asDefault {
+				before := slog.Default()
+				slog.SetDefault(logger)
+				defer slog.SetDefault(before)
+				logger = nil
+			}
+			tt.e.Key = "k"
+			idemflight.LogEvents[string](logger)(ttBg, tt.e)
+			want := fields{"level": tt.level, "msg": "idemflight", "event": tt.e.Kind.String(), "key": "k"}
+			maps.Copy(want, tt.want)
+			var got fields
+			require.NoError(t, json.Unmarshal(out.Bytes(), &got), "%s, of the default logger %v", name, asDefault)
+			delete(got, "time")
+			require.Equal(t, want, got, "%s, of the default logger %v", name, asDefault)
+		}
+	}
 }
 
 func TestLogEvents_EveryKindOfEvent(t *testing.T) {

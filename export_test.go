@@ -82,6 +82,9 @@ func (c *Cache[K, V]) HotKeys() (keys []K) {
 	return keys
 }
 
+// HotReplays returns how many replays took no lock.
+func (c *Cache[K, V]) HotReplays() uint64 { return c.hot.counted() }
+
 // CheckInvariants returns what is wrong with the books of c, while nothing is under way.
 func (c *Cache[K, V]) CheckInvariants() error {
 	var errs []error

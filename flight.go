@@ -107,8 +107,6 @@ func (x *ending[K, V]) run(e *execution, fn func(context.Context) (V, error)) {
 	returned := false
 	defer func() {
 		if !returned {
-			var zero V
-			x.value = zero
 			if v := recover(); v != nil {
 				x.panicked = &PanicError{Value: v, Stack: debug.Stack()}
 				x.err = x.panicked

@@ -262,3 +262,87 @@ func TestHotSlotOfAColdKeyGoesToARival(t *testing.T) {
 	require.Equal(t, []string{rival}, c.HotKeys())
 	require.NoError(t, c.CheckInvariants())
 }
+
+// hotRivals returns a cache of keys that are kept and share one slot of the hot table and one ballot.
+func hotRivals(t *testing.T, keys ...string) *idemflight.Cache[string, int] {
+	t.Cleanup(idemflight.LimitHash(8))
+	t.Cleanup(idemflight.LimitShards(1))
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	for c.Hashes(keys...) < len(keys) { // other seeds spread them otherwise
+		c = idemflight.MustNew(idemflight.Options[string, int]{})
+	}
+	hotReplay(c, keys...) // makes them
+	return c
+}
+
+func hotReplay(c *idemflight.Cache[string, int], keys ...string) {
+	for _, key := range keys {
+		_, _ = c.Do(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+	}
+}
+
+// A key in the hot table is replayed without a lock, and counted all the same.
+func TestHotKeysAreReplayedWithoutALock(t *testing.T) {
+	c := hotRivals(t, "a")
+	hotten(t, c, "a")
+	before, all := c.HotReplays(), c.Stats().Replayed
+	for range 100 {
+		hotReplay(c, "a")
+	}
+	require.EqualValues(t, 100, c.HotReplays()-before)
+	require.EqualValues(t, 100, c.Stats().Replayed-all)
+}
+
+// Who is replayed keeps the slot, however often a rival is.
+func TestHotSlotStaysWithWhoIsReplayed(t *testing.T) {
+	c := hotRivals(t, "a", "b")
+	hotten(t, c, "a")
+	for range 1000 {
+		hotReplay(c, "a", "b")
+	}
+	require.Equal(t, []string{"a"}, c.HotKeys())
+}
+
+// The vote: who has more than half of the replays gets the slot, whoever led before; of keys that are
+// replayed in turn, none does.
+func TestHotSlotGoesToTheMajority(t *testing.T) {
+	c := hotRivals(t, "a", "b")
+	for range 6 {
+		hotReplay(c, "a")
+	}
+	for range 30 {
+		hotReplay(c, "b")
+	}
+	require.Equal(t, []string{"b"}, c.HotKeys(), "30 replays after 6 of another")
+
+	c = hotRivals(t, "a", "b")
+	for range 40 {
+		hotReplay(c, "a", "a", "b")
+	}
+	require.Equal(t, []string{"a"}, c.HotKeys(), "two of three replays")
+
+	c = hotRivals(t, "a", "b")
+	for range 1000 {
+		hotReplay(c, "a", "b")
+	}
+	require.Empty(t, c.HotKeys(), "half of the replays each")
+}
+
+// Who was deposed and is forgotten does not take the slot of the one that came after it.
+func TestHotSlotStaysWhenAFormerKeyGoes(t *testing.T) {
+	c := hotRivals(t, "a", "b")
+	hotten(t, c, "a")
+	for range 500 {
+		hotReplay(c, "b")
+	}
+	require.Equal(t, []string{"b"}, c.HotKeys())
+	require.True(t, c.Forget("a"))
+	require.Equal(t, []string{"b"}, c.HotKeys())
+	require.NoError(t, c.CheckInvariants())
+}
+
+// Keys of different types behind one interface have hashes of their own, as any others do.
+func TestHashesOfDynamicKeysDiffer(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[any, int]{})
+	require.Equal(t, 4, c.Hashes("a", "b", 1, [2]string{"a", "b"}))
+}

@@ -63,13 +63,13 @@ func TestNilAndUnhashableArgumentsPanicAtTheCall(t *testing.T) {
 								"DoResult": func() { _, _ = c.DoResult(bad.ctx, bad.key, bad.fn, opts...) },
 								"Wrap": func() {
 									if bad.fn == nil { // Wrap has a test of its own for that
-										panic("nil fn")
+										panic("idemflight: nil fn")
 									}
 									_, _ = wrapped(bad.ctx, 1)
 								},
 							} {
 								said := flPanicText(call)
-								require.NotEmpty(t, said, "%s must panic at the call", way)
+								require.Regexp(t, "^idemflight: ", said, "%s must panic at the call, and say who does", way)
 								for _, word := range bad.says {
 									require.Regexp(t, "(?i)"+word, said, "the message must say what is wrong with the call of %s", way)
 								}
@@ -121,7 +121,7 @@ func TestUnhashableKeysLeaveNoLockHeldInOtherMethods(t *testing.T) {
 			_ = c.Restore(key, idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
 		},
 	} {
-		require.NotEmpty(t, flPanicText(call), "%s with an unhashable key must panic", name)
+		require.Regexp(t, `^idemflight: key of type \[\]int cannot be hashed`, flPanicText(call), "%s with an unhashable key must panic", name)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -132,4 +132,25 @@ func TestUnhashableKeysLeaveNoLockHeldInOtherMethods(t *testing.T) {
 		c.Stats()
 	}()
 	flSoon(t, done, "calls after such panics")
+}
+
+// What is missing is said, and not left to whatever would trip over it later.
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	var none context.Context
+	c := idemflight.MustNew(flOptions{})
+	key := func(string) (string, idemflight.Fingerprint, error) { return "", idemflight.Fingerprint{}, nil }
+	fn := func(context.Context, string) (int, error) { return 1, nil }
+	for want, call := range map[string]func(){
+		"Cache must be made by New":              func() { _, _ = new(flCache).Do(context.Background(), flKey, flReturns(1, nil)) },
+		"Close called with a nil context":        func() { _ = c.Close(none) },
+		"Wrap called with a nil Cache":           func() { idemflight.Wrap(nil, key, fn) },
+		"Wrap called with a nil key function":    func() { idemflight.Wrap(c, nil, fn) },
+		"Wrap called with a nil fn":              func() { idemflight.Wrap[string](c, key, nil) },
+		"a call through Wrap with a nil context": func() { _, _ = idemflight.Wrap(c, key, fn)(none, "") },
+		"Do called with a nil context":           func() { _, _ = c.Do(none, flKey, flReturns(1, nil)) },
+		"Do called with a nil fn":                func() { _, _ = c.Do(context.Background(), flKey, nil) },
+	} {
+		require.Equal(t, "idemflight: "+want, flPanicText(call))
+	}
+	require.Equal(t, idemflight.Stats{}, c.Stats())
 }

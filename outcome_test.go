@@ -362,6 +362,16 @@ func TestPromise11_UnmarkedPartsOfAJoinAreJudgedEachAlone(t *testing.T) {
 	require.Equal(t, []error{whole}, asked, "a join that bears no marker must be given to Classify as fn returned it")
 }
 
+// errors.Join leaves out what is nil; a join of one's own may not.
+func TestPromise11_NilPartsOfAJoinAreNotJudged(t *testing.T) {
+	for _, marked := range []error{idemflight.Final(errOcTeapot), idemflight.Retryable(errOcTeapot)} {
+		require.NotEqual(t, idemflight.Hold, ocRun(t, &ocTree{[]error{nil, marked, nil}}, func(context.Context) {}, func(err error) idemflight.Disposition {
+			t.Errorf("Classify was asked about %v", err)
+			return idemflight.Hold
+		}))
+	}
+}
+
 func TestPromise11_SearchNeverEntersAPanicError(t *testing.T) {
 	for _, m := range ocMarks {
 		marked := &idemflight.PanicError{Value: m.mark(errors.New("inside"))}

@@ -132,9 +132,6 @@ func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) (room, uint32) {
 		i := c.firstTurn(now)
 		yield.At("looked for room")
 		if i < 0 {
-			if c.seq.Load() != before {
-				continue // outcomes came and went while we looked
-			}
 			return roomNone, before
 		}
 		if got := c.evict(&c.shards[i], key, began, now, notes); got != roomNone {

@@ -1,0 +1,143 @@
+package idemflight_test
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+	"weak"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// A small record has room for 32 bits of what its execution took. Whatever that was, and whatever the
+// record is, its times are told to the nanosecond.
+func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
+	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
+		for name, opts := range map[string][]idemflight.CallOption{
+			"small": nil,
+			"full":  {idemflight.WithFingerprint(ttFp(1))},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(ttOptions{})
+				time.Sleep(time.Second) // the cache is not as old as the execution
+				start := time.Now()
+				_, err := c.Do(ttBg, "k", func(context.Context) (int, error) { time.Sleep(took); return 1, nil }, opts...)
+				require.NoError(t, err)
+				end := time.Now()
+				time.Sleep(time.Minute)
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
+				require.Equal(t, took, end.Sub(start))
+			})
+		}
+	}
+}
+
+// What is resolved by hand began when it was held, in this process or in the one before; it counts from now.
+func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
+	for name, hold := range map[string]func(t *testing.T, c *ttCache){
+		"held here": func(t *testing.T, c *ttCache) {
+			_, err := c.Do(ttBg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errTT) })
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		},
+		"restored": func(t *testing.T, c *ttCache) {
+			now := time.Now()
+			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errTT,
+				StartedAt: now, CompletedAt: now.Add(time.Second), ExpiresAt: now.Add(time.Hour)}))
+			time.Sleep(time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: time.Hour})
+				time.Sleep(time.Second)
+				start := time.Now()
+				hold(t, c)
+				time.Sleep(8 * time.Second)
+				require.True(t, c.Resolve("k", 7, nil))
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, 9 * time.Second, 69 * time.Second},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "start, end and expiry")
+			})
+		})
+	}
+}
+
+// The answer of Resolve may expire before the hold would have: it is reclaimed in its own time.
+func TestPromise17_WhatWasResolvedIsReclaimedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &ttLog[string]{}
+		c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: time.Hour, Observer: log.observe})
+		ttHold(t, c, "k")
+		require.True(t, c.Resolve("k", 7, nil))
+		time.Sleep(time.Minute + ttLate(time.Minute))
+		synctest.Wait()
+		require.Equal(t, []string{"k"}, log.keys(idemflight.EventExpired))
+	})
+}
+
+// A key that was kept, and armed the timer, may become a flight that keeps nothing. The cache is empty
+// then, and so is the timer.
+func TestPromise17_AFlightThatKeepsNothingLeavesNoTimerBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			return 0, idemflight.Retryable(errTT) // there was no effect
+		}})
+		fired := 0
+		yield.Hook = func(point string) {
+			if point == "fired" {
+				fired++
+			}
+		}
+		defer func() { yield.Hook = nil }()
+		ttHold(t, c, "k")
+		_, err := c.Do(ttBg, "k", ttFail(idemflight.Retryable(errTT)))
+		require.ErrorIs(t, err, errTT)
+		require.Zero(t, c.Len())
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		require.Zero(t, fired, "how often the timer of an empty cache fired")
+	})
+}
+
+// A joined caller that is slow to return, here since its Observer is, keeps the leader's fn and what
+// that refers to alive no longer than the flight did.
+func TestWhoWaitedDoesNotKeepFnAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used weak.Pointer[ttThing]
+		collected := make(chan bool, 1)
+		c := idemflight.MustNew(ttOptions{Observer: func(_ context.Context, e idemflight.Event[string]) {
+			if e.Kind == idemflight.EventJoined {
+				synctest.Wait() // the flight has landed, and its goroutine has ended
+				runtime.GC()
+				collected <- used.Value() == nil
+			}
+		}})
+		ctx, leave := context.WithCancel(ttBg)
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			thing := &ttThing{}
+			used = weak.Make(thing)
+			_, err := c.Do(ctx, "k", func(context.Context) (int, error) {
+				time.Sleep(time.Second)
+				return len(thing), nil
+			})
+			require.ErrorIs(t, err, idemflight.ErrLeft)
+		}()
+		synctest.Wait()
+		go func() { _, _ = c.Do(ttBg, "k", ttNever(t)) }()
+		synctest.Wait()
+		leave()
+		<-left
+		require.True(t, <-collected, "what fn refers to is garbage")
+	})
+}
