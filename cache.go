@@ -317,7 +317,7 @@ func (c *Cache[K, V]) liveLocked(s *shard[K, V], key K, notes *[]note[K]) found[
 // in flight or ctx ends, whose cause it then returns. Flights that have begun, joins and replays go
 // on, also afterwards; what expires then is dropped by the next call that meets it. With nothing in
 // flight it returns nil whatever ctx is. From inside an execution it closes and returns
-// [ErrReentrant] without waiting. Calling it again is safe, and waits again.
+// [ErrReentrant] without waiting. Calling it again is safe, and waits again. A nil ctx panics.
 //
 // Events of flights that ended may still be told when Close returns.
 //

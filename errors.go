@@ -17,12 +17,13 @@ var (
 	// ([WithMaxWait], Options.MaxWaiters). Retry the same key later.
 	ErrInFlight = errors.New("idemflight: key is in flight and this call may not wait any longer: retry the same key")
 
-	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and
-	// fn does not run. Wraps the error that left it unknown. See Options.Reconcile, [Cache.Resolve].
+	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and fn
+	// does not run again until someone finds out or HoldTTL passes. Wraps the error that left it
+	// unknown. Asking again helps only with Options.Reconcile; else a person calls [Cache.Resolve].
 	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held until someone finds out")
 
 	// ErrValueShed: the operation is done, but its value was dropped under Options.MaxWeight. fn
-	// does not run until the key expires.
+	// does not run until the key expires, is evicted or forgotten.
 	ErrValueShed = errors.New("idemflight: done before, but its value was shed under MaxWeight: fn does not run again before it expires")
 
 	// ErrFull: no place for a new key: MaxEntries are in flight, held or protected. fn did not run.
@@ -48,8 +49,8 @@ var (
 	// nothing. In an [EventPanicked], Classify or Weigh did.
 	ErrGoexit = errors.New("idemflight: ended by runtime.Goexit and returned nothing")
 
-	// ErrInterrupted: the error of a key that was in flight when [Cache.All] saved it, after
-	// [Cache.Restore]: the old process may have had its effect.
+	// ErrInterrupted: why a key is held that was in flight when [Cache.All] saved it for
+	// [Cache.Restore]: the old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
 	ErrInterrupted = errors.New("idemflight: in flight when the process was restarted: may have had its effect")
 
 	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so

@@ -33,8 +33,9 @@ func (k EventKind) String() string {
 		"evicted", "expired", "shed", "panicked")
 }
 
-// Event is what an Observer is told. Every call of Do causes exactly one of the call events.
-// Observers run without locks held; events of upkeep may come while fn runs.
+// Event is what an Observer is told, with the context of the caller it concerns; with fn's, ended by
+// then, for EventFinished, and context.Background() for upkeep. Every call of Do, DoResult or a wrapped
+// function causes exactly one of the call events. Events of upkeep may come while fn runs.
 type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K

@@ -72,7 +72,7 @@ type Options[K comparable, V any] struct {
 	//
 	//	nil error, Final(err)  the answer is known: retained, given to the callers, fn does not run
 	//	Retryable(err)         it certainly had no effect: fn runs, in the same flight
-	//	anything else, panic   still unknown: held again, callers get ErrOutcomeUnknown
+	//	anything else, panic   still unknown: held for another HoldTTL, callers get ErrOutcomeUnknown
 	//
 	// What it finds out is retained for Options.TTL, or the [WithTTL] of the call that leads. A panic
 	// in it is not raised again.
