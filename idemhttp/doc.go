@@ -83,7 +83,7 @@
 //	unreadable-body     400  the body ended early, or could not be read
 //	body-too-large      413  more than MaxRequestBytes
 //	key-reused          422  used with another payload (KeyReusedStatus)
-//	in-flight           409  retryable: the first request is still being served after MaxWait
+//	in-flight           409  retryable: the first request is still being served after MaxWait, or MaxWaiters wait
 //	outcome-unknown     409  the first request may or may not have had its effect
 //	answer-unavailable  409  done, but the answer was too large to keep, or shed
 //	answer-unrecorded   409  retryable: waited for an answer that was too large, and not stored
