@@ -68,7 +68,7 @@ func callerOf(ctx context.Context, inline bool) caller {
 // meet decides what the call meets: replays, rejects, joins or claims. It returns without a lock.
 // puts is how many records s had been given when key was not among them.
 func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, error), me *caller, o *callOptions, puts uint32) (m meeting[K, V]) {
-	searched, upTo := roomMade, uint32(0) // the last search for room
+	none, upTo := false, uint32(0) // of the last search for room
 	for {
 		yield.At("meet")
 		s.mu.Lock()
@@ -108,13 +108,13 @@ func (c *Cache[K, V]) meet(s *shard[K, V], key K, fn func(context.Context) (V, e
 			c.claimLocked(s, key, fn, me, o, nil, &m)
 			break
 		}
-		if searched == roomNone && upTo == c.seq.Load() { // nothing that may go has come since
+		if none && upTo == c.seq.Load() { // nothing that may go has come since
 			s.stats.Full++
 			m.kind, m.err = EventRejected, ErrFull
 			break
 		}
 		s.mu.Unlock()
-		searched, upTo = c.makeRoom(key, &m.notes)
+		none, upTo = c.makeRoom(key, &m.notes)
 	}
 	s.mu.Unlock()
 	return m

@@ -2,6 +2,8 @@ package idemflight
 
 import "context"
 
+// Both count under e.mu until the execution has ended; end reads the count.
+
 // BeginEffect tells the cache that from here on an effect may take place: call it right before the
 // call to the bank. If fn then fails without a marker, panics or exits, the key is held: a failure
 // is "unknown", not "try again". ctx is the context that fn was given, or one derived from it; the
@@ -22,22 +24,6 @@ func BeginEffect(ctx context.Context) error {
 	if e == nil {
 		return ErrNotExecuting
 	}
-	return e.beginEffect()
-}
-
-// NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
-// bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
-// error before BeginEffect releases the key whatever Classify thinks of it. Outside of a running
-// execution it does nothing. Safe for concurrent use.
-func NoEffect(ctx context.Context) {
-	if e := executionOf(ctx); e != nil {
-		e.noEffect()
-	}
-}
-
-// beginEffect and noEffect count under e.mu until the execution has ended; end reads the count.
-
-func (e *execution) beginEffect() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -57,7 +43,15 @@ func (e *execution) beginEffect() error {
 	return nil
 }
 
-func (e *execution) noEffect() {
+// NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
+// bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
+// error before BeginEffect releases the key whatever Classify thinks of it. Outside of a running
+// execution it does nothing. Safe for concurrent use.
+func NoEffect(ctx context.Context) {
+	e := executionOf(ctx)
+	if e == nil {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended {

@@ -39,7 +39,7 @@ var (
 
 	// ErrInvalidKey: the key is missing (the zero value, a [Key] without Scope or ID) or not equal
 	// to itself (NaN). fn did not run.
-	ErrInvalidKey = errors.New("idemflight: invalid key: zero, without Scope or ID, or not equal to itself")
+	ErrInvalidKey = errors.New("idemflight: invalid key, fn did not run: zero, without Scope or ID, or not equal to itself")
 
 	// ErrLeft: the caller's own context ended first. Wraps its cause and its error. The outcome is
 	// not known to this caller; fn may still be running. Retry the same key.
@@ -55,7 +55,7 @@ var (
 
 	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
 	// nothing guards the effect.
-	ErrNotExecuting = errors.New("idemflight: BeginEffect outside of an execution: nothing guards the effect")
+	ErrNotExecuting = errors.New("idemflight: BeginEffect with a context of no execution, nothing guards the effect: pass on the one that fn was given")
 )
 
 // ownSentinels are the answers of a cache that leave the guarding of the effect to its own key:

@@ -91,7 +91,7 @@ type ending[K comparable, V any] struct {
 	value    V
 	err      error // fn's, with its markers until it has been judged
 	panicked *PanicError
-	goexit   bool
+	returned bool // neither panic nor Goexit
 	at       time.Duration
 
 	spoke, begun bool // what fn said about its effect
@@ -104,21 +104,20 @@ type ending[K comparable, V any] struct {
 // run calls fn with e as its context and captures how it ends. After runtime.Goexit in fn it runs
 // as a deferred call of a goroutine that is about to exit, and so does all that follows.
 func (x *ending[K, V]) run(e *execution, fn func(context.Context) (V, error)) {
-	returned := false
 	defer func() {
-		if !returned {
+		if !x.returned {
 			if v := recover(); v != nil {
 				x.panicked = &PanicError{Value: v, Stack: debug.Stack()}
 				x.err = x.panicked
 			} else {
-				x.goexit, x.err = true, ErrGoexit
+				x.err = ErrGoexit
 			}
 		}
 		x.at = e.clock.nowToo()
 		x.spoke, x.begun = e.end(x.at)
 	}()
 	x.value, x.err = fn(e)
-	returned = true
+	x.returned = true
 }
 
 // execution is one run of fn or Reconcile, and the context it is given: the leader's values, no

@@ -135,12 +135,7 @@ func (c *Cache[K, V]) Stats() Stats {
 // alone takes more than one lock of a shard: always in their order, so that two who do so do not
 // wait for each other.
 func (c *Cache[K, V]) atOneMoment(read func(*shard[K, V])) {
-	now := c.now()
-	for i := range c.shards {
-		if c.edges.due[i].Load() <= int64(now) {
-			c.reclaimShard(&c.shards[i], now)
-		}
-	}
+	c.reclaimAll()
 	for i := range c.shards {
 		c.shards[i].mu.Lock()
 	}

@@ -93,6 +93,11 @@ func (c *Cache[K, V]) reclaim() {
 	yield.At("fired")
 	c.reclaimer.halt(false)
 	defer c.rearm() // also if the Observer calls runtime.Goexit
+	c.reclaimAll()
+}
+
+// reclaimAll drops all that has expired by now. Must be called without a lock.
+func (c *Cache[K, V]) reclaimAll() {
 	now := c.now()
 	for i := range c.edges.due {
 		if c.edges.due[i].Load() <= int64(now) {

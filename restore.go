@@ -56,7 +56,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 
 // placeFor takes a place for key, which must be absent.
 func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
-	searched, upTo := roomMade, uint32(0)
+	none, upTo := false, uint32(0)
 	for {
 		yield.At("restore")
 		s.mu.Lock()
@@ -65,10 +65,10 @@ func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
 			err = ErrFull
 		}
 		s.mu.Unlock()
-		if err != ErrFull || searched == roomNone && upTo == c.seq.Load() {
+		if err != ErrFull || none && upTo == c.seq.Load() {
 			return err
 		}
-		searched, upTo = c.makeRoom(key, notes)
+		none, upTo = c.makeRoom(key, notes)
 	}
 }
 

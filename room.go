@@ -105,37 +105,29 @@ func (c *Cache[K, V]) takePlace() bool {
 // could go.
 func (c *Cache[K, V]) giveBack() { c.places.Add(-1) }
 
-// room is what makeRoom came to.
-type room int
-
-const (
-	roomNone  room = iota // nothing may go
-	roomMade              // a place was given back: take it, if no other is faster
-	roomAgain             // the key is kept meanwhile: look at it again
-)
-
 // makeRoom frees the place of an expired record, else of the outcome whose turn it is and that
 // Protect lets go; but never of key itself, for which the place is wanted: it came in while the
-// caller looked, and to drop it would run its fn again. If nothing may go, it also returns the number
-// of the turn up to which that is so. Must be called without a lock; it takes that of one shard at a time.
-func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) (room, uint32) {
+// caller looked, and to drop it would run its fn again. none means that nothing may go, up to the
+// turn of the number upTo; else the caller looks again: at its key, and for a place. Must be called
+// without a lock; it takes that of one shard at a time.
+func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) (none bool, upTo uint32) {
 	began := c.beginning()
 	for {
 		yield.At("look for room")
 		before, now := c.seq.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
 			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
-				return roomMade, 0
+				return false, 0
 			}
 			continue
 		}
 		i := c.firstTurn(now)
 		yield.At("looked for room")
 		if i < 0 {
-			return roomNone, before
+			return true, before
 		}
-		if got := c.evict(&c.shards[i], key, began, now, notes); got != roomNone {
-			return got, 0
+		if c.evict(&c.shards[i], key, began, now, notes) {
+			return false, 0
 		}
 	}
 }
@@ -172,27 +164,27 @@ func (c *Cache[K, V]) unprotected(done, now time.Duration) bool {
 }
 
 // evict drops the outcome of s whose turn it is. If it was replayed, it gets its second chance
-// instead, unless it has had one since the search began: so that the search ends. roomNone means to
-// look again.
-func (c *Cache[K, V]) evict(s *shard[K, V], key K, began turn, now time.Duration, notes *[]note[K]) room {
+// instead, unless it has had one since the search began: so that the search ends. It reports whether
+// the search is over: a place was given back, or it is the turn of key itself.
+func (c *Cache[K, V]) evict(s *shard[K, V], key K, began turn, now time.Duration, notes *[]note[K]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first, f, its, done := s.kept.firstTurn()
 	switch {
 	case f.record == nil || !c.unprotected(done, now):
-		return roomNone
+		return false
 	case f.flags.Load()&replayed != 0 && its.before(began):
 		s.kept.again(first, f, c.next(now))
 		s.publishLocked()
-		return roomNone
+		return false
 	case first == key:
-		return roomAgain
+		return true
 	}
 	c.giveBack()
 	c.removeLocked(s, first, f)
 	s.stats.Evicted++
 	c.note(notes, Event[K]{Kind: EventEvicted, Key: first})
-	return roomMade
+	return true
 }
 
 // takeWeight takes w of MaxWeight, and reports whether there was so much left. w is at most

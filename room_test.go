@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,21 +215,21 @@ func TestAContextThatPanicsLeavesTheFlight(t *testing.T) {
 // Flights that end after Close leave their outcomes to be replayed, and no timer.
 func TestPromise24_NoTimerIsSetAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fired := 0
+		var fired atomic.Int64
+		ttHook(t, func(point string) {
+			if point == "fired" {
+				fired.Add(1)
+			}
+		})
 		c := idemflight.MustNew(ttOptions{TTL: time.Minute})
 		end := ttFly(t, c, "k")
 		require.Error(t, c.Close(ttDead()))
-		ttHook(t, func(point string) {
-			if point == "fired" {
-				fired++
-			}
-		})
 		_, err := end(1, nil)
 		require.NoError(t, err)
 		require.Equal(t, 1, ttReplay(t, c, "k"))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.Zero(t, fired)
+		require.Zero(t, fired.Load())
 		require.Zero(t, c.Len())
 	})
 }
@@ -239,7 +240,15 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
-		points := map[string]int{}
+		var fired, reclaims atomic.Int64
+		ttHook(t, func(point string) {
+			switch point {
+			case "fired":
+				fired.Add(1)
+			case "reclaim":
+				reclaims.Add(1)
+			}
+		})
 		c := idemflight.MustNew(idemflight.Options[int, int]{TTL: time.Minute})
 		for i := range n {
 			_, err := c.Do(ttBg, i+1, ttValue(i))
@@ -248,14 +257,13 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 				time.Sleep(time.Second / 2)
 			}
 		}
-		ttHook(t, func(point string) { points[point]++ })
 		time.Sleep(time.Minute) // the deadline of the last
 		synctest.Wait()
-		require.Equal(t, 1, points["fired"])
-		require.Equal(t, 4, points["reclaim"], "batches of 256")
+		require.EqualValues(t, 1, fired.Load())
+		require.EqualValues(t, 4, reclaims.Load(), "batches of 256")
 		require.Zero(t, c.Len())
 		time.Sleep(time.Hour)
-		require.Equal(t, 1, points["fired"])
+		require.EqualValues(t, 1, fired.Load())
 	})
 }
 
@@ -265,16 +273,15 @@ func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &ttLog[string]{}
 		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Observer: log.observe})
-		ttRuns(t, c, "a", 1)
-		came := false
+		var came atomic.Int64
 		ttHook(t, func(point string) {
-			if point == "disarm: stop" && !came {
-				came = true
+			if point == "disarm: stop" && came.Add(1) == 1 {
 				ttRuns(t, c, "b", 1, idemflight.WithTTL(2*time.Hour))
 			}
 		})
+		ttRuns(t, c, "a", 1)
 		require.True(t, c.Forget("a"))
-		require.True(t, came, "the seam")
+		require.EqualValues(t, 1, came.Load(), "the seam")
 		time.Sleep(2*time.Hour + time.Second)
 		synctest.Wait()
 		require.Equal(t, []string{"b"}, log.keys(idemflight.EventExpired))
@@ -285,24 +292,24 @@ func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(ttOptions{TTL: time.Hour})
-		ttRuns(t, c, "a", 1, idemflight.WithTTL(time.Minute))
-		ttRuns(t, c, "b", 1)
-		fired, went := 0, false
+		var fired, went atomic.Int64
 		ttHook(t, func(point string) {
 			switch point {
 			case "fired":
-				fired++
+				fired.Add(1)
 			case "arm":
-				if !went {
-					went = true
-					require.True(t, c.Forget("b"))
+				if fired.Load() == 1 && went.Add(1) == 1 {
+					c.Forget("b")
 				}
 			}
 		})
+		ttRuns(t, c, "a", 1, idemflight.WithTTL(time.Minute))
+		ttRuns(t, c, "b", 1)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		require.True(t, went, "the seam")
-		require.Equal(t, 1, fired)
+		require.Positive(t, went.Load(), "the seam")
+		require.Zero(t, c.Len())
+		require.EqualValues(t, 1, fired.Load())
 	})
 }
 

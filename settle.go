@@ -185,7 +185,7 @@ func (c *Cache[K, V]) settle(s *shard[K, V], f *flight[K, V], e *execution, x *e
 	if deadline == forever && ttl >= 0 {
 		o.times = &times{completed: c.wall(x.at), expires: after(c.wall(x.at), ttl)}
 	}
-	if x.panicked != nil || x.goexit {
+	if !x.returned {
 		s.stats.Panics++
 	}
 	c.landLocked(s, f)

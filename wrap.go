@@ -5,7 +5,7 @@ import "context"
 // Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do] with the key and the
 // fingerprint that the function key returns for the argument. An error from key is returned as it
 // is and counts as no call. A zero Fingerprint from key leaves the one of opts, if any. A replay
-// through it allocates nothing. Nil c, key or fn panic at once.
+// through it allocates no more than one of Do. Nil c, key or fn panic at once.
 func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprint, error),
 	fn func(context.Context, A) (V, error), opts ...CallOption) func(context.Context, A) (V, error) {
 	switch {

@@ -14,8 +14,8 @@ const maxKeyBytes = 255
 var (
 	errKeyEmpty      = errors.New("idemhttp: the key is empty")
 	errKeyLong       = errors.New("idemhttp: the key is longer than 255 bytes")
-	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII (a space is none)")
-	errKeyQuote      = errors.New("idemhttp: the quoted key has no closing quote, or a backslash before something else than \" or \\")
+	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII (spaces are not allowed)")
+	errKeyQuote      = errors.New("idemhttp: the quoted key has no closing quote, or a backslash before something other than \" or \\")
 	errKeyParameters = errors.New("idemhttp: something follows the closing quote of the key: parameters are not allowed")
 	errKeySeveral    = errors.New("idemhttp: the header with the key comes more than once")
 )

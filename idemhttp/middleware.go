@@ -79,9 +79,7 @@ const (
 
 // Middleware gives handlers idempotency keys. Make one with [New]. Safe for concurrent use.
 type Middleware struct {
-	opts           Options // with defaults filled in
-	headerName     string  // canonical
-	replayHeader   string  // canonical
+	opts           Options // with defaults filled in, names of headers canonical
 	reused         kind
 	ownFingerprint bool // Fingerprint is the user's, and may keep the body that it is given
 }
@@ -127,6 +125,7 @@ func New(opts Options) (*Middleware, error) {
 		return nil, errors.Join(bad...)
 	}
 
+	opts.HeaderName, opts.ReplayHeader = http.CanonicalHeaderKey(opts.HeaderName), http.CanonicalHeaderKey(opts.ReplayHeader)
 	opts.Methods = slices.Clone(opts.Methods)
 	if len(opts.Methods) == 0 {
 		opts.Methods = []string{http.MethodPost, http.MethodPatch}
@@ -149,8 +148,6 @@ func New(opts Options) (*Middleware, error) {
 	}
 	m := &Middleware{
 		opts:           opts,
-		headerName:     http.CanonicalHeaderKey(opts.HeaderName),
-		replayHeader:   http.CanonicalHeaderKey(opts.ReplayHeader),
 		reused:         keyReused,
 		ownFingerprint: ownFingerprint,
 	}
@@ -198,7 +195,7 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 // serve is the order of the checks: what costs nothing first, nothing read for who may not, and
 // everything before the handler.
 func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
-	lines := r.Header[m.headerName]
+	lines := r.Header[m.opts.HeaderName]
 	if !m.covers(r.Method) || len(lines) == 0 && !m.opts.Require {
 		next.ServeHTTP(w, r)
 		return
@@ -289,7 +286,7 @@ func (c *call) once() bool {
 		if c.rec == nil {
 			return
 		}
-		deleteFold(w.Header(), m.replayHeader)
+		deleteFold(w.Header(), m.opts.ReplayHeader)
 		// The cache has wrapped the handler's panic; the server's recovery is to see its own.
 		if v := recover(); v != nil {
 			if p, ok := v.(*idemflight.PanicError); ok {
@@ -313,7 +310,7 @@ func (c *call) once() bool {
 
 // execute runs the handler and returns what its answer is to the cache.
 func (c *call) execute(ctx context.Context) (*Response, error) {
-	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.replayHeader)
+	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.opts.ReplayHeader)
 	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))
 	return c.m.outcome(c.rec.finish())
 }

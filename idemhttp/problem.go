@@ -98,7 +98,7 @@ func means(err, sentinel error) bool {
 // problem answers with a problem of kind k.
 func (m *Middleware) problem(w http.ResponseWriter, r *http.Request, k kind, err error) {
 	h := w.Header()
-	deleteFold(h, m.replayHeader)
+	deleteFold(h, m.opts.ReplayHeader)
 	deleteFold(h, "Content-Length") // middleware outside may have set them, in whatever case
 	deleteFold(h, "Cache-Control")
 	deleteFold(h, "Retry-After")

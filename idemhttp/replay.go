@@ -23,9 +23,9 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	header, trailer := canonical(resp.Header), canonical(resp.Trailer)
 	named := listed(header["Connection"])
 	c := newCopier(header, trailer)
-	deleteFold(h, m.replayHeader) // now that there are few, most often none
+	deleteFold(h, m.opts.ReplayHeader) // now that there are few, most often none
 	for name, values := range header {
-		if replayable(name, named) && name != m.replayHeader {
+		if replayable(name, named) && name != m.opts.ReplayHeader {
 			deleteOdd(h, name)
 			h[name] = c.copy(values)
 		}
@@ -33,7 +33,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	if first, ok := header["Trailer"]; ok {
 		h["Trailer"] = m.announced(first)
 	}
-	h[m.replayHeader] = c.copy(isTrue)
+	h[m.opts.ReplayHeader] = c.copy(isTrue)
 	body := resp.Body
 	if !bodyAllowed(status) {
 		body = nil
@@ -43,7 +43,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	// Trailers that were not announced must be known by now, or net/http sends a small body without.
 	announced := listed(h["Trailer"])
 	for name, values := range trailer {
-		if replayable(name, named) && name != m.replayHeader && !slices.Contains(announced, name) {
+		if replayable(name, named) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {
 			h[http.TrailerPrefix+name] = c.copy(values)
 		}
 	}
@@ -52,7 +52,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 		_, _ = w.Write(body) // whoever does not read it any more may ask again
 	}
 	for _, name := range announced {
-		if values, ok := trailer[name]; ok && replayable(name, named) && name != m.replayHeader {
+		if values, ok := trailer[name]; ok && replayable(name, named) && name != m.opts.ReplayHeader {
 			h[name] = c.copy(values)
 		} else if _, ok := header[name]; ok {
 			delete(h, name) // sent as a header, and taken back before it was a trailer
@@ -70,7 +70,7 @@ func (m *Middleware) announced(first []string) []string {
 	for _, value := range first {
 		names := listed([]string{value})
 		wanted := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-			return !replayable(name, nil) || name == m.replayHeader
+			return !replayable(name, nil) || name == m.opts.ReplayHeader
 		})
 		switch {
 		case len(wanted) == len(names):

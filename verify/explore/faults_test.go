@@ -65,13 +65,13 @@ var faults = []struct {
 		{"effect.go", "\te.spoke = true\n\tif e.begun > 0 {\n\t\te.begun--\n\t}\n", "\te.spoke = true\n\te.begun--\n"},
 	}, []string{"effect/2"}},
 	{"who looks for room evicts the outcome of his own key", false, []edit{
-		{"room.go", "\tcase first == key:\n\t\treturn roomAgain\n", ""},
+		{"room.go", "\tcase first == key:\n\t\treturn true\n", ""},
 	}, []string{"evict-same/2"}},
 	{"who evicts does not look again whether it is protected", false, []edit{
 		{"room.go", "case f.record == nil || !c.unprotected(done, now):", "case f.record == nil || done == forever:"},
 	}, []string{"protect/3"}},
 	{"a call that found no place does not look at its key again", false, []edit{
-		{"call.go", "\t\tsearched, upTo = c.makeRoom(key, &m.notes)\n", "\t\tif searched, upTo = c.makeRoom(key, &m.notes); searched == roomNone {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n"},
+		{"call.go", "\t\tnone, upTo = c.makeRoom(key, &m.notes)\n", "\t\tif none, upTo = c.makeRoom(key, &m.notes); none {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n"},
 	}, []string{"full-same/2"}},
 	{"a claim does not look at what was kept since its first look", false, []edit{
 		{"call.go", "if s.kept.puts != puts {", "if false {"},

@@ -181,7 +181,7 @@ var coreFaults = []fault{
 	// 14. Panic and Goexit.
 	{name: "panic-returned", promise: "14", sentence: "the leader, if it is still there, re-panics", file: callGo, old: "	if f.outcome.panicked != nil {\n", new: "	if f.outcome.panicked != nil && f.outcome.err == nil {\n"},
 	{name: "panic-with-the-bare-value", promise: "14", sentence: "re-panics with *PanicError", file: callGo, old: "		panic(f.outcome.panicked)\n", new: "		panic(f.outcome.panicked.Value)\n"},
-	{name: "goexit-is-success", promise: "14", sentence: "joined callers get ErrGoexit; no caller ever sees (zero, nil)", file: flightGo, old: "				x.goexit, x.err = true, ErrGoexit\n", new: "				x.goexit, x.err = true, nil\n"},
+	{name: "goexit-is-success", promise: "14", sentence: "joined callers get ErrGoexit; no caller ever sees (zero, nil)", file: flightGo, old: "				x.err = ErrGoexit\n", new: "				x.err = nil\n"},
 	{name: "panic-without-stack", promise: "14", sentence: "PanicError has the stack of the goroutine that panicked", file: flightGo, old: "Stack: debug.Stack()}", new: "Stack: debug.Stack()[:0]}"},
 	{name: "panic-does-not-unwrap", promise: "14", sentence: "Unwrap gives Value if it is an error", file: errorsGo, old: "	err, _ := e.Value.(error)\n	return err\n", new: "	return nil\n"},
 	{name: "panic-shows-no-stack", promise: "14", sentence: "Error shows both", file: errorsGo, old: `fmt.Sprintf("idemflight: panic: %v\n\n%s", e.Value, e.Stack)`, new: `fmt.Sprintf("idemflight: panic: %v", e.Value)`},
@@ -233,9 +233,9 @@ var coreFaults = []fault{
 	{name: "place-taken-twice-for-reconcile", promise: "18", sentence: "from a held key to its Reconcile and back", file: callGo, old: "// its place passes to the flight\n", new: "\n\t\tc.takePlace()\n"},
 	{name: "place-not-needed-to-fly", promise: "18", sentence: "a new key takes a place before its flight can be seen", file: callGo, old: "		if hasPlace || c.takePlace() {\n", new: "		if hasPlace || c.takePlace() || c.places.Add(1) > 0 {\n"},
 	{name: "expired-not-free", promise: "18", sentence: "expired entries count as free", file: roomGo, old: "		if i := c.firstDue(now); i >= 0 {\n			if c.reclaimSome", new: "		if i := c.firstDue(now); i >= 0 && i < 0 {\n			if c.reclaimSome"},
-	{name: "full-without-another-look", promise: "18", hint: "TestNoErrFullForAKey", sentence: "a call that finds no place looks at its key again", file: callGo, old: "\t\tsearched, upTo = c.makeRoom(key, &m.notes)\n\t}\n", new: "\t\tif searched, upTo = c.makeRoom(key, &m.notes); searched == roomNone {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n\t}\n"},
-	{name: "full-though-something-came", promise: "18", sentence: "ErrFull only if there is none to evict, also none that came meanwhile", hint: "TestNoErrFullWhileSomething", file: callGo, old: "searched == roomNone && upTo == c.seq.Load() {", new: "searched == roomNone && upTo <= c.seq.Load() {"},
-	{name: "len-counts-the-expired", promise: "18", sentence: "Len and Stats agree; they may reclaim what has expired", file: inspectGo, old: "\t\t\tc.reclaimShard(&c.shards[i], now)\n", new: ""},
+	{name: "full-without-another-look", promise: "18", hint: "TestNoErrFullForAKey", sentence: "a call that finds no place looks at its key again", file: callGo, old: "\t\tnone, upTo = c.makeRoom(key, &m.notes)\n\t}\n", new: "\t\tif none, upTo = c.makeRoom(key, &m.notes); none {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n\t}\n"},
+	{name: "full-though-something-came", promise: "18", sentence: "ErrFull only if there is none to evict, also none that came meanwhile", hint: "TestNoErrFullWhileSomething", file: callGo, old: "none && upTo == c.seq.Load() {", new: "none && upTo <= c.seq.Load() {"},
+	{name: "len-counts-the-expired", promise: "18", sentence: "Len and Stats agree; they may reclaim what has expired", file: inspectGo, old: "\tc.reclaimAll()\n", new: ""},
 
 	// 19. When full.
 	{name: "most-recently-used-goes", promise: "19", sentence: "the least recently used", file: recordGo, old: "\t\tr.flags.Or(both)\n", new: "\t\tr.flags.Or(both &^ replayed)\n"},
@@ -310,7 +310,7 @@ var coreFaults = []fault{
 	{name: "restore-of-in-flight", promise: "24", sentence: "InFlight becomes held with ErrInterrupted: the old process may have had its effect", file: restoreGo, old: "\t\tcause = ErrInterrupted\n", new: ""},
 	{name: "restore-loses-the-fingerprint", promise: "24", sentence: "All and Restore carry the keys over", file: restoreGo, old: "key, state, cause, e.Fingerprint, 0", new: "key, state, cause, Fingerprint{}, 0"},
 	{name: "restore-extends", promise: "24", sentence: "its own TTL being ExpiresAt − CompletedAt", file: restoreGo, old: "	left := e.ExpiresAt.Sub(now)\n", new: "	left := e.ExpiresAt.Sub(e.CompletedAt)\n"},
-	{name: "restore-when-full", promise: "24", sentence: "it evicts like a new key", file: restoreGo, old: "\t\tsearched, upTo = c.makeRoom(key, notes)\n", new: "\t\tsearched, upTo = roomNone, c.seq.Load()\n"},
+	{name: "restore-when-full", promise: "24", sentence: "it evicts like a new key", file: restoreGo, old: "\t\tnone, upTo = c.makeRoom(key, notes)\n", new: "\t\tnone, upTo = true, c.seq.Load()\n"},
 	{name: "all-without-flights", promise: "24", sentence: "All shows kept and in flight", hint: "TestAll_|TestPromise24_", file: inspectGo, old: "	for key := range s.pending {\n		keys = append(keys, key)\n	}\n", new: ""},
 	{name: "all-under-the-lock", promise: "24", sentence: "no lock held while the loop body runs", hint: "TestAll_", file: inspectGo, old: "				if e, ok := c.Lookup(key); ok && !yield(key, e) {\n					return\n				}\n", new: "				e, ok := c.Lookup(key)\n				c.shards[i].mu.Lock()\n				more := !ok || yield(key, e)\n				c.shards[i].mu.Unlock()\n				if !more {\n					return\n				}\n"},
 
@@ -329,7 +329,7 @@ var coreFaults = []fault{
 	{name: "forget-is-an-eviction", promise: "25", sentence: "Forget emits nothing of its own", file: cacheGo, old: "\tcase r.record != nil:\n\t\tc.giveBack()\n", new: "\tcase r.record != nil:\n\t\tc.note(&notes, Event[K]{Kind: EventEvicted, Key: key})\n\t\tc.giveBack()\n"},
 	{name: "upkeep-with-the-callers-context", promise: "25", sentence: "Background for upkeep", file: eventsGo, old: "note[K]{context.Background(), e}", new: "note[K]{context.TODO(), e}"},
 	{name: "took-missing", promise: "25", sentence: "Took: of the execution", file: flightGo, old: " Took: o.took,", new: ""},
-	{name: "panics-uncounted", promise: "25", sentence: "Panics: those that ended by panic or Goexit", file: settleGo, old: "	if x.panicked != nil || x.goexit {\n", new: "	if x.panicked != nil {\n"},
+	{name: "panics-uncounted", promise: "25", sentence: "Panics: those that ended by panic or Goexit", file: settleGo, old: "	if !x.returned {\n", new: "	if x.panicked != nil {\n"},
 	{name: "releases-of-reconcile-uncounted", promise: "25", sentence: "executions of fn and of Reconcile that ended", file: settleGo, old: "		s.mu.Lock()\n		s.stats.Releases++\n		s.mu.Unlock()\n", new: ""},
 	{name: "learned-nothing-counts-as-joined", promise: "25", sentence: "calls whose Reconcile learned nothing count as OutcomeUnknown, the joined ones too", file: settleGo, old: "joined, led = &s.stats.OutcomeUnknown, &s.stats.OutcomeUnknown", new: "led = &s.stats.OutcomeUnknown"},
 	{name: "log-without-the-key", promise: "25", sentence: `LogEvents: key under "key"`, hint: "TestLogEvents", file: eventsGo, old: `, slog.Any("key", e.Key)`, new: ""},
