@@ -514,6 +514,27 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 	t.Logf("fn was first in %d of 200", late)
 }
 
+// Also afterwards it says why it was too late.
+func TestPromise12_BeginEffectAfterAnOverdueFnTellsTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Minute})
+		for _, tt := range []struct {
+			takes time.Duration
+			want  error
+		}{{time.Second, context.Canceled}, {time.Hour, context.DeadlineExceeded}} {
+			var ctx context.Context
+			_, err := c.Do(t.Context(), tt.takes.String(), func(inner context.Context) (int, error) {
+				ctx = inner
+				time.Sleep(tt.takes)
+				return 1, nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, tt.want, idemflight.BeginEffect(ctx), "fn took %v", tt.takes)
+			require.Equal(t, tt.want, context.Cause(ctx))
+		}
+	})
+}
+
 func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 	const B, N, R = 'B', 'N', 'R' // BeginEffect, NoEffect, a BeginEffect that is refused
 	for calls, want := range map[string]idemflight.Disposition{

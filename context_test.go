@@ -629,3 +629,34 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		require.True(t, e.CompletedAt.Equal(began.Add(time.Hour)), "it was completed when fn returned")
 	})
 }
+
+// ExecTimeout counts from the start of what runs, however long its goroutine took to get there.
+func TestExecTimeoutCountsFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var left time.Duration
+		see := func(ctx context.Context) {
+			d, ok := ctx.Deadline()
+			require.True(t, ok)
+			left = time.Until(d)
+		}
+		c := idemflight.MustNew(flOptions{ExecTimeout: time.Minute, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+			see(ctx)
+			return 1, nil
+		}})
+		time.Sleep(time.Second)
+		ttHook(t, func(point string) {
+			if point == "execute" {
+				time.Sleep(time.Second)
+			}
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		_, err := c.Do(ctx, flKey, func(ctx context.Context) (int, error) { see(ctx); return 0, idemflight.Unknown(errFlBoom) })
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Equal(t, time.Minute, left, "of fn")
+		left = 0
+		_, err = c.Do(context.Background(), flKey, ttNever(t))
+		require.NoError(t, err)
+		require.Equal(t, time.Minute, left, "of Reconcile")
+	})
+}

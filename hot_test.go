@@ -346,3 +346,14 @@ func TestHashesOfDynamicKeysDiffer(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[any, int]{})
 	require.Equal(t, 4, c.Hashes("a", "b", 1, [2]string{"a", "b"}))
 }
+
+// The first replay is no vote, and eight votes are enough: nine replays that take the shard's lock.
+func TestHotSlotIsFilledAfterSoManyReplays(t *testing.T) {
+	c := hotRivals(t, "a")
+	for range 9 {
+		hotReplay(c, "a")
+	}
+	require.Empty(t, c.HotKeys())
+	hotReplay(c, "a")
+	require.Equal(t, []string{"a"}, c.HotKeys())
+}

@@ -292,3 +292,27 @@ func TestPromise22_AFlightOfReconcileIsAFlight(t *testing.T) {
 		require.Equal(t, ttFp(1), e.Fingerprint, "what Reconcile found keeps the fingerprint")
 	})
 }
+
+// A call that found its key kept, but not for its own payload, looks again. Whatever else was put in
+// by then, it finds the key.
+func TestWhatAnotherPayloadMetIsFoundAgain(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	for others := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(ttOptions{})
+			ttRuns(t, c, "k", 1)
+			came := false
+			ttHook(t, func(point string) {
+				if point == "meet" && !came {
+					came = true
+					for i := range others {
+						ttRuns(t, c, ttKey(i), 1)
+					}
+				}
+			})
+			_, err := c.Do(ttBg, "k", ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+			require.True(t, came, "the seam")
+			require.ErrorIs(t, err, idemflight.ErrKeyReused, "%d others came", others)
+		})
+	}
+}

@@ -150,6 +150,32 @@ func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
 	}
 }
 
+// A call that has evicted another key for its own, and finds that held when it comes back, asks
+// Reconcile: the eviction is told all the same.
+func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &ttLog[string]{}
+		c := idemflight.MustNew(ttOptions{MaxEntries: 1, Protect: -1, Observer: log.observe,
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
+		ttRuns(t, c, "a", 1)
+		meets, came := 0, false
+		ttHook(t, func(point string) {
+			if point != "meet" || came {
+				return
+			}
+			if meets++; meets == 2 { // of k: there is room now
+				came = true
+				ttHold(t, c, "k")
+			}
+		})
+		r, err := c.DoResult(ttBg, "k", ttNever(t))
+		require.NoError(t, err)
+		require.True(t, came, "the seam")
+		require.Equal(t, idemflight.Reconciled, r.Source)
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
+	})
+}
+
 // A leader that leaves, and one whose Reconcile learned nothing, are told how long they waited.
 func TestWhoLedIsToldHowLongItTook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

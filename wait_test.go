@@ -446,3 +446,27 @@ func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 		}
 	})
 }
+
+// Who does not wait is never counted among those that do: there is nothing to leave.
+func TestNoWaitJoinsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(flOptions{})
+		left := 0
+		ttHook(t, func(point string) {
+			if point == "leave" {
+				left++
+			}
+		})
+		end := ttFly(t, c, flKey)
+		for _, d := range []time.Duration{0, idemflight.NoWait} {
+			_, err := c.Do(context.Background(), flKey, ttNever(t), idemflight.WithMaxWait(d))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		require.Zero(t, left)
+		_, err := c.Do(context.Background(), flKey, ttNever(t), idemflight.WithMaxWait(time.Second))
+		require.ErrorIs(t, err, idemflight.ErrInFlight)
+		require.Equal(t, 1, left, "the seam: who waits leaves")
+		_, err = end(1, nil)
+		require.NoError(t, err)
+	})
+}

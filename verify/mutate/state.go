@@ -51,13 +51,13 @@ func openState(dir string) (*state, error) {
 }
 
 // known returns an earlier result of m that still holds. Any edit of the library makes all results of
-// it void. A mutant that was killed stays so when only tests change, since tests are hardly ever taken
-// away; for one that survived or hung there may be a new one.
+// it void. A mutant that was noticed stays so when only tests change, since tests are hardly ever taken
+// away; for one that survived there may be a new one.
 func (s *state) known(m *mutant, sources, tests string) (result, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.results[m.Pkg+" "+m.name()]
-	if !ok || r.Sources != sources || r.Tests != tests && r.Verdict != killed {
+	if !ok || r.Sources != sources || r.Tests != tests && r.Verdict == survived {
 		return result{}, false
 	}
 	r.mutant = *m
