@@ -310,7 +310,7 @@ func mutated(ctx context.Context, dir string, quick bool) (row, error) {
 	}, nil
 }
 
-// fuzzed runs the fuzz targets, two at a time with a processor each, for so long each.
+// fuzzed runs the fuzz targets, all at once, for so long each.
 func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
 	each := 20 * time.Minute
 	if quick {
@@ -324,7 +324,6 @@ func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
 	}
 	execs := make([]int, len(targets))
 	var group errgroup.Group
-	group.SetLimit(2)
 	for i, t := range targets {
 		group.Go(func() error {
 			out, err := goCommand(ctx, "-C", t.dir, "test", t.pkg, "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(),
@@ -344,7 +343,7 @@ func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
 		list = append(list, fmt.Sprintf("%s %s", t.name, grouped(execs[i])))
 	}
 	return row{
-		fmt.Sprintf("%v each, runs without a find: %s", each, strings.Join(list, ", ")), "",
+		fmt.Sprintf("%v each, all at once, runs without a find: %s", each, strings.Join(list, ", ")), "",
 		fmt.Sprintf("go test DIR -fuzz NAME -fuzztime %v -fuzzminimizetime 1x -parallel 1", each),
 	}, nil
 }
