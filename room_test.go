@@ -390,3 +390,19 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }
+
+// What is shed first is known across shards, also when the value that was first has just gone and was
+// first in nothing else.
+func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttWeighted(ttOptions{}))
+		ttRuns(t, c, "a", 0)
+		time.Sleep(time.Second)
+		ttRuns(t, c, "b", 5)
+		time.Sleep(time.Second)
+		ttRuns(t, c, "c", 5)
+		require.True(t, c.Forget("b"))
+		require.NoError(t, c.CheckInvariants())
+	})
+}

@@ -2,6 +2,53 @@ package main
 
 // equivalent lists mutants that no test can kill, by their names, with the reason why.
 var equivalent = []explained{
+	{".", "the value at which the two sides would differ cannot get there: a TTL of 0 is never kept, a timeout of 0 is DefaultExecTimeout, 0 has been asked before", []string{
+		"(*execution).start: conditionals boundary: timeout > 0",
+		"Options.withDefaults: conditionals boundary: o.Protect < 0",
+		"(*fullRecord).expireAfter: conditionals boundary: ttl >= 0",
+		"after: conditionals boundary: ttl < 0",
+		"deadlineOf: conditionals boundary: ttl < 0",
+		"turn.before: conditionals boundary: t.at < o.at",
+		"(*Cache).settle: conditionals boundary: ttl >= 0",
+	}},
+	{".", "at the boundary both sides come to the same: a number that is already what it would become, a sum to which 0 is added", []string{
+		"shardCount: conditionals boundary: full >= n",
+		"sane: conditionals boundary: d > Hold",
+		"(*Cache).removeLocked: conditionals boundary: f.full.weight > 0",
+	}},
+	{".", "a saved clock reading: without it one is taken a moment later, right before fn", []string{
+		"(*Cache).claimLocked: delete assignment: f.exec.started = f.startedAt",
+	}},
+	{".", "a joined caller whose context has ended leaves at once either way: if not here, then where it would wait, counted and told the same", []string{
+		"(*Cache).ask: conditionals negation: err == nil",
+	}},
+	{".", "which of its counters counts a replay: the sum is the same, the cores share a cache line or not", []string{
+		"(*hotTable).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
+		"(*hotTable).count: arithmetic base: stack*0x9E3779B97F4A7C15",
+	}},
+	{".", "a rule of thumb: which keys vote with which, and one vote more or less until a rival leads or has the slot", []string{
+		"(*hotTable).vote: invert bitwise: hash>>8",
+		"(*hotTable).vote: conditionals boundary: *v&0xFF <= 1",
+		"(*hotTable).vote: conditionals boundary: *v&0xFF < hotRival",
+	}},
+	{".", "with a negative Protect only what completed after the clock was read seems protected; the search then looks once more, and evicts the same", []string{
+		"Options.withDefaults: delete assignment: o.Protect = 0",
+	}},
+	{".", "a timer that is set for this very deadline already is found so one step later, or is set for it again", []string{
+		"(*Cache).arm: conditionals boundary: int64(deadline) >= t.next.Load()",
+		"(*Cache).arm: conditionals boundary: int64(deadline) >= t.next.Load() #2",
+	}},
+	{".", "rearm of a cache that is empty finds nothing to set the timer for", []string{
+		"(*Cache).disarm: conditionals boundary: c.places.Load() > 0 #2",
+	}},
+	{".", "times that follow from the rest are kept as well, and are the same: memory", []string{
+		"(*fullRecord).expireAfter: invert logical: r.deadline == forever && ttl >= 0",
+	}},
+	{".", "the tolerance is for the noise between two readings; to store within it changes what is told by less than that", []string{
+		"(*clock).nowToo: conditionals boundary: off < -tolerance",
+		"(*clock).nowToo: conditionals boundary: off > tolerance",
+		"(*clock).nowToo: arithmetic base: -tolerance",
+	}},
 	{"./idemhttp", "where exactly a body moves out of room that is too large: either side costs a little, memory or a copy", []string{
 		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/4",
 		"readBody: conditionals boundary: have > 2*size+1<<10",
