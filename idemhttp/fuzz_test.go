@@ -289,6 +289,9 @@ func FuzzRecorder(f *testing.F) {
 			}
 			return
 		}
+		if first.Trailer == nil && setsForbiddenTrailer(script) {
+			bare.Trailer = nil // a small answer's trailers reach nobody, unless it had that one from the beginning
+		}
 		require.Equal(t, bare, first, of)
 		if again.Status == 409 && again.Header.Get("Content-Type") == "application/problem+json" {
 			require.Greater(t, len(bare.Body), limit, "only what is too large is not replayed, %s", of)
@@ -305,6 +308,17 @@ func FuzzRecorder(f *testing.F) {
 		first.early = nil // 1xx are no answers
 		require.Equal(t, first, again, of)
 	})
+}
+
+// setsForbiddenTrailer reports whether script sets the replay header as a trailer.
+func setsForbiddenTrailer(script []byte) bool {
+	for ; len(script) > 1; script = script[2:] {
+		name := headerNames[int(script[1])%len(headerNames)]
+		if op := script[0] % ops; (op < 2 || op == 9) && name == http.TrailerPrefix+"Idempotent-Replayed" {
+			return true
+		}
+	}
+	return false
 }
 
 // unannounce takes name out of what the Trailer header in h announces.
