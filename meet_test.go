@@ -316,3 +316,21 @@ func TestWhatAnotherPayloadMetIsFoundAgain(t *testing.T) {
 		})
 	}
 }
+
+// A call that found nothing looks again if anything was put in meanwhile, small records and full ones.
+func TestWhatIsPutInBetweenTwoLooksIsFound(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{})
+		came := false
+		ttHook(t, func(point string) {
+			if point == "meet" && !came {
+				came = true
+				ttRuns(t, c, "k", 1)
+				ttRuns(t, c, "full", 1, idemflight.WithFingerprint(ttFp(1)))
+			}
+		})
+		require.Equal(t, 1, ttReplay(t, c, "k"))
+		require.True(t, came, "the seam")
+	})
+}

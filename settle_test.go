@@ -128,7 +128,7 @@ func TestWhoWaitedDoesNotKeepFnAlive(t *testing.T) {
 			used = weak.Make(thing)
 			_, err := c.Do(ctx, "k", func(context.Context) (int, error) {
 				time.Sleep(time.Second)
-				return len(thing), nil
+				return int(thing[0]), nil
 			})
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 		}()

@@ -740,23 +740,26 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 			}
 		},
 	}
+	records := map[string][]idemflight.CallOption{"small": nil, "full": {idemflight.WithFingerprint(ttFp(1))}}
 	for name, empty := range ways {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
-				before := heap()
-				const n = 20_000
-				for i := range n {
-					_, _ = c.Do(ttBg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil })
-				}
-				full := heap() - before
-				require.Greater(t, full, int64(n*64), "the measure itself: %d values must show in the heap", n)
-				empty(c, n)
-				left := heap() - before
-				require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
-				runtime.KeepAlive(c)
+		for record, opts := range records {
+			t.Run(name+"/"+record, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
+					before := heap()
+					const n = 20_000
+					for i := range n {
+						_, _ = c.Do(ttBg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
+					}
+					full := heap() - before
+					require.Greater(t, full, int64(n*64), "the measure itself: %d values must show in the heap", n)
+					empty(c, n)
+					left := heap() - before
+					require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
+					runtime.KeepAlive(c)
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -41,6 +41,35 @@ var equivalent = []explained{
 	{".", "rearm of a cache that is empty finds nothing to set the timer for", []string{
 		"(*Cache).disarm: conditionals boundary: c.places.Load() > 0 #2",
 	}},
+	{".", "the caller looks again in any case, for a place and at its key", []string{
+		"(*Cache).makeRoom: conditionals boundary: c.reclaimSome(&c.shards[i], now, notes) > 0",
+	}},
+	{".", "not the same, but only if what has expired goes between the look and the lock, where there is no point to come in between: then one outcome is evicted where the next look would have found a place", []string{
+		"(*Cache).makeRoom: delete branch: continue",
+	}},
+	{".", "not the same, but only between two instructions of another goroutine, when what has left its shard still weighs: then a shard is locked in vain", []string{
+		"(*Cache).shedOne: arithmetic base: -1",
+	}},
+	{".", "time only: the stack grows later, when there is more on it to move", []string{
+		"(*Cache).fly: delete call: growStack(0)",
+	}},
+	{".", "an impossible state: only settle takes a flight out of pending, and does so once", []string{
+		"(*Cache).settle: delete call: panic(\"idemflight: bug, please report it: a flight was not pending when it settled\")",
+	}},
+	{".", "memory against an allocation: a table that held exactly as much as it may, and is empty, is left standing or made anew", []string{
+		"(*Cache).landLocked: conditionals boundary: s.peak > smallTable",
+		"(*kept).remove: conditionals boundary: k.peak > smallTable",
+	}},
+	{".", "it costs a look into an empty map, or at edges that have not changed, or at a slot that is another's", []string{
+		"(*kept).get: conditionals boundary: len(k.others) > 0",
+		"(*kept).add: invert logical: r.weight > 0 && r.index[byWorth] == 0",
+		"(*kept).add: conditionals boundary: r.weight > 0 #2",
+		"(*kept).remove: invert bitwise: f.flags.Load()&hot",
+	}},
+	{".", "which of two that expire at one instant goes first", []string{
+		"(*kept).firstDue: conditionals boundary: r.deadline < f.deadline",
+		"(*queue).Less: conditionals boundary: a.deadline < b.deadline",
+	}},
 	{".", "times that follow from the rest are kept as well, and are the same: memory", []string{
 		"(*fullRecord).expireAfter: invert logical: r.deadline == forever && ttl >= 0",
 	}},
