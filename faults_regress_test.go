@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
-	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // What the suite once did not notice: each test is named after what a planted fault broke.
@@ -215,7 +214,7 @@ func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 		}()
 		synctest.Wait()
 		came := false
-		yield.Hook = func(point string) {
+		ttHook(t, func(point string) {
 			if point != "looked for room" || came {
 				return
 			}
@@ -226,10 +225,9 @@ func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 				_, _ = c.Do(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
 			}()
 			synctest.Wait()
-		}
+		})
 		defer func() {
 			synctest.Wait()
-			yield.Hook = nil
 		}()
 		r, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
 		require.True(t, came, "the seam: nobody came in between")
@@ -304,17 +302,16 @@ func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
 		}()
 		synctest.Wait()
 		looks := 0
-		yield.Hook = func(point string) {
+		ttHook(t, func(point string) {
 			if point == "meet" {
 				if looks++; looks == 2 { // after the search, which found nothing that may go
 					close(end)
 					synctest.Wait()
 				}
 			}
-		}
+		})
 		defer func() {
 			synctest.Wait()
-			yield.Hook = nil
 		}()
 		v, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
 		require.GreaterOrEqual(t, looks, 2, "the seam: nothing came in between")

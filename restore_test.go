@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
-	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // Close
@@ -711,7 +710,7 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 		ttRuns(t, c, "a", 1) // arms the timer
 		var end func(int, error) (idemflight.Result[int], error)
 		fired, settles := 0, 0
-		yield.Hook = func(point string) {
+		ttHook(t, func(point string) {
 			switch point {
 			case "settle": // of Restore, which has its place
 				if settles++; settles == 1 {
@@ -724,8 +723,7 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 			case "fired":
 				fired++
 			}
-		}
-		defer func() { yield.Hook = nil }()
+		})
 		err := c.Restore("k", ttEntry(1, time.Now().Add(time.Hour)))
 		require.ErrorContains(t, err, "in flight")
 		require.Equal(t, 2, settles, "the seam: Restore and a flight that came in between")

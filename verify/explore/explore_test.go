@@ -245,8 +245,8 @@ func TestKeysLieWhereTheyShould(t *testing.T) {
 func TestTheLibraryStopsAtItsPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := map[string]bool{}
-		yield.Hook = func(p string) { seen[p] = true }
-		defer func() { yield.Hook = nil }()
+		yield.Hook(func(p string) { seen[p] = true })
+		defer yield.Hook(nil)
 		w := newWorld(&scenario{}, nil)
 		w.finals = true
 		w.prepares(keyA, 1, nil)

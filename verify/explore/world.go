@@ -121,8 +121,8 @@ type ran struct {
 func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran) {
 	synctest.Test(t, func(*testing.T) {
 		w := newWorld(sc, trace)
-		yield.Hook = w.park
-		defer func() { yield.Hook = nil }()
+		yield.Hook(w.park)
+		defer yield.Hook(nil)
 		if sc.prepare != nil {
 			w.finals = true
 			sc.prepare(w)
