@@ -120,7 +120,6 @@ func (c *Cache[K, V]) rearm() {
 func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 	for n := reclaimBatch; n == reclaimBatch; {
 		var notes []note[K]
-		yield.At("reclaim")
 		n = c.reclaimSome(s, now, &notes)
 		c.emit(notes)
 	}
@@ -129,6 +128,7 @@ func (c *Cache[K, V]) reclaimShard(s *shard[K, V], now time.Duration) {
 // reclaimSome drops up to reclaimBatch expired records of s and returns how many. Must be called
 // without a lock.
 func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]note[K]) (n int) {
+	yield.At("reclaim")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; n < reclaimBatch; n++ {
