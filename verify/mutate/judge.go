@@ -121,12 +121,15 @@ func (b *bench) askAlone(ctx context.Context, m *mutant, onlyFails bool) (verdic
 // wrong: some of others are asked then, without it.
 func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []string) (verdict, string, string, error) {
 	var hung []string
-	first := ended{}
+	first, unclear := ended{}, 0
 	for {
 		e, err := p.run(ctx, alive, names, b.patience+5*p.takes(names))
 		switch {
 		case err != nil:
 			return "", "", "", err
+		case e.unclear() && unclear < 3: // the runtime's last words and a test's fell into one line
+			unclear++
+			continue
 		case e.passed && len(hung) == 0:
 			return survived, "", "", nil
 		case !e.passed && !e.hung:
@@ -163,8 +166,8 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 }
 
 func (b *bench) killed(p *program, e ended) (verdict, string, error) {
-	if e.caughtBy == "" {
-		return "", "", fmt.Errorf("the suite of %s ended in a way that tells nothing:\n%s", p.Package, e.out[max(0, len(e.out)-2000):])
+	if e.unclear() {
+		return "", "", fmt.Errorf("the suite of %s ended in a way that tells nothing:\n%s", p.Package, e.out)
 	}
 	b.mu.Lock()
 	b.kills[top(e.caughtBy)]++

@@ -99,6 +99,9 @@ func (p *program) run(ctx context.Context, alive int, names []string, timeout ti
 	return e, nil
 }
 
+// unclear reports whether the suite ended in a way that tells nothing.
+func (e *ended) unclear() bool { return !e.passed && !e.hung && e.caughtBy == "" }
+
 var (
 	startLine = regexp.MustCompile(`^=== (?:RUN|CONT|NAME)\s+(\S+)`)
 	hungLine  = regexp.MustCompile(`^\t\t(\w\S*) \(`) // below "running tests:"
