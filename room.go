@@ -116,10 +116,8 @@ func (c *Cache[K, V]) makeRoom(key K, notes *[]note[K]) (none bool, upTo uint32)
 		yield.At("look for room")
 		before, now := c.seq.Load(), c.now()
 		if i := c.firstDue(now); i >= 0 {
-			if c.reclaimSome(&c.shards[i], now, notes) > 0 {
-				return false, 0
-			}
-			continue
+			c.reclaimSome(&c.shards[i], now, notes)
+			return false, 0 // there is a place, also if someone else was quicker to give it back
 		}
 		i := c.firstTurn(now)
 		yield.At("looked for room")

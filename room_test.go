@@ -118,8 +118,32 @@ func TestPromise20_TheExpiredGoFirst(t *testing.T) {
 	})
 }
 
+// What has expired makes room also if another call drops it between the look and the lock: nothing is
+// evicted for a place that is free.
+func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: -1})
+		ttRuns(t, c, "kept", 1)
+		ttRuns(t, c, "expires", 1, idemflight.WithTTL(time.Second))
+		time.Sleep(time.Second)
+		dropped := false
+		ttHook(t, func(point string) {
+			if point == "reclaim" && !dropped {
+				dropped = true
+				require.False(t, c.Forget("expires"))
+			}
+		})
+		ttRuns(t, c, "new", 1)
+		require.True(t, dropped, "the seam")
+		_, ok := c.Lookup("kept")
+		require.True(t, ok)
+		require.Zero(t, c.Stats().Evicted)
+	})
+}
+
 // Outcomes of one instant are small records, as those of different ones are.
 func TestOutcomesOfOneInstantAreSmall(t *testing.T) {
+	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(ttOptions{})
 		for i := range 10 {

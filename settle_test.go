@@ -35,6 +35,7 @@ func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
 				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
 					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
 				require.Equal(t, took, end.Sub(start))
+				require.Equal(t, name == "small" && took < 1<<32, c.Small() == 1, "%s record, %v: small", name, took)
 			})
 		}
 	}

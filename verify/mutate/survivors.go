@@ -41,12 +41,6 @@ var equivalent = []explained{
 	{".", "rearm of a cache that is empty finds nothing to set the timer for", []string{
 		"(*Cache).disarm: conditionals boundary: c.places.Load() > 0 #2",
 	}},
-	{".", "the caller looks again in any case, for a place and at its key", []string{
-		"(*Cache).makeRoom: conditionals boundary: c.reclaimSome(&c.shards[i], now, notes) > 0",
-	}},
-	{".", "not the same, but only if what has expired goes between the look and the lock, where there is no point to come in between: then one outcome is evicted where the next look would have found a place", []string{
-		"(*Cache).makeRoom: delete branch: continue",
-	}},
 	{".", "not the same, but only between two instructions of another goroutine, when what has left its shard still weighs: then a shard is locked in vain", []string{
 		"(*Cache).shedOne: arithmetic base: -1",
 	}},
