@@ -284,22 +284,22 @@ func (r *recorder) deliver() {
 }
 
 // trailer returns the trailers of the handler: what sent, the header as it was sent, announces, and
-// what has http.TrailerPrefix, as they stand in h at the end.
+// what has http.TrailerPrefix, as they stand in h at the end. What was announced and is gone then has
+// no values. What middleware outside has set, and the handler left alone, is not the handler's.
 func (r *recorder) trailer(sent, h http.Header) http.Header {
 	var out http.Header
 	add := func(name, from string) {
-		values := h[from]
-		if len(values) == 0 || slices.Equal(values, r.before[from]) {
-			return // not set, or middleware's own
+		if had := r.before[from]; slices.Equal(had, h[from]) && slices.Equal(had, sent[from]) {
+			return
 		}
 		if out == nil {
 			out = make(http.Header)
 		}
 		name = http.CanonicalHeaderKey(name)
-		out[name] = append(out[name], values...)
+		out[name] = append(out[name], h[from]...)
 	}
-	for key := range h {
-		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok {
+	for key, values := range h {
+		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && len(values) > 0 {
 			add(name, key)
 		}
 	}

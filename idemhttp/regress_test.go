@@ -254,3 +254,40 @@ func TestAHeaderOfAnOddNameIsReplayedAsTheHandlerLeftIt(t *testing.T) {
 		})
 	}
 }
+
+// A header of middleware outside that the handler announced as a trailer and took back, or gave back,
+// was a trailer of the replay all the same, or with the wrong value.
+func TestAHeaderFromOutsideIsTheTrailerThatTheHandlerMadeOfIt(t *testing.T) {
+	changes := map[string]func(http.Header){
+		"left":    func(http.Header) {},
+		"changed": func(h http.Header) { h.Set("X-Outer", "handler") },
+		"removed": func(h http.Header) { h.Del("X-Outer") },
+		"reset":   func(h http.Header) { h.Set("X-Outer", "outer") },
+	}
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		for before, early := range changes {
+			for after, late := range changes {
+				inner := handler(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Trailer", "X-Outer, X-Sum")
+					early(w.Header())
+					_, _ = io.WriteString(w, "x")
+					late(w.Header())
+					w.Header().Set("X-Sum", "1")
+				})
+				outside := func(next http.Handler) http.Handler {
+					return handler(func(w http.ResponseWriter, r *http.Request) {
+						w.Header().Set("X-Outer", "outer")
+						next.ServeHTTP(w, r)
+					})
+				}
+				of := fmt.Sprintf("%s before the header was sent, %s after", before, after)
+				bare := serve(t, protocol, outside(inner)).post(t, "", "x")
+				covered := serve(t, protocol, outside(newMiddleware(t, idemhttp.Options{}).Handler(inner)))
+				first, again := covered.post(t, "k", "x"), covered.post(t, "k", "x")
+				require.Equal(t, bare.Trailer, first.Trailer, of)
+				require.Equal(t, bare.Trailer, again.Trailer, "replay, %s", of)
+				require.Equal(t, bare.Header["X-Outer"], again.Header["X-Outer"], "replay, %s", of)
+			}
+		}
+	})
+}

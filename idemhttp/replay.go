@@ -43,7 +43,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	// Trailers that were not announced must be known by now, or net/http sends a small body without.
 	announced := listed(h["Trailer"])
 	for name, values := range trailer {
-		if replayable(name, named) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {
+		if len(values) > 0 && replayable(name, named) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {
 			h[http.TrailerPrefix+name] = c.copy(values)
 		}
 	}
@@ -52,9 +52,12 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 		_, _ = w.Write(body) // whoever does not read it any more may ask again
 	}
 	for _, name := range announced {
-		if values, ok := trailer[name]; ok && replayable(name, named) && name != m.opts.ReplayHeader {
+		values, known := trailer[name]
+		_, sent := header[name]
+		switch {
+		case len(values) > 0 && replayable(name, named) && name != m.opts.ReplayHeader:
 			h[name] = c.copy(values)
-		} else if _, ok := header[name]; ok {
+		case known || sent:
 			delete(h, name) // sent as a header, and taken back before it was a trailer
 		}
 	}
