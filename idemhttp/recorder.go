@@ -45,6 +45,7 @@ type recorder struct {
 	sentHeader bool
 	passing    bool
 	late       http.Header // what the handler has changed after WriteHeader, while w has what it was then
+	announcing http.Header // what w had when it had written a header that announces trailers; a copy
 	sniffed    []string    // the Content-Type that net/http adds when the header is sent; nil: none
 }
 
@@ -186,6 +187,9 @@ func (r *recorder) sendHeader(next []byte) {
 		replaceHeader(h, r.header.Clone())
 	}
 	r.w.WriteHeader(r.status)
+	if len(r.header["Trailer"]) > 0 {
+		r.announcing = h.Clone()
+	}
 	// Asked now, when middleware outside that sets headers at WriteHeader has done so.
 	first := append(slices.Clip(r.body[:min(len(r.body), sniffLen)]), next[:min(len(next), sniffLen)]...)
 	if r.sniffs(h) && len(first) > 0 {
@@ -285,18 +289,20 @@ func (r *recorder) deliver() {
 
 // trailer returns the trailers of the handler: what sent, the header as it was sent, announces, and
 // what has http.TrailerPrefix, as they stand in h at the end. What was announced and is gone then has
-// no values. What middleware outside has set, and the handler left alone, is not the handler's.
+// no values. What middleware outside has set, also when it wrote the header, and the handler left alone
+// is not the handler's.
 func (r *recorder) trailer(sent, h http.Header) http.Header {
 	var out http.Header
 	add := func(name, from string) {
-		if had := r.before[from]; slices.Equal(had, h[from]) && slices.Equal(had, sent[from]) {
+		had, has := r.before[from], h[from]
+		if slices.Equal(had, sent[from]) && (slices.Equal(had, has) || r.announcing != nil && slices.Equal(r.announcing[from], has)) {
 			return
 		}
 		if out == nil {
 			out = make(http.Header)
 		}
 		name = http.CanonicalHeaderKey(name)
-		out[name] = append(out[name], h[from]...)
+		out[name] = append(out[name], has...)
 	}
 	for key, values := range h {
 		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && len(values) > 0 {

@@ -291,3 +291,60 @@ func TestAHeaderFromOutsideIsTheTrailerThatTheHandlerMadeOfIt(t *testing.T) {
 		}
 	})
 }
+
+// A trailer of middleware outside that is never replayed was taken away from the replay, or one that
+// its own writer had removed or set for the first request alone came to be the handler's.
+func TestTrailersFromOutsideAreEachRequestsOwn(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		for name, c := range map[string]struct {
+			trailer string
+			late    func(http.Header)
+			writes  func(h http.Header, request string)
+		}{
+			"one that is never replayed, added to":   {"Server-Timing", func(h http.Header) { h.Add("Server-Timing", "handler") }, func(http.Header, string) {}},
+			"one that is never replayed, taken back": {"Server-Timing", func(h http.Header) { h.Del("Server-Timing") }, func(http.Header, string) {}},
+			"one that the first request goes without": {"X-Outer", func(http.Header) {}, func(h http.Header, request string) {
+				if request == "1" {
+					h.Del("X-Outer")
+				}
+			}},
+			"one that is set with the header": {"X-Outer", func(http.Header) {}, func(h http.Header, request string) { h.Set("X-Outer", request) }},
+		} {
+			for size, body := range map[string]string{"empty": "", "small": "x", "large": strings.Repeat("x", 10_000)} {
+				inner := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 20_000}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+					w.WriteHeader(200)
+					_, _ = io.WriteString(w, body)
+					if size == "large" {
+						_ = http.NewResponseController(w).Flush()
+					}
+					c.late(w.Header())
+				}))
+				request := 0
+				s := serve(t, protocol, handler(func(w http.ResponseWriter, r *http.Request) {
+					request++
+					own := fmt.Sprint(request)
+					w.Header().Set("Trailer", c.trailer)
+					w.Header().Set(c.trailer, own)
+					inner.ServeHTTP(&onHeader{ResponseWriter: w, do: func(h http.Header) { c.writes(h, own) }}, r)
+				}))
+				s.post(t, "k", "x")
+				again := s.post(t, "k", "x")
+				require.True(t, again.replayed())
+				require.Equal(t, "2", again.Trailer.Get(c.trailer), "%s, %s body", name, size)
+			}
+		}
+	})
+}
+
+// onHeader is a writer of middleware outside that changes the header when it is written.
+type onHeader struct {
+	http.ResponseWriter
+	do func(http.Header)
+}
+
+func (w *onHeader) WriteHeader(status int) {
+	w.do(w.Header())
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *onHeader) Unwrap() http.ResponseWriter { return w.ResponseWriter }

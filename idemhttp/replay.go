@@ -55,7 +55,8 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 		values, known := trailer[name]
 		_, sent := header[name]
 		switch {
-		case len(values) > 0 && replayable(name, named) && name != m.opts.ReplayHeader:
+		case !replayable(name, named): // what is there is this request's own
+		case len(values) > 0 && name != m.opts.ReplayHeader:
 			h[name] = c.copy(values)
 		case known || sent:
 			delete(h, name) // sent as a header, and taken back before it was a trailer
