@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -334,6 +335,36 @@ func TestTrailersFromOutsideAreEachRequestsOwn(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What has the prefix of a trailer and no values is no trailer, and takes none back.
+func TestAPrefixedTrailerWithoutValuesIsNone(t *testing.T) {
+	inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(http.TrailerPrefix+"X-Outer", "handler")
+		_, _ = io.WriteString(w, "x")
+		w.Header()[http.TrailerPrefix+"X-Outer"] = nil
+	}))
+	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Outer")
+		w.Header().Set("X-Outer", "outer")
+		inner.ServeHTTP(w, r)
+	}))
+	first, again := s.post(t, "k", ""), s.post(t, "k", "")
+	require.Equal(t, http.Header{"X-Outer": {"outer"}}, first.Trailer)
+	require.Equal(t, first.Trailer, again.Trailer)
+}
+
+// Over HTTP/2 an answer whose only trailer has no value never ends: one that was announced and taken
+// back does not come back as one, though this time nothing is announced.
+func TestATrailerThatWasTakenBackIsNotAnnouncedByItsPrefix(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	require.NoError(t, m.Cache().Restore(sharedKey("k"), idemflight.Entry[*idemhttp.Response]{
+		State: idemflight.Retained, Value: &idemhttp.Response{Trailer: http.Header{"X-Sum": nil}}, Fingerprint: idemhttp.DefaultFingerprint(post("", ""), nil),
+		CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+	}))
+	w := httptest.NewRecorder()
+	m.Handler(handler(func(http.ResponseWriter, *http.Request) { t.Error("runs again") })).ServeHTTP(w, post("k", ""))
+	require.Equal(t, http.Header{"Idempotent-Replayed": {"true"}}, w.Header())
 }
 
 // onHeader is a writer of middleware outside that changes the header when it is written.
