@@ -1,126 +1,119 @@
 package explore
 
 import (
-	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-)
 
-// edit replaces what occurs exactly once in a file of the library.
-type edit struct{ file, old, new string }
+	"github.com/idemflight/idemflight/verify/internal/plant"
+	"github.com/idemflight/idemflight/verify/internal/suite"
+)
 
 // faults are mistakes in the library, each with the scenarios of which at least one has to show it.
 // Some need the points' package to stop between two halves of what was one critical section.
 var faults = []struct {
 	name  string
 	quick bool // planted also without -long
-	edits []edit
+	edits []plant.Edit
 	by    []string
 }{
-	{"a flight is retired in one critical section, and its outcome published in the next", true, []edit{
-		{"settle.go", "\to := &f.outcome\n", "\tif x.disposition == Retain {\n\t\tdelete(s.pending, f.key)\n\t\ts.mu.Unlock()\n\t\tyield.At(\"fault\")\n\t\ts.mu.Lock()\n\t}\n\to := &f.outcome\n"},
+	{"a flight is retired in one critical section, and its outcome published in the next", true, []plant.Edit{
+		{In: "(*Cache).settle", Old: "o := &f.outcome", New: `if x.disposition == Retain { delete(s.pending, f.key); s.mu.Unlock(); yield.At("fault"); s.mu.Lock() }; o := &f.outcome`},
 	}, []string{"do/2"}},
-	{"Forget takes the flight out, whose end then deletes whatever is there", true, []edit{
-		{"cache.go", "\t\tf.forgotten = true\n", "\t\tf.forgotten = true\n\t\tdelete(s.pending, key)\n"},
+	{"Forget takes the flight out, whose end then deletes whatever is there", true, []plant.Edit{
+		{In: "(*Cache).Forget", Old: "f.forgotten = true", New: "f.forgotten = true; delete(s.pending, key)"},
 		settlesUnseen,
 	}, []string{"forget/3"}},
-	{"a waiter's leaving removes the key", true, []edit{
-		{"call.go", "\t\tf.waiters--\n\t\ts.waiters--\n", "\t\tf.waiters--\n\t\ts.waiters--\n\t\tdelete(s.pending, f.key)\n"},
+	{"a waiter's leaving removes the key", true, []plant.Edit{
+		{In: "(*Cache).leave", Old: "s.waiters--", New: "s.waiters--; delete(s.pending, f.key)"},
 		settlesUnseen,
 	}, []string{"leave-joined/3"}},
-	{"a leader's leaving removes the key", false, []edit{
-		{"call.go", "\t\tf.leaderLeft = true\n", "\t\tf.leaderLeft = true\n\t\tdelete(s.pending, f.key)\n"},
+	{"a leader's leaving removes the key", false, []plant.Edit{
+		{In: "(*Cache).leave", Old: "f.leaderLeft = true", New: "f.leaderLeft = true; delete(s.pending, f.key)"},
 		settlesUnseen,
 	}, []string{"leave-leader/2"}},
-	{"a leader's leaving cancels fn", false, []edit{
-		{"flight.go", "func (e *execution) errLocked() error {\n", "func (e *execution) errLocked() error {\n\tif err := e.leader.Err(); err != nil {\n\t\treturn err\n\t}\n"},
+	{"a leader's leaving cancels fn", false, []plant.Edit{
+		{In: "(*execution).errLocked", Old: "", New: "if err := e.leader.Err(); err != nil { return err }"},
 	}, []string{"leave-leader/2"}},
-	{"who leaves does not look whether the flight has settled", false, []edit{
-		{"call.go", "\tif f.settled {\n\t\treturn false\n\t}\n", ""},
+	{"who leaves does not look whether the flight has settled", false, []plant.Edit{
+		{In: "(*Cache).leave", Old: "if f.settled { return false }", New: ""},
 	}, []string{"leave-joined/3"}},
-	{"an outcome is stored after Forget", true, []edit{
-		{"settle.go", "!f.forgotten && ttl > 0", "ttl > 0"},
+	{"an outcome is stored after Forget", true, []plant.Edit{
+		{In: "(*Cache).settle", Old: "!f.forgotten &&", New: ""},
 	}, []string{"forget/2"}},
-	{"an unknown outcome is forgotten with the value", false, []edit{
-		{"settle.go", "if x.disposition == Retain && !retain {", "if !retain && (x.disposition == Retain || f.forgotten) {"},
+	{"an unknown outcome is forgotten with the value", false, []plant.Edit{
+		{In: "(*Cache).settle", Old: "x.disposition == Retain && !retain", New: "!retain && (x.disposition == Retain || f.forgotten)"},
 	}, []string{"forget-unknown/2"}},
-	{"a release does not give its place back", false, []edit{
-		{"settle.go", "\tcase Release:\n\t\tc.giveBack()\n", "\tcase Release:\n"},
+	{"a release does not give its place back", false, []plant.Edit{
+		{In: "(*Cache).settle", Old: "c.giveBack()", New: ""},
 	}, []string{"fails/2"}},
-	{"Forget gives the place back after the record is gone", true, []edit{
-		{"cache.go", "\t\tc.giveBack()\n\t\tc.removeLocked(s, key, r)\n", "\t\tc.removeLocked(s, key, r)\n\t\tdefer c.giveBack()\n\t\tdefer yield.At(\"fault\")\n"},
+	{"Forget gives the place back after the record is gone", true, []plant.Edit{
+		{In: "(*Cache).Forget", Old: "c.giveBack(); c.removeLocked(s, key, r)", New: `c.removeLocked(s, key, r); defer c.giveBack(); defer yield.At("fault")`},
 	}, []string{"evict-forget/2"}},
-	{"the place of an expired record is given back, and kept as well", false, []edit{
-		{"call.go", "\t\t\t\thasPlace = true ", "\t\t\t\tc.giveBack()\n\t\t\t\thasPlace = true "},
+	{"the place of an expired record is given back, and kept as well", false, []plant.Edit{
+		{In: "(*Cache).meet", Old: "hasPlace = true", New: "c.giveBack(); hasPlace = true"},
 	}, []string{"full-expiry/2"}},
-	{"BeginEffect succeeds after the end", true, []edit{
-		{"effect.go", "\tcase e.ended:\n", "\tcase e.ended:\n\t\treturn nil\n\tcase e.late:\n"},
+	{"BeginEffect succeeds after the end", true, []plant.Edit{
+		{In: "BeginEffect", Old: "case e.ended:", New: "case e.ended: return nil; case e.late:"},
 	}, []string{"effect-elsewhere/2"}},
-	{"NoEffect takes back more than has begun", false, []edit{
-		{"effect.go", "\te.spoke = true\n\tif e.begun > 0 {\n\t\te.begun--\n\t}\n", "\te.spoke = true\n\te.begun--\n"},
+	{"NoEffect takes back more than has begun", false, []plant.Edit{
+		{In: "NoEffect", Old: "if e.begun > 0 { e.begun-- }", New: "e.begun--"},
 	}, []string{"effect/2"}},
-	{"who looks for room evicts the outcome of his own key", false, []edit{
-		{"room.go", "\tcase first == key:\n\t\treturn true\n", ""},
+	{"who looks for room evicts the outcome of his own key", false, []plant.Edit{
+		{In: "(*Cache).evict", Old: "case first == key: return true", New: ""},
 	}, []string{"evict-same/2"}},
-	{"who evicts does not look again whether it is protected", false, []edit{
-		{"room.go", "case f.record == nil || !c.unprotected(done, now):", "case f.record == nil || done == forever:"},
+	{"who evicts does not look again whether it is protected", false, []plant.Edit{
+		{In: "(*Cache).evict", Old: "!c.unprotected(done, now)", New: "done == forever"},
 	}, []string{"protect/3"}},
-	{"a call that found no place does not look at its key again", false, []edit{
-		{"call.go", "\t\tnone, upTo = c.makeRoom(key, &m.notes)\n", "\t\tif none, upTo = c.makeRoom(key, &m.notes); none {\n\t\t\ts.mu.Lock()\n\t\t\ts.stats.Full++\n\t\t\tm.kind, m.err = EventRejected, ErrFull\n\t\t\tbreak\n\t\t}\n"},
+	{"a call that found no place does not look at its key again", false, []plant.Edit{
+		{In: "(*Cache).meet", Old: "none, upTo = c.makeRoom(key, &m.notes)", New: "if none, upTo = c.makeRoom(key, &m.notes); none { s.mu.Lock(); s.stats.Full++; m.kind, m.err = EventRejected, ErrFull; break }"},
 	}, []string{"full-same/2"}},
-	{"a claim does not look at what was kept since its first look", false, []edit{
-		{"call.go", "if s.kept.puts != puts {", "if false {"},
+	{"a claim does not look at what was kept since its first look", false, []plant.Edit{
+		{In: "(*Cache).meet", Old: "s.kept.puts != puts", New: "false"},
 	}, []string{"do/2"}},
-	{"a claim reads whether the cache is closed before it has the lock", true, []edit{
-		{"call.go", "\t\tyield.At(\"meet\")\n\t\ts.mu.Lock()\n\t\tmayLead := me.err == nil && !c.closed.Load()\n", "\t\tmayLead := me.err == nil && !c.closed.Load()\n\t\tyield.At(\"meet\")\n\t\ts.mu.Lock()\n"},
+	{"a claim reads whether the cache is closed before it has the lock", true, []plant.Edit{
+		{In: "(*Cache).meet", Old: `yield.At("meet"); s.mu.Lock(); mayLead := me.err == nil && !c.closed.Load()`, New: `mayLead := me.err == nil && !c.closed.Load(); yield.At("meet"); s.mu.Lock()`},
 	}, []string{"close/2"}},
-	{"the timer that stops does not look at the places again", true, []edit{
-		{"reclaim.go", "\tif c.places.Load() > 0 {\n\t\tc.rearm()\n\t}\n", ""},
+	{"the timer that stops does not look at the places again", true, []plant.Edit{
+		{In: "(*Cache).disarm", Old: "if c.places.Load() > 0 { c.rearm() }", New: ""},
 	}, []string{"disarm/2"}},
-	{"the timer that has fired is not set again", false, []edit{
-		{"reclaim.go", "\tdefer c.rearm() ", "\t_ = c.rearm "},
+	{"the timer that has fired is not set again", false, []plant.Edit{
+		{In: "(*Cache).reclaim", Old: "defer c.rearm()", New: "_ = c.rearm"},
 	}, []string{"expiry-keys/3"}},
-	{"of two operators who resolve both act", false, []edit{
-		{"settle.go", "return c.heldLocked(s, key, &x.notes) == held }", "c.heldLocked(s, key, &x.notes); return true }"},
+	{"of two operators who resolve both act", false, []plant.Edit{
+		{In: "(*Cache).Resolve", Old: "return c.heldLocked(s, key, &x.notes) == held", New: "c.heldLocked(s, key, &x.notes); return true"},
 	}, []string{"resolve/2"}},
-	{"Restore does not look at the key again before it puts the entry in", false, []edit{
-		{"restore.go", "return err == nil }", "err = nil; return true }"},
+	{"Restore does not look at the key again before it puts the entry in", false, []plant.Edit{
+		{In: "(*Cache).Restore", Old: "return err == nil", New: "err = nil; return true"},
 	}, []string{"restore/3"}},
-	{"what leaves a shard stays where it is replayed without a lock", true, []edit{
-		{"ttl.go", "if f.flags.Load()&hot != 0 {", "if false {"},
+	{"what leaves a shard stays where it is replayed without a lock", true, []plant.Edit{
+		{In: "(*kept).remove", Old: "f.flags.Load()&hot != 0", New: "false"},
 	}, []string{"hot/2"}},
-	{"a replay without a lock does not look at the clock", false, []edit{
-		{"cache.go", "r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", "r.fingerprint() != o.fp {\n\t\treturn"},
+	{"a replay without a lock does not look at the clock", false, []plant.Edit{
+		{In: "(*Cache).lookHot", Old: "|| r.expired(c.now())", New: ""},
 	}, []string{"hot-expiry/2"}},
-	{"a replay without a lock does not look at the fingerprint", false, []edit{
-		{"cache.go", "r.record == nil || r.fingerprint() != o.fp || r.expired(c.now()) {\n\t\treturn", "r.record == nil || r.expired(c.now()) {\n\t\treturn"},
+	{"a replay without a lock does not look at the fingerprint", false, []plant.Edit{
+		{In: "(*Cache).lookHot", Old: "r.record == nil || r.fingerprint() != o.fp", New: "r.record == nil"},
 	}, []string{"hot-fingerprints/2"}},
-	{"a reconciled flight that learned nothing gives its place back", false, []edit{
-		{"settle.go", "\t\ts.stats.Holds++\n", "\t\ts.stats.Holds++\n\t\tif e.reconciling {\n\t\t\tc.giveBack()\n\t\t}\n"},
+	{"a reconciled flight that learned nothing gives its place back", false, []plant.Edit{
+		{In: "(*Cache).settle", Old: "s.stats.Holds++", New: "s.stats.Holds++; if e.reconciling { c.giveBack() }"},
 	}, []string{"reconcile-nothing/2"}},
 }
 
 // settlesUnseen lets a flight settle that others have taken out.
-var settlesUnseen = edit{"settle.go", "\tif s.pending[f.key] != f {\n\t\tpanic(\"idemflight: bug, please report it: a flight was not pending when it settled\")\n\t}\n", ""}
+var settlesUnseen = plant.Edit{In: "(*Cache).settle", Old: "s.pending[f.key] != f", New: "false"}
 
-// Also of those that are planted by the long run alone.
+// TestFaultsAreOfThisSource also tries the faults that the long run alone plants.
 func TestFaultsAreOfThisSource(t *testing.T) {
+	library, err := plant.Load("../..")
+	require.NoError(t, err)
 	for _, f := range faults {
-		edited := map[string]string{}
-		for i, e := range f.edits {
-			if edited[e.file] == "" {
-				text, err := os.ReadFile(filepath.Join("../..", e.file))
-				require.NoError(t, err)
-				edited[e.file] = string(text)
-			}
-			require.Equal(t, 1, strings.Count(edited[e.file], e.old), "%s: edit %d: %s has to contain this exactly once:\n%s", f.name, i, e.file, e.old)
-			edited[e.file] = strings.Replace(edited[e.file], e.old, e.new, 1)
-		}
+		_, err := library.Apply(f.edits...)
+		assert.NoError(t, err, "%s", f.name)
 	}
 }
 
@@ -132,6 +125,8 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
+	library, err := plant.Load(root)
+	require.NoError(t, err)
 	found, planted := 0, 0
 	t.Cleanup(func() { t.Logf("%d of %d faults found", found, planted) })
 	for _, f := range faults {
@@ -140,26 +135,13 @@ func TestFaultsAreFound(t *testing.T) {
 		}
 		t.Run(f.name, func(t *testing.T) {
 			planted++
+			edited, err := library.Apply(f.edits...)
+			require.NoError(t, err, "The library has changed: bring the fault up to date.")
 			dir := t.TempDir()
-			overlay := map[string]string{}
-			for i, e := range f.edits {
-				path := filepath.Join(root, e.file)
-				from := path
-				if copied := overlay[path]; copied != "" {
-					from = copied
-				}
-				text, err := os.ReadFile(from)
-				require.NoError(t, err)
-				require.Equal(t, 1, strings.Count(string(text), e.old),
-					"edit %d: %s has to contain this exactly once:\n%s\nThe library has changed: bring the fault up to date.", i, e.file, e.old)
-				overlay[path] = filepath.Join(dir, e.file)
-				require.NoError(t, os.WriteFile(overlay[path], []byte(strings.Replace(string(text), e.old, e.new, 1)), 0o666))
-			}
-			text, err := json.Marshal(map[string]any{"Replace": overlay})
+			overlay, err := suite.Overlay(dir, edited)
 			require.NoError(t, err)
-			list, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "explore.test")
-			require.NoError(t, os.WriteFile(list, text, 0o666))
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", list, "-o", binary, ".").CombinedOutput()
+			binary := filepath.Join(dir, "explore.test")
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".").CombinedOutput()
 			require.NoError(t, err, "%s", out)
 
 			for _, name := range f.by {

@@ -177,7 +177,7 @@ func printList(w io.Writer, faults []fault) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "fault\tpromise\tin\tbreaks")
 	for _, f := range faults {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.name, f.promise, f.file, f.sentence)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.name, f.promise, f.in, f.sentence)
 	}
 	_ = t.Flush()
 }

@@ -6,11 +6,11 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
+
+	"github.com/idemflight/idemflight/verify/internal/plant"
 )
 
 // Compiling the core's suite, which has a Cache of every sort of key, takes longer than running it.
@@ -178,7 +178,7 @@ func (file *testFile) reduce() []byte {
 	for i := len(file.imports) - 1; i >= 0; i-- { // from the last, since they grow
 		spec := file.imports[i]
 		at := file.offset(spec.Pos())
-		if spec.Name == nil && !used[packageName(spec)] {
+		if spec.Name == nil && !used[plant.ImportedName(spec)] {
 			out = append(out[:at], append([]byte("_ "), out[at:]...)...)
 		} else if spec.Name != nil && !used[spec.Name.Name] {
 			blank(out[at:file.offset(spec.Path.Pos())])
@@ -194,14 +194,4 @@ func blank(text []byte) {
 			text[i] = ' '
 		}
 	}
-}
-
-// packageName is the last element of the path that is no version, as it is for all that tests import.
-func packageName(spec *ast.ImportSpec) string {
-	imported, _ := strconv.Unquote(spec.Path.Value)
-	name := path.Base(imported)
-	if strings.HasPrefix(name, "v") && strings.Trim(name[1:], "0123456789") == "" {
-		name = path.Base(path.Dir(imported))
-	}
-	return name
 }

@@ -5,8 +5,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/idemflight/idemflight/verify/internal/plant"
 	"github.com/idemflight/idemflight/verify/internal/suite"
 )
 
@@ -23,8 +24,8 @@ type fault struct {
 	name     string
 	promise  string // "1" to "27", or a line of idemhttp's part of the contract
 	sentence string // what does not hold any more
-	file     string // relative to the library's root
-	old, new string // old must occur exactly once in file
+	in       string // the declaration that is changed: see plant.Edit
+	old, new string // old must occur exactly once in it
 	hint     string // -run pattern of the tests that are tried first, if not those named after the promise
 	quick    bool   // one of the sample that -quick runs
 }
@@ -36,6 +37,9 @@ func (f fault) suite() string {
 	}
 	return "."
 }
+
+// edit returns what f does to the source of the package that its suite tests.
+func (f fault) edit() plant.Edit { return plant.Edit{In: f.in, Old: f.old, New: f.new} }
 
 // firstTests returns the pattern of the tests that most likely find f; "" = the whole suite at once.
 func (f fault) firstTests() string {
@@ -51,7 +55,7 @@ type verdict string
 const (
 	found     verdict = "found"
 	survived  verdict = "SURVIVED"           // the whole suite passes: a test is missing
-	misfit    verdict = "DOES NOT APPLY"     // the snippet is not in the source exactly once, or the hint matches no test
+	misfit    verdict = "DOES NOT APPLY"     // the old text is not in its declaration exactly once, or the hint matches no test
 	broken    verdict = "DOES NOT COMPILE"   // which proves nothing about the tests
 	undecided verdict = "could not be tried" // the go command failed in another way, or was interrupted
 )
@@ -61,7 +65,7 @@ type result struct {
 	Name     string  `json:"name"`
 	Promise  string  `json:"promise"`
 	Sentence string  `json:"sentence"`
-	File     string  `json:"file"`
+	In       string  `json:"in"`
 	Verdict  verdict `json:"verdict"`
 	CaughtBy string  `json:"caught_by,omitempty"` // the first test that failed, and how if not by an assertion
 	Detail   string  `json:"detail,omitempty"`    // for all but found
@@ -77,19 +81,19 @@ type bench struct {
 // try plants f and asks the suite: first the tests that hint names, then all.
 func (b bench) try(ctx context.Context, f fault) result {
 	start := time.Now()
-	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, File: f.file}
+	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, In: f.in}
 	r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f)
 	r.Seconds = time.Since(start).Seconds()
 	return r
 }
 
 func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail string) {
-	source, err := plant(b.dir, f)
+	planted, err := b.plant(f)
 	if err != nil {
 		return misfit, "", err.Error()
 	}
 	for _, pattern := range slices.Compact([]string{f.firstTests(), ""}) {
-		t, err := b.ask(ctx, f, source, pattern)
+		t, err := b.ask(ctx, f, planted, pattern)
 		if err != nil {
 			return undecided, "", err.Error()
 		}
@@ -110,24 +114,19 @@ func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail 
 	return survived, "", "the whole suite of " + f.suite() + " passes"
 }
 
-// plant returns the source of f.file with the fault in it.
-func plant(dir string, f fault) ([]byte, error) {
-	source, err := os.ReadFile(filepath.Join(dir, f.file))
+// plant returns the files that f changes, by their paths, with the fault in them.
+func (b bench) plant(f fault) (map[string][]byte, error) {
+	source, err := plant.Load(filepath.Join(b.dir, f.suite()))
 	if err != nil {
 		return nil, err
 	}
-	if n := bytes.Count(source, []byte(f.old)); n != 1 {
-		return nil, fmt.Errorf("%s has the snippet %d times, want once: %q", f.file, n, f.old)
-	}
-	if f.old == f.new {
-		return nil, errors.New("the edit changes nothing")
-	}
-	return bytes.Replace(source, []byte(f.old), []byte(f.new), 1), nil
+	return source.Apply(f.edit())
 }
 
-// ask runs the tests that match pattern with source, which has the fault f, in place of f.file. It
-// does so with the go command's -overlay, so that the source itself stays as it is.
-func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) (testRun, error) {
+// ask runs the tests that match pattern with planted, the files that have the fault f, in place of
+// those of the library. It does so with the go command's -overlay, so that the source itself stays
+// as it is.
+func (b bench) ask(ctx context.Context, f fault, planted map[string][]byte, pattern string) (testRun, error) {
 	dir, err := os.MkdirTemp("", "fault-")
 	if err != nil {
 		return testRun{}, err
@@ -140,7 +139,7 @@ func (b bench) ask(ctx context.Context, f fault, source []byte, pattern string) 
 			return testRun{}, err
 		}
 	}
-	edited[filepath.Join(b.dir, f.file)] = source
+	maps.Copy(edited, planted)
 	overlay, err := suite.Overlay(dir, edited)
 	if err != nil {
 		return testRun{}, err
