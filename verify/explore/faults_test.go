@@ -111,9 +111,13 @@ var settlesUnseen = plant.Edit{In: "(*Cache).settle", Old: "s.pending[f.key] != 
 func TestFaultsAreOfThisSource(t *testing.T) {
 	library, err := plant.Load("../..")
 	require.NoError(t, err)
+	checker, err := plant.NewChecker("../..")
+	require.NoError(t, err)
 	for _, f := range faults {
-		_, err := library.Apply(f.edits...)
-		assert.NoError(t, err, "%s", f.name)
+		edited, err := library.Apply(f.edits...)
+		if assert.NoError(t, err, "%s", f.name) {
+			assert.NoError(t, checker.Check(library, edited), "%s", f.name)
+		}
 	}
 }
 
@@ -136,7 +140,7 @@ func TestFaultsAreFound(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			planted++
 			edited, err := library.Apply(f.edits...)
-			require.NoError(t, err, "The library has changed: bring the fault up to date.")
+			require.NoError(t, err, "the library has changed: bring the fault up to date")
 			dir := t.TempDir()
 			overlay, err := suite.Overlay(dir, edited)
 			require.NoError(t, err)

@@ -6,6 +6,7 @@
 //	go run -C verify ./faults -promise 7         those of promise 7
 //	go run -C verify ./faults -run 'ttl|expire'  by name
 //	go run -C verify ./faults -list              what there is
+//	go run -C verify ./faults -check             do they fit the source, and compile? Half a minute
 //
 // It exits with 1 if a fault survives (a test is missing), does not apply or does not compile (the
 // list is out of date), and with 2 if the suites fail without any fault. It never touches the
@@ -15,6 +16,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -28,6 +30,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/idemflight/idemflight/verify/internal/plant"
 	"github.com/idemflight/idemflight/verify/internal/suite"
 )
 
@@ -36,6 +39,7 @@ func main() {
 		pattern = flag.String("run", "", "only faults whose name matches this regular expression")
 		promise = flag.String("promise", "", "only faults of this promise: a number, or a line of idemhttp (see -list)")
 		list    = flag.Bool("list", false, "print the faults, run nothing")
+		check   = flag.Bool("check", false, "only tell which faults do not apply to the source or do not compile, run nothing")
 		quick   = flag.Bool("quick", false, "only a fixed sample")
 		jobs    = flag.Int("j", max(1, runtime.NumCPU()/2), "how many at once")
 		timeout = flag.Duration("timeout", time.Minute, "of one go test; a fault that makes it hang is caught by it")
@@ -64,6 +68,13 @@ func main() {
 		fail("%v", err)
 	}
 	b := bench{dir: dir, timeout: *timeout}
+	if *check {
+		if err := b.check(faults); err != nil {
+			fail("%v", err)
+		}
+		fmt.Printf("%d faults apply and compile\n", len(faults))
+		return
+	}
 	if err := b.sound(ctx, faults); err != nil {
 		fail("%v", err)
 	}
@@ -82,6 +93,29 @@ func main() {
 func fail(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "faults: "+format+"\n", args...)
 	os.Exit(2)
+}
+
+// check returns an error that names every fault that does not apply to the source or does not compile.
+func (b bench) check(faults []fault) error {
+	checker, err := plant.NewChecker(b.dir)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, f := range faults {
+		source, err := b.source(f)
+		if err != nil {
+			return err
+		}
+		edited, err := source.Apply(f.edit())
+		if err == nil {
+			err = checker.Check(source, edited)
+		}
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", f.name, err))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 func allFaults() []fault { return slices.Concat(coreFaults, httpFaults) }

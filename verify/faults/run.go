@@ -114,9 +114,14 @@ func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail 
 	return survived, "", "the whole suite of " + f.suite() + " passes"
 }
 
+// source returns the package that f changes.
+func (b bench) source(f fault) (*plant.Package, error) {
+	return plant.Load(filepath.Join(b.dir, f.suite()))
+}
+
 // plant returns the files that f changes, by their paths, with the fault in them.
 func (b bench) plant(f fault) (map[string][]byte, error) {
-	source, err := plant.Load(filepath.Join(b.dir, f.suite()))
+	source, err := b.source(f)
 	if err != nil {
 		return nil, err
 	}

@@ -144,6 +144,18 @@ func TestWhatIsNoFaultIsToldApart(t *testing.T) {
 	}
 }
 
+func TestCheckNamesEveryFaultThatDoesNotFit(t *testing.T) {
+	b := toy(t)
+	fits, gone, broken := planted("return -n", "return n"), planted("return 2*n", "return n"), planted("return -n", "return minus(n)")
+	fits.name, gone.name, broken.name = "fits", "gone", "broken"
+	require.NoError(t, b.check([]fault{fits}))
+	err := b.check([]fault{gone, fits, broken})
+	require.ErrorContains(t, err, "gone: Abs (toy.go:4) has this 0 times")
+	require.ErrorContains(t, err, "broken: ")
+	require.ErrorContains(t, err, "toy.go:6:10: undefined: minus")
+	require.NotContains(t, err.Error(), "fits")
+}
+
 func TestAnUnsoundSuiteProvesNothing(t *testing.T) {
 	b := toy(t)
 	faults := []fault{planted("return -n", "return n")}

@@ -258,6 +258,27 @@ func TestApply_KeepsImportsInOrder(t *testing.T) {
 	}
 }
 
+func TestChecker_TellsWhatDoesNotCompile(t *testing.T) {
+	p := pkg(t, map[string]string{"go.mod": "", "toy.go": abs, "two.go": "import \"strings\"\n\nfunc up(s string) string { return strings.ToUpper(s) }\n"})
+	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "go.mod"), []byte("module toy\n\ngo 1.26\n"), 0o600))
+	checker, err := NewChecker(p.dir)
+	require.NoError(t, err)
+	check := func(e Edit) error {
+		edited, err := p.Apply(e)
+		require.NoError(t, err)
+		return checker.Check(p, edited)
+	}
+	require.NoError(t, checker.Check(p, nil))
+	require.NoError(t, check(wrong))
+	require.NoError(t, check(Edit{"up", "strings.ToUpper(s)", "s"}), "an import without a use")
+	require.NoError(t, check(Edit{"Abs", "", `_ = strings.ToUpper("a")`}), "a package that another file imports")
+	require.ErrorContains(t, check(Edit{"Abs", "return -n", "return minus(n)"}), "toy.go:5:10: undefined: minus")
+	require.ErrorContains(t, check(Edit{"Abs", "return -n", "return -n }"}), "toy.go:")
+
+	_, err = NewChecker(filepath.Join(p.dir, "gone"))
+	require.ErrorContains(t, err, "go list")
+}
+
 func TestLoad_WantsGoSource(t *testing.T) {
 	_, err := Load(t.TempDir())
 	require.ErrorContains(t, err, "has no Go source")

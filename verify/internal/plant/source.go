@@ -19,6 +19,7 @@ import (
 // Package is the source of a package, without its tests, as this system builds it.
 type Package struct {
 	dir      string
+	files    []*file
 	declared map[string][]declaration // by the name that an Edit gives
 	imported map[string]string        // quoted paths, by the names under which files have them
 }
@@ -81,6 +82,7 @@ func (p *Package) read(path string) error {
 	if f.lexemes, err = scan(source); err != nil {
 		return err
 	}
+	p.files = append(p.files, f)
 	declare := func(name string, n ast.Node) declaration {
 		return declaration{file: f, name: name, from: f.offset(n.Pos()), to: f.offset(n.End()), body: -1}
 	}
