@@ -31,7 +31,7 @@ func ClassifyDefault(err error) Disposition {
 	if err == nil {
 		return Retain
 	}
-	if d, found := judge(err, classify); found {
+	if d, found := markedAs(err, classify); found {
 		return d
 	}
 	return classify(err)

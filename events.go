@@ -3,7 +3,6 @@ package idemflight
 import (
 	"context"
 	"log/slog"
-	"runtime/debug"
 	"time"
 )
 
@@ -95,66 +94,4 @@ func (e Event[K]) alarming() bool {
 		return e.Err != nil
 	}
 	return e.ended() && e.Disposition == Hold
-}
-
-// note is an event that waits until no lock is held.
-type note[K comparable] struct {
-	ctx   context.Context
-	event Event[K]
-}
-
-// note adds an event of upkeep to notes, if anybody listens.
-func (c *Cache[K, V]) note(notes *[]note[K], e Event[K]) {
-	if c.opts.Observer != nil {
-		*notes = append(*notes, note[K]{context.Background(), e})
-	}
-}
-
-// emit tells the Observer every note, in order, also if it calls runtime.Goexit at one of them.
-// Must be called without a lock.
-func (c *Cache[K, V]) emit(notes []note[K]) {
-	told := 0
-	defer func() {
-		if told < len(notes) {
-			c.emit(notes[told:])
-		}
-	}()
-	for told < len(notes) {
-		n := notes[told]
-		told++
-		c.observe(n.ctx, n.event)
-	}
-}
-
-// observe tells the Observer one event. Must be called without a lock.
-func (c *Cache[K, V]) observe(ctx context.Context, e Event[K]) {
-	if c.opts.Observer != nil {
-		c.guard(func() { c.opts.Observer(ctx, e) }, nil)
-	}
-}
-
-//go:noinline
-func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, r found[K, V]) {
-	c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: r.err()})
-}
-
-// guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called
-// with what stopped the hook; after runtime.Goexit, which cannot be contained, it is the last word.
-func (c *Cache[K, V]) guard(hook func(), failed func(error)) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		err := ErrGoexit
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
-		c.hookPanics.Add(1)
-		if failed != nil {
-			failed(err)
-		}
-	}()
-	hook()
-	returned = true
 }

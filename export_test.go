@@ -35,12 +35,13 @@ func (c *Cache[K, V]) Hashes(keys ...K) int {
 func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 
 // TimesOfSlow returns the times that are kept of an execution which ends now, having taken longer
-// than a small record has room for, and those that its leader is told.
+// than a record has room for, and those that its leader is told.
 func (c *Cache[K, V]) TimesOfSlow(key K) (kept, told [2]time.Time) {
-	at := c.nowToo()
-	r := newRecord[K, V](&c.clock, key, Retained, nil, Fingerprint{}, at-time.Hour, at, c.opts.TTL)
-	t := r.timesOf(&c.clock)
-	o := outcome[V]{source: uint8(Executed), completed: at, expires: r.deadline}
+	at := c.nowAndWall()
+	d := draft[K, V]{key: key, hash: uint32(c.hash(key)), state: Retained, started: at - time.Hour, done: at}
+	d.expireAfter(&c.clock, at, c.opts.TTL)
+	t := c.timesOf(c.record(&d))
+	o := outcome[V]{source: uint8(Executed), completed: at, expires: d.deadline}
 	res := o.result(&c.clock, Executed)
 	return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
 }
@@ -56,34 +57,46 @@ func (c *Cache[K, V]) SetWallClock(seconds int) {
 	}
 }
 
-// Small returns how many records of c are the small ones that golang-lru lists.
-func (c *Cache[K, V]) Small() (n int) {
+// InLine returns how many records of c lie in the lines of their shards, and not in heaps.
+func (c *Cache[K, V]) InLine() (n int) {
 	for i := range c.shards {
-		if plain := c.shards[i].kept.plain; plain != nil {
-			n += plain.Len()
+		for r := range c.shards[i].kept.table.all {
+			if !r.has(queued) {
+				n++
+			}
 		}
 	}
 	return n
 }
 
-// StartTurns makes n+1 the number of the next turn.
+// Small returns how many records of c are no larger than they must be, and in line.
+func (c *Cache[K, V]) Small() (n int) {
+	for i := range c.shards {
+		for r := range c.shards[i].kept.table.all {
+			if r.more == nil && !r.has(queued) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// StartTurns makes n+2 the number of the next insertion.
 func (c *Cache[K, V]) StartTurns(n uint32) { c.seq.Store(n) }
 
 // Shards returns the number of shards of c.
 func (c *Cache[K, V]) Shards() int { return len(c.shards) }
 
-// HotKeys returns the keys that are replayed without a lock.
-func (c *Cache[K, V]) HotKeys() (keys []K) {
-	for i := range c.hot.slots {
-		if h := c.hot.slots[i].Load(); h != nil {
-			keys = append(keys, h.key)
-		}
+// Buckets returns how many buckets the tables of c have.
+func (c *Cache[K, V]) Buckets() (n int) {
+	for i := range c.shards {
+		n += int(c.shards[i].kept.table.buckets.Load())
 	}
-	return keys
+	return n
 }
 
-// HotReplays returns how many replays took no lock.
-func (c *Cache[K, V]) HotReplays() uint64 { return c.hot.counted() }
+// LockFreeReplays returns how many replays took no lock.
+func (c *Cache[K, V]) LockFreeReplays() uint64 { return c.replays.sum() }
 
 // CheckInvariants returns what is wrong with the books of c, while nothing is under way.
 func (c *Cache[K, V]) CheckInvariants() error {
@@ -93,20 +106,9 @@ func (c *Cache[K, V]) CheckInvariants() error {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		places += int64(len(s.pending) + s.kept.len())
-		weight += s.checkLocked(wrong)
-		s.mu.Unlock()
-	}
-	for i := range c.hot.slots {
-		h := c.hot.slots[i].Load()
-		if h == nil {
-			continue
-		}
-		s := c.shardOf(h.hash)
-		s.mu.Lock()
-		if h.hash != c.hash(h.key) || h.hash%hotSlots != uint64(i) || s.kept.get(h.key) != h.found || h.state() != Retained {
-			wrong("slot %d has %v, which is not what is kept", i, h.key)
-		}
+		places += int64(s.flights.len + s.kept.len())
+		weight += s.kept.weight
+		s.checkLocked(wrong)
 		s.mu.Unlock()
 	}
 	if c.places.Load() != places {
@@ -115,71 +117,124 @@ func (c *Cache[K, V]) CheckInvariants() error {
 	if c.weight.Load() != weight {
 		wrong("weight is %d, the sum of records is %d", c.weight.Load(), weight)
 	}
+	if len(c.shedding) != 0 {
+		wrong("someone is said to shed")
+	}
 	return errors.Join(errs...)
 }
 
-// checkLocked reports what is wrong with what s keeps, and returns its weight.
-func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) (weight int64) {
+// checkLocked reports what is wrong with what s keeps.
+func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	k := &s.kept
-	first, due := never, forever
-	if k.plain != nil {
-		last := turn{at: math.MinInt64}
-		for _, key := range k.plain.Keys() {
-			r, _ := k.plain.Peek(key)
-			if k.others[key] != nil || s.pending[key] != nil {
-				wrong("key %v is there twice", key)
-			}
-			if k.turnOf(r).before(last) {
-				wrong("plain records are out of order: %v at %v behind %v", key, k.turnOf(r), last)
-			}
-			last = k.turnOf(r)
-			due = min(due, r.deadline)
-			if last.before(first) {
-				first = last
-			}
-		}
+	flights := 0
+	for range s.flights.each {
+		flights++
 	}
-	held, expiring, valued := 0, 0, 0
-	in := func(q *queue[K, V], r *fullRecord[K, V]) {
-		if at := int(r.index[q.by]); at >= len(q.items) || q.items[at] != r {
-			wrong("%v is not where it thinks it is in queue %d", r.key, q.by)
-		}
+	if flights != s.flights.len {
+		wrong("%d flights, not %d", flights, s.flights.len)
 	}
-	for key, r := range k.others {
-		if key != r.key || s.pending[key] != nil {
-			wrong("key %v leads to the record of %v, in flight: %v", key, r.key, s.pending[key] != nil)
-		}
-		if r.deadline != forever {
-			expiring++
-			in(&k.due, r)
-			due = min(due, r.deadline)
-		}
-		if r.weight > 0 {
-			valued++
-			in(&k.valued, r)
-		}
-		weight += r.weight
-		if State(r.state) == Held {
-			held++
+
+	inLine := checkLine(&k.line, wrong)
+	last := turn{at: math.MinInt64}
+	for _, r := range inLine {
+		if t := (turn{r.done(k.ttl), r.seq}); t.before(last) {
+			wrong("records in line are out of order: %v at %v behind %v", r.key, t, last)
 		} else {
-			in(&k.order, r)
-			if r.turn.before(first) {
-				first = r.turn
+			last = t
+		}
+		if r.has(queued) || k.line.at(r.place).records[r.place%runLen] != r {
+			wrong("%v is not at its place in the line", r.key)
+		}
+	}
+	values := checkLine(&k.values, wrong)
+	for i, r := range values {
+		if i > 0 && r.more.valueTurn.before(values[i-1].more.valueTurn) {
+			wrong("values are out of order: %v", r.key)
+		}
+		if k.values.at(r.more.valuePlace).records[r.more.valuePlace%runLen] != r {
+			wrong("the value of %v is not at its place", r.key)
+		}
+	}
+
+	first, due, value := never, forever, never
+	all, held, ordered, expiring, valued, weight := 0, 0, 0, 0, 0, int64(0)
+	for r := range k.table.all {
+		all++
+		if k.table.get(r.hash, r.key) != r || r.has(gone) || s.flights.len > 0 && s.hasFlight(r.key) {
+			wrong("key %v: found otherwise, gone (%v) or in flight", r.key, r.has(gone))
+		}
+		due = min(due, r.deadline)
+		weight += r.weight()
+		if r.weight() > 0 {
+			valued++
+			if r.more.valueTurn.before(value) {
+				value = r.more.valueTurn
+			}
+		}
+		t := turn{r.done(k.ttl), r.seq}
+		switch {
+		case r.state() == Held:
+			held++
+		case r.has(queued):
+			ordered++
+			if q := k.order.items; int(r.place) >= len(q) || q[r.place].record != r {
+				wrong("%v is not where it should be in the order queue", r.key)
+			} else {
+				t = q[r.place].turn
+			}
+		}
+		if r.state() != Held && t.before(first) {
+			first = t
+		}
+		if r.has(queued) && r.deadline != forever {
+			expiring++
+			if q := k.due.items; int(r.due) >= len(q) || q[r.due].record != r {
+				wrong("%v is not where it should be in the due queue", r.key)
 			}
 		}
 	}
-	if k.held != held || len(k.order.items) != len(k.others)-held || len(k.due.items) != expiring || len(k.valued.items) != valued {
-		wrong("%d held of %d, %d expire, %d weigh; by count %d, %d, %d; %d in order",
-			held, len(k.others), expiring, valued, k.held, len(k.due.items), len(k.valued.items), len(k.order.items))
+	if all != k.table.len || held != k.held || weight != k.weight || valued != len(values) ||
+		ordered != len(k.order.items) || expiring != len(k.due.items) || all-held-ordered != len(inLine) {
+		wrong("counted %d records (%d said), %d held (%d), weight %d (%d), %d values (%d), %d in order (%d), %d to expire (%d), %d in line (%d)",
+			all, k.table.len, held, k.held, weight, k.weight, valued, len(values),
+			ordered, len(k.order.items), expiring, len(k.due.items), all-held-ordered, len(inLine))
 	}
-	if got := s.edges.turn[s.index].load(); got != first {
-		wrong("the edge says turn %v, first is %v", got, first)
+	if got := s.heads.evict[s.index].turn.load(); got != first {
+		wrong("the head says turn %v, first is %v", got, first)
 	}
-	if got := time.Duration(s.edges.due[s.index].Load()); got != due {
-		wrong("the edge says due %v, first is %v", got, due)
+	if got := time.Duration(s.heads.due[s.index].Load()); got != due {
+		wrong("the head says due %v, first is %v", got, due)
 	}
-	if got := s.edges.worth[s.index].load(); got != k.firstWorth() {
-		wrong("the edge says worth %v, first is %v", got, k.firstWorth())
+	if got := s.heads.shed[s.index].load(); got != value {
+		wrong("the head says value %v, first is %v", got, value)
 	}
-	return weight
+}
+
+func (s *shard[K, V]) hasFlight(key K) bool {
+	for f := range s.flights.each {
+		if f.key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// checkLine returns the records of l in order.
+func checkLine[K comparable, V any](l *line[K, V], wrong func(string, ...any)) (records []*record[K, V]) {
+	if l.runs == nil {
+		return nil
+	}
+	for _, in := range l.runs.Values() {
+		n := 0
+		for _, r := range in.records {
+			if r != nil {
+				n++
+				records = append(records, r)
+			}
+		}
+		if n != in.left || n == 0 && in != l.last {
+			wrong("a run has %d records, not %d", n, in.left)
+		}
+	}
+	return records
 }

@@ -2,52 +2,53 @@ package idemflight
 
 import (
 	"context"
-	"runtime/debug"
-	"sync"
 	"time"
 )
 
-// A flight and its states; every arrow that is not marked otherwise happens under the shard's mu.
+// flight is an execution and the callers waiting for it. Its phases, with the function and the lock
+// (none, or the shard's mu) of each step:
 //
-//	             ┌────────────── waiters join, wait, leave ──────────────┐
-//	(claim) ──▶ running ──fn returned, no lock──▶ ended ──(settle)──▶ settled
-//	   │           ▲
-//	   └─▶ reconciling ──(Retryable, no lock)
-//	            └──────────(anything else)──────▶ ended
+//	               waiters join, wait and leave (mu)
+//	            ┌──────────────────────────────────────┐
+//	claimLocked │                                      │ settle
+//	   (mu)     ▼                                      │  (mu)
+//	─────────▶ flying ──fn returns──▶ judge ──▶ weigh ─┴──────▶ settled
+//	   │          ▲                    ▲
+//	   │          │ Retryable          │ anything else
+//	   └──▶ reconciling ──Reconcile returns
 //
-// From claim to settle the flight is in its shard's pending map; settle takes it out, puts in what
-// is kept and closes done in one critical section, so that no caller finds the key in neither. Only
-// settle removes a flight: leaving, Forget and Close do not. Everybody may leave; the execution
-// goes on.
+// From claimLocked to settle the flight is among its shard's flights. settle takes it out, inserts
+// what is kept and closes done in one critical section, so that no caller finds the key in neither.
+// Nothing but settle removes a flight: leaving, Forget and Close do not. Everybody may leave; the
+// execution goes on.
 type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
 	key         K
+	hash        uint64
 	fingerprint Fingerprint
 	ttl         time.Duration // of its outcome, as the leader wants it; negative: Options.TTL
 	startedAt   time.Duration
 
-	// fn is read by who flies, and cleared by settle.
-	fn func(context.Context) (V, error)
+	// Used by the goroutine that flies, and cleared by settle.
+	fn   func(context.Context) (V, error)
+	held *record[K, V] // while Reconcile is to be asked about it, or being asked; then nil
 
-	// done is closed by settle. It is made under the shard's mu by the first who needs it (the leader,
-	// who joins, Close), and may then be read by that one without a lock.
+	// done is closed by settle. It is made with mu held by the first that needs it (the leader, a
+	// caller that joins, Close), which may then read it without a lock.
 	done chan struct{}
 
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
 	exec execution
 
-	// held is the record that Reconcile is asked about; nil once fn runs. Written only by the
-	// goroutine that flies.
-	held *fullRecord[K, V]
-
 	// Guarded by the shard's mu.
-	leaderLeft bool // nobody will tell the outcome as the leader's
-	forgotten  bool // its outcome is not to be retained
+	twin       *flight[K, V] // of another key with the same hash
+	leaderLeft bool          // nobody will report the outcome as the leader's
+	forgotten  bool          // its outcome is not to be retained
 	settled    bool
 	waiters    int32 // joined callers that wait
 
-	// Written under the shard's mu before settled is set and done is closed, only read after: who
-	// has seen either may read without the lock.
+	// Written with mu held before settled is set and done is closed, only read after: a goroutine
+	// that has seen either may read without the lock.
 	outcome outcome[V]
 }
 
@@ -55,14 +56,19 @@ type flight[K comparable, V any] struct {
 type outcome[V any] struct {
 	value       V
 	err         error         // as callers get it
-	panicked    *PanicError   // of fn, for the leader to panic with
 	completed   time.Duration // on the cache's clock
 	expires     time.Duration // the same; 0 if it is not kept, or held without end
-	times       *times        // if they do not follow from these
 	took        time.Duration
-	waiters     int32
+	*rare             // nil if there is neither
+	waiters     int32 // as the execution ended
 	source      uint8 // a Source, the leader's: Executed or Reconciled; None if Reconcile learned nothing
 	disposition uint8 // a Disposition
+}
+
+// rare is what few outcomes have.
+type rare struct {
+	panicked *PanicError // of fn, for the leader to panic with
+	expiry   time.Time   // if it does not follow from expires: the clock does not reach so far
 }
 
 // result returns the outcome as one caller sees it; source is that caller's.
@@ -70,208 +76,101 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 	if Source(o.source) == None {
 		return Result[V]{}
 	}
-	if o.times != nil {
-		return Result[V]{Value: o.value, Source: source, CompletedAt: o.times.completed, ExpiresAt: o.times.expires}
-	}
+	c.nowAndWall()
 	res := Result[V]{Value: o.value, Source: source, CompletedAt: c.wall(o.completed)}
-	if o.expires != 0 {
+	switch {
+	case o.rare != nil && !o.expiry.IsZero():
+		res.ExpiresAt = o.expiry
+	case o.expires != 0:
 		res.ExpiresAt = c.wall(o.expires)
 	}
 	return res
 }
 
-// ended returns the event, of the given kind, that tells of f's end. f must have settled.
+// ended returns the event, of the given kind, that reports f's end. f must have settled.
 func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	o := &f.outcome
 	return Event[K]{Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: int(o.waiters), Disposition: Disposition(o.disposition)}
 }
 
-// ending is how one execution ended: what fn returned, and what is then made of it.
-type ending[K comparable, V any] struct {
-	value    V
-	err      error // fn's, with its markers until it has been judged
-	panicked *PanicError
-	returned bool // neither panic nor Goexit
-	at       time.Duration
-
-	spoke, begun bool // what fn said about its effect
-
-	disposition Disposition
-	weight      int64
-	notes       []note[K] // events to emit once settled
+// flights are the flights of a shard, by the hash of their keys; those with one hash are chained.
+// Its methods need the shard's mu.
+type flights[K comparable, V any] struct {
+	byHash map[uint64]*flight[K, V]
+	len    int
+	peak   int // the most since byHash was made
 }
 
-// run calls fn with e as its context and captures how it ends. After runtime.Goexit in fn it runs
-// as a deferred call of a goroutine that is about to exit, and so does all that follows.
-func (x *ending[K, V]) run(e *execution, fn func(context.Context) (V, error)) {
-	defer func() {
-		if !x.returned {
-			if v := recover(); v != nil {
-				x.panicked = &PanicError{Value: v, Stack: debug.Stack()}
-				x.err = x.panicked
-			} else {
-				x.err = ErrGoexit
+// A map of Go never shrinks. So byHash is made anew when it is nearly empty: not for a handful, and
+// not with so many in it that a caller would have to wait.
+const (
+	fewFlights  = 8
+	manyFlights = 512
+)
+
+func (all *flights[K, V]) get(hash uint64, key K) *flight[K, V] {
+	f := all.byHash[hash]
+	for f != nil && f.key != key {
+		f = f.twin
+	}
+	return f
+}
+
+// add inserts f, whose key must be absent.
+func (all *flights[K, V]) add(f *flight[K, V]) {
+	if all.byHash == nil {
+		all.byHash = make(map[uint64]*flight[K, V])
+	}
+	f.twin = all.byHash[f.hash]
+	all.byHash[f.hash] = f
+	all.len++
+	all.peak = max(all.peak, all.len)
+}
+
+// remove takes out f, and reports whether it was there.
+func (all *flights[K, V]) remove(f *flight[K, V]) bool {
+	first := all.byHash[f.hash]
+	switch {
+	case first == f && f.twin == nil:
+		delete(all.byHash, f.hash)
+	case first == f:
+		all.byHash[f.hash] = f.twin
+	default:
+		for first != nil && first.twin != f {
+			first = first.twin
+		}
+		if first == nil {
+			return false
+		}
+		first.twin = f.twin
+	}
+	f.twin = nil
+	all.len--
+	if all.peak > fewFlights && all.len <= min(all.peak/sparse, manyFlights) {
+		all.trim()
+	}
+	return true
+}
+
+// trim makes byHash anew.
+func (all *flights[K, V]) trim() {
+	old := all.byHash
+	all.byHash, all.peak = nil, all.len
+	if all.len > 0 {
+		all.byHash = make(map[uint64]*flight[K, V], all.len)
+	}
+	for hash, f := range old {
+		all.byHash[hash] = f
+	}
+}
+
+// each yields every flight.
+func (all *flights[K, V]) each(yield func(*flight[K, V]) bool) {
+	for _, f := range all.byHash {
+		for ; f != nil; f = f.twin {
+			if !yield(f) {
+				return
 			}
 		}
-		x.at = e.clock.nowToo()
-		x.spoke, x.begun = e.end(x.at)
-	}()
-	x.value, x.err = fn(e)
-	x.returned = true
-}
-
-// execution is one run of fn or Reconcile, and the context it is given: the leader's values, no
-// cancellation of the leader's, a deadline of its own, ended by fn's return.
-//
-// It costs one allocation (none, inside its flight) until someone looks for its end: then inner, a
-// context of the standard library, takes over Done and Value, so that the standard library
-// recognises it as its own and derives contexts from it without a goroutine for each.
-type execution struct {
-	// Written before fn runs, only read after.
-	leader      context.Context // for its values; its end must not be reached through us
-	outer       *execution      // the innermost one around the leader's call, if any
-	first       *execution      // the first of its flight, which stands for that
-	clock       *clock          // of its cache, for which it stands too
-	started     time.Duration
-	deadline    time.Duration // 0: none
-	reconciling bool          // Reconcile is what it runs
-
-	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
-	spoke  bool  // BeginEffect or NoEffect was called
-	ended  bool  // fn has returned,
-	late   bool  // after the deadline
-	begun  int32 // effects begun and not taken back
-	mu     sync.Mutex
-	inner  context.Context
-	cancel context.CancelFunc
-}
-
-type executionKey struct{}
-
-// executionOf returns the innermost execution that ctx belongs to, or nil.
-func executionOf(ctx context.Context) *execution {
-	if ctx == nil {
-		return nil
 	}
-	e, _ := ctx.Value(executionKey{}).(*execution)
-	return e
-}
-
-// inside reports whether e is of the flight whose first execution is given, or runs within it.
-func (e *execution) inside(first *execution) bool {
-	for ; e != nil; e = e.outer {
-		if e.first == first {
-			return true
-		}
-	}
-	return false
-}
-
-// running reports whether e is, or runs within, an execution that has not ended, of the cache with
-// the given clock.
-func (e *execution) running(of *clock) bool {
-	for ; e != nil; e = e.outer {
-		if e.clock == of && !e.hasEnded() {
-			return true
-		}
-	}
-	return false
-}
-
-func (e *execution) hasEnded() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.ended
-}
-
-// start sets the clock of the execution, right before fn, unless its flight has just begun.
-func (e *execution) start(timeout time.Duration) {
-	if e.started == 0 {
-		e.started = e.clock.now()
-	}
-	if timeout > 0 {
-		e.deadline = e.started + min(timeout, forever-e.started)
-	}
-}
-
-// end ends the context at the given time, and returns what fn said about its effect while it ran.
-func (e *execution) end(at time.Duration) (spoke, begun bool) {
-	e.mu.Lock()
-	e.late = e.deadline != 0 && at >= e.deadline // which Err may have said already
-	e.ended = true
-	spoke, begun, cancel := e.spoke, e.begun > 0, e.cancel
-	e.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
-	return spoke, begun
-}
-
-// overdue reports whether the deadline has passed. An execution without deadline reads no clock.
-func (e *execution) overdue() bool {
-	return e.deadline != 0 && e.clock.now() >= e.deadline
-}
-
-// String names the context where one is printed, as those of the standard library do; without it,
-// fmt would read the fields below mu.
-func (e *execution) String() string { return "idemflight.execution" }
-
-// Deadline is ExecTimeout after the start; the leader's does not count.
-func (e *execution) Deadline() (time.Time, bool) {
-	if e.deadline == 0 {
-		return time.Time{}, false
-	}
-	return e.clock.start.Add(e.deadline), true
-}
-
-// Done makes inner, and so arms the timer of the deadline.
-func (e *execution) Done() <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.inner == nil {
-		values := context.WithoutCancel(e.leader)
-		if e.deadline == 0 || e.ended && !e.late {
-			e.inner, e.cancel = context.WithCancel(values)
-		} else {
-			e.inner, e.cancel = context.WithDeadline(values, e.clock.start.Add(e.deadline))
-		}
-		if e.ended {
-			e.cancel()
-		}
-	}
-	return e.inner.Done()
-}
-
-// Err agrees with Done: before anyone has looked at that, the clock decides.
-func (e *execution) Err() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.errLocked()
-}
-
-func (e *execution) errLocked() error {
-	switch {
-	case e.inner != nil:
-		return e.inner.Err()
-	case e.ended && !e.late:
-		return context.Canceled
-	case e.late || e.overdue():
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// Value answers with the leader's values, but never with what would lead to the leader's end: the
-// standard library finds a context to cancel by asking for a value.
-func (e *execution) Value(key any) any {
-	if key == (executionKey{}) {
-		return e
-	}
-	e.mu.Lock()
-	values := e.inner
-	e.mu.Unlock()
-	if values == nil {
-		values = context.WithoutCancel(e.leader)
-	}
-	return values.Value(key)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -18,9 +17,6 @@ const (
 
 // NoWait, given to [WithMaxWait], means not to wait for a flight at all.
 const NoWait time.Duration = -1
-
-// forever is the deadline of what does not expire: no monotonic reading gets there.
-const forever = time.Duration(math.MaxInt64)
 
 // Options configures a [Cache]. The zero value is a good start: outcomes for a day, a million
 // keys, the last hour protected. Functions must be safe for concurrent use; none is called with a
@@ -187,18 +183,20 @@ func Inline() CallOption { return CallOption{kind: optionInline} }
 
 // callOptions is a call's options, read.
 type callOptions struct {
-	fp      Fingerprint
-	ttl     time.Duration // of the outcome if this call leads; negative if not set
-	maxWait time.Duration // forever if not set
-	inline  bool
+	fingerprint Fingerprint
+	ttl         time.Duration // of the outcome if this call leads; negative if not set
+	maxWait     time.Duration // forever if not set
+	inline      bool
 }
 
-func readOptions(opts []CallOption) callOptions {
-	o := callOptions{ttl: -1, maxWait: forever}
+// read reads opts. It fills o in place: a replay would have to wait for a copy of what has just been
+// written.
+func (o *callOptions) read(opts []CallOption) {
+	o.ttl, o.maxWait = -1, forever
 	for i := range opts {
 		switch opts[i].kind {
 		case optionFingerprint:
-			o.fp = opts[i].fp
+			o.fingerprint = opts[i].fp
 		case optionTTL:
 			o.ttl = opts[i].d
 		case optionMaxWait:
@@ -207,5 +205,4 @@ func readOptions(opts []CallOption) callOptions {
 			o.inline = true
 		}
 	}
-	return o
 }

@@ -3,7 +3,6 @@ package idemflight
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -26,103 +25,105 @@ import (
 // that answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
 func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
-	s := c.shardOf(c.hash(key))
+	hash := c.hash(key)
+	s := c.shardOf(hash)
 	if !validKey(c.traits, key) {
 		return ErrInvalidKey
 	}
 	var notes []note[K]
 	defer func() { c.emit(notes) }()
-	r, weight, err := c.recordOf(key, e, &notes)
+	d, err := c.draftFrom(key, e, &notes)
 	if err != nil {
 		return err
 	}
-	if err := c.placeFor(s, key, &notes); err != nil {
+	d.hash = uint32(hash)
+	if err := c.placeFor(key, hash, &notes); err != nil {
 		return err
 	}
-	wanted := func() bool { err = c.restorableLocked(s, key, &notes); return err == nil }
-	if !c.lockWithWeight(s, weight, wanted, &notes) {
+	yield.At("settle")
+	c.lockWithWeight(s, d.weight, &notes)
+	if err := c.restorableLocked(s, hash, key, &notes); err != nil {
+		c.returnWeight(d.weight)
 		s.mu.Unlock()
 		yield.At("restore: refused")
-		c.giveBack()
+		c.returnPlace()
 		c.disarm()
 		return err
 	}
-	c.keepLocked(s, r, weight, &notes)
-	deadline := r.deadline // r may be claimed once the lock is released
+	c.keepLocked(s, d, &notes)
 	s.mu.Unlock()
-	c.arm(deadline)
+	c.arm(d.deadline)
 	return nil
 }
 
 // placeFor takes a place for key, which must be absent.
-func (c *Cache[K, V]) placeFor(s *shard[K, V], key K, notes *[]note[K]) error {
-	none, upTo := false, uint32(0)
+func (c *Cache[K, V]) placeFor(key K, hash uint64, notes *[]note[K]) error {
+	s := c.shardOf(hash)
+	exhausted, asOf := false, uint32(0) // whether the last makeRoom found nothing to evict, and as of which insertion
 	for {
 		yield.At("restore")
 		s.mu.Lock()
-		err := c.restorableLocked(s, key, notes)
+		err := c.restorableLocked(s, hash, key, notes)
 		if err == nil && !c.takePlace() {
 			err = ErrFull
 		}
 		s.mu.Unlock()
-		if err != ErrFull || none && upTo == c.seq.Load() {
+		if err != ErrFull || exhausted && asOf == c.seq.Load() {
 			return err
 		}
-		none, upTo = c.makeRoom(key, notes)
+		exhausted, asOf = c.makeRoom(key, hash, notes)
 	}
 }
 
-func (c *Cache[K, V]) restorableLocked(s *shard[K, V], key K, notes *[]note[K]) error {
+// restorableLocked says why key may not be restored.
+func (c *Cache[K, V]) restorableLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) error {
 	switch {
 	case c.closed.Load():
 		return ErrClosed
-	case s.pending[key] != nil:
+	case s.flights.get(hash, key) != nil:
 		return errors.New("idemflight: Restore of a key that is in flight: restore before the first calls come in")
-	case c.liveLocked(s, key, notes).record != nil:
+	case c.liveLocked(s, hash, key, notes) != nil:
 		return errors.New("idemflight: Restore of a key that is kept already: restored twice?")
 	}
 	return nil
 }
 
-// recordOf returns e as a record, and its weight, or says what is wrong with it.
-func (c *Cache[K, V]) recordOf(key K, e Entry[V], notes *[]note[K]) (*fullRecord[K, V], int64, error) {
-	at := c.nowToo()
+// draftFrom returns e as a draft, or says what is wrong with it.
+func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, V], error) {
+	at := c.nowAndWall()
 	now := c.wall(at)
-	var cause error
-	c.guard(func() { cause = unmark(e.Err) }, func(error) { cause = &unmarked{e.Err} })
-	restored := func(state State, ttl time.Duration) *fullRecord[K, V] {
-		r := newRecord[K, V](&c.clock, key, state, cause, e.Fingerprint, 0, at, ttl)
-		r.times = &times{e.StartedAt, e.CompletedAt, e.ExpiresAt}
-		return r
+	d := &draft[K, V]{
+		key: key, state: e.State, fingerprint: e.Fingerprint, done: at, deadline: forever,
+		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt},
 	}
+	c.guard(func() { d.err = unmark(e.Err) }, func(error) { d.err = &unmarked{e.Err} })
 	switch e.State {
 	case InFlight:
-		cause = ErrInterrupted
-		r := restored(Held, c.opts.HoldTTL)
-		r.times.completed = now
-		r.expireAfter(&c.clock, at, c.opts.HoldTTL)
-		return r, 0, nil
+		d.state, d.err, d.times.completed = Held, ErrInterrupted, now
+		d.expireAfter(&c.clock, at, c.opts.HoldTTL)
+		return d, nil
 	case Retained, Shed:
 		if e.ExpiresAt.IsZero() {
-			return nil, 0, errors.New("idemflight: Restore of an entry without ExpiresAt; only a held one may have none")
+			return nil, errors.New("idemflight: Restore of an entry without ExpiresAt; only a held one may have none")
 		}
 	case Held:
 		if e.ExpiresAt.IsZero() {
-			return restored(Held, -1), 0, nil
+			return d, nil
 		}
 	default:
-		return nil, 0, fmt.Errorf("idemflight: Restore of an entry whose State is %v: want in flight, retained, held or shed", e.State)
+		return nil, fmt.Errorf("idemflight: Restore of an entry whose State is %v: want in flight, retained, held or shed", e.State)
 	}
 	left := e.ExpiresAt.Sub(now)
 	if left <= 0 {
-		return nil, 0, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
+		return nil, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
 	}
-	r := restored(e.State, left)
-	// Protect and the order of turns go by the completion: not that of a clock that ran ahead.
-	r.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
-	if e.State != Retained {
-		return r, 0, nil
+	d.deadline = deadlineOf(at, left)
+	// Protect and the order of turns go by the completion, even one long past, but not by that of a
+	// clock that ran ahead.
+	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
+	if e.State == Retained {
+		d.value = e.Value
+		d.weight = c.weightOf(key, e.Value, notes)
 	}
-	r.value = e.Value
-	return r, c.weightOf(key, e.Value, notes), nil
+	return d, nil
 }

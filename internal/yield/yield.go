@@ -1,7 +1,7 @@
 // Package yield marks the points at which another goroutine may come in between: the steps outside
-// of critical sections, and between the atomic steps of what takes no lock. A model checker stops
-// the library there and decides who goes on (see verify/explore); in production a point costs the
-// look at a nil pointer.
+// of critical sections, and the atomic steps that readers without a lock can see. A model checker
+// stops the library there and decides which goroutine goes on (see verify/explore); in production
+// a point costs the look at a nil pointer.
 package yield
 
 import "sync/atomic"
@@ -18,7 +18,11 @@ func Hook(f func(point string)) {
 	hook.Store(&f)
 }
 
-// At is a point. It must not be called with a lock held.
+// Locked begins the names of points in the critical section of a shard: until the goroutine there
+// goes on, only those can that take no lock.
+const Locked = "locked: "
+
+// At is a point. Unless its name begins with Locked, it must not be called with a lock held.
 func At(point string) {
 	if hook.Load() != nil {
 		stop(point)

@@ -1,77 +1,11 @@
 package idemflight
 
 import (
-	"iter"
-
-	"github.com/idemflight/idemflight/internal/yield"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
 )
-
-// Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
-// counts no use and changes no order. Cost: one shard lock.
-func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
-	s := c.shardOf(c.hash(key))
-	yield.At("lookup")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.kept.get(key); r.record != nil && !r.expired(c.now()) {
-		return c.entry(r), true
-	}
-	if f := s.pending[key]; f != nil {
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: c.wall(f.startedAt)}, true
-	}
-	return Entry[V]{}, false
-}
-
-// All iterates over the keys in flight and kept, in no order. No lock is held while the loop body
-// runs, which may call the cache. Each key is looked up when its turn comes: what has gone by then
-// is left out, and what comes while the loop runs may or may not be seen. No key is seen twice. Cost:
-// a copy of the keys of one shard at a time, and a Lookup for each.
-func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
-	return func(yield func(K, Entry[V]) bool) {
-		for i := range c.shards {
-			for _, key := range c.shards[i].keys() {
-				if e, ok := c.Lookup(key); ok && !yield(key, e) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (s *shard[K, V]) keys() []K {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	keys := make([]K, 0, s.kept.len()+len(s.pending))
-	for key := range s.pending {
-		keys = append(keys, key)
-	}
-	return s.kept.keys(keys)
-}
-
-// timesOf returns the times of f, a record, in wall time.
-func (c *Cache[K, V]) timesOf(f found[K, V]) times {
-	if f.full != nil {
-		return f.full.timesOf(&c.clock)
-	}
-	return f.record.timesOf(&c.clock, f.deadline-c.opts.TTL)
-}
-
-// entry returns f, a record, as Lookup shows it.
-func (c *Cache[K, V]) entry(f found[K, V]) Entry[V] {
-	t := c.timesOf(f)
-	return Entry[V]{
-		State: f.state(), Value: f.value, Err: f.err(), Fingerprint: f.fingerprint(),
-		StartedAt: t.started, CompletedAt: t.completed, ExpiresAt: t.expires,
-	}
-}
-
-// result sets res to f, retained, as a call that replays it sees it.
-//
-//go:noinline
-func (c *Cache[K, V]) result(f found[K, V], res *Result[V]) {
-	t := c.timesOf(f)
-	*res = Result[V]{Value: f.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
-}
 
 // Stats are counts since the cache was made, and its state at the moment of the call.
 type Stats struct {
@@ -114,26 +48,26 @@ func (c *Cache[K, V]) Len() (n int) {
 	return n
 }
 
-// Stats returns counts and the present state, all of one moment; but InvalidKey, HookPanics and those
-// replays that took no lock are read just before. It visits each shard and drops what has expired.
-// Cost: the locks of all shards at once, which stops nearly every call for some microseconds. It is
+// Stats returns counts and the present state, all of one moment; except that InvalidKey, HookPanics and
+// the replays that took no lock are read just before. It visits each shard and drops what has expired.
+// Cost: the locks of all shards at once, which stops every call but replays for some microseconds. It is
 // meant for a metrics scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
-	sum := Stats{Replayed: c.hot.counted(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
+	sum := Stats{Replayed: c.replays.sum(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
-		sum.InFlight += len(s.pending)
+		sum.InFlight += s.flights.len
 		sum.Waiters += s.waiters
 		sum.Entries += s.kept.len()
 		sum.Held += s.kept.held
-		sum.Weight = c.weight.Load()
+		sum.Weight += s.kept.weight
 	})
 	return sum
 }
 
 // atOneMoment calls read for each shard with the locks of all held, and nothing expired in them. It
-// alone takes more than one lock of a shard: always in their order, so that two who do so do not
-// wait for each other.
+// alone takes more than one lock of a shard: always in their order, so that two goroutines that do so
+// do not wait for each other.
 func (c *Cache[K, V]) atOneMoment(read func(*shard[K, V])) {
 	c.reclaimAll()
 	for i := range c.shards {
@@ -167,4 +101,40 @@ func (sum *Stats) add(s *Stats) {
 	sum.Evicted += s.Evicted
 	sum.Expired += s.Expired
 	sum.Shed += s.Shed
+}
+
+// counter counts in stripes, each on a cache line of its own, so that cores which count at the same
+// time do not wait for each other.
+type counter struct {
+	stripes []stripe // a power of two of them
+	shift   uint8    // of a hash of 64 bits, to the number of a stripe
+}
+
+type stripe struct {
+	n atomic.Uint64
+	_ [56]byte
+}
+
+// minStripes is enough for a few cores: two goroutines that share a stripe cost each other some 50 ns
+// a replay.
+const minStripes = 16
+
+// newCounter returns a counter with some stripes for each core.
+func newCounter() counter {
+	n := bits.Len(uint(max(minStripes, 4*runtime.GOMAXPROCS(0)) - 1))
+	return counter{make([]stripe, 1<<n), uint8(64 - n)}
+}
+
+// count counts one. Goroutines have stacks, and so mostly stripes, of their own.
+func (t *counter) count() {
+	var here byte
+	stack := uint64(uintptr(unsafe.Pointer(&here))) >> 11      // 2 KiB, the least that a stack takes
+	t.stripes[stack*0x9E3779B97F4A7C15>>(t.shift&63)].n.Add(1) // golden section, the upper bits
+}
+
+func (t *counter) sum() (n uint64) {
+	for i := range t.stripes {
+		n += t.stripes[i].n.Load()
+	}
+	return n
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Expired records are reclaimed by whoever comes across them, and by one timer per cache, which
+// Expired records are reclaimed by the call that comes across them, and by one timer per cache, which
 // runs only while something is to expire. A timer costs no goroutine until it fires.
 
 const (
@@ -17,9 +17,10 @@ const (
 	// within 1 s.
 	reclaimDelay = time.Second / 2
 
-	// reclaimBatch is how many records are reclaimed under one hold of a shard's lock: some 50 µs,
-	// so that a million that expire at once do not keep a Do waiting.
-	reclaimBatch = 256
+	// reclaimBatch is how many records are reclaimed under one hold of a shard's lock: some 10 µs,
+	// so that a million that expire at once do not keep a first execution waiting. (A replay waits
+	// for no lock.)
+	reclaimBatch = 64
 )
 
 // reclaimer is the timer. mu guards it; it is taken with no other lock held, and none is taken under it.
@@ -27,7 +28,7 @@ type reclaimer struct {
 	mu      sync.Mutex
 	timer   *time.Timer
 	next    atomic.Int64 // the deadline that the timer was set for; forever if it is stopped
-	stopped bool         // for good, by Close
+	stopped bool         // by Close
 }
 
 // arm makes the timer fire in time for deadline. Must be called without a lock, after the record
@@ -44,8 +45,8 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 		return
 	}
 	t.next.Store(int64(deadline))
-	// Counted from the deadline, also if that has passed: else each late record would put the
-	// reclaiming of the others off.
+	// Relative to the deadline even if it has passed; otherwise every late insertion would postpone
+	// the timer.
 	d := min(deadline-c.now(), forever-reclaimDelay) + reclaimDelay
 	if t.timer == nil {
 		t.timer = time.AfterFunc(d, c.reclaim)
@@ -55,9 +56,9 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 }
 
 // disarm stops the timer if nothing is kept any more, so that it does not keep an abandoned cache
-// alive. Must be called without a lock, by whoever may have dropped the last record.
+// alive. Must be called without a lock, after what may have dropped the last record.
 //
-// A record that comes meanwhile may have found the timer set early enough just before it was
+// A record that is inserted meanwhile may have found the timer set early enough just before it was
 // stopped. So disarm writes first and then looks at the places again, while the record has its
 // place first and then looks at the timer: one of the two sees the other.
 func (c *Cache[K, V]) disarm() {
@@ -67,22 +68,29 @@ func (c *Cache[K, V]) disarm() {
 		return
 	}
 	yield.At("disarm: stop")
-	t.halt(false)
+	t.pause()
 	yield.At("disarmed")
 	if c.places.Load() > 0 {
 		c.rearm()
 	}
 }
 
-// halt stops the timer, if it has not fired: for good, or until the next arm.
-func (t *reclaimer) halt(forGood bool) {
+// pause stops the timer, if it has not fired, until the next arm.
+func (t *reclaimer) pause() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stopped = t.stopped || forGood
 	t.next.Store(int64(forever))
 	if t.timer != nil {
 		t.timer.Stop()
 	}
+}
+
+// stop stops the timer for good.
+func (t *reclaimer) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	t.mu.Unlock()
+	t.pause()
 }
 
 // reclaim is what the timer runs: it drops what has expired, shard by shard, and sets the timer for
@@ -91,16 +99,16 @@ func (c *Cache[K, V]) reclaim() {
 	// From here on a new record arms the timer itself. One that is published before its shard's
 	// turn is found there or by rearm; one published after it, or while rearm looks, has armed it.
 	yield.At("fired")
-	c.reclaimer.halt(false)
-	defer c.rearm() // also if the Observer calls runtime.Goexit
+	c.reclaimer.pause()
+	defer c.rearm() // even if the Observer calls runtime.Goexit
 	c.reclaimAll()
 }
 
 // reclaimAll drops all that has expired by now. Must be called without a lock.
 func (c *Cache[K, V]) reclaimAll() {
 	now := c.now()
-	for i := range c.edges.due {
-		if c.edges.due[i].Load() <= int64(now) {
+	for i := range c.heads.due {
+		if c.heads.due[i].Load() <= int64(now) {
 			c.reclaimShard(&c.shards[i], now)
 		}
 	}
@@ -109,8 +117,8 @@ func (c *Cache[K, V]) reclaimAll() {
 func (c *Cache[K, V]) rearm() {
 	next := int64(forever)
 	yield.At("rearm")
-	for i := range c.edges.due {
-		next = min(next, c.edges.due[i].Load())
+	for i := range c.heads.due {
+		next = min(next, c.heads.due[i].Load())
 	}
 	c.arm(time.Duration(next))
 	c.disarm()
@@ -132,35 +140,23 @@ func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]no
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; n < reclaimBatch; n++ {
-		key, f := s.kept.firstDue()
-		if f.record == nil || !f.expired(now) {
+		r := s.kept.firstDue()
+		if r == nil || !r.expired(now) {
 			break
 		}
-		c.giveBack()
-		c.expireLocked(s, key, f, notes)
+		c.returnPlace()
+		c.expireLocked(s, r, notes)
 	}
 	return n
 }
 
-// expireLocked drops f, the expired record of key, whose place has been given back or passes on.
-func (c *Cache[K, V]) expireLocked(s *shard[K, V], key K, f found[K, V], notes *[]note[K]) {
-	e := Event[K]{Kind: EventExpired, Key: key}
-	if f.state() == Held {
+// expireLocked drops r, which has expired; its place has been returned or passes on.
+func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]note[K]) {
+	e := Event[K]{Kind: EventExpired, Key: r.key}
+	if r.state() == Held {
 		e.Err = ErrOutcomeUnknown
 	}
-	c.removeLocked(s, key, f)
+	c.removeLocked(s, r)
 	s.stats.Expired++
 	c.note(notes, e)
-}
-
-// removeLocked drops f, the record of key, whose place has been given back or passes on.
-func (c *Cache[K, V]) removeLocked(s *shard[K, V], key K, f found[K, V]) {
-	atEdge := s.atEdge(f)
-	s.kept.remove(key, f)
-	if atEdge {
-		s.publishLocked()
-	}
-	if f.full != nil && f.full.weight > 0 {
-		c.weight.Add(-f.full.weight)
-	}
 }

@@ -1,0 +1,315 @@
+package idemflight
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// Capacity is shared by all shards: places, weight, and the order of turns across them. All of it is
+// atomics, so that no other lock is taken under a shard's mu. A reading is a hint, checked again under
+// the lock of the shard that it points to.
+
+// heads publishes which record of each shard would go first, so that a search reads one table
+// instead of locking every shard. Written with the shard's mu held, read by anyone.
+type heads struct {
+	due   []atomic.Int64 // deadline of the record that expires first, or forever
+	evict []evictHead
+	shed  []atomicTurn // of the value that is the next to be shed
+}
+
+// evictHead is about the outcome that is the next to be evicted.
+type evictHead struct {
+	turn atomicTurn
+	done atomic.Int64 // its completion
+}
+
+func newHeads(shards int) heads {
+	return heads{make([]atomic.Int64, shards), make([]evictHead, shards), make([]atomicTurn, shards)}
+}
+
+// atomicTurn is a turn in two words: a concurrent reader may see one old and one new.
+type atomicTurn struct {
+	at  atomic.Int64
+	seq atomic.Uint32
+}
+
+func (a *atomicTurn) load() turn { return turn{time.Duration(a.at.Load()), a.seq.Load()} }
+
+func (a *atomicTurn) set(t turn) {
+	if a.load() != t {
+		a.at.Store(int64(t.at))
+		a.seq.Store(t.seq)
+	}
+}
+
+// set stores v if it is new: most changes are not at a head, and a store would take the cache line
+// away from its readers.
+func set(a *atomic.Int64, v int64) {
+	if a.Load() != v {
+		a.Store(v)
+	}
+}
+
+// publishLocked brings the heads of s up to date. It must be called after every change at the head
+// of one of its orders.
+func (s *shard[K, V]) publishLocked() {
+	due, done := int64(forever), int64(forever)
+	if r := s.kept.firstDue(); r != nil {
+		due = int64(r.deadline)
+	}
+	r, first := s.kept.firstTurn()
+	if r != nil {
+		done = int64(r.done(s.kept.ttl))
+	}
+	_, value := s.kept.firstValue()
+	set(&s.heads.due[s.index], due)
+	set(&s.heads.evict[s.index].done, done)
+	s.heads.evict[s.index].turn.set(first)
+	s.heads.shed[s.index].set(value)
+}
+
+// takePlace takes one of MaxEntries places, and reports whether there was one.
+//
+// The tempting wrong implementation adds first and takes back if that was too much: for a moment
+// there are more than MaxEntries, and two that do so at once refuse each other the last place.
+func (c *Cache[K, V]) takePlace() bool {
+	for {
+		n := c.places.Load()
+		if n >= int64(c.opts.MaxEntries) {
+			return false
+		}
+		if c.places.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// returnPlace gives a place back. Whoever drops a record returns its place first, under the same
+// lock: so nobody finds neither the place nor the record, and ErrFull is never said while something
+// could go.
+func (c *Cache[K, V]) returnPlace() { c.places.Add(-1) }
+
+// search is a search for a record that may go, to make room for key.
+type search[K comparable, V any] struct {
+	c       *Cache[K, V]
+	key     K
+	from    int           // the shard to begin with
+	now     time.Duration // as of which records are expired or young
+	chances int           // how many more second chances it may give, so that it ends
+	notes   *[]note[K]
+}
+
+// makeRoom frees the place of an expired record, otherwise of the outcome whose turn it is and that
+// Protect lets go. It never evicts key itself: if key was inserted meanwhile, evicting it would run
+// its fn again. exhausted means that nothing may go that was there as of asOf, the number of an insertion;
+// otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
+// takes that of one shard at a time.
+func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted bool, asOf uint32) {
+	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, chances: c.opts.MaxEntries, notes: notes}
+	for {
+		yield.At("look for room")
+		find.now, asOf = c.now(), c.seq.Load()
+		if s := c.firstDue(find.now); s != nil {
+			c.reclaimSome(s, find.now, notes)
+			return false, asOf // there is a place, even if someone else was quicker to return it
+		}
+		s, t := find.victim(asOf)
+		yield.At("looked for room")
+		if s == nil {
+			return true, asOf
+		}
+		if find.evict(s, t) {
+			return false, asOf
+		}
+	}
+}
+
+// firstDue returns a shard that keeps something expired, or nil. (The deadline that the timer is set
+// for would not do: it is set after the record that it is for can be seen.)
+func (c *Cache[K, V]) firstDue(now time.Duration) *shard[K, V] {
+	for i := range c.heads.due {
+		if c.heads.due[i].Load() <= int64(now) {
+			return &c.shards[i]
+		}
+	}
+	return nil
+}
+
+// exactBelow is the MaxEntries below which the outcome whose turn it is in all shards is evicted.
+// From there on the first that is found to be old enough is, so that the goroutines that look for
+// room at the same time neither read what all the others write nor meet at one shard.
+const exactBelow = 1 << 12
+
+// oldEnough reports whether an outcome may be evicted although others may be older: it was inserted,
+// or had its second chance, half of MaxEntries insertions ago. (So one that is replayed at least once
+// in a quarter of MaxEntries insertions bears its mark by then, and is not evicted: promise 19.)
+func (find *search[K, V]) oldEnough(t turn) bool {
+	n := find.c.opts.MaxEntries
+	return n >= exactBelow && int64(int32(find.c.seq.Load()-t.seq)) >= int64(n) // numbers go in twos
+}
+
+// victim returns the shard of an outcome that may go, and its turn: of the first that is old enough,
+// otherwise of that whose turn it is; or nil if Protect lets none go. The head of a shard stands for
+// the shard: records behind it that were never replayed completed later.
+func (find *search[K, V]) victim(seq uint32) (s *shard[K, V], first turn) {
+	c := find.c
+	first = never
+	for i := range c.shards {
+		i = (i + find.from) % len(c.shards)
+		t := c.heads.evict[i].turn.load()
+		if t.at == forever || !find.unprotected(time.Duration(c.heads.evict[i].done.Load())) {
+			continue
+		}
+		if find.oldEnough(t) {
+			return &c.shards[i], t
+		}
+		if t.before(first) {
+			s, first = &c.shards[i], t
+		}
+	}
+	return s, first
+}
+
+// unprotected reports whether Protect lets an outcome go that completed at done.
+func (find *search[K, V]) unprotected(done time.Duration) bool {
+	protect := find.c.opts.Protect
+	return protect == 0 || // even what has completed since now was read
+		find.now-done >= protect
+}
+
+// evict drops the outcome of s whose turn it is, if that is still the one that was found, or another
+// that is old enough. One that was replayed gets its second chance instead. It reports whether the
+// search is over: a place was returned, or it is the turn of key itself.
+func (find *search[K, V]) evict(s *shard[K, V], found turn) bool {
+	c := find.c
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, t := s.kept.firstTurn()
+	switch {
+	case r == nil || t != found && !find.oldEnough(t) || !find.unprotected(r.done(c.opts.TTL)):
+		return false
+	case r.has(replayed) && find.chances > 0:
+		find.chances--
+		s.kept.giveSecondChance(r, c.secondChance(find.now))
+		s.publishLocked()
+		return false
+	case r.key == find.key:
+		return true
+	}
+	c.returnPlace()
+	c.removeLocked(s, r)
+	s.stats.Evicted++
+	c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key})
+	return true
+}
+
+// secondChance returns the turn after all that were given so far.
+func (c *Cache[K, V]) secondChance(now time.Duration) turn { return turn{now, c.seq.Load() + 1} }
+
+// lockWithWeight locks s.mu with the weight taken from MaxWeight, values having been shed until there
+// was room. (One that alone is heavier than MaxWeight takes nothing: it will be shed at once.)
+//
+// Weight that is taken with mu held is published with its record before mu is unlocked. A newcomer
+// that finds too little waits until it is the only one that sheds, and keeps for itself what it has
+// shed: so it gets there however many light ones come meanwhile; and as all other weight is that of
+// records, there is always something to shed.
+func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, notes *[]note[K]) {
+	s.mu.Lock()
+	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight) {
+		return
+	}
+	s.mu.Unlock()
+	yield.At("weight")
+	c.shedding <- struct{}{}
+	chances := c.opts.MaxEntries // second ones, so that this ends
+	for missing := weight; missing > 0; {
+		if missing -= c.takeUpTo(missing); missing > 0 {
+			missing -= c.shedOne(&chances, notes)
+		}
+		if missing < 0 {
+			c.weight.Add(missing) // the last one freed more
+		}
+	}
+	yield.At("weight: taken")
+	s.mu.Lock()
+	<-c.shedding // does not block: it takes what was sent above
+}
+
+// takeWeight takes all of weight, and reports whether there was so much left.
+func (c *Cache[K, V]) takeWeight(weight int64) bool {
+	for {
+		sum := c.weight.Load()
+		if weight > c.opts.MaxWeight-sum {
+			return false
+		}
+		if c.weight.CompareAndSwap(sum, sum+weight) {
+			return true
+		}
+	}
+}
+
+// takeUpTo takes as much of weight as there is left.
+func (c *Cache[K, V]) takeUpTo(weight int64) int64 {
+	for {
+		sum := c.weight.Load()
+		taken := min(weight, c.opts.MaxWeight-sum)
+		if c.weight.CompareAndSwap(sum, sum+taken) {
+			return taken
+		}
+	}
+}
+
+// returnWeight gives back what lockWithWeight has taken, or the weight of a record that is dropped.
+func (c *Cache[K, V]) returnWeight(weight int64) {
+	if weight > 0 && weight <= c.opts.MaxWeight {
+		c.weight.Add(-weight)
+	}
+}
+
+// shedOne drops something expired, otherwise the value whose turn it is in all shards, or gives that
+// its second chance. It returns the weight of a value that it has dropped, which then is the
+// caller's. Must be called without a lock.
+func (c *Cache[K, V]) shedOne(chances *int, notes *[]note[K]) (freed int64) {
+	now := c.now()
+	if s := c.firstDue(now); s != nil {
+		c.reclaimSome(s, now, notes)
+		return 0
+	}
+	found, first := -1, never
+	for i := range c.heads.shed {
+		if t := c.heads.shed[i].load(); t.before(first) {
+			found, first = i, t
+		}
+	}
+	if found < 0 { // the newcomer before has all of it, and is about to publish it
+		runtime.Gosched()
+		return 0
+	}
+	s := &c.shards[found]
+	yield.At("shed")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, _ := s.kept.firstValue()
+	switch {
+	case r == nil:
+		return 0
+	case r.has(replayedValue) && *chances > 0:
+		*chances--
+		s.kept.giveValueSecondChance(r, c.secondChance(c.now()))
+	default:
+		freed = r.weight()
+		s.kept.shed(r)
+		c.noteShed(s, r.key, notes)
+	}
+	s.publishLocked()
+	return freed
+}
+
+// noteShed counts and reports that the value of key, of s, was dropped. Must be called with s.mu held.
+func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, notes *[]note[K]) {
+	s.stats.Shed++
+	c.note(notes, Event[K]{Kind: EventShed, Key: key})
+}

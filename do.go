@@ -1,0 +1,222 @@
+package idemflight
+
+import (
+	"context"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// The way of a key, from Do to settle:
+//
+//	Do, DoResult, Wrap
+//	  lookKept      in the table, without a lock: retained, same payload? return it
+//	  lookInFlight  under the shard's mu: a flight to join? join; ask ctx, wait, return its outcome
+//	  meet          under the shard's mu, until decided:
+//	    kept          wrong payload, replay, shed, unknown; or held with Reconcile: claim
+//	    in flight     re-entrant, wrong payload, dead ctx, may not wait; otherwise join
+//	    absent        dead ctx, closed; take a place and claim; otherwise make room, look again
+//	  lead          fly here or on a new goroutine; wait; return the outcome or leave
+//	  follow        wait for done, the context or the time limit; the outcome wins a tie
+//
+// and of an outcome:
+//
+//	execute → run → judge → weigh → settle: one critical section takes the flight out, inserts the
+//	record and closes done; then the timer is armed and the Observer hears of it.
+
+// Do returns the outcome of fn for key, for which fn runs at most once at a time and not again
+// while its outcome is kept: the package documentation has the table. fn gets a context with the
+// values of ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work
+// goes on when the caller leaves. So fn may outlive the caller and must capture nothing that the
+// caller closes, reuses or reads afterwards; [Inline] is the alternative.
+//
+// The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
+// back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
+// [ErrOutcomeUnknown] around fn's error, [ErrLeft] as soon as ctx ends (the outcome wins if both
+// are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull], [ErrClosed],
+// [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
+// callers get it in their error; on runtime.Goexit they get [ErrGoexit].
+//
+// A nil ctx, a nil fn and an unhashable key panic. A replay takes no lock and allocates nothing. A
+// first execution takes two allocations; two more and a goroutine if ctx can end and [Inline] was
+// not given.
+func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
+	mustCall(ctx, fn == nil)
+	var r reply[K, V]
+	r.opts.read(opts)
+	if !c.lookKept(ctx, key, &r) && !c.lookInFlight(ctx, key, &r) {
+		c.meet(ctx, key, fn, &r)
+	}
+	return r.value, r.err
+}
+
+// DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
+func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (Result[V], error) {
+	mustCall(ctx, fn == nil)
+	var r reply[K, V]
+	r.opts.read(opts)
+	if !c.lookKept(ctx, key, &r) && !c.lookInFlight(ctx, key, &r) {
+		c.meet(ctx, key, fn, &r)
+	}
+	return r.result(c), r.err
+}
+
+func mustCall(ctx context.Context, nilFn bool) {
+	if ctx == nil {
+		panic("idemflight: Do called with a nil context")
+	}
+	if nilFn {
+		panic("idemflight: Do called with a nil fn")
+	}
+}
+
+// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do] with the key and the
+// fingerprint that the function key returns for the argument. An error from key is returned as it
+// is and counts as no call. A zero Fingerprint from key leaves the one of opts, if any. A replay
+// through it allocates nothing. Nil c, key or fn panic at once.
+func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprint, error),
+	fn func(context.Context, A) (V, error), opts ...CallOption) func(context.Context, A) (V, error) {
+	switch {
+	case c == nil:
+		panic("idemflight: Wrap called with a nil Cache")
+	case key == nil:
+		panic("idemflight: Wrap called with a nil key function")
+	case fn == nil:
+		panic("idemflight: Wrap called with a nil fn")
+	}
+	var shared callOptions
+	shared.read(opts)
+	return func(ctx context.Context, arg A) (V, error) {
+		if ctx == nil {
+			panic("idemflight: a call through Wrap with a nil context")
+		}
+		k, fp, err := key(arg)
+		if err != nil {
+			return *new(V), err
+		}
+		r := reply[K, V]{opts: shared}
+		if fp != (Fingerprint{}) {
+			r.opts.fingerprint = fp
+		}
+		if !c.lookKept(ctx, k, &r) && !c.lookInFlight(ctx, k, &r) { // before the closure is made, which allocates
+			c.meet(ctx, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &r)
+		}
+		return r.value, r.err
+	}
+}
+
+// reply is what a call is about to return, and where it comes from.
+type reply[K comparable, V any] struct {
+	opts callOptions
+	hash uint64 // of the key
+
+	value  V
+	err    error
+	source Source
+	record *record[K, V] // if source is Replayed
+	flight *flight[K, V] // if it is Executed, Joined or Reconciled; before that, the one that was joined
+}
+
+// result returns the reply as DoResult tells it.
+func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
+	switch r.source {
+	case None:
+		return Result[V]{}
+	case Replayed:
+		t := c.timesOf(r.record)
+		return Result[V]{Value: r.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
+	}
+	return r.flight.outcome.result(&c.clock, r.source)
+}
+
+// replay makes the outcome rec the reply.
+func (r *reply[K, V]) replay(rec *record[K, V]) {
+	rec.use()
+	r.record, r.source, r.value, r.err = rec, Replayed, rec.value, rec.err()
+}
+
+// share makes the outcome of f, which has settled, the reply to a caller with that source.
+func (r *reply[K, V]) share(f *flight[K, V], source Source) {
+	o := &f.outcome
+	r.flight, r.value, r.err = f, o.value, o.err
+	if Source(o.source) != None {
+		r.source = source
+	}
+}
+
+// lookKept answers a call, and reports whether it did, if a retained outcome is found without a lock.
+// It asks ctx nothing.
+func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool {
+	r.hash = c.hash(key)
+	rec := c.shardOf(r.hash).kept.get(r.hash, key)
+	if rec == nil || !c.replayable(rec, r.opts.fingerprint) {
+		return false
+	}
+	r.replay(rec)
+	c.replays.count()
+	if c.opts.Observer != nil {
+		c.observeReplayed(ctx, key, r.err)
+	}
+	return true
+}
+
+// replayable reports whether rec, which was found without a lock, is the answer to a call with this
+// fingerprint.
+//
+// The clock is read first, and then whether rec is gone: so there is an instant, that of the reading,
+// at which rec was in the table and had not expired.
+func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
+	yield.At("look: found")
+	if !rec.answers(fp) || rec.expired(c.now()) {
+		return false
+	}
+	yield.At("look: not expired")
+	return !rec.has(gone)
+}
+
+// lookInFlight answers a call, and reports whether it did, if there is a flight that any call with
+// these options may join.
+//
+// A storm of callers comes on as many new goroutines, and what they need to wait should fit into the
+// stack of 2 KiB that those begin with. So lookInFlight waits itself, in a frame that holds little,
+// and whatever is rare has functions of its own. (Measured: half the time of a storm.)
+func (c *Cache[K, V]) lookInFlight(ctx context.Context, key K, r *reply[K, V]) bool {
+	s := c.shardOf(r.hash)
+	f := c.joinable(s, key, r)
+	if f == nil {
+		return false
+	}
+	r.err = c.ask(ctx, s, f)
+	switch {
+	case r.err != nil:
+		return true
+	case c.opts.Observer != nil || r.opts.maxWait != forever:
+		r.err = c.join(ctx, s, f, r.opts.maxWait)
+	default: // as wait does, for which the stack might have to grow
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			r.err = c.abandon(ctx, s, f, joined)
+		}
+	}
+	if r.err == nil {
+		r.share(f, Joined)
+	}
+	return true
+}
+
+// joinable joins the flight of key and returns it, if there is one that any call with these options
+// may join. It asks ctx nothing: methods of ctx are the user's, and never called with mu held.
+func (c *Cache[K, V]) joinable(s *shard[K, V], key K, r *reply[K, V]) *flight[K, V] {
+	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
+		return nil
+	}
+	yield.At("look: lock")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flights.get(r.hash, key)
+	if f == nil || f.fingerprint != r.opts.fingerprint {
+		return nil
+	}
+	s.joinLocked(f)
+	return f
+}

@@ -1,0 +1,223 @@
+package idemflight
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// execution is one run of fn or Reconcile, and the context it is given: the leader's values, no
+// cancellation of the leader's, a deadline of its own, ended by fn's return.
+//
+// It costs one allocation (none, inside its flight) until someone looks for its end: then inner, a
+// context of the standard library, takes over Done and Value, so that the standard library
+// recognises it as its own and derives contexts from it without a goroutine for each.
+type execution struct {
+	// Written before fn runs, only read after.
+	leader      context.Context // used for values only; its Done and deadline must never be reachable through this context
+	outer       *execution      // the innermost one around the leader's call, if any
+	first       *execution      // the first of its flight, which stands for that
+	clock       *clock          // of its cache, for which it stands too
+	started     time.Duration
+	deadline    time.Duration // 0: none
+	reconciling bool          // Reconcile is what it runs
+
+	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
+	declared bool  // BeginEffect or NoEffect was called
+	ended    bool  // fn has returned
+	late     bool  // fn has returned after the deadline
+	effects  int32 // begun and not taken back
+	mu       sync.Mutex
+	inner    context.Context
+	cancel   context.CancelFunc
+}
+
+// BeginEffect tells the cache that from here on an effect may take place: call it right before the
+// call to the bank. If fn then fails without a marker, panics or exits, the key is held: a failure
+// is "unknown", not "try again". ctx is the context that fn was given, or one derived from it; the
+// innermost execution counts.
+//
+// A nil error means: the effect may begin. Otherwise do not begin it:
+//
+//   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
+//     would learn what becomes of it. The refusal counts as [NoEffect] does at the top of fn: an
+//     error of fn releases the key, unless an effect begun earlier holds it.
+//   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
+//     on all the same is the caller's decision.
+//
+// It may return other errors in the future. In Options.Reconcile it returns nil and means nothing.
+// Safe for use from any goroutine while fn runs. It costs one lock and one clock reading.
+func BeginEffect(ctx context.Context) error {
+	e := executionOf(ctx)
+	if e == nil {
+		return ErrNotExecuting
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.ended:
+		if err := e.errLocked(); err != nil {
+			return err
+		}
+		return context.Canceled // end has counted, and is about to cancel inner
+	case e.reconciling:
+		return nil
+	}
+	e.declared = true
+	if e.overdue() { // even if the timer of inner is late
+		return context.DeadlineExceeded
+	}
+	e.effects++
+	return nil
+}
+
+// NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
+// bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
+// error before BeginEffect releases the key whatever Classify thinks of it. Outside of a running
+// execution it does nothing. Safe for concurrent use.
+func NoEffect(ctx context.Context) {
+	e := executionOf(ctx)
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return
+	}
+	e.declared = true
+	if e.effects > 0 {
+		e.effects--
+	}
+}
+
+// start sets the clock of the execution, right before fn, unless its flight has just begun.
+func (e *execution) start(timeout time.Duration) {
+	if e.started == 0 {
+		e.started = e.clock.now()
+	}
+	if timeout > 0 {
+		e.deadline = e.started + min(timeout, forever-e.started)
+	}
+}
+
+// end ends the context at the given time, and returns what fn declared about its effect while it
+// ran: whether it did, and whether an effect has begun.
+func (e *execution) end(at time.Duration) (declared, begun bool) {
+	e.mu.Lock()
+	e.late = e.deadline != 0 && at >= e.deadline // which Err may have said already
+	e.ended = true
+	declared, begun, cancel := e.declared, e.effects > 0, e.cancel
+	e.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	return declared, begun
+}
+
+// overdue reports whether the deadline has passed. An execution without deadline reads no clock.
+func (e *execution) overdue() bool {
+	return e.deadline != 0 && e.clock.now() >= e.deadline
+}
+
+type executionKey struct{}
+
+// executionOf returns the innermost execution that ctx belongs to, or nil.
+func executionOf(ctx context.Context) *execution {
+	if ctx == nil {
+		return nil
+	}
+	e, _ := ctx.Value(executionKey{}).(*execution)
+	return e
+}
+
+// inside reports whether e is of the flight whose first execution is given, or runs within it.
+func (e *execution) inside(first *execution) bool {
+	for ; e != nil; e = e.outer {
+		if e.first == first {
+			return true
+		}
+	}
+	return false
+}
+
+// running reports whether e is, or runs within, an execution that has not ended, of the cache with
+// the given clock.
+func (e *execution) running(of *clock) bool {
+	for ; e != nil; e = e.outer {
+		if e.clock == of && !e.hasEnded() {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *execution) hasEnded() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ended
+}
+
+// String names the context where one is printed, as those of the standard library do; without it,
+// fmt would read the fields below mu.
+func (e *execution) String() string { return "idemflight.execution" }
+
+// Deadline is ExecTimeout after the start; the leader's does not count.
+func (e *execution) Deadline() (time.Time, bool) {
+	if e.deadline == 0 {
+		return time.Time{}, false
+	}
+	return e.clock.start.Add(e.deadline), true
+}
+
+// Done makes inner, and so arms the timer of the deadline.
+func (e *execution) Done() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.inner == nil {
+		values := context.WithoutCancel(e.leader)
+		if e.deadline == 0 || e.ended && !e.late {
+			e.inner, e.cancel = context.WithCancel(values)
+		} else {
+			e.inner, e.cancel = context.WithDeadline(values, e.clock.start.Add(e.deadline))
+		}
+		if e.ended {
+			e.cancel()
+		}
+	}
+	return e.inner.Done()
+}
+
+// Err agrees with Done: before anyone has looked at that, the clock decides.
+func (e *execution) Err() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.errLocked()
+}
+
+func (e *execution) errLocked() error {
+	switch {
+	case e.inner != nil:
+		return e.inner.Err()
+	case e.ended && !e.late:
+		return context.Canceled
+	case e.late || e.overdue():
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value answers with the leader's values, but never with what would lead to the leader's end: the
+// standard library finds a context to cancel by asking for a value.
+func (e *execution) Value(key any) any {
+	if key == (executionKey{}) {
+		return e
+	}
+	e.mu.Lock()
+	values := e.inner
+	e.mu.Unlock()
+	if values == nil {
+		values = context.WithoutCancel(e.leader)
+	}
+	return values.Value(key)
+}

@@ -1,0 +1,134 @@
+package idemflight
+
+import "time"
+
+// draft is a record that is about to be kept.
+type draft[K comparable, V any] struct {
+	key         K
+	hash        uint32
+	state       State
+	value       V
+	err         error
+	fingerprint Fingerprint
+	weight      int64 // taken from MaxWeight, unless it is more than that
+
+	started, done time.Duration // the execution
+	deadline      time.Duration
+	expiry        time.Time // in wall time, if the deadline is forever only because the clock ends
+	times         *times    // if they do not follow from these
+}
+
+// expireAfter sets the deadline to ttl after from; a negative ttl is without end.
+func (d *draft[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
+	d.deadline = deadlineOf(from, ttl)
+	if d.deadline != forever && d.times == nil {
+		return
+	}
+	c.nowAndWall()
+	expiry := after(c.wall(from), ttl)
+	if d.deadline == forever {
+		d.expiry = expiry
+	}
+	if d.times != nil {
+		d.times.expires = expiry
+	}
+}
+
+// record returns the record; its turn is given when it is inserted.
+func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
+	r := &record[K, V]{key: d.key, value: d.value, deadline: d.deadline, hash: d.hash}
+	took, fits := tookOf(d.done - d.started)
+	r.took = took
+	if d.state == Retained && d.err == nil && d.fingerprint == (Fingerprint{}) && d.weight == 0 &&
+		fits && d.times == nil && d.deadline != forever && d.deadline-d.done == c.opts.TTL {
+		return r
+	}
+	r.more = &details{
+		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
+	}
+	if d.times == nil && (!fits || !d.expiry.IsZero()) {
+		c.nowAndWall()
+		t := times{started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry}
+		if d.deadline != forever {
+			t.expires = c.wall(d.deadline)
+		}
+		r.more.times = &t
+	}
+	return r
+}
+
+// draftOf returns r, which has details, as a draft: of what was held and is to be held again, or
+// resolved.
+func (c *Cache[K, V]) draftOf(r *record[K, V]) draft[K, V] {
+	d := draft[K, V]{
+		key: r.key, hash: r.hash, state: r.state(), err: r.err(), fingerprint: r.fingerprint(),
+		started: r.more.done - time.Duration(r.took), done: r.more.done,
+	}
+	if r.more.times != nil {
+		t := *r.more.times
+		d.times = &t
+	}
+	return d
+}
+
+// keepLocked inserts d, whose place and weight have been taken; if d alone is heavier than MaxWeight,
+// its value is shed at once.
+func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K]) {
+	if d.weight > c.opts.MaxWeight {
+		d.state, d.value, d.weight = Shed, *new(V), 0
+		c.noteShed(s, d.key, notes)
+	}
+	r := c.record(d)
+	seq := c.seq.Add(2) // see turn
+	if r.weight() > 0 {
+		r.more.valueTurn = turn{c.now(), seq}
+	}
+	s.kept.add(r, seq)
+	if s.kept.isHead(r) {
+		s.publishLocked()
+	}
+}
+
+// removeLocked takes out r, whose place has been given back or passes on.
+func (c *Cache[K, V]) removeLocked(s *shard[K, V], r *record[K, V]) {
+	isHead := s.kept.isHead(r)
+	s.kept.remove(r)
+	if isHead {
+		s.publishLocked()
+	}
+	c.returnWeight(r.weight())
+}
+
+// liveLocked returns the unexpired record of key, or nil; an expired one it drops.
+func (c *Cache[K, V]) liveLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) *record[K, V] {
+	r := s.kept.get(hash, key)
+	if r == nil || !r.expired(c.now()) {
+		return r
+	}
+	c.returnPlace()
+	c.expireLocked(s, r, notes)
+	return nil
+}
+
+// timesOf returns the times of r in wall time, as that stands now.
+func (c *Cache[K, V]) timesOf(r *record[K, V]) times {
+	if r.more != nil && r.more.times != nil {
+		return *r.more.times
+	}
+	c.nowAndWall()
+	done := r.done(c.opts.TTL)
+	t := times{completed: c.wall(done), started: c.wall(done - time.Duration(r.took))}
+	if r.deadline != forever {
+		t.expires = c.wall(r.deadline)
+	}
+	return t
+}
+
+// entry returns r as Lookup shows it.
+func (c *Cache[K, V]) entry(r *record[K, V]) Entry[V] {
+	t := c.timesOf(r)
+	return Entry[V]{
+		State: r.state(), Value: r.value, Err: r.err(), Fingerprint: r.fingerprint(),
+		StartedAt: t.started, CompletedAt: t.completed, ExpiresAt: t.expires,
+	}
+}

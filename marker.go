@@ -1,0 +1,109 @@
+package idemflight
+
+// Final marks err as a real answer (the card was declined): it is retained and replayed like a
+// value. Final(nil) is nil. A marker works through wrapping, speaks only to the cache whose fn
+// returned it, and is not seen by callers: they get err itself.
+func Final(err error) error { return mark(err, Retain) }
+
+// Retryable marks err as certain to have had no effect: nothing is kept and the next call runs fn
+// again, whatever [BeginEffect] was told. Retryable(nil) is nil. A value that must not be kept is
+// returned together with Retryable(err).
+func Retryable(err error) error { return mark(err, Release) }
+
+// Unknown marks err as one after which the effect may or may not have taken place: the key is held
+// and callers get [ErrOutcomeUnknown] around err. Unknown(nil) is nil.
+func Unknown(err error) error { return mark(err, Hold) }
+
+func mark(err error, d Disposition) error {
+	if err == nil {
+		return nil
+	}
+	return &marked{err, d}
+}
+
+// marked is an error with a marker.
+type marked struct {
+	err error
+	d   Disposition
+}
+
+func (m *marked) Error() string { return m.err.Error() }
+func (m *marked) Unwrap() error { return m.err }
+
+// unmarked is an error as fn returned it, with markers somewhere inside that have been heeded
+// already. [errors.Is] and [errors.As] see through it; the search for markers ends at it.
+type unmarked struct{ err error }
+
+func (u *unmarked) Error() string { return u.err.Error() }
+func (u *unmarked) Unwrap() error { return u.err }
+
+// markedAs returns the disposition that the markers in err decide; the outermost of a chain wins, and
+// among joined errors Hold beats Retain beats Release. Where some of those bear a marker, plain
+// judges each of the others. found is false if there is no marker at all.
+func markedAs(err error, plain func(error) Disposition) (d Disposition, found bool) {
+	for err != nil {
+		switch e := err.(type) {
+		case *marked:
+			return e.d, true
+		case *PanicError, *unmarked:
+			return Release, false
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			return joinedAs(e.Unwrap(), plain)
+		default:
+			return Release, false
+		}
+	}
+	return Release, false
+}
+
+func joinedAs(errs []error, plain func(error) Disposition) (d Disposition, found bool) {
+	var rest []error // asked only if another bears a marker
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		if part, ok := markedAs(err, plain); ok {
+			d, found = strongest(d, part), true
+		} else {
+			rest = append(rest, err)
+		}
+	}
+	if found {
+		for _, err := range rest {
+			d = strongest(d, plain(err))
+		}
+	}
+	return d, found
+}
+
+// strongest returns what wins among joined errors. Release < Retain < Hold, and what is none of
+// the three is Hold.
+func strongest(a, b Disposition) Disposition { return max(a, sane(b)) }
+
+func sane(d Disposition) Disposition {
+	if d < Release || d > Hold {
+		return Hold
+	}
+	return d
+}
+
+// unmark returns err so that no marker of it is seen again: the error that was marked, or one that
+// hides the markers deeper inside.
+func unmark(err error) error {
+	for {
+		m, ok := err.(*marked)
+		if !ok {
+			break
+		}
+		err = m.err
+	}
+	if _, found := markedAs(err, always(Release)); found {
+		return &unmarked{err}
+	}
+	return err
+}
+
+// always returns a classifier that has one answer.
+func always(d Disposition) func(error) Disposition { return func(error) Disposition { return d } }

@@ -1,0 +1,79 @@
+package idemflight
+
+import "github.com/idemflight/idemflight/internal/yield"
+
+// Resolve settles a held key by hand, once someone has found out, and reports whether it did:
+//
+//	nil, Final(err)   the answer is known: value and err are retained for Options.TTL from now
+//	Retryable(err)    it certainly had no effect: released, the next call runs fn
+//	anything else     still unknown: stays held; false
+//
+// It acts on held keys only, and not while Reconcile runs: if two operators resolve one key, only one
+// of them does it. It costs what settling an execution costs, and may ask Options.Weigh.
+func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
+	var notes []note[K]
+	defer func() { c.emit(notes) }()
+
+	d := Retain
+	cause := err
+	if err != nil {
+		d = Hold
+		c.guard(func() {
+			if found, ok := markedAs(err, always(Hold)); ok {
+				d = found
+			}
+			cause = unmark(err)
+		}, c.notePanic(key, &notes))
+	}
+	if d == Hold {
+		return false
+	}
+	hash := c.hash(key)
+	s := c.shardOf(hash)
+	yield.At("resolve")
+	s.mu.Lock()
+	held := c.heldLocked(s, hash, key, &notes)
+	s.mu.Unlock()
+	if held == nil {
+		return false
+	}
+	weight := int64(0)
+	if d == Retain {
+		weight = c.weightOf(key, value, &notes)
+	}
+	yield.At("settle")
+	c.lockWithWeight(s, weight, &notes)
+	if c.heldLocked(s, hash, key, &notes) != held { // someone else was quicker
+		c.returnWeight(weight)
+		s.mu.Unlock()
+		return false
+	}
+	deadline := forever
+	if d == Release {
+		c.returnPlace()
+		c.removeLocked(s, held)
+	} else {
+		c.removeLocked(s, held)
+		at := c.nowAndWall()
+		r := c.draftOf(held)
+		r.state, r.value, r.err, r.weight, r.done = Retained, value, cause, weight, at
+		if r.times != nil {
+			r.times.completed = c.wall(at)
+		}
+		r.expireAfter(&c.clock, at, c.opts.TTL)
+		c.keepLocked(s, &r, &notes)
+		deadline = r.deadline
+	}
+	s.mu.Unlock()
+	c.arm(deadline)
+	c.disarm()
+	return true
+}
+
+// heldLocked returns the record of key if that is held.
+func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) *record[K, V] {
+	if r := c.liveLocked(s, hash, key, notes); r != nil && r.state() == Held {
+		return r
+	}
+	return nil
+}

@@ -1,0 +1,255 @@
+package idemflight
+
+import (
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// table finds the records of one shard by hash. It is written with the shard's mu held and read by
+// anyone: a reader may miss a record while the table changes, and then asks again with mu held.
+//
+// It grows and shrinks by one bucket at a time (linear hashing, Litwin 1980), so that no call waits
+// until all of it has been moved. A bucket is one cache line, found through one directory; it tells
+// by itself, without a look at a record, that a key is not there.
+type table[K comparable, V any] struct {
+	segments atomic.Pointer[[]atomic.Pointer[segment[K, V]]]
+	buckets  atomic.Uint32 // how many there are
+	len      int           // how many records; guarded by the shard's mu
+}
+
+const (
+	segmentLen = 8 // buckets are allocated so many at a time
+	slots      = 6 // records of a bucket, before it needs another
+	perBucket  = 4 // records of a bucket on average: on one more the table grows
+	sparse     = 4 // and when it holds less than one in so many of those, it shrinks
+)
+
+type segment[K comparable, V any] [segmentLen]bucket[K, V]
+
+// bucket is a cache line on 64-bit systems. A tag is 7 bits of a record's hash under a bit that is
+// always set; 0 is a free slot. A record is stored before its tag.
+type bucket[K comparable, V any] struct {
+	tags    atomic.Uint64
+	records [slots]atomic.Pointer[record[K, V]]
+	more    atomic.Pointer[bucket[K, V]] // what found no slot here
+}
+
+const (
+	lowBits  = 0x0101_0101_0101_0101 // of each byte
+	highBits = lowBits << 7
+	tagSlots = 1<<(8*slots) - 1 // the bytes of tags that belong to a slot
+)
+
+func tagOf(hash uint32) uint64 { return uint64(hash>>25 | 0x80) }
+
+// get returns the record of key, expired or not, or nil.
+func (t *table[K, V]) get(hash uint32, key K) *record[K, V] {
+	want := tagOf(hash) * lowBits
+	for b := t.bucket(hash); b != nil; b = b.more.Load() {
+		differ := b.tags.Load() ^ want
+		// The bytes that are 0, and now and then one above such a byte.
+		for same := (differ - lowBits) &^ differ & highBits; same != 0; same &= same - 1 {
+			r := b.records[bits.TrailingZeros64(same)/8].Load()
+			if r != nil && r.hash == hash && r.key == key {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// bucket returns the bucket of hash; nil if there is none, or no longer.
+func (t *table[K, V]) bucket(hash uint32) *bucket[K, V] {
+	n := t.buckets.Load()
+	if n == 0 {
+		return nil
+	}
+	i := hash & (1<<bits.Len32(n-1) - 1)
+	if i >= n {
+		i &^= 1 << (bits.Len32(n-1) - 1)
+	}
+	return t.at(i)
+}
+
+func (t *table[K, V]) at(i uint32) *bucket[K, V] {
+	segments := t.segments.Load()
+	if segments == nil || i/segmentLen >= uint32(len(*segments)) {
+		return nil
+	}
+	s := (*segments)[i/segmentLen].Load()
+	if s == nil {
+		return nil
+	}
+	return &s[i%segmentLen]
+}
+
+// add inserts r, whose key must be absent. Must be called with the shard's mu held, like all that
+// follows.
+func (t *table[K, V]) add(r *record[K, V]) {
+	if t.len++; t.len > perBucket*int(t.buckets.Load()) {
+		t.grow()
+	}
+	t.bucket(r.hash).put(r)
+}
+
+// put stores r in a free slot.
+func (b *bucket[K, V]) put(r *record[K, V]) {
+	for {
+		tags := b.tags.Load()
+		if free := ^tags & highBits & tagSlots; free != 0 {
+			i := bits.TrailingZeros64(free) / 8
+			b.records[i].Store(r)
+			yield.At(yield.Locked + "put")
+			b.tags.Store(tags | tagOf(r.hash)<<(8*i))
+			return
+		}
+		if b.more.Load() == nil {
+			b.more.Store(new(bucket[K, V]))
+		}
+		b = b.more.Load()
+	}
+}
+
+// remove takes out r, which must be there, and marks it as gone first: a reader that has found r and
+// then sees no such mark has seen it while it was in the table.
+func (t *table[K, V]) remove(r *record[K, V]) {
+	r.flags.Or(gone)
+	yield.At(yield.Locked + "gone")
+	t.slot(r, func(b *bucket[K, V], i int) { b.clear(i) })
+	t.len--
+	if t.len == 0 {
+		t.segments.Store(nil)
+		t.buckets.Store(0)
+	} else if t.len*sparse < perBucket*int(t.buckets.Load()) {
+		t.shrink()
+	}
+}
+
+// replace puts r in the slot of old, which has the same key.
+func (t *table[K, V]) replace(old, r *record[K, V]) {
+	old.flags.Or(gone)
+	yield.At(yield.Locked + "gone")
+	t.slot(old, func(b *bucket[K, V], i int) { b.records[i].Store(r) })
+}
+
+// slot calls do with the place of r.
+func (t *table[K, V]) slot(r *record[K, V], do func(b *bucket[K, V], i int)) {
+	for b := t.bucket(r.hash); b != nil; b = b.more.Load() {
+		for i := range b.records {
+			if b.records[i].Load() == r {
+				do(b, i)
+				return
+			}
+		}
+	}
+	panic("idemflight: bug, please report it: a kept record is not in its table")
+}
+
+func (b *bucket[K, V]) clear(i int) {
+	b.records[i].Store(nil)
+	b.tags.Store(b.tags.Load() &^ (0xff << (8 * i)))
+}
+
+// grow adds a bucket. It takes over those records of an older one whose hash has one more bit set;
+// until that is done, they are in both.
+func (t *table[K, V]) grow() {
+	n := t.buckets.Load()
+	t.reserve(n)
+	if n == 0 {
+		t.buckets.Store(1)
+		return
+	}
+	bit := uint32(1) << (bits.Len32(n) - 1)
+	from, to := t.at(n&^bit), t.at(n)
+	for r := range from.all {
+		if r.hash&bit != 0 {
+			to.put(r)
+		}
+	}
+	t.buckets.Store(n + 1)
+	yield.At(yield.Locked + "grow")
+	from.drop(func(r *record[K, V]) bool { return r.hash&bit != 0 })
+}
+
+// shrink removes the last bucket, whose records go back to the one that they came from.
+func (t *table[K, V]) shrink() {
+	n := t.buckets.Load() - 1
+	from, to := t.at(n), t.at(n&^(1<<(bits.Len32(n)-1)))
+	for r := range from.all {
+		to.put(r)
+	}
+	t.buckets.Store(n)
+	yield.At(yield.Locked + "shrink")
+	if n%segmentLen > 0 {
+		from.drop(func(*record[K, V]) bool { return true })
+		return
+	}
+	(*t.segments.Load())[n/segmentLen].Store(nil)
+	t.resize(int(n / segmentLen))
+}
+
+// reserve makes room for bucket n.
+func (t *table[K, V]) reserve(n uint32) {
+	if n%segmentLen > 0 {
+		return
+	}
+	t.resize(int(n/segmentLen) + 1)
+	(*t.segments.Load())[n/segmentLen].Store(new(segment[K, V]))
+}
+
+// resize lets the directory have room for n segments, and not for many more.
+func (t *table[K, V]) resize(n int) {
+	var old []atomic.Pointer[segment[K, V]]
+	if p := t.segments.Load(); p != nil {
+		old = *p
+	}
+	if n <= len(old) && n*sparse >= len(old) {
+		return
+	}
+	segments := make([]atomic.Pointer[segment[K, V]], max(1, 2*n-1))
+	for i := range min(len(old), len(segments)) {
+		segments[i].Store(old[i].Load())
+	}
+	t.segments.Store(&segments)
+}
+
+// all yields each record of b and of the buckets behind it.
+func (b *bucket[K, V]) all(yield func(*record[K, V]) bool) {
+	for ; b != nil; b = b.more.Load() {
+		for i := range b.records {
+			if r := b.records[i].Load(); r != nil && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// drop clears the slots of b, and of the buckets behind it, whose record has moved; buckets behind
+// it that are then empty go.
+func (b *bucket[K, V]) drop(moved func(*record[K, V]) bool) {
+	for last := b; b != nil; b = b.more.Load() {
+		for i := range b.records {
+			if r := b.records[i].Load(); r != nil && moved(r) {
+				b.clear(i)
+			}
+		}
+		if b != last && b.tags.Load() == 0 {
+			last.more.Store(b.more.Load())
+		} else {
+			last = b
+		}
+	}
+}
+
+// all yields each record.
+func (t *table[K, V]) all(yield func(*record[K, V]) bool) {
+	for i := range t.buckets.Load() {
+		for r := range t.at(i).all {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}

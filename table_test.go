@@ -1,0 +1,432 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+var one = func(context.Context) (int, error) { return 1, nil }
+
+// replayedWithoutLock replays key and asserts that it took no lock.
+func replayedWithoutLock[V any](t *testing.T, c *idemflight.Cache[string, V], key string, opts ...idemflight.CallOption) {
+	t.Helper()
+	before := c.LockFreeReplays()
+	r, _ := c.DoResult(context.Background(), key, func(context.Context) (V, error) {
+		t.Errorf("%s ran again", key)
+		return *new(V), nil
+	}, opts...)
+	require.Equal(t, idemflight.Replayed, r.Source)
+	require.EqualValues(t, 1, c.LockFreeReplays()-before, "replays of %s that took no lock", key)
+}
+
+// What leaves the table is not replayed any more, in whatever way it leaves.
+func TestReplay_NeverOfWhatHasLeft(t *testing.T) {
+	ctx := context.Background()
+	type cache = *idemflight.Cache[string, int]
+	for name, leaves := range map[string]struct {
+		opts idemflight.Options[string, int]
+		call []idemflight.CallOption
+		err  error
+		how  func(t *testing.T, c cache)
+		want error // of the next call; nil: it runs fn
+	}{
+		"forgotten": {how: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+		"forgotten, a final error": {err: idemflight.Final(errors.New("declined")),
+			how: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+		"expired": {opts: idemflight.Options[string, int]{TTL: time.Minute},
+			how: func(t *testing.T, c cache) { time.Sleep(time.Minute) }},
+		"expired, its own TTL": {call: []idemflight.CallOption{idemflight.WithTTL(time.Second)},
+			how: func(t *testing.T, c cache) { time.Sleep(time.Second) }},
+		"expired, before the timer": {opts: idemflight.Options[string, int]{TTL: time.Hour},
+			how: func(t *testing.T, c cache) {
+				require.NoError(t, c.Close(ctx)) // no timer
+				time.Sleep(time.Hour)
+			}, want: idemflight.ErrClosed},
+		"evicted": {opts: idemflight.Options[string, int]{MaxEntries: 4, Protect: -1},
+			how: func(t *testing.T, c cache) {
+				for i := range 9 { // twice around: the second chance has gone
+					_, err := c.Do(ctx, fmt.Sprint(i), one)
+					require.NoError(t, err)
+				}
+			}},
+		"shed": {opts: idemflight.Options[string, int]{MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }},
+			how: func(t *testing.T, c cache) {
+				for i := range 3 {
+					_, err := c.Do(ctx, fmt.Sprint(i), func(context.Context) (int, error) { return 9, nil })
+					require.NoError(t, err)
+				}
+			}, want: idemflight.ErrValueShed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(leaves.opts)
+				_, err := c.Do(ctx, "k", func(context.Context) (int, error) { return 7, leaves.err }, leaves.call...)
+				require.Equal(t, leaves.err == nil, err == nil)
+				replayedWithoutLock(t, c, "k")
+				require.NoError(t, c.CheckInvariants())
+
+				leaves.how(t, c)
+				ran := false
+				_, err = c.Do(ctx, "k", func(context.Context) (int, error) { ran = true; return 8, nil })
+				require.ErrorIs(t, err, leaves.want)
+				require.Equal(t, leaves.want == nil, ran)
+				require.NoError(t, c.CheckInvariants())
+			})
+		})
+	}
+}
+
+// Without a lock, too, the fingerprint is compared, options are heeded, and each replay is counted and
+// reported.
+func TestReplay_WithoutALockIsLikeAnyOther(t *testing.T) {
+	ctx := context.Background()
+	fp := idemflight.FingerprintOf([]byte("a"))
+	var reported atomic.Uint64
+	c := idemflight.MustNew(idemflight.Options[string, int]{Observer: func(_ context.Context, e idemflight.Event[string]) {
+		if e.Kind == idemflight.EventReplayed && e.Key == "k" {
+			reported.Add(1)
+		}
+	}})
+	first, err := c.DoResult(ctx, "k", one, idemflight.WithFingerprint(fp))
+	require.NoError(t, err)
+	replayedWithoutLock(t, c, "k", idemflight.WithFingerprint(fp))
+
+	_, err = c.Do(ctx, "k", one)
+	require.ErrorIs(t, err, idemflight.ErrKeyReused)
+	again, err := c.DoResult(ctx, "k", one, idemflight.WithFingerprint(fp))
+	require.NoError(t, err)
+	first.Source = idemflight.Replayed
+	require.Equal(t, first, again)
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				_, _ = c.Do(ctx, "k", one, idemflight.WithFingerprint(fp))
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1+1+8000, c.Stats().Replayed)
+	require.EqualValues(t, 1+1+8000, reported.Load())
+}
+
+// A key counts as used although no replay of it takes a lock: it survives a scan.
+func TestPromise19_AReplayWithoutALockCountsAsUse(t *testing.T) {
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 64, Protect: -1})
+	_, _ = c.Do(ctx, "k", one)
+	for i := range 6400 {
+		_, err := c.Do(ctx, fmt.Sprint(i), one)
+		require.NoError(t, err)
+		if i%16 == 0 {
+			replayedWithoutLock(t, c, "k")
+		}
+	}
+	require.NoError(t, c.CheckInvariants())
+}
+
+// While a key is forgotten and made again, no call gets a value from before the last Forget that had
+// returned when the call began.
+func TestReplay_RacesWithForget(t *testing.T) {
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[string, int64]{})
+	var made, forgotten atomic.Int64
+	fn := func(context.Context) (int64, error) { return made.Add(1), nil }
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	for range 4 {
+		wg.Go(func() {
+			for !stop.Load() {
+				least := forgotten.Load()
+				v, err := c.Do(ctx, "k", fn)
+				if err != nil || v <= least {
+					t.Errorf("got %d (%v), although all up to %d had been forgotten", v, err, least)
+					return
+				}
+			}
+		})
+	}
+	for range 3000 {
+		for range 30 {
+			_, _ = c.Do(ctx, "k", fn)
+		}
+		upTo := made.Load()
+		c.Forget("k")
+		forgotten.Store(upTo - 1) // upTo itself may have been in flight
+	}
+	stop.Store(true)
+	wg.Wait()
+	require.Positive(t, c.LockFreeReplays())
+	require.NoError(t, c.CheckInvariants())
+}
+
+// The numbers of insertions wrap: where time stands still they alone make the order.
+func TestTurnsWrap(t *testing.T) {
+	for _, start := range []uint32{1<<32 - 30, 1<<31 - 30} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 16, Protect: -1})
+			time.Sleep(time.Second)
+			c.StartTurns(start)
+			call := func(key int) {
+				r, err := c.DoResult(context.Background(), key, one)
+				require.NoError(t, err)
+				if key <= 8 && c.Stats().Evicted > 0 {
+					require.Equal(t, idemflight.Replayed, r.Source, "%d is replayed twice in 4 insertions", key)
+				}
+			}
+			for n := range 200 {
+				call(1000 + n)
+				for key := 1; key <= 8; key++ {
+					if key%2 == n%2 {
+						call(key)
+					}
+				}
+				require.NoError(t, c.CheckInvariants())
+			}
+		})
+	}
+}
+
+// Keys come and go at random, while the tables grow and shrink: each is found exactly while it is kept.
+func TestTable_FindsExactlyWhatIsKept(t *testing.T) {
+	for name, bits := range map[string]int{"hashes as they are": 64, "hashes of two bits": 2} {
+		t.Run(name, func(t *testing.T) {
+			defer idemflight.LimitHash(bits)()
+			ctx := context.Background()
+			c := idemflight.MustNew(idemflight.Options[int, int]{})
+			random := rand.New(rand.NewPCG(1, 2))
+			kept := map[int]bool{}
+			check := func(upTo int) {
+				for key := 1; key <= upTo; key++ {
+					_, ok := c.Lookup(key)
+					require.Equal(t, kept[key], ok, "key %d", key)
+				}
+				require.Equal(t, len(kept), c.Len())
+				require.NoError(t, c.CheckInvariants())
+			}
+			for _, size := range []int{10, 3000, 100, 1000, 1, 5000, 0} {
+				for len(kept) != size {
+					key := 1 + random.IntN(8000)
+					switch grows := len(kept) < size; {
+					case grows && !kept[key]:
+						_, err := c.Do(ctx, key, one)
+						require.NoError(t, err)
+						kept[key] = true
+					case !grows && kept[key]:
+						require.True(t, c.Forget(key))
+						delete(kept, key)
+					}
+				}
+				check(8000)
+			}
+		})
+	}
+}
+
+// A kept key is replayed at every moment, also while the table that it is in grows and shrinks.
+func TestTable_KeepsWhatIsKeptWhileItGrowsAndShrinks(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 100_000})
+	const stay = 50
+	for key := 1; key <= stay; key++ {
+		_, err := c.Do(ctx, key, one)
+		require.NoError(t, err)
+	}
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for key := 1; !stop.Load(); key = key%stay + 1 {
+				v, err := c.Do(ctx, key, func(context.Context) (int, error) {
+					t.Errorf("key %d ran again, although it is kept", key)
+					return 0, nil
+				})
+				if v != 1 || err != nil {
+					t.Errorf("key %d answers %d, %v", key, v, err)
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		for key := 1000; key < 3000; key++ {
+			_, _ = c.Do(ctx, key, one)
+		}
+		for key := 1000; key < 3000; key++ {
+			c.Forget(key)
+		}
+	}
+	stop.Store(true)
+	readers.Wait()
+	require.NoError(t, c.CheckInvariants())
+}
+
+// heapOf returns the heap that build's cache takes.
+func heapOf(build func() *idemflight.Cache[int, int]) int64 {
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	c := build()
+	after := heap()
+	runtime.KeepAlive(c)
+	return after - before
+}
+
+// After a burst the tables shrink to what is left, though the cache is never empty and calls go on.
+func TestPromise17_TablesShrinkUnderTraffic(t *testing.T) {
+	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
+		t.Skip("few hashes make one long chain")
+	}
+	const burst, live = 300_000, 6000
+	ctx := context.Background()
+	opts := idemflight.Options[int, int]{MaxEntries: burst}
+	after := heapOf(func() *idemflight.Cache[int, int] {
+		c := idemflight.MustNew(opts)
+		for key := 1; key <= burst; key++ {
+			_, _ = c.Do(ctx, key, one)
+		}
+		for key := 1; key <= burst; key++ { // forgotten in order, while others come in
+			if key > live {
+				c.Forget(key)
+			}
+			if key%50 == 0 {
+				_, _ = c.Do(ctx, -key, one)
+				c.Forget(-key)
+			}
+		}
+		require.Equal(t, live, c.Len())
+		require.Less(t, c.Buckets(), live+100*c.Shards(), "at 4 records a bucket, at least a quarter full")
+		require.NoError(t, c.CheckInvariants())
+		return c
+	})
+	fresh := heapOf(func() *idemflight.Cache[int, int] {
+		c := idemflight.MustNew(opts)
+		for key := 1; key <= live; key++ {
+			_, _ = c.Do(ctx, key, one)
+		}
+		return c
+	})
+	require.Less(t, after, 2*fresh, "bytes after a burst, of %d without one", fresh)
+}
+
+// Outcomes in order lie in line, those with a fingerprint, an error and a weight too: that is the way
+// of HTTP answers. What is out of order does not.
+func TestRetained_LieInLineIfTheyCompleteInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := idemflight.MustNew(idemflight.Options[int, int]{
+			TTL: time.Hour, MaxWeight: 1 << 20, Weigh: func(_, v int) int64 { return int64(v) },
+		})
+		for key := 1; key <= 100; key++ {
+			time.Sleep(time.Duration(key % 2))
+			err := error(nil)
+			if key%3 == 0 {
+				err = idemflight.Final(errors.New("declined"))
+			}
+			_, _ = c.Do(ctx, key, func(context.Context) (int, error) { return key, err },
+				idemflight.WithFingerprint(idemflight.FingerprintOf([]byte{byte(key)})))
+		}
+		require.Equal(t, 100, c.InLine())
+		require.Zero(t, c.Small(), "each of them has something special")
+		_, _ = c.Do(ctx, 101, one, idemflight.WithTTL(time.Minute))
+		_, _ = c.Do(ctx, 102, func(context.Context) (int, error) { return 0, errors.New("x") }, idemflight.Inline())
+		require.Equal(t, 100, c.InLine(), "one has a TTL of its own")
+		require.NoError(t, c.CheckInvariants())
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		require.Zero(t, c.Stats().Entries)
+		require.NoError(t, c.CheckInvariants())
+	})
+}
+
+// A heavy newcomer keeps what it has shed for, however many light ones come in meanwhile: one comes
+// each time it is about to shed.
+func TestPromise20_AHeavyNewcomerIsNotStarved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		const all = 64
+		c := idemflight.MustNew(idemflight.Options[int, int]{
+			MaxWeight: all, Weigh: func(_, v int) int64 { return int64(v) },
+		})
+		for key := 1; key <= all; key++ {
+			_, _ = c.Do(ctx, key, one)
+		}
+		var lights sync.WaitGroup
+		came := 0
+		yield.Hook(func(point string) {
+			if point != "shed" || came == 10*all || c.Stats().Entries > all+came {
+				return
+			}
+			came++
+			key := 1000 + came
+			lights.Go(func() { _, _ = c.Do(ctx, key, one) })
+			synctest.Wait() // it has taken what was free, or waits for its turn
+		})
+		defer yield.Hook(nil)
+		_, err := c.Do(ctx, -1, func(context.Context) (int, error) { return all / 2, nil })
+		yield.Hook(nil)
+		require.NoError(t, err)
+		e, ok := c.Lookup(-1)
+		require.True(t, ok)
+		require.Equal(t, idemflight.Retained, e.State)
+		require.LessOrEqual(t, came, all/2, "light ones that came before the heavy one had its weight")
+		lights.Wait()
+		require.LessOrEqual(t, c.Stats().Weight, int64(all))
+		require.NoError(t, c.CheckInvariants())
+	})
+}
+
+// From some size on, the first outcome found is evicted that is old enough. What is replayed as often
+// as promise 19 wants it survives all the same.
+func TestPromise19_HalfOfALargeCacheSurvivesAScan(t *testing.T) {
+	const most = 8192 // room, and so half of it hot, each replayed once in a quarter of it
+	ctx := context.Background()
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: -1})
+	next := most
+	for key := 1; key <= most/2; key++ {
+		_, _ = c.Do(ctx, key, one)
+	}
+	for round := range 24 {
+		for range most / 4 {
+			next++
+			_, err := c.Do(ctx, next, one)
+			require.NoError(t, err)
+		}
+		for key := 1; key <= most/2; key++ {
+			r, err := c.DoResult(ctx, key, one)
+			require.NoError(t, err)
+			require.Equal(t, idemflight.Replayed, r.Source, "key %d in round %d", key, round)
+		}
+	}
+	require.NoError(t, c.CheckInvariants())
+}
+
+// Keys of different types behind one interface have hashes of their own, as any others do.
+func TestHashesOfDynamicKeysDiffer(t *testing.T) {
+	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
+		t.Skip("few hashes are asked for")
+	}
+	c := idemflight.MustNew(idemflight.Options[any, int]{})
+	require.Equal(t, 4, c.Hashes("a", "b", 1, [2]string{"a", "b"}))
+}
