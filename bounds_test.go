@@ -22,13 +22,13 @@ func TestPromise18_PlacesAreExact(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7, 8, 9, 64, 65, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{MaxEntries: n, Protect: -1})
+				c := idemflight.MustNew(options{MaxEntries: n, Protect: -1})
 				for i := range 3*n + 5 {
-					ttRuns(t, c, ttKey(i), i)
+					executes(t, c, keyNo(i), i)
 					require.Equal(t, min(i+1, n), c.Len(), "kept after %d new keys", i+1)
 					require.EqualValues(t, max(0, i+1-n), c.Stats().Evicted, "evicted after %d new keys", i+1)
 				}
-				require.Len(t, ttAll(c), n)
+				require.Len(t, entries(c), n)
 				require.Equal(t, n, c.Stats().Entries)
 			})
 		})
@@ -40,27 +40,27 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 	for _, n := range []int{4, 5, 100, 1000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: n, Protect: idemflight.DefaultTTL}))
+				c := idemflight.MustNew(weighted(options{MaxEntries: n, Protect: idemflight.DefaultTTL}))
 				var ends []func(int, error) (idemflight.Result[int], error)
 				var flying []string
 				for i := range n {
-					k := ttKey(i)
+					k := keyNo(i)
 					switch i % 4 {
 					case 0:
-						ends, flying = append(ends, ttFly(t, c, k)), append(flying, k)
+						ends, flying = append(ends, fly(t, c, k)), append(flying, k)
 					case 1:
-						ttRuns(t, c, k, 0)
+						executes(t, c, k, 0)
 					case 2:
-						ttRuns(t, c, k, ttHeavy)
+						executes(t, c, k, tooHeavy)
 					case 3:
-						ttHold(t, c, k)
+						hold(t, c, k)
 					}
 				}
 				full := func() {
 					t.Helper()
-					_, err := c.Do(ttBg, "one more", ttNever(t))
+					_, err := c.Do(bg, "one more", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrFull, "%d places are taken", n)
-					require.ErrorIs(t, c.Restore("one more", ttEntry(1, time.Now().Add(time.Hour))), idemflight.ErrFull)
+					require.ErrorIs(t, c.Restore("one more", retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrFull)
 					_, ok := c.Lookup("one more")
 					require.False(t, ok)
 				}
@@ -77,7 +77,7 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 				}
 				require.Equal(t, n, c.Len())
 				require.True(t, c.Forget(flying[0]))
-				ttRuns(t, c, "one more", 1)
+				executes(t, c, "one more", 1)
 				require.Zero(t, c.Stats().Evicted)
 			})
 		})
@@ -86,42 +86,42 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 
 func TestPromise18_APlaceIsTakenBeforeFnRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{MaxEntries: 1, Protect: -1, Observer: log.observe})
-		ttRuns(t, c, "old", 1)
-		_, err := c.Do(ttBg, "new", func(context.Context) (int, error) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe})
+		executes(t, c, "old", 1)
+		_, err := c.Do(bg, "new", func(context.Context) (int, error) {
 			_, ok := c.Lookup("old")
 			require.False(t, ok, "the old outcome has given its place by the time fn runs")
 			st := c.Stats()
 			require.Equal(t, 1, st.InFlight+st.Entries, "in flight + kept while fn runs")
 			require.EqualValues(t, 1, st.Evicted)
-			require.Len(t, ttAll(c), 1)
-			_, err := c.Do(ttBg, "third", ttNever(t))
+			require.Len(t, entries(c), 1)
+			_, err := c.Do(bg, "third", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrFull)
 			return 2, nil
 		})
 		require.NoError(t, err)
 		synctest.Wait()
 		require.Equal(t, []string{"old"}, log.keys(idemflight.EventEvicted))
-		require.Equal(t, 2, ttReplay(t, c, "new"))
+		require.Equal(t, 2, replays(t, c, "new"))
 	})
 }
 
 func TestPromise18_ThePlacePassesOn(t *testing.T) {
 	t.Run("from the flight to what is kept", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{MaxEntries: 1, TTL: time.Hour, Protect: time.Hour})
-			ttRuns(t, c, "k", 1)
-			require.Equal(t, 1, ttReplay(t, c, "k"))
+			c := idemflight.MustNew(options{MaxEntries: 1, TTL: time.Hour, Protect: time.Hour})
+			executes(t, c, "k", 1)
+			require.Equal(t, 1, replays(t, c, "k"))
 			require.Zero(t, c.Stats().Evicted)
 		})
 	})
-	for name, finds := range map[string]error{"found": nil, "found final": idemflight.Final(errTT), "still unknown": errTT} {
+	for name, finds := range map[string]error{"found": nil, "found final": idemflight.Final(errBoom), "still unknown": errBoom} {
 		t.Run("from a held key to its Reconcile and on: "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var c *ttCache
-				c = idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-					_, err := c.Do(ttBg, "other", ttNever(t))
+				var c *cache
+				c = idemflight.MustNew(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					_, err := c.Do(bg, "other", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrFull, "the place of the held key is its Reconcile's")
 					st := c.Stats()
 					require.Equal(t, 1, st.InFlight)
@@ -129,42 +129,42 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 					require.Equal(t, 1, c.Len())
 					return 3, finds
 				}})
-				ttHold(t, c, "k")
-				ttHold(t, c, "k2")
-				_, err := c.Do(ttBg, "k", ttNever(t))
+				hold(t, c, "k")
+				hold(t, c, "k2")
+				_, err := c.Do(bg, "k", neverRuns(t))
 				require.NotErrorIs(t, err, idemflight.ErrFull, "a Reconcile needs no other place than that of its key")
-				_, err = c.Do(ttBg, "other", ttNever(t))
+				_, err = c.Do(bg, "other", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				require.Equal(t, 2, c.Len())
 				require.True(t, c.Forget("k"))
-				ttRuns(t, c, "other", 1)
+				executes(t, c, "other", 1)
 			})
 		})
 	}
 	t.Run("from a held key to its Reconcile to fn", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{MaxEntries: 1, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-				return 0, idemflight.Retryable(errTT)
+			c := idemflight.MustNew(options{MaxEntries: 1, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				return 0, idemflight.Retryable(errBoom)
 			}})
-			ttHold(t, c, "k")
-			_, err := c.Do(ttBg, "k", func(context.Context) (int, error) {
-				_, err := c.Do(ttBg, "other", ttNever(t))
+			hold(t, c, "k")
+			_, err := c.Do(bg, "k", func(context.Context) (int, error) {
+				_, err := c.Do(bg, "other", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull)
-				return 0, idemflight.Retryable(errTT)
+				return 0, idemflight.Retryable(errBoom)
 			})
-			require.ErrorIs(t, err, errTT)
-			ttRuns(t, c, "other", 1)
+			require.ErrorIs(t, err, errBoom)
+			executes(t, c, "other", 1)
 		})
 	})
 	t.Run("from an expired record to the new flight of its key", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			log := &ttLog[string]{}
-			c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe})
-			ttRuns(t, c, "k", 1, idemflight.WithTTL(time.Second))
-			ttHold(t, c, "held")
+			log := &eventLog[string]{}
+			c := idemflight.MustNew(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe})
+			executes(t, c, "k", 1, idemflight.WithTTL(time.Second))
+			hold(t, c, "held")
 			time.Sleep(time.Second)
-			_, err := c.Do(ttBg, "k", func(context.Context) (int, error) {
-				_, err := c.Do(ttBg, "other", ttNever(t))
+			_, err := c.Do(bg, "k", func(context.Context) (int, error) {
+				_, err := c.Do(bg, "other", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				return 2, nil
 			})
@@ -176,58 +176,58 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 	})
 	t.Run("from a held key to what Resolve makes of it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{MaxEntries: 1, Protect: idemflight.DefaultTTL})
-			ttHold(t, c, "k")
+			c := idemflight.MustNew(options{MaxEntries: 1, Protect: idemflight.DefaultTTL})
+			hold(t, c, "k")
 			require.True(t, c.Resolve("k", 1, nil))
-			_, err := c.Do(ttBg, "other", ttNever(t))
+			_, err := c.Do(bg, "other", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrFull)
-			ttHold2 := func() { require.True(t, c.Forget("k")); ttHold(t, c, "k") }
-			ttHold2()
-			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errTT)))
-			ttRuns(t, c, "other", 1)
+			holdAgain := func() { require.True(t, c.Forget("k")); hold(t, c, "k") }
+			holdAgain()
+			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errBoom)))
+			executes(t, c, "other", 1)
 		})
 	})
 }
 
 func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
-	ways := map[string]func(t *testing.T, c *ttCache){
-		"Retryable": func(t *testing.T, c *ttCache) {
-			_, err := c.Do(ttBg, "k", ttFail(idemflight.Retryable(errTT)))
-			require.ErrorIs(t, err, errTT)
+	ways := map[string]func(t *testing.T, c *cache){
+		"Retryable": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", returns(0, idemflight.Retryable(errBoom)))
+			require.ErrorIs(t, err, errBoom)
 		},
-		"an error without marker": func(t *testing.T, c *ttCache) {
-			_, err := c.Do(ttBg, "k", ttFail(errTT))
-			require.ErrorIs(t, err, errTT)
+		"an error without marker": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", returns(0, errBoom))
+			require.ErrorIs(t, err, errBoom)
 		},
-		"NoEffect and a panic": func(t *testing.T, c *ttCache) {
-			require.NotNil(t, ttPanics(func() {
-				_, _ = c.Do(ttBg, "k", func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); panic("x") })
+		"NoEffect and a panic": func(t *testing.T, c *cache) {
+			require.NotNil(t, panicOf(func() {
+				_, _ = c.Do(bg, "k", func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); panic("x") })
 			}))
 		},
-		"NoEffect and Goexit": func(t *testing.T, c *ttCache) {
+		"NoEffect and Goexit": func(t *testing.T, c *cache) {
 			go func() {
-				_, _ = c.Do(ttBg, "k", func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); runtime.Goexit(); return 0, nil })
+				_, _ = c.Do(bg, "k", func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); runtime.Goexit(); return 0, nil })
 			}()
 			synctest.Wait()
 		},
-		"WithTTL(0)": func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1, idemflight.WithTTL(0)) },
-		"WithTTL(0) and Final": func(_ *testing.T, c *ttCache) {
-			_, _ = c.Do(ttBg, "k", ttFail(idemflight.Final(errTT)), idemflight.WithTTL(0))
+		"WithTTL(0)": func(t *testing.T, c *cache) { executes(t, c, "k", 1, idemflight.WithTTL(0)) },
+		"WithTTL(0) and Final": func(_ *testing.T, c *cache) {
+			_, _ = c.Do(bg, "k", returns(0, idemflight.Final(errBoom)), idemflight.WithTTL(0))
 		},
-		"WithTTL(0), too heavy": func(t *testing.T, c *ttCache) {
-			ttRuns(t, c, "k", ttHeavy, idemflight.WithTTL(0))
+		"WithTTL(0), too heavy": func(t *testing.T, c *cache) {
+			executes(t, c, "k", tooHeavy, idemflight.WithTTL(0))
 			require.Zero(t, c.Stats().Shed, "what is not to be retained is not shed")
 		},
-		"Forget in flight": func(t *testing.T, c *ttCache) {
-			end := ttFly(t, c, "k")
+		"Forget in flight": func(t *testing.T, c *cache) {
+			end := fly(t, c, "k")
 			require.True(t, c.Forget("k"))
 			_, err := end(1, nil)
 			require.NoError(t, err)
 		},
-		"its leader left": func(t *testing.T, c *ttCache) {
-			ctx, cancel := context.WithTimeout(ttBg, time.Second)
+		"its leader left": func(t *testing.T, c *cache) {
+			ctx, cancel := context.WithTimeout(bg, time.Second)
 			defer cancel()
-			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 0, idemflight.Retryable(errTT) })
+			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 0, idemflight.Retryable(errBoom) })
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -236,12 +236,12 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 1, Protect: idemflight.DefaultTTL, Observer: log.observe}))
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(weighted(options{MaxEntries: 1, Protect: idemflight.DefaultTTL, Observer: log.observe}))
 				for range 3 {
 					way(t, c)
 					require.Zero(t, c.Len(), "nothing is kept")
-					require.Empty(t, ttAll(c))
+					require.Empty(t, entries(c))
 				}
 				ends := log.of(idemflight.EventExecuted, idemflight.EventFinished)
 				require.Len(t, ends, 3)
@@ -251,9 +251,9 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 				st := c.Stats()
 				require.EqualValues(t, 3, st.Releases)
 				require.Zero(t, st.Retains+st.Holds)
-				ttRuns(t, c, "other", 1)
+				executes(t, c, "other", 1)
 				require.Zero(t, c.Stats().Evicted)
-				_, err := c.Do(ttBg, "k", ttNever(t))
+				_, err := c.Do(bg, "k", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull, "and it was given back once only")
 			})
 		})
@@ -268,44 +268,44 @@ func TestPromise18_ExpiredEntriesCountAsFree(t *testing.T) {
 		for name, protect := range map[string]time.Duration{"plain": -1, "protected": idemflight.DefaultTTL} {
 			t.Run(fmt.Sprintf("%d/%s", n, name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: n, Protect: protect, HoldTTL: time.Second, Observer: log.observe}))
+					log := &eventLog[string]{}
+					c := idemflight.MustNew(weighted(options{MaxEntries: n, Protect: protect, HoldTTL: time.Second, Observer: log.observe}))
 					rng := rand.New(rand.NewPCG(18, uint64(n)))
 					dying := map[string]bool{}
 					for i, p := range rng.Perm(n) {
-						k := ttKey(i)
+						k := keyNo(i)
 						if p < (n+1)/2 {
 							dying[k] = true
 							switch p % 3 {
 							case 0:
-								ttHold(t, c, k)
+								hold(t, c, k)
 							case 1:
-								ttRuns(t, c, k, 0, idemflight.WithTTL(time.Second))
+								executes(t, c, k, 0, idemflight.WithTTL(time.Second))
 							case 2:
-								ttRuns(t, c, k, ttHeavy, idemflight.WithTTL(time.Second))
+								executes(t, c, k, tooHeavy, idemflight.WithTTL(time.Second))
 							}
 						} else {
-							ttRuns(t, c, k, 0)
+							executes(t, c, k, 0)
 						}
 					}
 					for k := range dying { // used last
-						_, _ = c.Do(ttBg, k, ttNever(t))
+						_, _ = c.Do(bg, k, neverRuns(t))
 					}
 					time.Sleep(time.Second) // to the instant: no timer has had to ring
 					for i := range len(dying) {
-						ttRuns(t, c, fmt.Sprint("new", i), 0)
+						executes(t, c, fmt.Sprint("new", i), 0)
 					}
 					synctest.Wait()
 					require.Empty(t, log.keys(idemflight.EventEvicted), "nothing is evicted while an expired entry could give its place")
 					for i := range n {
-						_, ok := c.Lookup(ttKey(i))
-						require.Equal(t, !dying[ttKey(i)], ok, "those that live stay, those that have expired go")
+						_, ok := c.Lookup(keyNo(i))
+						require.Equal(t, !dying[keyNo(i)], ok, "those that live stay, those that have expired go")
 					}
 					require.Len(t, log.of(idemflight.EventExpired), len(dying), "each expires once")
 					require.Equal(t, n, c.Len())
-					_, err := c.Do(ttBg, "one more", ttFail(idemflight.Retryable(errTT)))
+					_, err := c.Do(bg, "one more", returns(0, idemflight.Retryable(errBoom)))
 					if protect < 0 {
-						require.ErrorIs(t, err, errTT)
+						require.ErrorIs(t, err, errBoom)
 						require.EqualValues(t, 1, c.Stats().Evicted, "now nothing is free")
 					} else {
 						require.ErrorIs(t, err, idemflight.ErrFull, "now nothing is free")
@@ -320,13 +320,13 @@ func TestPromise18_InFlightKeysAreNeverEvicted(t *testing.T) {
 	for _, n := range []int{2, 8, 100} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{MaxEntries: n, Protect: -1})
+				c := idemflight.MustNew(options{MaxEntries: n, Protect: -1})
 				var ends []func(int, error) (idemflight.Result[int], error)
 				for i := range n - 1 {
-					ends = append(ends, ttFly(t, c, fmt.Sprint("flying", i)))
+					ends = append(ends, fly(t, c, fmt.Sprint("flying", i)))
 				}
 				for i := range 5 * n {
-					ttRuns(t, c, ttKey(i), i)
+					executes(t, c, keyNo(i), i)
 				}
 				require.Equal(t, n-1, c.Stats().InFlight)
 				for i, end := range ends {
@@ -336,7 +336,7 @@ func TestPromise18_InFlightKeysAreNeverEvicted(t *testing.T) {
 					r, err := end(i, nil)
 					require.NoError(t, err)
 					require.Equal(t, i, r.Value)
-					require.Equal(t, i, ttReplay(t, c, fmt.Sprint("flying", i)))
+					require.Equal(t, i, replays(t, c, fmt.Sprint("flying", i)))
 				}
 			})
 		})
@@ -356,7 +356,7 @@ func TestPromise18_ACallWithoutAPlaceLooksAtItsKeyAgain(t *testing.T) {
 				for range 4 {
 					wg.Go(func() {
 						<-start
-						v, err := c.Do(ttBg, round, func(context.Context) (int, error) { runs.Add(1); return round, nil })
+						v, err := c.Do(bg, round, func(context.Context) (int, error) { runs.Add(1); return round, nil })
 						if err != nil || v != round {
 							t.Errorf("round %d: got (%d, %v), expected the outcome: the key is in flight or kept", round, v, err)
 						}
@@ -391,7 +391,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 			}
 		},
 		Reconcile: func(_ context.Context, k int, _ idemflight.Entry[int]) (int, error) {
-			return 1, []error{nil, errTT, idemflight.Retryable(errTT), idemflight.Final(errTT)}[k%4]
+			return 1, []error{nil, errBoom, idemflight.Retryable(errBoom), idemflight.Final(errBoom)}[k%4]
 		}})
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -410,11 +410,11 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 					}
 					switch how {
 					case 0:
-						return 0, idemflight.Retryable(errTT)
+						return 0, idemflight.Retryable(errBoom)
 					case 1:
-						return 0, idemflight.Unknown(errTT)
+						return 0, idemflight.Unknown(errBoom)
 					case 2:
-						return 3, idemflight.Final(errTT)
+						return 3, idemflight.Final(errBoom)
 					case 3:
 						idemflight.NoEffect(ctx)
 						panic("released")
@@ -436,11 +436,11 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 				case 6:
 					c.Forget(k)
 				case 7:
-					c.Resolve(k, 1, []error{nil, idemflight.Retryable(errTT)}[k%2])
+					c.Resolve(k, 1, []error{nil, idemflight.Retryable(errBoom)}[k%2])
 				case 8:
-					_ = c.Restore(k, ttEntry(k, time.Now().Add(time.Hour)))
+					_ = c.Restore(k, retainedEntry(k, time.Now().Add(time.Hour)))
 				default:
-					_ = ttPanics(func() { _, _ = c.Do(ttBg, k, fn, opts...) })
+					_ = panicOf(func() { _, _ = c.Do(bg, k, fn, opts...) })
 				}
 			}
 		})
@@ -453,7 +453,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 	require.Zero(t, st.InFlight)
 	require.Zero(t, st.Waiters)
 	require.LessOrEqual(t, st.Weight, int64(20))
-	for k := range ttAll(c) {
+	for k := range entries(c) {
 		c.Forget(k) // false for one that has expired since
 	}
 	st = c.Stats()
@@ -463,7 +463,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 	for i := range n {
 		started := make(chan struct{})
 		wg.Go(func() {
-			_, err := c.Do(ttBg, 1000+i, func(context.Context) (int, error) { close(started); <-gate; return 1, nil })
+			_, err := c.Do(bg, 1000+i, func(context.Context) (int, error) { close(started); <-gate; return 1, nil })
 			if err != nil {
 				t.Errorf("flight %d of %d got %v, expected a place: all are free", i+1, n, err)
 				close(started)
@@ -471,7 +471,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 		})
 		<-started
 	}
-	_, err := c.Do(ttBg, 2000, func(context.Context) (int, error) { return 1, nil })
+	_, err := c.Do(bg, 2000, func(context.Context) (int, error) { return 1, nil })
 	close(gate)
 	wg.Wait()
 	require.ErrorIs(t, err, idemflight.ErrFull, "flight %d of %d", n+1, n)
@@ -479,24 +479,24 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 
 func TestPromise18_LenAndStatsAgree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttWeighted(ttOptions{TTL: time.Hour, HoldTTL: time.Minute}))
-		agree := func(entries, held, flying int, weight int64) {
+		c := idemflight.MustNew(weighted(options{TTL: time.Hour, HoldTTL: time.Minute}))
+		agree := func(kept, held, flying int, weight int64) {
 			t.Helper()
 			for range 2 {
 				st := c.Stats()
-				require.Equal(t, []int{entries, held, flying}, []int{st.Entries, st.Held, st.InFlight}, "entries, held, in flight")
+				require.Equal(t, []int{kept, held, flying}, []int{st.Entries, st.Held, st.InFlight}, "entries, held, in flight")
 				require.Equal(t, weight, st.Weight)
-				require.Equal(t, entries, c.Len())
-				require.Len(t, ttAll(c), entries+flying)
+				require.Equal(t, kept, c.Len())
+				require.Len(t, entries(c), kept+flying)
 			}
 		}
 		agree(0, 0, 0, 0)
-		ttRuns(t, c, "a", 2)
-		ttRuns(t, c, "b", 3, idemflight.WithTTL(time.Second))
-		ttHold(t, c, "h")
-		ttRuns(t, c, "s", ttHeavy)
+		executes(t, c, "a", 2)
+		executes(t, c, "b", 3, idemflight.WithTTL(time.Second))
+		hold(t, c, "h")
+		executes(t, c, "s", tooHeavy)
 		agree(4, 1, 0, 5)
-		end := ttFly(t, c, "f")
+		end := fly(t, c, "f")
 		agree(4, 1, 1, 5)
 		time.Sleep(time.Second)
 		agree(3, 1, 1, 2)

@@ -16,62 +16,27 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-type (
-	flName  struct{} // a key of context values, of a type of its own
-	flOther struct{} // and another
-)
-
-// flLeaders are the ways to call: they decide where fn runs, and must not decide anything else.
-var flLeaders = []struct {
-	name  string
-	ctx   func() (context.Context, context.CancelFunc)
-	opts  []idemflight.CallOption
-	stays bool // the leader cannot leave
-}{
-	{"background", func() (context.Context, context.CancelFunc) { return context.Background(), func() {} }, nil, true},
-	{"cancel", func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) }, nil, false},
-	{"deadline", func() (context.Context, context.CancelFunc) {
-		return context.WithTimeout(context.Background(), 3*time.Second)
-	}, nil, false},
-	{"inline", func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) }, []idemflight.CallOption{idemflight.Inline()}, true},
-	{"inline background", func() (context.Context, context.CancelFunc) { return context.Background(), func() {} }, []idemflight.CallOption{idemflight.Inline()}, true},
-}
-
-// flEachLeader runs test in a bubble for each way to call. It is to give do its fn; do returns when
-// the leader's call has returned, panicked or exited.
-func flEachLeader(t *testing.T, test func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption)) {
-	for _, l := range flLeaders {
-		t.Run(l.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := l.ctx()
-				defer cancel()
-				test(t, ctx, cancel, l.opts)
-			})
-		})
-	}
-}
-
 func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
-	flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-		c := idemflight.MustNew(flOptions{})
-		gate := flNewGate(t)
+	eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+		c := idemflight.MustNew(options{})
+		gate := newGate(t)
 		inner := idemflight.MustNew(idemflight.Options[int, string]{})
-		leader := flGo(c, context.WithValue(ctx, flName{}, "leader"), flKey, func(ctx context.Context) (int, error) {
+		leader := start(c, context.WithValue(ctx, nameKey{}, "leader"), theKey, func(ctx context.Context) (int, error) {
 			gate.wait()
-			require.Equal(t, "leader", ctx.Value(flName{}), "fn sees the values of the leader")
+			require.Equal(t, "leader", ctx.Value(nameKey{}), "fn sees the values of the leader")
 			require.Nil(t, ctx.Value("nobody set this"), "a value that the leader does not have")
 			child, cancel := context.WithCancel(ctx)
 			defer cancel()
-			require.Equal(t, "leader", child.Value(flName{}), "derived contexts see them too")
-			v, err := inner.Do(context.WithValue(ctx, flOther{}, "inner"), 1, func(ctx context.Context) (string, error) {
-				return ctx.Value(flName{}).(string) + "+" + ctx.Value(flOther{}).(string), nil
+			require.Equal(t, "leader", child.Value(nameKey{}), "derived contexts see them too")
+			v, err := inner.Do(context.WithValue(ctx, otherKey{}, "inner"), 1, func(ctx context.Context) (string, error) {
+				return ctx.Value(nameKey{}).(string) + "+" + ctx.Value(otherKey{}).(string), nil
 			})
 			require.NoError(t, err)
 			require.Equal(t, "leader+inner", v, "executions inside see the values of all around them")
 			return 1, nil
 		}, opts...)
 		synctest.Wait()
-		joined := flGo(c, context.WithValue(t.Context(), flName{}, "joined"), flKey, flNever[int](t))
+		joined := start(c, context.WithValue(t.Context(), nameKey{}, "joined"), theKey, neverRuns(t))
 		synctest.Wait()
 		gate.open()
 		synctest.Wait()
@@ -80,12 +45,12 @@ func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
 	})
 }
 
-// flAlive requires that ctx, and what derives from it, has not ended. It leaves nothing behind.
-func flAlive(t *testing.T, ctx context.Context, when string) {
+// requireAlive requires that ctx, and what derives from it, has not ended. It leaves nothing behind.
+func requireAlive(t *testing.T, ctx context.Context, when string) {
 	synctest.Wait()
 	require.NoError(t, ctx.Err(), "fn's context must not have ended %s", when)
 	require.NoError(t, context.Cause(ctx), "fn's context must have no cause %s", when)
-	require.NoError(t, context.Cause(context.WithValue(ctx, flOther{}, 1)), "nor what derives from it without a cancellation of its own, %s", when)
+	require.NoError(t, context.Cause(context.WithValue(ctx, otherKey{}, 1)), "nor what derives from it without a cancellation of its own, %s", when)
 	select {
 	case <-ctx.Done():
 		t.Errorf("Done of fn's context must be open %s", when)
@@ -103,28 +68,28 @@ func flAlive(t *testing.T, ctx context.Context, when string) {
 func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 	for _, looked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("looked before: %v", looked), func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{})
+			eachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{})
 				// The innermost cancellation is not the only one around.
 				ctx, outer := context.WithCancelCause(ctx)
-				ctx, inner := context.WithTimeoutCause(context.WithValue(ctx, flName{}, 1), 10*time.Second, errFlCause)
+				ctx, inner := context.WithTimeoutCause(context.WithValue(ctx, nameKey{}, 1), 10*time.Second, errEnough)
 				defer inner()
 				var child context.Context
-				call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					if looked {
-						flAlive(t, ctx, "before the leader's ends")
+						requireAlive(t, ctx, "before the leader's ends")
 						var stop context.CancelFunc
 						child, stop = context.WithCancel(ctx)
 						defer stop()
 					}
 					inner()
-					flAlive(t, ctx, "after the leader's innermost was cancelled")
-					outer(errFlCause)
-					flAlive(t, ctx, "after the leader's outer one was cancelled")
+					requireAlive(t, ctx, "after the leader's innermost was cancelled")
+					outer(errEnough)
+					requireAlive(t, ctx, "after the leader's outer one was cancelled")
 					cancel()
-					flAlive(t, ctx, "after the leader's outermost was cancelled")
+					requireAlive(t, ctx, "after the leader's outermost was cancelled")
 					time.Sleep(time.Minute)
-					flAlive(t, ctx, "after every deadline of the leader's")
+					requireAlive(t, ctx, "after every deadline of the leader's")
 					if looked {
 						require.NoError(t, child.Err(), "a context derived before must live on, too")
 						require.NoError(t, context.Cause(child), "a context derived before must live on, too")
@@ -133,7 +98,7 @@ func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 				}, opts...)
 				time.Sleep(2 * time.Minute)
 				require.True(t, call.returned(), "the call must have ended by now")
-				e, _ := c.Lookup(flKey)
+				e, _ := c.Lookup(theKey)
 				require.Equal(t, idemflight.Retained, e.State, "the execution ran to its end")
 			})
 		})
@@ -143,14 +108,14 @@ func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 func TestPromise04_ContextHasNotTheLeadersDeadline(t *testing.T) {
 	for _, timeout := range []time.Duration{0, -1, time.Second, time.Hour, math.MaxInt64} {
 		t.Run(timeout.String(), func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{ExecTimeout: timeout})
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{ExecTimeout: timeout})
 				time.Sleep(time.Second)
 				over := make(chan struct{})
-				flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+				start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					defer close(over)
 					began := time.Now()
-					for _, ctx := range []context.Context{ctx, context.WithValue(ctx, flName{}, 1)} {
+					for _, ctx := range []context.Context{ctx, context.WithValue(ctx, nameKey{}, 1)} {
 						deadline, ok := ctx.Deadline()
 						switch timeout {
 						case 0:
@@ -165,7 +130,7 @@ func TestPromise04_ContextHasNotTheLeadersDeadline(t *testing.T) {
 					}
 					if timeout == -1 || timeout == math.MaxInt64 {
 						time.Sleep(1000 * time.Hour)
-						flAlive(t, ctx, "after a thousand hours without ExecTimeout")
+						requireAlive(t, ctx, "after a thousand hours without ExecTimeout")
 					}
 					return 1, nil
 				}, opts...)
@@ -184,20 +149,20 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 		"BeginEffect":    func(ctx context.Context) { _ = idemflight.BeginEffect(ctx) },
 		"derived before": nil, // below
 	}
-	ends := map[string]flFn{
-		"value":  flReturns(1, nil),
-		"error":  flReturns(0, errFlBoom),
-		"panic":  func(context.Context) (int, error) { panic(errFlBoom) },
-		"Goexit": flGoexits,
+	ends := map[string]intFn{
+		"value":  returns(1, nil),
+		"error":  returns(0, errBoom),
+		"panic":  func(context.Context) (int, error) { panic(errBoom) },
+		"Goexit": goexits,
 	}
 	for how, end := range ends {
 		for looked, look := range looks {
 			t.Run(how+", "+looked, func(t *testing.T) {
-				flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(flOptions{})
+				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+					c := idemflight.MustNew(options{})
 					var fnCtx, child, valued context.Context
 					afterFunc := 0
-					call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+					call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 						fnCtx = ctx
 						if look != nil {
 							look(ctx)
@@ -205,7 +170,7 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 							// They must end without their cancel.
 							var cancel [2]context.CancelFunc
 							child, cancel[0] = context.WithTimeout(ctx, time.Hour)
-							valued, cancel[1] = context.WithCancel(context.WithValue(ctx, flName{}, 1))
+							valued, cancel[1] = context.WithCancel(context.WithValue(ctx, nameKey{}, 1))
 							context.AfterFunc(ctx, func() { afterFunc++ })
 							t.Cleanup(func() { cancel[0](); cancel[1]() })
 						}
@@ -224,7 +189,7 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 					late, cancel := context.WithCancel(fnCtx)
 					defer cancel()
 					require.Error(t, late.Err(), "what is derived afterwards has ended from the start")
-					require.Error(t, context.Cause(context.WithValue(fnCtx, flName{}, 1)), "and under a value")
+					require.Error(t, context.Cause(context.WithValue(fnCtx, nameKey{}, 1)), "and under a value")
 					if look == nil {
 						require.Equal(t, context.Canceled, child.Err(), "a context derived before ends with it, and did not time out")
 						require.Equal(t, context.Canceled, valued.Err(), "also under a value")
@@ -243,22 +208,22 @@ func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 	for _, looked := range []bool{false, true} {
 		for _, timeout := range []time.Duration{time.Minute, time.Hour} {
 			t.Run(fmt.Sprintf("looked: %v, ExecTimeout %v", looked, timeout), func(t *testing.T) {
-				flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(flOptions{ExecTimeout: timeout})
+				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+					c := idemflight.MustNew(options{ExecTimeout: timeout})
 					ctx, cancel := context.WithCancelCause(ctx)
 					causes := func(ctx context.Context, want error) {
-						for _, ctx := range []context.Context{ctx, context.WithValue(ctx, flName{}, 1)} {
+						for _, ctx := range []context.Context{ctx, context.WithValue(ctx, nameKey{}, 1)} {
 							require.Equal(t, want, ctx.Err(), "why fn's context ended")
 							require.Equal(t, want, context.Cause(ctx), "why fn's context ended, not the leader's")
 						}
 					}
 					var fnCtx context.Context
-					flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+					start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 						fnCtx = ctx
 						if looked {
 							ctx.Done()
 						}
-						cancel(errFlCause)
+						cancel(errEnough)
 						if timeout == time.Minute {
 							time.Sleep(timeout)
 							synctest.Wait()
@@ -282,21 +247,21 @@ func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 }
 
 func TestPromise04_ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
-	for name, end := range map[string]error{"success": nil, "error": errFlBoom} {
+	for name, end := range map[string]error{"success": nil, "error": errBoom} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 				var fnCtx context.Context
 				told := 0
 				ended := func(who string) {
 					told++
 					require.Equal(t, context.Canceled, fnCtx.Err(), "fn's context must have ended when fn has returned, and so before %s", who)
 				}
-				c := idemflight.MustNew(flOptions{
+				c := idemflight.MustNew(options{
 					Classify:  func(error) idemflight.Disposition { ended("Classify"); return idemflight.Retain },
 					MaxWeight: 10, Weigh: func(string, int) int64 { ended("Weigh"); return 1 },
 					Observer: func(context.Context, idemflight.Event[string]) { ended("Observer") },
 				})
-				_, err := c.Do(ctx, flKey, func(ctx context.Context) (int, error) { fnCtx = ctx; return 1, end }, opts...)
+				_, err := c.Do(ctx, theKey, func(ctx context.Context) (int, error) { fnCtx = ctx; return 1, end }, opts...)
 				require.Equal(t, end, err)
 				ended("the leader")
 				require.GreaterOrEqual(t, told, 3, "the hooks must have been called")
@@ -350,7 +315,7 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 		"ask Cause under a value first": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout)
 			synctest.Wait()
-			require.ErrorIs(t, context.Cause(context.WithValue(ctx, flName{}, 1)), context.DeadlineExceeded, "ExecTimeout has passed, though nobody looked before")
+			require.ErrorIs(t, context.Cause(context.WithValue(ctx, nameKey{}, 1)), context.DeadlineExceeded, "ExecTimeout has passed, though nobody looked before")
 		},
 		"Done first when it is over": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout)
@@ -364,15 +329,15 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			ended(t, ctx, "a derived context")
 		},
 		"derived, longer timeout": func(t *testing.T, ctx context.Context) {
-			ctx, cancel := context.WithTimeoutCause(ctx, time.Hour, errFlBoom)
+			ctx, cancel := context.WithTimeoutCause(ctx, time.Hour, errBoom)
 			defer cancel()
 			<-ctx.Done()
 			ended(t, ctx, "a derived context")
-			require.NotErrorIs(t, context.Cause(ctx), errFlBoom, "it was not its own timeout that passed")
+			require.NotErrorIs(t, context.Cause(ctx), errBoom, "it was not its own timeout that passed")
 		},
 		"derived under a value, late": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout / 2)
-			ctx, cancel := context.WithCancel(context.WithValue(ctx, flName{}, 1))
+			ctx, cancel := context.WithCancel(context.WithValue(ctx, nameKey{}, 1))
 			defer cancel()
 			<-ctx.Done()
 			ended(t, ctx, "a derived context")
@@ -397,17 +362,17 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			require.Equal(t, context.DeadlineExceeded, group.Wait(), "what waits on a derived context ends with fn's")
 		},
 		"inner call that leads": func(t *testing.T, ctx context.Context) {
-			gate := flNewGate(t)
-			_, err := idemflight.MustNew(flOptions{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
+			gate := newGate(t)
+			_, err := idemflight.MustNew(options{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
 			require.ErrorIs(t, err, idemflight.ErrLeft, "an inner call leaves when fn's context ends")
 			require.ErrorIs(t, err, context.DeadlineExceeded, "an inner call leaves when fn's context ends")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{ExecTimeout: timeout})
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{ExecTimeout: timeout})
 				time.Sleep(time.Second)
-				call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					began := time.Now()
 					look(t, ctx)
 					require.Equal(t, timeout, time.Since(began), "fn's context ends ExecTimeout after fn started")
@@ -422,15 +387,15 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 }
 
 func TestPromise04_TheTimerCostsNothingUnlessSomeoneLooks(t *testing.T) {
-	c := idemflight.MustNew(flOptions{})
+	c := idemflight.MustNew(options{})
 	var fnCtx context.Context
 	cost := func(look func(context.Context)) float64 {
 		// Nothing is kept, so that no table grows beneath the measurement.
-		fn := func(ctx context.Context) (int, error) { look(ctx); return 0, flReleased }
-		return testing.AllocsPerRun(500, func() { _, _ = c.Do(context.Background(), flKey, fn) })
+		fn := func(ctx context.Context) (int, error) { look(ctx); return 0, errReleased }
+		return testing.AllocsPerRun(500, func() { _, _ = c.Do(context.Background(), theKey, fn) })
 	}
 	alone := cost(func(ctx context.Context) { fnCtx = ctx })
-	asked := cost(func(ctx context.Context) { fnCtx = ctx; _ = ctx.Err(); _, _ = ctx.Deadline(); ctx.Value(flName{}) })
+	asked := cost(func(ctx context.Context) { fnCtx = ctx; _ = ctx.Err(); _, _ = ctx.Deadline(); ctx.Value(nameKey{}) })
 	looked := cost(func(ctx context.Context) { fnCtx = ctx; ctx.Done() })
 	// A timer, and the channel of Done.
 	require.GreaterOrEqual(t, looked, alone+2, "allocations of an execution that looks at Done, against one that does not: the timer must be armed by the look")
@@ -438,8 +403,8 @@ func TestPromise04_TheTimerCostsNothingUnlessSomeoneLooks(t *testing.T) {
 	require.Error(t, fnCtx.Err())
 }
 
-// flReleased is made once, so that it does not count among what an execution allocates.
-var flReleased = idemflight.Retryable(errFlBoom)
+// errReleased is made once, so that it does not count among what an execution allocates.
+var errReleased = idemflight.Retryable(errBoom)
 
 func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 	const many = 500
@@ -454,14 +419,14 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 		},
 		"WithCancelCause": func(ctx context.Context, _ int) context.CancelFunc {
 			_, cancel := context.WithCancelCause(ctx)
-			return func() { cancel(errFlCause) }
+			return func() { cancel(errEnough) }
 		},
 		"WithCancel under WithValue": func(ctx context.Context, i int) context.CancelFunc {
-			_, cancel := context.WithCancel(context.WithValue(ctx, flName{}, i))
+			_, cancel := context.WithCancel(context.WithValue(ctx, nameKey{}, i))
 			return cancel
 		},
 		"WithCancel under WithCancel": func(ctx context.Context, i int) context.CancelFunc {
-			ctx, outer := context.WithCancel(context.WithValue(ctx, flName{}, i))
+			ctx, outer := context.WithCancel(context.WithValue(ctx, nameKey{}, i))
 			_, cancel := context.WithCancel(ctx)
 			return func() { cancel(); outer() }
 		},
@@ -470,30 +435,30 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 			return func() { stop() }
 		},
 		"AfterFunc under WithValue": func(ctx context.Context, i int) context.CancelFunc {
-			stop := context.AfterFunc(context.WithValue(ctx, flName{}, i), func() {})
+			stop := context.AfterFunc(context.WithValue(ctx, nameKey{}, i), func() {})
 			return func() { stop() }
 		},
 	} {
 		for _, timeout := range []time.Duration{0, -1} {
 			t.Run(fmt.Sprintf("%s, ExecTimeout %d", name, timeout), func(t *testing.T) {
-				flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(flOptions{ExecTimeout: timeout})
+				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+					c := idemflight.MustNew(options{ExecTimeout: timeout})
 					other := idemflight.MustNew(idemflight.Options[int, string]{ExecTimeout: timeout})
-					own := flGoroutines(t)
+					own := goroutines(t)
 					test := func(ctx context.Context) {
 						synctest.Wait()
-						before := flGoroutines(t)
+						before := goroutines(t)
 						cancels := make([]context.CancelFunc, many)
 						for i := range cancels {
 							cancels[i] = derive(ctx, i)
 						}
 						synctest.Wait()
-						require.Equal(t, before, flGoroutines(t), "goroutines after deriving %d contexts from fn's", many)
+						require.Equal(t, before, goroutines(t), "goroutines after deriving %d contexts from fn's", many)
 						for _, cancel := range cancels[:many/2] {
 							cancel() // the others must go with fn's context
 						}
 					}
-					call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+					call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 						test(ctx)
 						_, err := other.Do(ctx, 1, func(ctx context.Context) (string, error) { test(ctx); return "", nil })
 						return 1, err
@@ -501,7 +466,7 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 					<-call.done
 					synctest.Wait()
 					call.got(t, idemflight.Executed, 1)
-					require.Equal(t, own, flGoroutines(t), "goroutines of the bubble when all is over: those of the test")
+					require.Equal(t, own, goroutines(t), "goroutines of the bubble when all is over: those of the test")
 				})
 			})
 		}
@@ -510,44 +475,44 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 
 func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 	for name, end := range map[string]struct {
-		fn    flFn
+		fn    intFn
 		state idemflight.State // 0: released
 		value int
 		err   error
 	}{
-		"success":   {flReturns(1, nil), idemflight.Retained, 1, nil},
-		"final":     {flReturns(1, idemflight.Final(errFlBoom)), idemflight.Retained, 1, errFlBoom},
-		"unmarked":  {flReturns(1, errFlBoom), 0, 0, nil},
-		"retryable": {flReturns(1, idemflight.Retryable(errFlBoom)), 0, 0, nil},
-		"unknown":   {flReturns(1, idemflight.Unknown(errFlBoom)), idemflight.Held, 0, errFlBoom},
+		"success":   {returns(1, nil), idemflight.Retained, 1, nil},
+		"final":     {returns(1, idemflight.Final(errBoom)), idemflight.Retained, 1, errBoom},
+		"unmarked":  {returns(1, errBoom), 0, 0, nil},
+		"retryable": {returns(1, idemflight.Retryable(errBoom)), 0, 0, nil},
+		"unknown":   {returns(1, idemflight.Unknown(errBoom)), idemflight.Held, 0, errBoom},
 		"effect": {func(ctx context.Context) (int, error) {
 			if err := idemflight.BeginEffect(ctx); err != nil {
 				return 0, idemflight.Final(err) // wrong: fn's context is alive
 			}
-			return 1, errFlBoom
-		}, idemflight.Held, 0, errFlBoom},
-		"panic":  {func(context.Context) (int, error) { panic(errFlBoom) }, idemflight.Held, 0, errFlBoom},
-		"Goexit": {flGoexits, idemflight.Held, 0, idemflight.ErrGoexit},
+			return 1, errBoom
+		}, idemflight.Held, 0, errBoom},
+		"panic":  {func(context.Context) (int, error) { panic(errBoom) }, idemflight.Held, 0, errBoom},
+		"Goexit": {goexits, idemflight.Held, 0, idemflight.ErrGoexit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{ExecTimeout: time.Hour})
+				c := idemflight.MustNew(options{ExecTimeout: time.Hour})
 				ctx, cancel := context.WithCancelCause(context.Background())
-				call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					time.Sleep(time.Minute)
-					flAlive(t, ctx, "though the leader has left")
+					requireAlive(t, ctx, "though the leader has left")
 					return end.fn(ctx)
 				})
 				time.Sleep(time.Second)
-				cancel(errFlCause)
+				cancel(errEnough)
 				synctest.Wait()
-				call.left(t, ctx, errFlCause)
-				e, ok := c.Lookup(flKey)
+				call.left(t, ctx, errEnough)
+				e, ok := c.Lookup(theKey)
 				require.True(t, ok, "the execution goes on")
 				require.Equal(t, idemflight.InFlight, e.State, "the execution goes on")
 
 				time.Sleep(time.Minute)
-				e, ok = c.Lookup(flKey)
+				e, ok = c.Lookup(theKey)
 				require.Equal(t, end.state != 0, ok, "the outcome is settled as if the leader were there")
 				require.Equal(t, end.state, e.State, "the outcome is settled as if the leader were there")
 				require.Equal(t, end.value, e.Value, "the value that is kept")
@@ -564,11 +529,11 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 func TestPromise04_WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
 	type payload struct{ _ [1024]byte }
 	// A stopped timer may linger in the runtime: whoever looks does so without one.
-	for look, c := range map[bool]*flCache{false: idemflight.MustNew(flOptions{}), true: idemflight.MustNew(flOptions{ExecTimeout: -1})} {
-		for name, end := range map[string]error{"success": nil, "final": idemflight.Final(errFlBoom), "unknown": idemflight.Unknown(errFlBoom), "retryable": flReleased} {
+	for look, c := range map[bool]*cache{false: idemflight.MustNew(options{}), true: idemflight.MustNew(options{ExecTimeout: -1})} {
+		for name, end := range map[string]error{"success": nil, "final": idemflight.Final(errBoom), "unknown": idemflight.Unknown(errBoom), "retryable": errReleased} {
 			value := func() weak.Pointer[payload] {
 				p := new(payload)
-				_, _ = c.Do(context.WithValue(t.Context(), flName{}, p), name, func(ctx context.Context) (int, error) {
+				_, _ = c.Do(context.WithValue(t.Context(), nameKey{}, p), name, func(ctx context.Context) (int, error) {
 					if look {
 						ctx.Done()
 					}
@@ -587,11 +552,11 @@ func TestPromise04_WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
 }
 
 func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
-	flEachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
-		c := idemflight.MustNew(flOptions{ExecTimeout: time.Second, TTL: 2 * time.Second, HoldTTL: 2 * time.Second, MaxEntries: 8})
+	eachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
+		c := idemflight.MustNew(options{ExecTimeout: time.Second, TTL: 2 * time.Second, HoldTTL: 2 * time.Second, MaxEntries: 8})
 		began := time.Now()
 		var fnCtx context.Context
-		leader := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+		leader := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 			fnCtx = ctx
 			time.Sleep(time.Hour) // looks at nothing
 			return 1, nil
@@ -603,16 +568,16 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		for minute := range 59 {
 			time.Sleep(time.Minute)
 			require.Error(t, fnCtx.Err(), "ExecTimeout has passed")
-			e, ok := c.Lookup(flKey)
+			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "in flight after %d minutes", minute+1)
 			require.Equal(t, idemflight.InFlight, e.State, "fn has not returned after %d minutes", minute+1)
 			require.True(t, e.StartedAt.Equal(began), "it is still the first execution")
 			require.Equal(t, 1, c.Stats().InFlight, "Stats.InFlight")
 			require.Zero(t, c.Len(), "nothing is kept yet")
-			_, err := c.Do(t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(time.Second))
+			_, err := c.Do(t.Context(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
 			require.ErrorIs(t, err, idemflight.ErrInFlight, "after %d minutes", minute+1)
 		}
-		joined := flGo(c, t.Context(), flKey, flNever[int](t))
+		joined := start(c, t.Context(), theKey, neverRuns(t))
 		closed := make(chan error, 1)
 		go func() { closed <- c.Close(t.Context()) }()
 		synctest.Wait()
@@ -624,7 +589,7 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		joined.got(t, idemflight.Joined, 1)
 		require.True(t, leader.returned())
 		require.NoError(t, <-closed)
-		e, _ := c.Lookup(flKey)
+		e, _ := c.Lookup(theKey)
 		require.Equal(t, idemflight.Retained, e.State, "success is success, however late")
 		require.True(t, e.CompletedAt.Equal(began.Add(time.Hour)), "it was completed when fn returned")
 	})
@@ -639,23 +604,23 @@ func TestExecTimeoutCountsFromTheStart(t *testing.T) {
 			require.True(t, ok)
 			left = time.Until(d)
 		}
-		c := idemflight.MustNew(flOptions{ExecTimeout: time.Minute, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+		c := idemflight.MustNew(options{ExecTimeout: time.Minute, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 			see(ctx)
 			return 1, nil
 		}})
 		time.Sleep(time.Second)
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "execute" {
 				time.Sleep(time.Second)
 			}
 		})
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		_, err := c.Do(ctx, flKey, func(ctx context.Context) (int, error) { see(ctx); return 0, idemflight.Unknown(errFlBoom) })
+		_, err := c.Do(ctx, theKey, func(ctx context.Context) (int, error) { see(ctx); return 0, idemflight.Unknown(errBoom) })
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.Equal(t, time.Minute, left, "of fn")
 		left = 0
-		_, err = c.Do(context.Background(), flKey, ttNever(t))
+		_, err = c.Do(context.Background(), theKey, neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, time.Minute, left, "of Reconcile")
 	})

@@ -15,9 +15,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// exBank stands for any service that must not be asked twice for one thing. What it fails with
+// exampleBank stands for any service that must not be asked twice for one thing. What it fails with
 // tells whether it did the thing.
-type exBank struct {
+type exampleBank struct {
 	trouble error // of the next charge
 	booked  map[string]string
 }
@@ -29,7 +29,7 @@ var (
 )
 
 // charge books the payment named by id, once or more often: it does not look.
-func (b *exBank) charge(ctx context.Context, id string) (receipt string, err error) {
+func (b *exampleBank) charge(ctx context.Context, id string) (receipt string, err error) {
 	err, b.trouble = b.trouble, nil
 	if err != nil && err != errExLost {
 		return "", err
@@ -47,7 +47,7 @@ func (b *exBank) charge(ctx context.Context, id string) (receipt string, err err
 
 // pay is an fn as it should be; the examples about something else use it. What it does, Example,
 // ExampleBeginEffect, ExampleNoEffect and ExampleFinal show.
-func (b *exBank) pay(ctx context.Context, id string) (receipt string, err error) {
+func (b *exampleBank) pay(ctx context.Context, id string) (receipt string, err error) {
 	if err := idemflight.BeginEffect(ctx); err != nil {
 		return "", err
 	}
@@ -66,7 +66,7 @@ func (b *exBank) pay(ctx context.Context, id string) (receipt string, err error)
 func Example() {
 	ctx := context.Background()
 	payments := idemflight.MustNew(idemflight.Options[idemflight.Key, string]{})
-	bank := new(exBank)
+	bank := new(exampleBank)
 
 	pay := func(ctx context.Context, customer, id string) (string, error) {
 		key := idemflight.Key{Scope: customer, ID: id}
@@ -219,7 +219,7 @@ func ExampleKey() {
 func ExampleNewID() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
-	bank := &exBank{trouble: errExDown}
+	bank := &exampleBank{trouble: errExDown}
 
 	id := idemflight.NewID()
 	for attempt := 1; attempt <= 3; attempt++ {
@@ -241,7 +241,7 @@ func ExampleNewID() {
 func ExampleBeginEffect() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
-	bank := new(exBank)
+	bank := new(exampleBank)
 	databaseFull := errors.New("disk full")
 
 	pay := func(ctx context.Context) (string, error) {
@@ -272,7 +272,7 @@ func ExampleBeginEffect() {
 func ExampleNoEffect() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
-	bank := &exBank{trouble: errExDown}
+	bank := &exampleBank{trouble: errExDown}
 
 	pay := func(ctx context.Context) (string, error) {
 		if err := idemflight.BeginEffect(ctx); err != nil {
@@ -295,7 +295,7 @@ func ExampleNoEffect() {
 func ExampleFinal() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
-	bank := &exBank{trouble: errExDeclined}
+	bank := &exampleBank{trouble: errExDeclined}
 
 	pay := func(ctx context.Context) (string, error) {
 		if err := idemflight.BeginEffect(ctx); err != nil {
@@ -345,7 +345,7 @@ func ExampleRetryable() {
 func ExampleUnknown() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
-	bank := &exBank{trouble: errExLost}
+	bank := &exampleBank{trouble: errExLost}
 
 	pay := func(ctx context.Context) (string, error) {
 		receipt, err := bank.charge(ctx, "order-1")
@@ -418,7 +418,7 @@ func ExampleOptions_classify() {
 // one charge was lost after the bank had booked it; the other never got there.
 func ExampleOptions_reconcile() {
 	ctx := context.Background()
-	bank := new(exBank)
+	bank := new(exampleBank)
 	cache := idemflight.MustNew(idemflight.Options[string, string]{
 		Reconcile: func(ctx context.Context, key string, held idemflight.Entry[string]) (string, error) {
 			fmt.Printf("  asking about %s: %v\n", key, held.Err)
@@ -720,7 +720,7 @@ func ExampleLogEvents() {
 	cache := idemflight.MustNew(idemflight.Options[string, string]{
 		Observer: idemflight.LogEvents[string](logger),
 	})
-	bank := &exBank{trouble: errExDown}
+	bank := &exampleBank{trouble: errExDown}
 	for range 3 {
 		_, _ = cache.Do(ctx, "order-1", func(ctx context.Context) (string, error) { return bank.pay(ctx, "order-1") })
 	}

@@ -214,7 +214,7 @@ func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 		}()
 		synctest.Wait()
 		came := false
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point != "looked for room" || came {
 				return
 			}
@@ -302,7 +302,7 @@ func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
 		}()
 		synctest.Wait()
 		looks := 0
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "meet" {
 				if looks++; looks == 2 { // after the search, which found nothing that may go
 					close(end)

@@ -1,12 +1,9 @@
 package idemflight_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
-	"runtime"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +27,7 @@ func TestFloorReplayAllocates(t *testing.T) {
 	const runs = 1000
 
 	replay := func() {
-		v, err := cache.Do(ctx, key, bmOne, idemflight.WithFingerprint(payload),
+		v, err := cache.Do(ctx, key, one, idemflight.WithFingerprint(payload),
 			idemflight.WithMaxWait(time.Second), idemflight.WithTTL(time.Hour), idemflight.Inline())
 		if v != 1 || err != nil {
 			t.Errorf("replay = %d, %v; want 1, nil", v, err)
@@ -83,10 +80,10 @@ func TestFloorFirstExecutionAllocates(t *testing.T) {
 		do   func(c *idemflight.Cache[string, int], key string) (int, error)
 	}{
 		{"background", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
-			return c.Do(context.Background(), key, bmOne)
+			return c.Do(context.Background(), key, one)
 		}},
 		{"inline", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
-			return c.Do(leavable, key, bmOne, idemflight.Inline())
+			return c.Do(leavable, key, one, idemflight.Inline())
 		}},
 		{"begins an effect", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
 			return c.Do(context.Background(), key, func(ctx context.Context) (int, error) {
@@ -94,7 +91,7 @@ func TestFloorFirstExecutionAllocates(t *testing.T) {
 			})
 		}},
 		{"can leave", 5, func(c *idemflight.Cache[string, int], key string) (int, error) {
-			return c.Do(leavable, key, bmOne)
+			return c.Do(leavable, key, one)
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -122,7 +119,7 @@ func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	const callers = 1000
 	synctest.Test(t, func(t *testing.T) {
 		cache := idemflight.MustNew(idemflight.Options[string, int]{})
-		require.Equal(t, callers, bmGoroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
+		require.Equal(t, callers, goroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
 			return cache.Do(ctx, "key", fn, idemflight.WithMaxWait(time.Hour))
 		}), "goroutines of %d joined callers, their own included", callers)
 	})
@@ -130,7 +127,7 @@ func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	// The counting works: a caller that leaves with the help of a goroutine shows.
 	synctest.Test(t, func(t *testing.T) {
 		var group singleflight.Group
-		require.Equal(t, 2*callers, bmGoroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
+		require.Equal(t, 2*callers, goroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
 			done := make(chan int, 1)
 			go func() {
 				v, _, _ := group.Do("key", func() (any, error) { return fn(ctx) })
@@ -146,9 +143,9 @@ func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	})
 }
 
-// bmGoroutinesOf returns how many goroutines the bubble has more when n more callers wait for a
+// goroutinesOf returns how many goroutines the bubble has more when n more callers wait for a
 // flight. Their contexts can end, and each has one of its own, as requests have.
-func bmGoroutinesOf(t *testing.T, n int, do func(context.Context, bmFn) (int, error)) int {
+func goroutinesOf(t *testing.T, n int, do func(context.Context, bmFn) (int, error)) int {
 	end := make(chan struct{})
 	fn := func(context.Context) (int, error) {
 		<-end
@@ -163,35 +160,15 @@ func bmGoroutinesOf(t *testing.T, n int, do func(context.Context, bmFn) (int, er
 	}
 	go call() // leads
 	synctest.Wait()
-	before := bmGoroutinesInBubble(t)
+	before := goroutines(t)
 	for range n {
 		go call()
 	}
 	synctest.Wait()
-	grown := bmGoroutinesInBubble(t) - before
+	grown := goroutines(t) - before
 	close(end)
 	synctest.Wait()
 	return grown
-}
-
-// bmGoroutinesInBubble counts the goroutines of the bubble it is called in, and so of this test: a
-// timer of an earlier test cannot disturb.
-func bmGoroutinesInBubble(t *testing.T) int {
-	const mark = "synctest bubble "
-	own := make([]byte, 1024)
-	own = own[:runtime.Stack(own, false)]
-	_, id, found := strings.Cut(string(own), mark)
-	require.True(t, found, "the stack of a goroutine in a bubble names the bubble:\n%s", own)
-	id, _, _ = strings.Cut(id, "]")
-
-	all := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(all, true)
-		if n < len(all) {
-			return bytes.Count(all[:n], []byte(mark+id+"]:"))
-		}
-		all = make([]byte, 2*len(all))
-	}
 }
 
 // TestFloorReplayTime: a replay is not slower than singleflight in front of expirable.

@@ -15,31 +15,31 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// flContext is a context of the user's own, which the context package knows nothing about.
-type flContext struct {
+// userContext is a context of the user's own, which the context package knows nothing about.
+type userContext struct {
 	context.Context // Background: values and deadline
 	done            chan struct{}
 }
 
-func flNewContext() (context.Context, context.CancelFunc) {
-	c := &flContext{Context: context.Background(), done: make(chan struct{})}
+func newUserContext() (context.Context, context.CancelFunc) {
+	c := &userContext{Context: context.Background(), done: make(chan struct{})}
 	return c, sync.OnceFunc(func() { close(c.done) })
 }
 
-func (c *flContext) Done() <-chan struct{} { return c.done }
-func (c *flContext) Err() error {
+func (c *userContext) Done() <-chan struct{} { return c.done }
+func (c *userContext) Err() error {
 	select {
 	case <-c.done:
-		return errFlHungUp
+		return errHungUp
 	default:
 		return nil
 	}
 }
 
-var errFlHungUp = errors.New("the client hung up")
+var errHungUp = errors.New("the client hung up")
 
-// flEndings are contexts that end two seconds from now.
-var flEndings = map[string]struct {
+// endings are contexts that end two seconds from now.
+var endings = map[string]struct {
 	begin func(t *testing.T) context.Context
 	cause error
 }{
@@ -50,49 +50,49 @@ var flEndings = map[string]struct {
 	}, context.Canceled},
 	"cancelled with a cause": {func(*testing.T) context.Context {
 		ctx, cancel := context.WithCancelCause(context.Background())
-		time.AfterFunc(2*time.Second, func() { cancel(errFlCause) })
+		time.AfterFunc(2*time.Second, func() { cancel(errEnough) })
 		return ctx
-	}, errFlCause},
+	}, errEnough},
 	"parent cancelled with a cause": {func(t *testing.T) context.Context {
 		ctx, cancel := context.WithCancelCause(context.Background())
-		time.AfterFunc(2*time.Second, func() { cancel(errFlCause) })
-		ctx, child := context.WithTimeout(context.WithValue(ctx, flName{}, 1), time.Hour)
+		time.AfterFunc(2*time.Second, func() { cancel(errEnough) })
+		ctx, child := context.WithTimeout(context.WithValue(ctx, nameKey{}, 1), time.Hour)
 		t.Cleanup(child)
 		return ctx
-	}, errFlCause},
+	}, errEnough},
 	"deadline": {func(t *testing.T) context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}, context.DeadlineExceeded},
 	"deadline with a cause": {func(t *testing.T) context.Context {
-		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errFlCause)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errEnough)
 		t.Cleanup(cancel)
 		return ctx
-	}, errFlCause},
+	}, errEnough},
 	"a context type of the user's": {func(*testing.T) context.Context {
-		ctx, end := flNewContext()
+		ctx, end := newUserContext()
 		time.AfterFunc(2*time.Second, end)
 		return ctx
-	}, errFlHungUp},
+	}, errHungUp},
 }
 
 func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
-	for name, ending := range flEndings {
+	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{})
-				work := flNewWork(t)
+				c := idemflight.MustNew(options{})
+				work := newWork(t)
 				leaderCtx := ending.begin(t)
-				leader := flGo(c, leaderCtx, flKey, work.returns(1, nil))
+				leader := start(c, leaderCtx, theKey, work.returns(1, nil))
 				synctest.Wait()
 				time.Sleep(time.Second)
 				joinedCtx := ending.begin(t)
-				joined := []*flCall[int]{
-					flGo(c, joinedCtx, flKey, flNever[int](t)),
-					flGo(c, joinedCtx, flKey, flNever[int](t), idemflight.WithMaxWait(time.Hour)),
+				joined := []*pending[int]{
+					start(c, joinedCtx, theKey, neverRuns(t)),
+					start(c, joinedCtx, theKey, neverRuns(t), idemflight.WithMaxWait(time.Hour)),
 					// Inline is about leading: who joins with it leaves like everybody.
-					flGo(c, joinedCtx, flKey, flNever[int](t), idemflight.Inline()),
+					start(c, joinedCtx, theKey, neverRuns(t), idemflight.Inline()),
 				}
 				time.Sleep(2*time.Second - 1)
 				leader.left(t, leaderCtx, ending.cause)
@@ -109,12 +109,12 @@ func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
 				require.Zero(t, c.Stats().Waiters, "nobody waits any more")
 				require.EqualValues(t, 4, c.Stats().Left, "Stats.Left")
 
-				retry := flGo(c, t.Context(), flKey, flNever[int](t))
+				retry := start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
 				work.open()
 				synctest.Wait()
 				retry.got(t, idemflight.Joined, 1)
-				retry = flGo(c, t.Context(), flKey, flNever[int](t))
+				retry = start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
 				retry.got(t, idemflight.Replayed, 1)
 			})
@@ -126,29 +126,29 @@ func TestPromise07_OthersAreNotAffected(t *testing.T) {
 	// Of a leader and four joined callers each subset leaves, in order; the others get the outcome.
 	for leaving := range 1 << 5 {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(flOptions{})
-			work := flNewWork(t)
-			var calls [5]*flCall[int]
+			c := idemflight.MustNew(options{})
+			work := newWork(t)
+			var calls [5]*pending[int]
 			var ctxs [5]context.Context
 			var cancels [5]context.CancelCauseFunc
 			for i := range calls {
 				ctxs[i], cancels[i] = context.WithCancelCause(t.Context())
-				calls[i] = flGo(c, ctxs[i], flKey, work.returns(i, nil))
+				calls[i] = start(c, ctxs[i], theKey, work.returns(i, nil))
 				synctest.Wait() // the first one leads
 			}
 			stay := 5
 			for i := range calls {
 				if leaving&(1<<i) != 0 {
 					stay--
-					cancels[i](errFlCause)
+					cancels[i](errEnough)
 					synctest.Wait()
-					calls[i].left(t, ctxs[i], errFlCause)
+					calls[i].left(t, ctxs[i], errEnough)
 				}
 			}
-			e, ok := c.Lookup(flKey)
+			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "the key stays in flight when some of %05b leave", leaving)
 			require.Equal(t, idemflight.InFlight, e.State)
-			late := flGo(c, t.Context(), flKey, work.returns(7, nil))
+			late := start(c, t.Context(), theKey, work.returns(7, nil))
 			synctest.Wait()
 			require.EqualValues(t, 1, work.runs.Load(), "who comes after some of %05b have left joins", leaving)
 			work.open()
@@ -177,48 +177,48 @@ func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
 		"deadline": func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(context.Background(), time.Hour)
 		},
-		"a context type of the user's": flNewContext,
+		"a context type of the user's": newUserContext,
 	} {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.WithMaxWait(time.Minute)}} {
 			t.Run(fmt.Sprintf("%s, %d options", name, len(opts)), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(flOptions{})
-					own := flGoroutines(t)
-					work := flNewWork(t)
+					c := idemflight.MustNew(options{})
+					own := goroutines(t)
+					work := newWork(t)
 					ctx, leave := newContext()
-					leader := flGo(c, ctx, flKey, work.returns(1, nil))
+					leader := start(c, ctx, theKey, work.returns(1, nil))
 					synctest.Wait()
-					require.LessOrEqual(t, flGoroutines(t), own+2, "goroutines with a flight: the caller's and at most one more")
-					flying := flGoroutines(t)
+					require.LessOrEqual(t, goroutines(t), own+2, "goroutines with a flight: the caller's and at most one more")
+					flying := goroutines(t)
 
-					var joined []*flCall[int]
+					var joined []*pending[int]
 					var cancels []context.CancelFunc
 					for range many {
 						ctx, cancel := newContext()
 						cancels = append(cancels, cancel)
-						joined = append(joined, flGo(c, ctx, flKey, flNever[int](t), opts...))
+						joined = append(joined, start(c, ctx, theKey, neverRuns(t), opts...))
 					}
 					synctest.Wait()
 					require.Equal(t, many, c.Stats().Waiters, "Stats.Waiters")
-					require.Equal(t, flying+many, flGoroutines(t), "goroutines with %d joined callers: their own", many)
+					require.Equal(t, flying+many, goroutines(t), "goroutines with %d joined callers: their own", many)
 
 					for _, cancel := range cancels[:many/2] {
 						cancel()
 					}
 					synctest.Wait()
-					require.Equal(t, flying+many/2, flGoroutines(t), "goroutines after %d have left", many/2)
+					require.Equal(t, flying+many/2, goroutines(t), "goroutines after %d have left", many/2)
 					leave()
 					synctest.Wait()
 					require.True(t, leader.returned())
-					require.Equal(t, flying-1+many/2, flGoroutines(t), "goroutines after the leader has left, too")
+					require.Equal(t, flying-1+many/2, goroutines(t), "goroutines after the leader has left, too")
 					for _, cancel := range cancels {
 						cancel()
 					}
 					synctest.Wait()
-					require.Equal(t, own+1, flGoroutines(t), "goroutines after all have left: that of fn")
+					require.Equal(t, own+1, goroutines(t), "goroutines after all have left: that of fn")
 					work.open()
 					synctest.Wait()
-					require.Equal(t, own, flGoroutines(t), "goroutines after the flight")
+					require.Equal(t, own, goroutines(t), "goroutines after the flight")
 					for _, call := range joined {
 						require.ErrorIs(t, call.err, idemflight.ErrLeft)
 					}
@@ -231,14 +231,14 @@ func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
 func TestPromise07_WhoCannotLeaveRunsFnOnItsOwnGoroutine(t *testing.T) {
 	cancellable, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	user, end := flNewContext()
+	user, end := newUserContext()
 	defer end()
 	for name, call := range map[string]struct {
 		ctx  context.Context
 		opts []idemflight.CallOption
 	}{
 		"background":                         {ctx: context.Background()},
-		"value":                              {ctx: context.WithValue(context.Background(), flName{}, 1)},
+		"value":                              {ctx: context.WithValue(context.Background(), nameKey{}, 1)},
 		"without cancel":                     {ctx: context.WithoutCancel(cancellable)},
 		"user's type, cannot end":            {ctx: struct{ context.Context }{context.Background()}},
 		"inline background":                  {context.Background(), []idemflight.CallOption{idemflight.Inline()}},
@@ -248,12 +248,12 @@ func TestPromise07_WhoCannotLeaveRunsFnOnItsOwnGoroutine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{})
-				before, me := flGoroutines(t), flGoroutine()
-				v, err := c.Do(call.ctx, flKey, func(context.Context) (int, error) {
-					require.Equal(t, me, flGoroutine(), "fn runs on the goroutine of the call")
+				c := idemflight.MustNew(options{})
+				before, me := goroutines(t), goroutineID()
+				v, err := c.Do(call.ctx, theKey, func(context.Context) (int, error) {
+					require.Equal(t, me, goroutineID(), "fn runs on the goroutine of the call")
 					time.Sleep(time.Second)
-					require.Equal(t, before, flGoroutines(t), "there is no other goroutine")
+					require.Equal(t, before, goroutines(t), "there is no other goroutine")
 					return 1, nil
 				}, call.opts...)
 				require.NoError(t, err)
@@ -264,13 +264,13 @@ func TestPromise07_WhoCannotLeaveRunsFnOnItsOwnGoroutine(t *testing.T) {
 }
 
 func TestPromise07_AnInlineLeaderStays(t *testing.T) {
-	for name, ending := range flEndings {
+	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{})
+				c := idemflight.MustNew(options{})
 				ctx := ending.begin(t)
-				work := flNewWork(t)
-				leader := flGo(c, ctx, flKey, work.returns(1, nil), idemflight.Inline())
+				work := newWork(t)
+				leader := start(c, ctx, theKey, work.returns(1, nil), idemflight.Inline())
 				time.Sleep(time.Hour)
 				require.Error(t, ctx.Err(), "the leader's context has ended")
 				require.False(t, leader.returned(), "with Inline the call stays until fn returns")
@@ -284,22 +284,22 @@ func TestPromise07_AnInlineLeaderStays(t *testing.T) {
 
 func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		work := flNewWork(t)
-		c := idemflight.MustNew(flOptions{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+		work := newWork(t)
+		c := idemflight.MustNew(options{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 			return work.returns(1, nil)(ctx)
 		}})
-		_, err := c.Do(t.Context(), flKey, flReturns(0, idemflight.Unknown(errFlBoom)))
+		_, err := c.Do(t.Context(), theKey, returns(0, idemflight.Unknown(errBoom)))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		ctx, cancel := context.WithCancelCause(context.Background())
-		leader := flGo(c, ctx, flKey, flNever[int](t))
+		leader := start(c, ctx, theKey, neverRuns(t))
 		synctest.Wait()
-		joined := flGo(c, ctx, flKey, flNever[int](t))
-		stays := flGo(c, t.Context(), flKey, flNever[int](t))
+		joined := start(c, ctx, theKey, neverRuns(t))
+		stays := start(c, t.Context(), theKey, neverRuns(t))
 		synctest.Wait()
-		cancel(errFlCause)
+		cancel(errEnough)
 		synctest.Wait()
-		leader.left(t, ctx, errFlCause)
-		joined.left(t, ctx, errFlCause)
+		leader.left(t, ctx, errEnough)
+		joined.left(t, ctx, errEnough)
 		work.open()
 		synctest.Wait()
 		stays.got(t, idemflight.Joined, 1)
@@ -309,29 +309,29 @@ func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T) {
 	expired, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
 	defer cancel()
-	user, end := flNewContext()
+	user, end := newUserContext()
 	end()
-	for name, ctx := range map[string]context.Context{"cancelled": flCancelled(errFlCause), "expired": expired, "a context type of the user's": user} {
+	for name, ctx := range map[string]context.Context{"cancelled": dead(errEnough), "expired": expired, "a context type of the user's": user} {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
 			t.Run(fmt.Sprintf("%s, %v", name, opts), func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
+				c := idemflight.MustNew(options{MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
 				for key, kept := range map[string]struct {
 					value int
 					err   error
 					want  error
 				}{
 					"success": {1, nil, nil},
-					"final":   {2, idemflight.Final(errFlBoom), errFlBoom},
-					"held":    {0, idemflight.Unknown(errFlBoom), idemflight.ErrOutcomeUnknown},
+					"final":   {2, idemflight.Final(errBoom), errBoom},
+					"held":    {0, idemflight.Unknown(errBoom), idemflight.ErrOutcomeUnknown},
 					"shed":    {0, nil, idemflight.ErrValueShed},
 				} {
 					weight := kept.value
 					if key == "shed" {
 						weight = 1000
 					}
-					_, _ = c.Do(context.Background(), key, flReturns(weight, kept.err))
+					_, _ = c.Do(context.Background(), key, returns(weight, kept.err))
 					for range 20 { // a select would take either
-						r, err := c.DoResult(ctx, key, flNever[int](t), opts...)
+						r, err := c.DoResult(ctx, key, neverRuns(t), opts...)
 						require.NotErrorIs(t, err, idemflight.ErrLeft, "%s: what is kept is answered, the context does not matter", key)
 						if kept.want == nil {
 							require.NoError(t, err, key)
@@ -347,16 +347,16 @@ func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T)
 }
 
 func TestPromise08_WithADeadContextFnIsNeverStarted(t *testing.T) {
-	for name, ending := range flEndings {
+	for name, ending := range endings {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
 			t.Run(fmt.Sprintf("%s, %v", name, opts), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(flOptions{MaxEntries: 1})
+					c := idemflight.MustNew(options{MaxEntries: 1})
 					ctx := ending.begin(t)
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
 					for i := range 20 {
-						call := flGo(c, ctx, strconv.Itoa(i), flNever[int](t), opts...)
+						call := start(c, ctx, strconv.Itoa(i), neverRuns(t), opts...)
 						synctest.Wait()
 						call.left(t, ctx, ending.cause)
 						_, ok := c.Lookup(strconv.Itoa(i))
@@ -367,7 +367,7 @@ func TestPromise08_WithADeadContextFnIsNeverStarted(t *testing.T) {
 					require.EqualValues(t, 20, s.Left, "Stats.Left")
 
 					// The one place is free, and the key is as good as new.
-					call := flGo(c, t.Context(), "0", flReturns(1, nil))
+					call := start(c, t.Context(), "0", returns(1, nil))
 					synctest.Wait()
 					call.got(t, idemflight.Executed, 1)
 				})
@@ -378,16 +378,16 @@ func TestPromise08_WithADeadContextFnIsNeverStarted(t *testing.T) {
 
 func TestPromise08_WithADeadContextNobodyWaitsForAFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
-		work := flNewWork(t)
-		leader := flGo(c, t.Context(), flKey, work.returns(1, nil))
+		c := idemflight.MustNew(options{})
+		work := newWork(t)
+		leader := start(c, t.Context(), theKey, work.returns(1, nil))
 		synctest.Wait()
-		ctx := flCancelled(errFlCause)
+		ctx := dead(errEnough)
 		for range 20 {
 			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(time.Hour)}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
-				dead := flGo(c, ctx, flKey, flNever[int](t), opts...)
+				call := start(c, ctx, theKey, neverRuns(t), opts...)
 				synctest.Wait()
-				dead.left(t, ctx, errFlCause)
+				call.left(t, ctx, errEnough)
 			}
 		}
 		require.Zero(t, c.Stats().Waiters, "Stats.Waiters")
@@ -397,16 +397,16 @@ func TestPromise08_WithADeadContextNobodyWaitsForAFlight(t *testing.T) {
 	})
 }
 
-// flLateContext makes a caller look up late: from its later looks at Done on, the first skip of
+// lateContext makes a caller look up late: from its later looks at Done on, the first skip of
 // them apart, it waits at the gate. So a test can have both the outcome and the end of the context
 // there when the caller is about to wait for either, whoever is scheduled first.
-type flLateContext struct {
+type lateContext struct {
 	context.Context
 	skip int
-	gate *flGate
+	gate *gate
 }
 
-func (c *flLateContext) Done() <-chan struct{} {
+func (c *lateContext) Done() <-chan struct{} {
 	if c.skip--; c.skip < 0 {
 		c.gate.wait()
 	}
@@ -417,27 +417,27 @@ func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
 	for _, skip := range []int{0, 1, 2, 3} {
 		for range 50 { // a select takes either
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{})
-				work := flNewWork(t)
-				gate := flNewGate(t)
+				c := idemflight.MustNew(options{})
+				work := newWork(t)
+				gate := newGate(t)
 				ctx, cancel := context.WithCancelCause(context.Background())
 				defer cancel(nil)
 				leads := t.Context()
 				if skip > 0 { // the first look is whether it can end at all
-					leads = &flLateContext{ctx, skip, gate}
+					leads = &lateContext{ctx, skip, gate}
 				}
-				leader := flGo(c, leads, flKey, work.returns(1, nil))
+				leader := start(c, leads, theKey, work.returns(1, nil))
 				synctest.Wait()
-				joined := flGo(c, &flLateContext{ctx, skip, gate}, flKey, flNever[int](t))
-				patient := flGo(c, &flLateContext{ctx, skip, gate}, flKey, flNever[int](t), idemflight.WithMaxWait(time.Hour))
+				joined := start(c, &lateContext{ctx, skip, gate}, theKey, neverRuns(t))
+				patient := start(c, &lateContext{ctx, skip, gate}, theKey, neverRuns(t), idemflight.WithMaxWait(time.Hour))
 				synctest.Wait()
 				work.open()
 				synctest.Wait()
-				cancel(errFlCause)
+				cancel(errEnough)
 				gate.open()
 				synctest.Wait()
 				leader.got(t, idemflight.Executed, 1)
-				for _, call := range []*flCall[int]{joined, patient} {
+				for _, call := range []*pending[int]{joined, patient} {
 					require.True(t, call.returned(), "the call must have returned")
 					require.NoError(t, call.err, "the outcome was there before the context ended")
 					require.Equal(t, 1, call.res.Value)

@@ -14,10 +14,9 @@ import (
 )
 
 func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
-	type cache = flCache
 	again := func(t *testing.T, c *cache, ctx context.Context, opts ...idemflight.CallOption) {
 		began := time.Now()
-		r, err := c.DoResult(ctx, flKey, flNever[int](t), opts...)
+		r, err := c.DoResult(ctx, theKey, neverRuns(t), opts...)
 		require.ErrorIs(t, err, idemflight.ErrReentrant, "a call that would wait for itself")
 		require.NotErrorIs(t, err, idemflight.ErrLeft, "being re-entrant comes first")
 		require.NotErrorIs(t, err, idemflight.ErrInFlight, "being re-entrant comes first")
@@ -39,7 +38,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 			again(t, c, ctx, idemflight.WithFingerprint(idemflight.Fingerprint{1}))
 		},
 		"value": func(t *testing.T, c *cache, ctx context.Context) {
-			again(t, c, context.WithValue(ctx, flName{}, 1))
+			again(t, c, context.WithValue(ctx, nameKey{}, 1))
 		},
 		"cancel": func(t *testing.T, c *cache, ctx context.Context) {
 			ctx, cancel := context.WithCancel(ctx)
@@ -90,7 +89,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 				}
 				if depth%2 == 0 {
 					_, err := c.Do(ctx, "depth "+strconv.Itoa(depth), func(ctx context.Context) (int, error) {
-						_, err := down(context.WithValue(ctx, flName{}, depth), depth+1)
+						_, err := down(context.WithValue(ctx, nameKey{}, depth), depth+1)
 						return depth, err
 					})
 					return "", err
@@ -101,22 +100,22 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 			require.NoError(t, err)
 		},
 		"from Reconcile of another cache": func(t *testing.T, c *cache, ctx context.Context) {
-			other := idemflight.MustNew(flOptions{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+			other := idemflight.MustNew(options{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 				again(t, c, ctx)
 				return 1, nil
 			}})
-			_, err := other.Do(ctx, flKey, flReturns(0, idemflight.Unknown(errFlBoom)))
+			_, err := other.Do(ctx, theKey, returns(0, idemflight.Unknown(errBoom)))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			v, err := other.Do(ctx, flKey, flNever[int](t))
+			v, err := other.Do(ctx, theKey, neverRuns(t))
 			require.NoError(t, err)
 			require.Equal(t, 1, v)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{ExecTimeout: 2 * time.Second})
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{ExecTimeout: 2 * time.Second})
 				ran := false
-				call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					inside(t, c, ctx)
 					ran = true
 					return 1, nil
@@ -124,7 +123,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				require.True(t, call.returned() && ran, "nobody waits for itself")
-				v, err := c.Do(t.Context(), flKey, flNever[int](t))
+				v, err := c.Do(t.Context(), theKey, neverRuns(t))
 				require.NoError(t, err, "the execution goes on and ends as if it had not asked")
 				require.Equal(t, 1, v, "the execution goes on and ends as if it had not asked")
 				require.NotZero(t, c.Stats().Reentrant, "Stats.Reentrant")
@@ -135,16 +134,16 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 
 func TestPromise06_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c *flCache
-		c = idemflight.MustNew(flOptions{Reconcile: func(ctx context.Context, key string, _ idemflight.Entry[int]) (int, error) {
-			_, err := c.Do(ctx, key, flNever[int](t))
+		var c *cache
+		c = idemflight.MustNew(options{Reconcile: func(ctx context.Context, key string, _ idemflight.Entry[int]) (int, error) {
+			_, err := c.Do(ctx, key, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrReentrant, "Do from inside Reconcile of the key")
-			return 0, idemflight.Retryable(errFlBoom)
+			return 0, idemflight.Retryable(errBoom)
 		}})
-		_, err := c.Do(t.Context(), flKey, flReturns(0, idemflight.Unknown(errFlBoom)))
+		_, err := c.Do(t.Context(), theKey, returns(0, idemflight.Unknown(errBoom)))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-		v, err := c.Do(t.Context(), flKey, func(ctx context.Context) (int, error) {
-			_, err := c.Do(ctx, flKey, flNever[int](t))
+		v, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
+			_, err := c.Do(ctx, theKey, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrReentrant, "Do from inside fn that runs after Reconcile, in its flight")
 			return 1, nil
 		})
@@ -155,23 +154,23 @@ func TestPromise06_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 }
 
 func TestPromise06_OnlyTheRunningExecutionItselfCounts(t *testing.T) {
-	flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-		c := idemflight.MustNew(flOptions{})
+	eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+		c := idemflight.MustNew(options{})
 		var old context.Context
-		_, err := c.Do(ctx, flKey, func(ctx context.Context) (int, error) {
+		_, err := c.Do(ctx, theKey, func(ctx context.Context) (int, error) {
 			old = context.WithoutCancel(ctx)
-			v, err := idemflight.MustNew(flOptions{}).Do(ctx, flKey, flReturns(7, nil))
+			v, err := idemflight.MustNew(options{}).Do(ctx, theKey, returns(7, nil))
 			require.NoError(t, err, "the same key of another cache is another key")
 			require.Equal(t, 7, v)
-			return 0, idemflight.Retryable(errFlBoom)
+			return 0, idemflight.Retryable(errBoom)
 		}, opts...)
-		require.ErrorIs(t, err, errFlBoom)
+		require.ErrorIs(t, err, errBoom)
 
 		// The execution that old belongs to is over: from here on old is nothing special.
-		work := flNewWork(t)
-		leader := flGo(c, ctx, flKey, work.returns(1, nil), opts...)
+		work := newWork(t)
+		leader := start(c, ctx, theKey, work.returns(1, nil), opts...)
 		synctest.Wait()
-		joined := flGo(c, old, flKey, flNever[int](t))
+		joined := start(c, old, theKey, neverRuns(t))
 		synctest.Wait()
 		require.False(t, joined.returned(), "a context of an earlier execution of the key waits for the present one like any other")
 		work.open()
@@ -179,13 +178,13 @@ func TestPromise06_OnlyTheRunningExecutionItselfCounts(t *testing.T) {
 		leader.got(t, idemflight.Executed, 1)
 		joined.got(t, idemflight.Joined, 1)
 
-		replayed := flGo(c, old, flKey, flNever[int](t))
+		replayed := start(c, old, theKey, neverRuns(t))
 		synctest.Wait()
 		replayed.got(t, idemflight.Replayed, 1)
 
-		c.Forget(flKey)
-		next := flGo(c, old, flKey, func(ctx context.Context) (int, error) {
-			_, err := c.Do(ctx, flKey, flNever[int](t))
+		c.Forget(theKey)
+		next := start(c, old, theKey, func(ctx context.Context) (int, error) {
+			_, err := c.Do(ctx, theKey, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrReentrant, "an execution started with a context of an earlier one of the key is itself an execution")
 			return 2, nil
 		}, opts...)
@@ -196,17 +195,17 @@ func TestPromise06_OnlyTheRunningExecutionItselfCounts(t *testing.T) {
 
 func TestPromise06_WhatOutlivesTheExecutionIsNoLongerInsideIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{ExecTimeout: time.Second})
-		gate := flNewGate(t)
+		c := idemflight.MustNew(options{ExecTimeout: time.Second})
+		gate := newGate(t)
 		var inner idemflight.Result[int]
-		_, err := c.Do(t.Context(), flKey, func(ctx context.Context) (int, error) {
+		_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel2 := time.AfterFunc(time.Millisecond, cancel)
 			defer cancel2.Stop()
 			_, err := c.Do(ctx, "inner", func(ctx context.Context) (int, error) {
 				gate.wait() // its caller leaves, and then the outer execution ends
 				var err error
-				inner, err = c.DoResult(ctx, flKey, flNever[int](t))
+				inner, err = c.DoResult(ctx, theKey, neverRuns(t))
 				return 2, err
 			})
 			require.ErrorIs(t, err, idemflight.ErrLeft)
@@ -222,9 +221,9 @@ func TestPromise06_WhatOutlivesTheExecutionIsNoLongerInsideIt(t *testing.T) {
 
 func TestPromise06_ItIsSeenThroughTheContextOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
-		v, err := c.Do(t.Context(), flKey, func(context.Context) (int, error) {
-			_, err := c.Do(context.Background(), flKey, flNever[int](t), idemflight.WithMaxWait(time.Second))
+		c := idemflight.MustNew(options{})
+		v, err := c.Do(t.Context(), theKey, func(context.Context) (int, error) {
+			_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
 			require.ErrorIs(t, err, idemflight.ErrInFlight, "without fn's context the call is one like any other")
 			return 1, nil
 		})
@@ -235,18 +234,18 @@ func TestPromise06_ItIsSeenThroughTheContextOnly(t *testing.T) {
 
 func TestPromise06_TwoThatWaitForEachOtherEndWithTheirContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{ExecTimeout: 10 * time.Second})
-		waitFor := func(key string) flFn {
+		c := idemflight.MustNew(options{ExecTimeout: 10 * time.Second})
+		waitFor := func(key string) intFn {
 			return func(ctx context.Context) (int, error) {
 				time.Sleep(time.Second) // until both are in flight
-				_, err := c.Do(ctx, key, flNever[int](t))
+				_, err := c.Do(ctx, key, neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrLeft, "the wait ends with the context of the caller")
 				require.NotErrorIs(t, err, idemflight.ErrReentrant, "this is not detected")
 				return 0, err
 			}
 		}
-		a := flGo(c, context.Background(), "a", waitFor("b"))
-		b := flGo(c, context.Background(), "b", waitFor("a"))
+		a := start(c, context.Background(), "a", waitFor("b"))
+		b := start(c, context.Background(), "b", waitFor("a"))
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
 		require.False(t, a.returned() || b.returned(), "both wait until ExecTimeout")

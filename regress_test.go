@@ -19,10 +19,6 @@ import (
 
 // Faults that the library once had, each under the name of its scenario.
 
-var rgBg = context.Background()
-
-func rgOne(context.Context) (int, error) { return 1, nil }
-
 // Restored records that had expired left a shard's edge behind that pointed to nothing, and a new
 // key looked for room there for ever.
 func TestRestoredRecordsThatExpiredLeaveNoTrace(t *testing.T) {
@@ -46,11 +42,11 @@ func TestRestoredRecordsThatExpiredLeaveNoTrace(t *testing.T) {
 				release := make(chan struct{})
 				for _, key := range []string{"c", "d"} {
 					go func() {
-						_, _ = c.Do(rgBg, key, func(context.Context) (int, error) { <-release; return 1, nil })
+						_, _ = c.Do(bg, key, func(context.Context) (int, error) { <-release; return 1, nil })
 					}()
 				}
 				synctest.Wait()
-				_, err := c.Do(rgBg, "e", rgOne)
+				_, err := c.Do(bg, "e", one)
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				close(release) // both settle, though only one of them fits MaxWeight
 				synctest.Wait()
@@ -73,15 +69,15 @@ func TestObserverOfUpkeepMayWaitForTheFlight(t *testing.T) {
 					Observer: func(_ context.Context, e idemflight.Event[string]) {
 						if e.Kind == idemflight.EventExpired || e.Kind == idemflight.EventEvicted {
 							told++
-							v, err := c.Do(rgBg, "b", rgOne)
+							v, err := c.Do(bg, "b", one)
 							require.NoError(t, err)
 							require.Equal(t, 2, v, "the Observer joins the flight, or gets its outcome")
 						}
 					},
 				})
-				ctx, cancel := context.WithCancel(rgBg)
+				ctx, cancel := context.WithCancel(bg)
 				defer cancel()
-				_, err := c.Do(ctx, "a", rgOne)
+				_, err := c.Do(ctx, "a", one)
 				require.NoError(t, err)
 				v, err := c.Do(ctx, "b", func(context.Context) (int, error) { return 2, nil }, option...)
 				require.NoError(t, err)
@@ -100,7 +96,7 @@ func TestBeginEffectIsRefusedOnceItIsNotCounted(t *testing.T) {
 	for i := 1; i <= 2000; i++ {
 		begun := make(chan error, 1)
 		var spinning atomic.Bool
-		_, err := c.Do(rgBg, i, func(ctx context.Context) (int, error) {
+		_, err := c.Do(bg, i, func(ctx context.Context) (int, error) {
 			for range 50 { // contexts that take time to cancel
 				_, cancel := context.WithCancel(ctx)
 				defer func() { _ = cancel }()
@@ -130,7 +126,7 @@ func TestNoErrFullWhileThereIsSomethingToEvict(t *testing.T) {
 	for worker := range 4 {
 		wg.Go(func() {
 			for i := range 10_000 {
-				if _, err := c.Do(rgBg, 1+i*4+worker, rgOne); err != nil {
+				if _, err := c.Do(bg, 1+i*4+worker, one); err != nil {
 					t.Errorf("a new key got %v with at most 4 of 8 places in flight", err)
 					return
 				}
@@ -153,12 +149,12 @@ func TestProtectFindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 				return 1
 			},
 		})
-		go func() { _, _ = c.Do(rgBg, "slow", rgOne) }()
+		go func() { _, _ = c.Do(bg, "slow", one) }()
 		time.Sleep(30 * time.Minute)
-		_, err := c.Do(rgBg, "young", rgOne)
+		_, err := c.Do(bg, "young", one)
 		require.NoError(t, err)
 		time.Sleep(31 * time.Minute)
-		_, err = c.Do(rgBg, "new", rgOne)
+		_, err = c.Do(bg, "new", one)
 		require.NoError(t, err, "the slow one completed 61 minutes ago and gives its place")
 		_, ok := c.Lookup("young")
 		require.True(t, ok, "the young one is protected")
@@ -183,10 +179,10 @@ func TestLateRecordsDoNotPutReclaimingOff(t *testing.T) {
 				}
 			},
 		})
-		_, _ = c.Do(rgBg, "a", rgOne, idemflight.WithTTL(8*time.Second))
+		_, _ = c.Do(bg, "a", one, idemflight.WithTTL(8*time.Second))
 		time.Sleep(time.Second)
-		go func() { _, _ = c.Do(rgBg, "b", rgOne, idemflight.WithTTL(6900*time.Millisecond)) }()
-		go func() { _, _ = c.Do(rgBg, "c", rgOne, idemflight.WithTTL(6800*time.Millisecond)) }()
+		go func() { _, _ = c.Do(bg, "b", one, idemflight.WithTTL(6900*time.Millisecond)) }()
+		go func() { _, _ = c.Do(bg, "c", one, idemflight.WithTTL(6800*time.Millisecond)) }()
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		mu.Lock()
@@ -208,9 +204,9 @@ func TestForgettingTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 					}
 				},
 			})
-			_, _ = c.Do(rgBg, "a", rgOne)
+			_, _ = c.Do(bg, "a", one)
 			time.Sleep(time.Second)
-			go func() { _, _ = c.Do(rgBg, "b", rgOne) }()
+			go func() { _, _ = c.Do(bg, "b", one) }()
 			go c.Forget("a")
 			time.Sleep(time.Hour)
 			synctest.Wait()
@@ -220,38 +216,38 @@ func TestForgettingTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 	}
 }
 
-// rgTimeout is a timeout that joins nothing.
-type rgTimeout struct{ parts []error }
+// timeoutTree is a timeout that joins nothing.
+type timeoutTree struct{ parts []error }
 
-func (rgTimeout) Error() string     { return "timeout" }
-func (rgTimeout) Timeout() bool     { return true }
-func (e rgTimeout) Unwrap() []error { return e.parts }
+func (timeoutTree) Error() string     { return "timeout" }
+func (timeoutTree) Timeout() bool     { return true }
+func (e timeoutTree) Unwrap() []error { return e.parts }
 
 func TestATimeoutThatJoinsNothingIsAmbiguous(t *testing.T) {
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(rgTimeout{}))
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(rgTimeout{[]error{nil}}))
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(rgTimeout{[]error{errors.New("plain")}}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{nil}}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{errors.New("plain")}}))
 }
 
-// rgContext is a context of the user's own with an error of its own.
-type rgContext struct {
+// endedContext is a context of the user's own with an error of its own.
+type endedContext struct {
 	context.Context
 	done chan struct{}
 	err  error
 }
 
-func (c rgContext) Done() <-chan struct{} { return c.done }
-func (c rgContext) Err() error            { return c.err }
+func (c endedContext) Done() <-chan struct{} { return c.done }
+func (c endedContext) Err() error            { return c.err }
 
 func TestAMarkerInAContextsErrDoesNotLeak(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
-	ended := rgContext{rgBg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
+	ended := endedContext{bg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
 	close(ended.done)
 	runs := 0
 	for range 2 {
-		_, err := c.Do(rgBg, "outer", func(context.Context) (int, error) {
+		_, err := c.Do(bg, "outer", func(context.Context) (int, error) {
 			runs++
-			return c.Do(ended, "inner", rgOne)
+			return c.Do(ended, "inner", one)
 		})
 		require.ErrorIs(t, err, idemflight.ErrLeft)
 	}
@@ -260,9 +256,9 @@ func TestAMarkerInAContextsErrDoesNotLeak(t *testing.T) {
 
 func TestAnInterfaceKeyThatHoldsAKeyWithoutScopeIsInvalid(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[any, int]{})
-	_, err := c.Do(rgBg, idemflight.Key{ID: "1"}, rgOne)
+	_, err := c.Do(bg, idemflight.Key{ID: "1"}, one)
 	require.ErrorIs(t, err, idemflight.ErrInvalidKey)
-	_, err = c.Do(rgBg, idemflight.Key{Scope: "s", ID: "1"}, rgOne)
+	_, err = c.Do(bg, idemflight.Key{Scope: "s", ID: "1"}, one)
 	require.NoError(t, err)
 }
 
@@ -270,7 +266,7 @@ func TestAnInterfaceKeyThatHoldsAKeyWithoutScopeIsInvalid(t *testing.T) {
 func TestFnsContextCanBePrinted(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	var wg sync.WaitGroup
-	_, _ = c.Do(rgBg, "k", func(ctx context.Context) (int, error) {
+	_, _ = c.Do(bg, "k", func(ctx context.Context) (int, error) {
 		wg.Go(func() { _, cancel := context.WithCancel(ctx); cancel() })
 		require.NotEmpty(t, fmt.Sprintf("%v %+v", ctx, ctx))
 		return 1, nil

@@ -14,20 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
-	"github.com/idemflight/idemflight/internal/yield"
 )
-
-// ttHook calls at when the library comes to a point, until the test ends. Only goroutines of the
-// test's own bubble count, whose time is not ours: one of an earlier test may still be on its way.
-func ttHook(t *testing.T, at func(point string)) {
-	require.Less(t, time.Now().Year(), 2020, "only for what runs in a bubble")
-	yield.Hook(func(point string) {
-		if time.Now().Year() < 2020 {
-			at(point)
-		}
-	})
-	t.Cleanup(func() { yield.Hook(nil) })
-}
 
 // The number of shards goes by the cores and by the size, so that the tables of a full cache are full.
 func TestNumberOfShards(t *testing.T) {
@@ -62,12 +49,12 @@ func TestNumberOfShards(t *testing.T) {
 // get their second chance.
 func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: -1})
-		ttRuns(t, c, "a", 1)
-		ttReplay(t, c, "a")
-		ttRuns(t, c, "b", 1)
-		ttRuns(t, c, "c", 1)
-		ttIs(t, c, idemflight.Retained, "a", "c")
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		executes(t, c, "a", 1)
+		replays(t, c, "a")
+		executes(t, c, "b", 1)
+		executes(t, c, "c", 1)
+		requireState(t, c, idemflight.Retained, "a", "c")
 	})
 }
 
@@ -75,15 +62,15 @@ func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 // chance stays.
 func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 4, Protect: -1}))
-		ttRuns(t, c, "a", 6)
-		ttRuns(t, c, "b", 0)
-		ttReplay(t, c, "a")
-		ttRuns(t, c, "x", 7) // a has to go for it
-		ttIs(t, c, idemflight.Shed, "a")
-		ttRuns(t, c, "c", 0)
-		ttRuns(t, c, "d", 0) // one too many
-		ttIs(t, c, idemflight.Shed, "a")
+		c := idemflight.MustNew(weighted(options{MaxEntries: 4, Protect: -1}))
+		executes(t, c, "a", 6)
+		executes(t, c, "b", 0)
+		replays(t, c, "a")
+		executes(t, c, "x", 7) // a has to go for it
+		requireState(t, c, idemflight.Shed, "a")
+		executes(t, c, "c", 0)
+		executes(t, c, "d", 0) // one too many
+		requireState(t, c, idemflight.Shed, "a")
 		_, ok := c.Lookup("b")
 		require.False(t, ok, "b was never replayed")
 	})
@@ -92,15 +79,15 @@ func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 // A replay saves a value once.
 func TestPromise20_ASecondChanceIsUsedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttWeighted(ttOptions{}))
-		ttRuns(t, c, "a", 5)
-		ttRuns(t, c, "b", 5)
-		ttReplay(t, c, "a")
-		ttRuns(t, c, "c", 5)
-		ttIs(t, c, idemflight.Shed, "b")
-		ttRuns(t, c, "d", 5)
-		ttIs(t, c, idemflight.Shed, "a")
-		ttIs(t, c, idemflight.Retained, "c", "d")
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 5)
+		executes(t, c, "b", 5)
+		replays(t, c, "a")
+		executes(t, c, "c", 5)
+		requireState(t, c, idemflight.Shed, "b")
+		executes(t, c, "d", 5)
+		requireState(t, c, idemflight.Shed, "a")
+		requireState(t, c, idemflight.Retained, "c", "d")
 	})
 }
 
@@ -108,13 +95,13 @@ func TestPromise20_ASecondChanceIsUsedUp(t *testing.T) {
 func TestPromise20_TheExpiredGoFirst(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
-		c, log := ttSheds(ttOptions{TTL: time.Minute})
-		ttRuns(t, c, "a", 5, idemflight.WithTTL(time.Second))
-		ttRuns(t, c, "b", 5)
+		c, log := shedding(options{TTL: time.Minute})
+		executes(t, c, "a", 5, idemflight.WithTTL(time.Second))
+		executes(t, c, "b", 5)
 		time.Sleep(time.Second)
-		ttRuns(t, c, "c", 5)
+		executes(t, c, "c", 5)
 		require.Equal(t, []string{"a"}, log.keys(idemflight.EventExpired))
-		ttIs(t, c, idemflight.Retained, "b", "c")
+		requireState(t, c, idemflight.Retained, "b", "c")
 	})
 }
 
@@ -122,18 +109,18 @@ func TestPromise20_TheExpiredGoFirst(t *testing.T) {
 // evicted for a place that is free.
 func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: -1})
-		ttRuns(t, c, "kept", 1)
-		ttRuns(t, c, "expires", 1, idemflight.WithTTL(time.Second))
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		executes(t, c, "kept", 1)
+		executes(t, c, "expires", 1, idemflight.WithTTL(time.Second))
 		time.Sleep(time.Second)
 		dropped := false
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "reclaim" && !dropped {
 				dropped = true
 				require.False(t, c.Forget("expires"))
 			}
 		})
-		ttRuns(t, c, "new", 1)
+		executes(t, c, "new", 1)
 		require.True(t, dropped, "the seam")
 		_, ok := c.Lookup("kept")
 		require.True(t, ok)
@@ -145,9 +132,9 @@ func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 func TestOutcomesOfOneInstantAreSmall(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{})
+		c := idemflight.MustNew(options{})
 		for i := range 10 {
-			ttRuns(t, c, ttKey(i), i)
+			executes(t, c, keyNo(i), i)
 		}
 		require.Equal(t, 10, c.Small())
 	})
@@ -156,27 +143,27 @@ func TestOutcomesOfOneInstantAreSmall(t *testing.T) {
 // An outcome that comes between a call's first look and its next is a replay like any: with the error
 // that is kept, told as one, and it saves the outcome from the next eviction.
 func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
-	for name, ends := range map[string]error{"value": nil, "final": errTT} {
+	for name, ends := range map[string]error{"value": nil, "final": errBoom} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: -1, Observer: log.observe})
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1, Observer: log.observe})
 				came := false
-				ttHook(t, func(point string) {
+				onYield(t, func(point string) {
 					if point == "meet" && !came {
 						came = true
-						_, err := c.Do(ttBg, "k", func(context.Context) (int, error) { return 1, idemflight.Final(ends) })
+						_, err := c.Do(bg, "k", func(context.Context) (int, error) { return 1, idemflight.Final(ends) })
 						require.ErrorIs(t, err, ends)
 					}
 				})
-				v, err := c.Do(ttBg, "k", ttNever(t))
+				v, err := c.Do(bg, "k", neverRuns(t))
 				require.True(t, came, "the seam")
 				require.Equal(t, 1, v)
 				require.True(t, err == ends, "the error that is kept, got %v", err)
 				require.Equal(t, []string{"k"}, log.keys(idemflight.EventReplayed))
 				require.EqualValues(t, 1, c.Stats().Replayed)
-				ttRuns(t, c, "b", 1)
-				ttRuns(t, c, "c", 1)
+				executes(t, c, "b", 1)
+				executes(t, c, "c", 1)
 				_, ok := c.Lookup("k")
 				require.True(t, ok, "k was replayed, b was not")
 			})
@@ -188,21 +175,21 @@ func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
 // Reconcile: the eviction is told all the same.
 func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{MaxEntries: 1, Protect: -1, Observer: log.observe,
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe,
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
-		ttRuns(t, c, "a", 1)
+		executes(t, c, "a", 1)
 		meets, came := 0, false
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point != "meet" || came {
 				return
 			}
 			if meets++; meets == 2 { // of k: there is room now
 				came = true
-				ttHold(t, c, "k")
+				hold(t, c, "k")
 			}
 		})
-		r, err := c.DoResult(ttBg, "k", ttNever(t))
+		r, err := c.DoResult(bg, "k", neverRuns(t))
 		require.NoError(t, err)
 		require.True(t, came, "the seam")
 		require.Equal(t, idemflight.Reconciled, r.Source)
@@ -214,40 +201,40 @@ func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 func TestWhoLedIsToldHowLongItTook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var took [idemflight.EventPanicked + 1]time.Duration
-		c := idemflight.MustNew(ttOptions{
+		c := idemflight.MustNew(options{
 			Observer: func(_ context.Context, e idemflight.Event[string]) { took[e.Kind] = e.Took },
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 				time.Sleep(3 * time.Second)
-				return 0, idemflight.Unknown(errTT)
+				return 0, idemflight.Unknown(errBoom)
 			},
 		})
 		time.Sleep(time.Minute)
-		ctx, cancel := context.WithTimeout(ttBg, 2*time.Second)
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
 		defer cancel()
-		_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Hour); return 0, idemflight.Unknown(errTT) })
+		_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Hour); return 0, idemflight.Unknown(errBoom) })
 		require.ErrorIs(t, err, idemflight.ErrLeft)
 		require.Equal(t, 2*time.Second, took[idemflight.EventLeft])
 		time.Sleep(time.Hour)
-		_, err = c.Do(ttBg, "k", ttNever(t))
+		_, err = c.Do(bg, "k", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.Equal(t, 3*time.Second, took[idemflight.EventRejected])
 	})
 }
 
-// ttBadContext panics when it is asked.
-type ttBadContext struct {
+// panickingContext panics when it is asked.
+type panickingContext struct {
 	context.Context
 	ask string
 }
 
-func (c ttBadContext) Err() error {
+func (c panickingContext) Err() error {
 	if c.ask == "Err" {
 		panic("bad context")
 	}
 	return c.Context.Err()
 }
 
-func (c ttBadContext) Value(key any) any {
+func (c panickingContext) Value(key any) any {
 	if c.ask == "Value" {
 		panic("bad context")
 	}
@@ -258,13 +245,13 @@ func (c ttBadContext) Value(key any) any {
 func TestAContextThatPanicsLeavesTheFlight(t *testing.T) {
 	for _, ask := range []string{"Err", "Value"} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{})
-			end := ttFly(t, c, "k")
-			require.Equal(t, "bad context", ttPanics(func() { _, _ = c.Do(ttBadContext{ttBg, ask}, "k", ttNever(t)) }))
+			c := idemflight.MustNew(options{})
+			end := fly(t, c, "k")
+			require.Equal(t, "bad context", panicOf(func() { _, _ = c.Do(panickingContext{bg, ask}, "k", neverRuns(t)) }))
 			require.Zero(t, c.Stats().Waiters, ask)
 			_, err := end(1, nil)
 			require.NoError(t, err)
-			require.Equal(t, 1, ttReplay(t, c, "k"))
+			require.Equal(t, 1, replays(t, c, "k"))
 			require.NoError(t, c.CheckInvariants())
 		})
 	}
@@ -276,17 +263,17 @@ func TestAContextThatPanicsLeavesTheFlight(t *testing.T) {
 func TestPromise24_NoTimerIsSetAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fired atomic.Int64
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "fired" {
 				fired.Add(1)
 			}
 		})
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute})
-		end := ttFly(t, c, "k")
-		require.Error(t, c.Close(ttDead()))
+		c := idemflight.MustNew(options{TTL: time.Minute})
+		end := fly(t, c, "k")
+		require.Error(t, c.Close(dead(context.Canceled)))
 		_, err := end(1, nil)
 		require.NoError(t, err)
-		require.Equal(t, 1, ttReplay(t, c, "k"))
+		require.Equal(t, 1, replays(t, c, "k"))
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		require.Zero(t, fired.Load())
@@ -301,7 +288,7 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		var fired, reclaims atomic.Int64
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			switch point {
 			case "fired":
 				fired.Add(1)
@@ -311,7 +298,7 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 		})
 		c := idemflight.MustNew(idemflight.Options[int, int]{TTL: time.Minute})
 		for i := range n {
-			_, err := c.Do(ttBg, i+1, ttValue(i))
+			_, err := c.Do(bg, i+1, returns(i, nil))
 			require.NoError(t, err)
 			if i == n-2 {
 				time.Sleep(time.Second / 2)
@@ -331,15 +318,15 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 // with when the timer was set to fire, is reclaimed all the same.
 func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Observer: log.observe})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: time.Hour, Observer: log.observe})
 		var came atomic.Int64
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "disarm: stop" && came.Add(1) == 1 {
-				ttRuns(t, c, "b", 1, idemflight.WithTTL(2*time.Hour))
+				executes(t, c, "b", 1, idemflight.WithTTL(2*time.Hour))
 			}
 		})
-		ttRuns(t, c, "a", 1)
+		executes(t, c, "a", 1)
 		require.True(t, c.Forget("a"))
 		require.EqualValues(t, 1, came.Load(), "the seam")
 		time.Sleep(2*time.Hour + time.Second)
@@ -351,9 +338,9 @@ func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 // The timer fires and sets itself for what expires next. If that goes right then, it stays empty.
 func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Hour})
+		c := idemflight.MustNew(options{TTL: time.Hour})
 		var fired, went atomic.Int64
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			switch point {
 			case "fired":
 				fired.Add(1)
@@ -363,8 +350,8 @@ func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 				}
 			}
 		})
-		ttRuns(t, c, "a", 1, idemflight.WithTTL(time.Minute))
-		ttRuns(t, c, "b", 1)
+		executes(t, c, "a", 1, idemflight.WithTTL(time.Minute))
+		executes(t, c, "b", 1)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		require.Positive(t, went.Load(), "the seam")
@@ -378,11 +365,11 @@ func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 // Room that comes while Restore looks for it is found, as it is by Do.
 func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{MaxEntries: 2, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
 		require.NoError(t, c.Restore("held", idemflight.Entry[int]{State: idemflight.Held}))
-		end := ttFly(t, c, "other")
+		end := fly(t, c, "other")
 		looks := 0
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "restore" {
 				if looks++; looks == 2 { // after the search, which found nothing that may go
 					_, err := end(1, nil)
@@ -390,24 +377,24 @@ func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 				}
 			}
 		})
-		require.NoError(t, c.Restore("k", ttEntry(7, time.Now().Add(time.Hour))))
+		require.NoError(t, c.Restore("k", retainedEntry(7, time.Now().Add(time.Hour))))
 		require.GreaterOrEqual(t, looks, 2, "the seam")
-		require.Equal(t, 7, ttReplay(t, c, "k"))
+		require.Equal(t, 7, replays(t, c, "k"))
 	})
 }
 
-// ttBadError panics when it is looked into.
-type ttBadError struct{}
+// panickingError panics when it is looked into.
+type panickingError struct{}
 
-func (ttBadError) Error() string { return "bad error" }
-func (ttBadError) Unwrap() error { panic("bad error") }
+func (panickingError) Error() string { return "bad error" }
+func (panickingError) Unwrap() error { panic("bad error") }
 
 func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{HoldTTL: time.Hour})
+		c := idemflight.MustNew(options{HoldTTL: time.Hour})
 		start := time.Now()
 		time.Sleep(time.Minute)
-		require.ErrorContains(t, c.Restore("late", ttEntry(1, start)), "expired 1m0s ago")
+		require.ErrorContains(t, c.Restore("late", retainedEntry(1, start)), "expired 1m0s ago")
 
 		require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
 		e, ok := c.Lookup("k")
@@ -415,12 +402,12 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		require.Equal(t, [3]time.Duration{0, time.Minute, 61 * time.Minute},
 			[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "interrupted now, and held from now on")
 
-		bad := fmt.Errorf("kept: %w", ttBadError{})
+		bad := fmt.Errorf("kept: %w", panickingError{})
 		require.NoError(t, c.Restore("bad", idemflight.Entry[int]{State: idemflight.Held, Err: bad}))
 		e, _ = c.Lookup("bad")
 		require.Error(t, e.Err, "an error that cannot be looked into is kept all the same")
 		require.Equal(t, bad.Error(), e.Err.Error())
-		_, err := c.Do(ttBg, "bad", ttNever(t))
+		_, err := c.Do(bg, "bad", neverRuns(t))
 		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }
@@ -430,12 +417,12 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttWeighted(ttOptions{}))
-		ttRuns(t, c, "a", 0)
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 0)
 		time.Sleep(time.Second)
-		ttRuns(t, c, "b", 5)
+		executes(t, c, "b", 5)
 		time.Sleep(time.Second)
-		ttRuns(t, c, "c", 5)
+		executes(t, c, "c", 5)
 		require.True(t, c.Forget("b"))
 		require.NoError(t, c.CheckInvariants())
 	})

@@ -20,13 +20,13 @@ func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
 	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
 		for name, opts := range map[string][]idemflight.CallOption{
 			"small": nil,
-			"full":  {idemflight.WithFingerprint(ttFp(1))},
+			"full":  {idemflight.WithFingerprint(fingerprint(1))},
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{})
+				c := idemflight.MustNew(options{})
 				time.Sleep(time.Second) // the cache is not as old as the execution
 				start := time.Now()
-				_, err := c.Do(ttBg, "k", func(context.Context) (int, error) { time.Sleep(took); return 1, nil }, opts...)
+				_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(took); return 1, nil }, opts...)
 				require.NoError(t, err)
 				end := time.Now()
 				time.Sleep(time.Minute)
@@ -43,21 +43,21 @@ func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
 
 // What is resolved by hand began when it was held, in this process or in the one before; it counts from now.
 func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
-	for name, hold := range map[string]func(t *testing.T, c *ttCache){
-		"held here": func(t *testing.T, c *ttCache) {
-			_, err := c.Do(ttBg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errTT) })
+	for name, hold := range map[string]func(t *testing.T, c *cache){
+		"held here": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errBoom) })
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		},
-		"restored": func(t *testing.T, c *ttCache) {
+		"restored": func(t *testing.T, c *cache) {
 			now := time.Now()
-			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errTT,
+			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
 				StartedAt: now, CompletedAt: now.Add(time.Second), ExpiresAt: now.Add(time.Hour)}))
 			time.Sleep(time.Second)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: time.Hour})
+				c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour})
 				time.Sleep(time.Second)
 				start := time.Now()
 				hold(t, c)
@@ -75,11 +75,11 @@ func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 // The answer of Resolve may expire before the hold would have: it is reclaimed in its own time.
 func TestPromise17_WhatWasResolvedIsReclaimedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: time.Hour, Observer: log.observe})
-		ttHold(t, c, "k")
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour, Observer: log.observe})
+		hold(t, c, "k")
 		require.True(t, c.Resolve("k", 7, nil))
-		time.Sleep(time.Minute + ttLate(time.Minute))
+		time.Sleep(time.Minute + reclaimDelay(time.Minute))
 		synctest.Wait()
 		require.Equal(t, []string{"k"}, log.keys(idemflight.EventExpired))
 	})
@@ -89,18 +89,18 @@ func TestPromise17_WhatWasResolvedIsReclaimedInTime(t *testing.T) {
 // then, and so is the timer.
 func TestPromise17_AFlightThatKeepsNothingLeavesNoTimerBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-			return 0, idemflight.Retryable(errTT) // there was no effect
+		c := idemflight.MustNew(options{TTL: time.Hour, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			return 0, idemflight.Retryable(errBoom) // there was no effect
 		}})
 		var fired atomic.Int64
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "fired" {
 				fired.Add(1)
 			}
 		})
-		ttHold(t, c, "k")
-		_, err := c.Do(ttBg, "k", ttFail(idemflight.Retryable(errTT)))
-		require.ErrorIs(t, err, errTT)
+		hold(t, c, "k")
+		_, err := c.Do(bg, "k", returns(0, idemflight.Retryable(errBoom)))
+		require.ErrorIs(t, err, errBoom)
 		require.Zero(t, c.Len())
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
@@ -112,20 +112,20 @@ func TestPromise17_AFlightThatKeepsNothingLeavesNoTimerBehind(t *testing.T) {
 // that refers to alive no longer than the flight did.
 func TestWhoWaitedDoesNotKeepFnAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var used weak.Pointer[ttThing]
+		var used weak.Pointer[object]
 		collected := make(chan bool, 1)
-		c := idemflight.MustNew(ttOptions{Observer: func(_ context.Context, e idemflight.Event[string]) {
+		c := idemflight.MustNew(options{Observer: func(_ context.Context, e idemflight.Event[string]) {
 			if e.Kind == idemflight.EventJoined {
 				synctest.Wait() // the flight has landed, and its goroutine has ended
 				runtime.GC()
 				collected <- used.Value() == nil
 			}
 		}})
-		ctx, leave := context.WithCancel(ttBg)
+		ctx, leave := context.WithCancel(bg)
 		left := make(chan struct{})
 		go func() {
 			defer close(left)
-			thing := &ttThing{}
+			thing := &object{}
 			used = weak.Make(thing)
 			_, err := c.Do(ctx, "k", func(context.Context) (int, error) {
 				time.Sleep(time.Second)
@@ -134,7 +134,7 @@ func TestWhoWaitedDoesNotKeepFnAlive(t *testing.T) {
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 		}()
 		synctest.Wait()
-		go func() { _, _ = c.Do(ttBg, "k", ttNever(t)) }()
+		go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
 		synctest.Wait()
 		leave()
 		<-left
