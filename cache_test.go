@@ -2,11 +2,11 @@ package idemflight_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"os"
+	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +15,6 @@ import (
 
 	"github.com/idemflight/idemflight"
 )
-
-// New
 
 func TestNew_NamesEveryBadField(t *testing.T) {
 	weigh := func(string, int) int64 { return 1 }
@@ -72,7 +70,34 @@ func TestNew_TakesEveryGoodExtreme(t *testing.T) {
 	}
 }
 
-// Mistakes of the programmer
+// The number of shards goes by the cores and by the size, so that the tables of a full cache are full.
+func TestNumberOfShards(t *testing.T) {
+	if os.Getenv("IDEMFLIGHT_SHARDS") != "" {
+		t.Skip("another number is asked for")
+	}
+	for _, tt := range []struct{ cores, maxEntries, want int }{
+		{1, 1, 1},
+		{1, 3, 3},
+		{1, 1_000, 4},
+		{2, 1_000, 8},
+		{1, 20_000, 19},
+		{1, 60_000, 58},
+		{1, 65_536, 81},
+		{1, 102_399, 127},
+		{1, 102_400, 64},
+		{1, 1 << 30, 81},
+		{24, 65_536, 96},
+		{24, 90_000, 112},
+		{24, 1 << 30, 128},
+		{64, 1 << 20, 128},
+		{64, 100, 100},
+	} {
+		before := runtime.GOMAXPROCS(tt.cores)
+		c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tt.maxEntries})
+		runtime.GOMAXPROCS(before)
+		require.Equal(t, tt.want, c.Shards(), "%d entries, %d cores", tt.maxEntries, tt.cores)
+	}
+}
 
 func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -124,180 +149,137 @@ func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 	})
 }
 
-// Forget
-
-func TestPromise23_ForgetDropsWhatIsKept(t *testing.T) {
-	for _, s := range keptStates {
-		t.Run(s.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 1, TTL: time.Minute, Protect: time.Minute, Observer: log.observe}))
-				require.False(t, c.Forget("k"), "nothing there")
-				s.put(t, c)
-				require.False(t, c.Forget("other"))
-				require.True(t, c.Forget("k"))
-				require.False(t, c.Forget("k"), "nothing there any more")
-				_, ok := c.Lookup("k")
-				require.False(t, ok)
-				st := c.Stats()
-				require.Zero(t, st.Entries+st.Held+int(st.Weight)+c.Len(), "place, hold and weight are given back: %+v", st)
-				executes(t, c, "k", 2, idemflight.WithFingerprint(fingerprint(2)))
-				time.Sleep(time.Minute + reclaimDelay(time.Minute))
-				synctest.Wait()
-				require.Len(t, log.of(idemflight.EventExpired), 1, "what was forgotten does not expire later")
-			})
-		})
-	}
-}
-
-func TestPromise23_ForgetInFlight(t *testing.T) {
-	cases := []struct {
-		name string
-		err  error // what fn returns
-		want error
-		held bool
+func TestNilAndUnhashableArgumentsPanicAtTheCall(t *testing.T) {
+	type anyCache = idemflight.Cache[any, int]
+	type composite struct{ of any }
+	type fn = func(context.Context) (int, error)
+	run := returns(1, nil)
+	for name, bad := range map[string]struct {
+		ctx  context.Context
+		key  any
+		fn   fn
+		says []string
 	}{
-		{"success", nil, nil, false},
-		{"final", idemflight.Final(errBoom), errBoom, false},
-		{"retryable", idemflight.Retryable(errBoom), errBoom, false},
-		{"unknown is held all the same", idemflight.Unknown(errBoom), idemflight.ErrOutcomeUnknown, true},
-	}
-	for _, tc := range cases {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 1, Observer: log.observe}))
-				end := fly(t, c, "k")
-				var wg sync.WaitGroup
-				join := func() {
-					wg.Go(func() {
-						r, err := c.DoResult(bg, "k", neverRuns(t))
-						if !errors.Is(err, tc.want) || r.Value != 7 || r.Source != idemflight.Joined {
-							t.Errorf("a joined caller got (%d, %v) by %v, expected (7, %v) by joined", r.Value, err, r.Source, tc.want)
+		"nil ctx":                   {nil, theKey, run, []string{"nil", "ctx|context"}},
+		"nil fn":                    {context.Background(), theKey, nil, []string{"nil", "fn"}},
+		"nil fn, dead ctx":          {dead(errEnough), theKey, nil, []string{"nil", "fn"}},
+		"slice":                     {context.Background(), []int{1}, run, []string{"unhashable|not hashable|hash"}},
+		"map":                       {context.Background(), map[string]int{}, run, []string{"unhashable|not hashable|hash"}},
+		"func":                      {context.Background(), func() {}, run, []string{"unhashable|not hashable|hash"}},
+		"slice in a struct":         {context.Background(), composite{[]int{1}}, run, []string{"unhashable|not hashable|hash"}},
+		"slice in an array":         {context.Background(), [2]any{1, []int{1}}, run, []string{"unhashable|not hashable|hash"}},
+		"slice in a struct, nested": {context.Background(), composite{composite{[]int{1}}}, run, []string{"unhashable|not hashable|hash"}},
+	} {
+		for state, put := range map[string]func(c *anyCache, gate *gate){
+			"absent": func(*anyCache, *gate) {},
+			"in flight": func(c *anyCache, gate *gate) {
+				start(c, context.Background(), any(theKey), func(context.Context) (int, error) { gate.wait(); return 1, nil })
+			},
+			"retained": func(c *anyCache, _ *gate) { start(c, context.Background(), any(theKey), run) },
+			"held": func(c *anyCache, _ *gate) {
+				start(c, context.Background(), any(theKey), returns(0, idemflight.Unknown(errBoom)))
+			},
+		} {
+			for _, closed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, closed %v", name, state, closed), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						events := 0
+						c := idemflight.MustNew(idemflight.Options[any, int]{MaxEntries: 8, Observer: func(context.Context, idemflight.Event[any]) { events++ }})
+						gate := newGate(t)
+						put(c, gate)
+						synctest.Wait()
+						if closed {
+							_ = c.Close(dead(errEnough))
+						}
+						before, told := c.Stats(), events
+						wrapped := idemflight.Wrap(c, func(any) (any, idemflight.Fingerprint, error) { return bad.key, idemflight.Fingerprint{}, nil },
+							func(context.Context, any) (int, error) { return 1, nil })
+						for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}, {idemflight.WithFingerprint(idemflight.Fingerprint{1})}} {
+							for way, call := range map[string]func(){
+								"Do":       func() { _, _ = c.Do(bad.ctx, bad.key, bad.fn, opts...) },
+								"DoResult": func() { _, _ = c.DoResult(bad.ctx, bad.key, bad.fn, opts...) },
+								"Wrap": func() {
+									if bad.fn == nil { // Wrap has a test of its own for that
+										panic("idemflight: nil fn")
+									}
+									_, _ = wrapped(bad.ctx, 1)
+								},
+							} {
+								said := fmt.Sprint(panicOf(call))
+								require.Regexp(t, "^idemflight: ", said, "%s must panic at the call, and say who does", way)
+								for _, word := range bad.says {
+									require.Regexp(t, "(?i)"+word, said, "the message must say what is wrong with the call of %s", way)
+								}
+							}
+						}
+						require.Equal(t, before, c.Stats(), "such a call counts nowhere, and leaves nothing behind")
+						require.Equal(t, told, events, "such a call is no event")
+
+						// The key stays usable.
+						gate.open()
+						synctest.Wait()
+						v, err := c.Do(context.Background(), theKey, run)
+						switch {
+						case state == "held":
+							require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+						case closed && state == "absent":
+							require.ErrorIs(t, err, idemflight.ErrClosed)
+						default:
+							require.NoError(t, err)
+							require.Equal(t, 1, v)
 						}
 					})
-					synctest.Wait()
-				}
-				join()
-				require.True(t, c.Forget("k"), "on a key in flight")
-				join() // arriving after Forget, before the end
-				require.True(t, c.Forget("k"), "it is still in flight")
-				e, ok := c.Lookup("k")
-				require.True(t, ok)
-				require.Equal(t, idemflight.InFlight, e.State)
-				require.Equal(t, 2, e.Waiters)
-				_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
-				require.ErrorIs(t, err, idemflight.ErrKeyReused)
-				_, err = c.Do(bg, "other", neverRuns(t))
-				require.ErrorIs(t, err, idemflight.ErrFull, "its place is still taken")
-
-				r, err := end(7, tc.err)
-				require.ErrorIs(t, err, tc.want)
-				require.Equal(t, 7, r.Value)
-				wg.Wait()
-				e, ok = c.Lookup("k")
-				require.Equal(t, tc.held, ok)
-				st := c.Stats()
-				if tc.held {
-					require.Equal(t, idemflight.Held, e.State)
-					require.True(t, r.ExpiresAt.Equal(e.ExpiresAt))
-					require.EqualValues(t, 1, st.Holds)
-				} else {
-					require.Zero(t, r.ExpiresAt, "the outcome is not kept")
-					require.Equal(t, idemflight.Release, log.of(idemflight.EventExecuted)[0].Disposition)
-					require.EqualValues(t, 1, st.Releases)
-					executes(t, c, "k", 9)
-					require.Zero(t, c.Stats().Evicted, "its place was given back")
-				}
-				require.Zero(t, st.Retains)
-			})
-		})
+				})
+			}
+		}
 	}
 }
 
-func TestPromise23_ForgetDuringReconcile(t *testing.T) {
-	cases := []struct {
-		name  string
-		finds error
-		held  bool
-		want  error
-		runs  bool
-	}{
-		{name: "what it finds is not retained", finds: nil},
-		{name: "final neither", finds: idemflight.Final(errBoom), want: errBoom},
-		{name: "finding nothing holds again", finds: errBoom, held: true, want: idemflight.ErrOutcomeUnknown},
-		{name: "no effect: fn runs and is not retained", finds: idemflight.Retryable(errBoom), runs: true},
+func TestUnhashableKeysLeaveNoLockHeldInOtherMethods(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[any, int]{})
+	key := any([]int{1})
+	now := time.Now()
+	for name, call := range map[string]func(){
+		"Lookup":  func() { c.Lookup(key) },
+		"Forget":  func() { c.Forget(key) },
+		"Resolve": func() { c.Resolve(key, 1, nil) },
+		"Restore": func() {
+			_ = c.Restore(key, idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
+		},
+	} {
+		require.Regexp(t, `^idemflight: key of type \[\]int cannot be hashed`, fmt.Sprint(panicOf(call)), "%s with an unhashable key must panic", name)
 	}
-	for _, tc := range cases {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				gate := make(chan struct{})
-				c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-					<-gate
-					return 3, tc.finds
-				}})
-				hold(t, c, "k")
-				done := make(chan error, 1)
-				ran := false
-				go func() {
-					_, err := c.Do(bg, "k", func(context.Context) (int, error) { ran = true; return 4, nil })
-					done <- err
-				}()
-				synctest.Wait()
-				require.True(t, c.Forget("k"))
-				close(gate)
-				err := <-done
-				require.ErrorIs(t, err, tc.want)
-				require.Equal(t, tc.runs, ran, "whether fn ran")
-				e, ok := c.Lookup("k")
-				require.Equal(t, tc.held, ok, "what is kept: %+v", e)
-				if tc.held {
-					require.Equal(t, idemflight.Held, e.State)
-				}
-			})
-		})
-	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 1000 {
+			_, _ = c.Do(t.Context(), i+1, returns(1, nil))
+		}
+		c.Stats()
+	}()
+	soon(t, done, "calls after such panics")
 }
 
-// The Observer of the first leader's end starts the next execution of the key at the very moment
-// when nothing is kept any more, and before the first call has returned.
-func TestPromise23_AFlightLeavesWhatCameAfterItAlone(t *testing.T) {
-	ways := map[string]struct {
-		fn   func(context.Context) (int, error)
-		opts []idemflight.CallOption
-		want error
-	}{
-		"released":   {returns(0, idemflight.Retryable(errBoom)), nil, errBoom},
-		"WithTTL(0)": {returns(1, nil), []idemflight.CallOption{idemflight.WithTTL(0)}, nil},
-		"forgotten":  {nil, nil, nil},
+// What is missing is said, and not left to whatever would trip over it later.
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	var none context.Context
+	c := idemflight.MustNew(options{})
+	key := func(string) (string, idemflight.Fingerprint, error) { return "", idemflight.Fingerprint{}, nil }
+	fn := func(context.Context, string) (int, error) { return 1, nil }
+	for want, call := range map[string]func(){
+		"Cache must be made by New":              func() { _, _ = new(cache).Do(context.Background(), theKey, returns(1, nil)) },
+		"Close called with a nil context":        func() { _ = c.Close(none) },
+		"Wrap called with a nil Cache":           func() { idemflight.Wrap(nil, key, fn) },
+		"Wrap called with a nil key function":    func() { idemflight.Wrap(c, nil, fn) },
+		"Wrap called with a nil fn":              func() { idemflight.Wrap[string](c, key, nil) },
+		"a call through Wrap with a nil context": func() { _, _ = idemflight.Wrap(c, key, fn)(none, "") },
+		"Do called with a nil context":           func() { _, _ = c.Do(none, theKey, returns(1, nil)) },
+		"Do called with a nil fn":                func() { _, _ = c.Do(context.Background(), theKey, nil) },
+	} {
+		require.Equal(t, "idemflight: "+want, fmt.Sprint(panicOf(call)))
 	}
-	for name, w := range ways {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var c *cache
-				var nested atomic.Bool
-				c = idemflight.MustNew(options{Observer: func(_ context.Context, e idemflight.Event[string]) {
-					if e.Kind == idemflight.EventExecuted && nested.CompareAndSwap(false, true) {
-						executes(t, c, "k", 2)
-					}
-				}})
-				fn := w.fn
-				if fn == nil {
-					fn = func(context.Context) (int, error) { c.Forget("k"); return 1, nil }
-				}
-				_, err := c.Do(bg, "k", fn, w.opts...)
-				require.ErrorIs(t, err, w.want)
-				require.True(t, nested.Load())
-				synctest.Wait()
-				require.Equal(t, 2, replays(t, c, "k"), "the end of the first flight must not touch the second's outcome")
-				require.Equal(t, 1, c.Len())
-				require.Zero(t, c.Stats().InFlight)
-			})
-		})
-	}
+	require.Equal(t, idemflight.Stats{}, c.Stats())
 }
-
-// Wrap
 
 func TestWrap_IsOneCallOfDo(t *testing.T) {
 	type request struct{ id, body string }
@@ -403,113 +385,31 @@ func TestWrap_CallsDoNotShareTheirOptions(t *testing.T) {
 	}
 }
 
-// Allocation
-
-func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
-	t.Helper()
-	events := 0
-	for _, o := range []struct {
-		name string
-		opts idemflight.Options[K, int]
-	}{
-		{"plain", idemflight.Options[K, int]{}},
-		{"everything", idemflight.Options[K, int]{
-			MaxEntries: 100, MaxWeight: 100, Weigh: func(K, int) int64 { return 1 }, HoldTTL: -1, MaxWaiters: 1,
-			Classify:  idemflight.ClassifyDefault,
-			Reconcile: func(context.Context, K, idemflight.Entry[int]) (int, error) { return 0, nil },
-			Observer:  func(context.Context, idemflight.Event[K]) { events++ },
-		}},
-	} {
-		t.Run(name+"/"+o.name, func(t *testing.T) {
-			c := idemflight.MustNew(o.opts)
-			ctx, cancel := context.WithCancel(bg)
-			defer cancel()
-			fp := fingerprint(1)
-			fn := func(context.Context) (int, error) { return 7, nil }
-			check := func(how string, call func() (int, error)) {
-				v, err := call() // the execution
-				require.NoError(t, err)
-				require.Equal(t, 7, v)
-				require.Zero(t, testing.AllocsPerRun(200, func() { v, err = call() }), "allocations of a replay by %s", how)
-				require.NoError(t, err)
-				require.Equal(t, 7, v)
-				require.True(t, c.Forget(key))
-			}
-			check("Do", func() (int, error) { return c.Do(bg, key, fn) })
-			check("Do with a context that can end", func() (int, error) { return c.Do(ctx, key, fn) })
-			check("Do with every option", func() (int, error) {
-				return c.Do(ctx, key, fn, idemflight.WithFingerprint(fp), idemflight.WithTTL(time.Hour), idemflight.WithMaxWait(time.Second), idemflight.Inline())
-			})
-			check("DoResult with every option", func() (int, error) {
-				r, err := c.DoResult(ctx, key, fn, idemflight.Inline(), idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithTTL(time.Hour), idemflight.WithFingerprint(fp))
-				return r.Value, err
-			})
-			type request struct {
-				body []byte
-				n    int
-			}
-			req := request{body: []byte("a payload of some length"), n: 7}
-			wrapped := idemflight.Wrap(c, func(r request) (K, idemflight.Fingerprint, error) {
-				return key, idemflight.FingerprintOf(r.body), nil
-			}, func(_ context.Context, r request) (int, error) { return r.n, nil },
-				idemflight.WithTTL(time.Hour), idemflight.WithMaxWait(time.Second), idemflight.Inline(), idemflight.WithFingerprint(fp))
-			check("Wrap with everything", func() (int, error) { return wrapped(ctx, req) })
-			bare := idemflight.Wrap(c, func(request) (K, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
-				func(_ context.Context, r request) (int, error) { return r.n, nil })
-			check("Wrap", func() (int, error) { return bare(bg, req) })
-			ptr := idemflight.Wrap(c, func(*request) (K, idemflight.Fingerprint, error) { return key, fp, nil },
-				func(_ context.Context, r *request) (int, error) { return r.n, nil })
-			check("Wrap of a pointer", func() (int, error) { return ptr(ctx, &req) })
-		})
+func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
+	check := func(kind string, named []fmt.Stringer, others []fmt.Stringer) {
+		seen := map[string]bool{}
+		for _, s := range append(named, others...) {
+			require.NotEmpty(t, s.String(), "a %s has a name", kind)
+			require.False(t, seen[s.String()], "%s %q names two values", kind, s)
+			seen[s.String()] = true
+		}
 	}
-	require.Positive(t, events, "the Observer was told")
+	check("Source", []fmt.Stringer{idemflight.None, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
+		[]fmt.Stringer{idemflight.Source(-1), idemflight.Source(99)})
+	check("State", []fmt.Stringer{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed},
+		[]fmt.Stringer{idemflight.State(-1), idemflight.State(99)})
+	check("Disposition", []fmt.Stringer{idemflight.Release, idemflight.Retain, idemflight.Hold},
+		[]fmt.Stringer{idemflight.Disposition(-1), idemflight.Disposition(99)})
+	check("EventKind", []fmt.Stringer{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+		idemflight.EventRejected, idemflight.EventLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
+		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
 }
 
-func TestPromise27_AReplayAllocatesNothing(t *testing.T) {
-	type pair struct {
-		A string
-		B int
-	}
-	checkReplayAllocs(t, "string", "a key")
-	checkReplayAllocs(t, "int", 7)
-	checkReplayAllocs(t, "Key", idemflight.Key{Scope: "customer", ID: "0e8fdc1a"})
-	checkReplayAllocs(t, "struct", pair{"a", 1})
-	checkReplayAllocs(t, "pointer", new(int))
-	checkReplayAllocs(t, "float", 1.5)
-	checkReplayAllocs(t, "interface of a string", any("a key"))
-	checkReplayAllocs(t, "interface of a struct", any(pair{"a", 1}))
-}
-
-func TestPromise27_AReplayedErrorAllocatesNothing(t *testing.T) {
-	c := idemflight.MustNew(options{})
-	fn := func(context.Context) (int, error) { return 1, idemflight.Final(errBoom) }
-	var err error
-	require.Zero(t, testing.AllocsPerRun(200, func() { _, err = c.Do(bg, "k", fn) }), "allocations of the replay of an error")
-	require.True(t, err == errBoom, "the error as fn gave it, got %v", err)
-}
-
-// A replay moves its key in the order of use: among many, that must not allocate either.
-func TestPromise27_AReplayAmongManyAllocatesNothing(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 10_000, Protect: -1})
-	fn := func(context.Context) (int, error) { return 7, nil }
-	for i := range 3000 {
-		_, _ = c.Do(bg, i, fn)
-	}
-	i := 0
-	require.Zero(t, testing.AllocsPerRun(400, func() {
-		_, _ = c.Do(bg, 2500+i%400, fn)
-		i++
-	}))
-	require.EqualValues(t, 3000, c.Stats().Executed, "these were replays")
-}
-
-func TestPromise27_ACapturingClosureCostsItsCallerOne(t *testing.T) {
-	c := idemflight.MustNew(options{})
-	n := 0
-	got := testing.AllocsPerRun(200, func() {
-		n++
-		m := n
-		_, _ = c.Do(bg, "k", func(context.Context) (int, error) { return m, nil }, idemflight.WithFingerprint(fingerprint(1)), idemflight.WithTTL(time.Hour))
-	})
-	require.LessOrEqual(t, got, 1.0, "allocations of a replay with a closure that captures")
+// What is no value of the type must not panic where it is printed.
+func TestStringOfWhatIsNoValue(t *testing.T) {
+	require.Equal(t, "idemflight.Source(5)", idemflight.Source(5).String())
+	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())
+	require.Equal(t, "idemflight.State(5)", idemflight.State(5).String())
+	require.Equal(t, "idemflight.Disposition(3)", idemflight.Disposition(3).String())
+	require.Equal(t, "idemflight.EventKind(11)", idemflight.EventKind(11).String())
 }

@@ -49,6 +49,9 @@ func (w wantedEvent) check(t *testing.T, e idemflight.Event[string]) {
 	}
 }
 
+// probe is an fn that leaves nothing behind, should it run.
+func probe(context.Context) (int, error) { return 0, idemflight.Retryable(errBoom) }
+
 // The ways for calls to end. Each is asked on a cache of its own, for key "k"; arrange's calls do
 // not count.
 func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
@@ -385,6 +388,30 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 	})
 }
 
+// A leader that leaves, and one whose Reconcile learned nothing, are told how long they waited.
+func TestWhoLedIsToldHowLongItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took [idemflight.EventPanicked + 1]time.Duration
+		c := idemflight.MustNew(options{
+			Observer: func(_ context.Context, e idemflight.Event[string]) { took[e.Kind] = e.Took },
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				time.Sleep(3 * time.Second)
+				return 0, idemflight.Unknown(errBoom)
+			},
+		})
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+		defer cancel()
+		_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Hour); return 0, idemflight.Unknown(errBoom) })
+		require.ErrorIs(t, err, idemflight.ErrLeft)
+		require.Equal(t, 2*time.Second, took[idemflight.EventLeft])
+		time.Sleep(time.Hour)
+		_, err = c.Do(bg, "k", neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Equal(t, 3*time.Second, took[idemflight.EventRejected])
+	})
+}
+
 // Each record expires in one event, whoever finds it: a timer, a call for its key, one for its
 // place, a method that counts.
 func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
@@ -535,6 +562,38 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 		}
 		require.Zero(t, c.Stats().InFlight)
 	})
+}
+
+// The leader told what it had evicted before it flew, and an Observer that then called the cache
+// waited for a flight that waited for the Observer.
+func TestObserverOfUpkeepMayWaitForTheFlight(t *testing.T) {
+	for name, option := range map[string][]idemflight.CallOption{"leaving": nil, "inline": {idemflight.Inline()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var c *idemflight.Cache[string, int]
+				var told int
+				c = idemflight.MustNew(idemflight.Options[string, int]{
+					TTL: time.Minute, MaxEntries: 1, Protect: -1,
+					Observer: func(_ context.Context, e idemflight.Event[string]) {
+						if e.Kind == idemflight.EventExpired || e.Kind == idemflight.EventEvicted {
+							told++
+							v, err := c.Do(bg, "b", one)
+							require.NoError(t, err)
+							require.Equal(t, 2, v, "the Observer joins the flight, or gets its outcome")
+						}
+					},
+				})
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				_, err := c.Do(ctx, "a", one)
+				require.NoError(t, err)
+				v, err := c.Do(ctx, "b", func(context.Context) (int, error) { return 2, nil }, option...)
+				require.NoError(t, err)
+				require.Equal(t, 2, v)
+				require.Equal(t, 1, told, "the eviction was told before the call returned")
+			})
+		})
+	}
 }
 
 func TestPromise25_AFailingObserverIsContained(t *testing.T) {
@@ -738,8 +797,6 @@ func TestStats_Now(t *testing.T) {
 		require.Equal(t, idemflight.Stats{Left: 3, Executed: 2, Joined: 3, Reconciled: 1, Holds: 1, Retains: 2, Entries: 2}, c.Stats())
 	})
 }
-
-// LogEvents
 
 func TestLogEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

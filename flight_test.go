@@ -284,6 +284,55 @@ func TestPromise02_WhatIsReleasedRunsAgainOncePerCall(t *testing.T) {
 	})
 }
 
+// An outcome that comes between a call's first look and its next is a replay like any: with the error
+// that is kept, told as one, and it saves the outcome from the next eviction.
+func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
+	for name, ends := range map[string]error{"value": nil, "final": errBoom} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1, Observer: log.observe})
+				came := false
+				onYield(t, func(point string) {
+					if point == "meet" && !came {
+						came = true
+						_, err := c.Do(bg, "k", func(context.Context) (int, error) { return 1, idemflight.Final(ends) })
+						require.ErrorIs(t, err, ends)
+					}
+				})
+				v, err := c.Do(bg, "k", neverRuns(t))
+				require.True(t, came, "the seam")
+				require.Equal(t, 1, v)
+				require.True(t, err == ends, "the error that is kept, got %v", err)
+				require.Equal(t, []string{"k"}, log.keys(idemflight.EventReplayed))
+				require.EqualValues(t, 1, c.Stats().Replayed)
+				executes(t, c, "b", 1)
+				executes(t, c, "c", 1)
+				_, ok := c.Lookup("k")
+				require.True(t, ok, "k was replayed, b was not")
+			})
+		})
+	}
+}
+
+// A call that found nothing looks again if anything was put in meanwhile, small records and full ones.
+func TestWhatIsPutInBetweenTwoLooksIsFound(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		came := false
+		onYield(t, func(point string) {
+			if point == "meet" && !came {
+				came = true
+				executes(t, c, "k", 1)
+				executes(t, c, "full", 1, idemflight.WithFingerprint(fingerprint(1)))
+			}
+		})
+		require.Equal(t, 1, replays(t, c, "k"))
+		require.True(t, came, "the seam")
+	})
+}
+
 // callAllMethods calls every method of c, from inside an execution of theKey.
 func callAllMethods(t *testing.T, c *cache, ctx context.Context) {
 	if _, err := c.Do(ctx, theKey, neverRuns(t)); !errors.Is(err, idemflight.ErrReentrant) {

@@ -2,7 +2,6 @@ package idemflight_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"regexp"
 	"sync"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/idemflight/idemflight"
 )
-
-// Keys
 
 // checkKey expects of a key that Do runs fn, or that no method accepts it.
 func checkKey[K comparable](t *testing.T, name string, key K, valid bool) {
@@ -113,15 +110,12 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	checkKey(t, "infinity", math.Inf(1), true)
 }
 
-func TestKey_ScopesDoNotMeet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
-		for i, k := range []idemflight.Key{{Scope: "a", ID: "1"}, {Scope: "b", ID: "1"}, {Scope: "a", ID: "2"}, {Scope: "a1", ID: "1"}, {Scope: "a", ID: "11"}} {
-			v, err := c.Do(bg, k, returns(i, nil))
-			require.NoError(t, err)
-			require.Equal(t, i, v, "%v is a key of its own", k)
-		}
-	})
+func TestAnInterfaceKeyThatHoldsAKeyWithoutScopeIsInvalid(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[any, int]{})
+	_, err := c.Do(bg, idemflight.Key{ID: "1"}, one)
+	require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+	_, err = c.Do(bg, idemflight.Key{Scope: "s", ID: "1"}, one)
+	require.NoError(t, err)
 }
 
 // A zero that is a key, and floats that are equal without having the same bits.
@@ -133,6 +127,17 @@ func TestPromise21_NegativeZeroIsZero(t *testing.T) {
 		v, err := c.Do(bg, math.Copysign(0, -1), neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, 1, v, "-0 and 0 are one key, as they are equal")
+	})
+}
+
+func TestKey_ScopesDoNotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
+		for i, k := range []idemflight.Key{{Scope: "a", ID: "1"}, {Scope: "b", ID: "1"}, {Scope: "a", ID: "2"}, {Scope: "a1", ID: "1"}, {Scope: "a", ID: "11"}} {
+			v, err := c.Do(bg, k, returns(i, nil))
+			require.NoError(t, err)
+			require.Equal(t, i, v, "%v is a key of its own", k)
+		}
 	})
 }
 
@@ -171,46 +176,4 @@ func TestNewID_IsARandomUUIDv4(t *testing.T) {
 			require.Len(t, d, 16, "every digit is random at position %d", i)
 		}
 	}
-}
-
-func TestFingerprintOf_TellsPartsApart(t *testing.T) {
-	b := func(parts ...string) (bs [][]byte) {
-		for _, p := range parts {
-			bs = append(bs, []byte(p))
-		}
-		return bs
-	}
-	different := [][][]byte{b(), b(""), b("", ""), b("", "", ""), b("ab", "c"), b("a", "bc"), b("abc"), b("", "abc"), b("abc", ""), b("c", "ab"),
-		b("\x00"), b("\x00\x00"), b("\x00", ""), b(string(make([]byte, 256))), b(string(make([]byte, 8))), b(string(make([]byte, 7)), "")}
-	seen := map[idemflight.Fingerprint]int{}
-	for i, parts := range different {
-		f := idemflight.FingerprintOf(parts...)
-		require.NotZero(t, f, "a fingerprint of something is not none")
-		require.Equal(t, f, idemflight.FingerprintOf(parts...), "the same parts, the same fingerprint")
-		if j, ok := seen[f]; ok {
-			t.Errorf("%q and %q have one fingerprint, expected two", different[j], parts)
-		}
-		seen[f] = i
-	}
-	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}), "a nil part is an empty part")
-}
-
-func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
-	check := func(kind string, named []fmt.Stringer, others []fmt.Stringer) {
-		seen := map[string]bool{}
-		for _, s := range append(named, others...) {
-			require.NotEmpty(t, s.String(), "a %s has a name", kind)
-			require.False(t, seen[s.String()], "%s %q names two values", kind, s)
-			seen[s.String()] = true
-		}
-	}
-	check("Source", []fmt.Stringer{idemflight.None, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
-		[]fmt.Stringer{idemflight.Source(-1), idemflight.Source(99)})
-	check("State", []fmt.Stringer{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed},
-		[]fmt.Stringer{idemflight.State(-1), idemflight.State(99)})
-	check("Disposition", []fmt.Stringer{idemflight.Release, idemflight.Retain, idemflight.Hold},
-		[]fmt.Stringer{idemflight.Disposition(-1), idemflight.Disposition(99)})
-	check("EventKind", []fmt.Stringer{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
-		idemflight.EventRejected, idemflight.EventLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
-		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
 }

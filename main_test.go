@@ -12,6 +12,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// raceEnabled: the race detector makes everything some ten times slower, so stress tests do less.
+var raceEnabled = false // race_test.go
+
 // TestMain fails the run if a goroutine outlives the tests. With IDEMFLIGHT_SHARDS=N in the
 // environment, every cache of the suite has at most N shards, and with IDEMFLIGHT_HASHBITS=N its keys
 // have at most 2^N hashes; TestShardSeam and TestHashSeam show that it is so.

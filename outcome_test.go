@@ -305,6 +305,7 @@ var errTeapot = errors.New("teapot")
 func (e *codeError) Error() string        { return fmt.Sprintf("code %d", e.code) }
 func (e *codeError) StatusCode() int      { return e.code }
 func (e *codeError) Is(target error) bool { return target == errTeapot && e.code == 418 }
+
 func (e *codeError) As(target any) bool {
 	if p, ok := target.(*numberError); ok {
 		*p = numberError(e.code)
@@ -631,11 +632,27 @@ func TestPromise11_ValueThatMustNotBeKeptIsReturnedWithRetryable(t *testing.T) {
 	require.Zero(t, c.Len(), "Len")
 }
 
-// What is no value of the type must not panic where it is printed.
-func TestStringOfWhatIsNoValue(t *testing.T) {
-	require.Equal(t, "idemflight.Source(5)", idemflight.Source(5).String())
-	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())
-	require.Equal(t, "idemflight.State(5)", idemflight.State(5).String())
-	require.Equal(t, "idemflight.Disposition(3)", idemflight.Disposition(3).String())
-	require.Equal(t, "idemflight.EventKind(11)", idemflight.EventKind(11).String())
+// endedContext is a context of the user's own with an error of its own.
+type endedContext struct {
+	context.Context
+	done chan struct{}
+	err  error
+}
+
+func (c endedContext) Done() <-chan struct{} { return c.done }
+func (c endedContext) Err() error            { return c.err }
+
+func TestAMarkerInAContextsErrDoesNotLeak(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	ended := endedContext{bg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
+	close(ended.done)
+	runs := 0
+	for range 2 {
+		_, err := c.Do(bg, "outer", func(context.Context) (int, error) {
+			runs++
+			return c.Do(ended, "inner", one)
+		})
+		require.ErrorIs(t, err, idemflight.ErrLeft)
+	}
+	require.Equal(t, 2, runs, "ErrLeft of the inner call releases the outer key")
 }

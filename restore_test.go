@@ -16,258 +16,6 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Close
-
-func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{TTL: time.Minute, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-			t.Error("Reconcile ran, expected that it is refused")
-			return 0, nil
-		}})
-		executes(t, c, "expiring", 1)
-		time.Sleep(30 * time.Second)
-		hold(t, c, "held")
-		executes(t, c, "forgotten", 2)
-		executes(t, c, "kept", 3)
-		require.NoError(t, c.Close(bg))
-		time.Sleep(30 * time.Second)
-		require.True(t, c.Forget("forgotten"), "what needs no execution goes on")
-		for _, k := range []string{"new", "expiring", "forgotten"} {
-			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithTTL(0)}} {
-				r, err := c.DoResult(bg, k, neverRuns(t), opts...)
-				require.ErrorIs(t, err, idemflight.ErrClosed, "a new execution of %q", k)
-				require.Zero(t, r)
-			}
-		}
-		_, err := c.Do(bg, "held", neverRuns(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "Reconcile's execution is refused, the key is still held")
-		require.ErrorIs(t, err, errBoom)
-		require.NotErrorIs(t, err, idemflight.ErrClosed)
-		require.Equal(t, 3, replays(t, c, "kept"), "replays go on")
-		require.True(t, c.Resolve("held", 4, nil))
-		require.Equal(t, 4, replays(t, c, "held"))
-		require.EqualValues(t, 9, c.Stats().Closed)
-		require.Equal(t, 2, c.Len())
-	})
-}
-
-func TestPromise24_FlightsAndJoinsGoOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{})
-		end := fly(t, c, "k")
-		closed := make(chan error, 1)
-		go func() { closed <- c.Close(bg) }()
-		synctest.Wait()
-		_, err := c.Do(bg, "new", neverRuns(t))
-		require.ErrorIs(t, err, idemflight.ErrClosed, "refused from the moment of Close on, not of its return")
-		joined := make(chan idemflight.Result[int], 1)
-		go func() {
-			r, err := c.DoResult(bg, "k", neverRuns(t))
-			if err != nil {
-				t.Errorf("a call that joins after Close got %v, expected the outcome", err)
-			}
-			joined <- r
-		}()
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		require.Empty(t, closed, "Close waits while an execution is in flight")
-		r, err := end(5, nil)
-		require.NoError(t, err)
-		require.False(t, r.ExpiresAt.IsZero(), "the outcome is kept as usual")
-		require.Equal(t, 5, (<-joined).Value)
-		require.NoError(t, <-closed)
-		require.Equal(t, 5, replays(t, c, "k"))
-	})
-}
-
-// A flight that has begun goes on to its end, also from Reconcile to fn.
-func TestPromise24_AFlightGoesOnFromReconcileToFn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan struct{})
-		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-			<-gate
-			return 0, idemflight.Retryable(errBoom)
-		}})
-		hold(t, c, "k")
-		done := make(chan idemflight.Result[int], 1)
-		go func() {
-			r, err := c.DoResult(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 6, nil })
-			if err != nil {
-				t.Errorf("the leader got %v, expected fn's value", err)
-			}
-			done <- r
-		}()
-		synctest.Wait()
-		closed := make(chan error, 1)
-		go func() { closed <- c.Close(bg) }()
-		synctest.Wait()
-		close(gate)
-		time.Sleep(30 * time.Second)
-		require.Empty(t, closed, "fn runs in the flight that Close waits for")
-		time.Sleep(30 * time.Second)
-		require.NoError(t, <-closed)
-		r := <-done
-		require.Equal(t, 6, r.Value)
-		require.Equal(t, idemflight.Executed, r.Source)
-	})
-}
-
-func TestPromise24_CloseWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cause := errors.New("shutdown deadline")
-		c := idemflight.MustNew(options{})
-		// Two flights; the leader of one has left, and fn ignores its context.
-		ctx, cancel := context.WithTimeout(bg, time.Second)
-		defer cancel()
-		_, err := c.Do(ctx, "left", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
-		require.ErrorIs(t, err, idemflight.ErrLeft)
-		go func() {
-			_, _ = c.Do(bg, "inline", func(context.Context) (int, error) { time.Sleep(2 * time.Minute); return 2, nil }, idemflight.Inline())
-		}()
-		synctest.Wait()
-		start := time.Now()
-
-		canceled, cancelCause := context.WithCancelCause(bg)
-		cancelCause(cause)
-		err = c.Close(canceled)
-		require.ErrorIs(t, err, cause, "Close answers with context.Cause")
-		require.True(t, time.Now().Equal(start))
-		require.ErrorIs(t, c.Close(dead(context.Canceled)), context.Canceled)
-		timeout, cancel2 := context.WithTimeoutCause(bg, time.Second, cause)
-		defer cancel2()
-		require.ErrorIs(t, c.Close(timeout), cause)
-		require.Equal(t, time.Second, time.Since(start), "it waits until its context ends")
-
-		var wg sync.WaitGroup
-		for range 3 { // calling it again is safe, at the same time too
-			wg.Go(func() {
-				if err := c.Close(bg); err != nil {
-					t.Errorf("Close got %v, expected nil", err)
-				}
-				if took := time.Since(start); took != 2*time.Minute {
-					t.Errorf("Close returned after %v, expected when the last execution ended, 2m0s", took)
-				}
-			})
-		}
-		wg.Wait()
-		require.NoError(t, c.Close(bg))
-		require.Equal(t, 1, replays(t, c, "left"))
-		require.Equal(t, 2, replays(t, c, "inline"))
-	})
-}
-
-func TestPromise24_WithNothingInFlightCloseIsNilWhateverTheContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for range 20 { // no coin may be tossed
-			c := idemflight.MustNew(options{})
-			require.NoError(t, c.Close(dead(context.Canceled)), "a cache never used")
-			require.NoError(t, c.Close(dead(context.Canceled)), "again")
-			c = idemflight.MustNew(options{})
-			executes(t, c, "k", 1)
-			hold(t, c, "h")
-			require.NoError(t, c.Close(dead(context.Canceled)), "kept keys are not in flight")
-			require.NoError(t, c.Close(bg))
-			_, err := c.Do(bg, "new", neverRuns(t))
-			require.ErrorIs(t, err, idemflight.ErrClosed)
-		}
-	})
-}
-
-func TestPromise24_CloseFromInsideAnExecution(t *testing.T) {
-	ways := map[string]func(ctx context.Context, c *cache) error{
-		"fn's context": func(ctx context.Context, c *cache) error { return c.Close(ctx) },
-		"a derived context, ended": func(ctx context.Context, c *cache) error {
-			ctx, cancel := context.WithCancel(ctx)
-			cancel()
-			return c.Close(ctx)
-		},
-		"another goroutine of fn": func(ctx context.Context, c *cache) error {
-			got := make(chan error)
-			go func() { got <- c.Close(ctx) }()
-			return <-got
-		},
-		"an inner execution": func(ctx context.Context, c *cache) error {
-			v, err := c.DoResult(ctx, "inner", func(ctx context.Context) (int, error) { return 0, idemflight.Final(c.Close(ctx)) })
-			_ = v
-			return err
-		},
-		"an inner execution of another cache": func(ctx context.Context, c *cache) error {
-			_, err := idemflight.MustNew(options{}).Do(ctx, "inner", func(ctx context.Context) (int, error) { return 0, idemflight.Final(c.Close(ctx)) })
-			return err
-		},
-	}
-	for name, way := range ways {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(options{})
-				start := time.Now()
-				_, err := c.Do(bg, "k", func(ctx context.Context) (int, error) {
-					require.ErrorIs(t, way(ctx, c), idemflight.ErrReentrant, "waiting would be for itself")
-					_, err := c.Do(bg, "new", neverRuns(t))
-					require.ErrorIs(t, err, idemflight.ErrClosed, "it closes all the same")
-					return 1, nil
-				})
-				require.NoError(t, err)
-				require.True(t, time.Now().Equal(start), "without waiting")
-				require.NoError(t, c.Close(bg))
-			})
-		})
-	}
-	t.Run("Reconcile", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			var c *cache
-			c = idemflight.MustNew(options{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-				return 3, idemflight.Final(c.Close(ctx))
-			}})
-			hold(t, c, "k")
-			_, err := c.Do(bg, "k", neverRuns(t))
-			require.ErrorIs(t, err, idemflight.ErrReentrant)
-		})
-	})
-	t.Run("an execution of another cache waits", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, other := idemflight.MustNew(options{}), idemflight.MustNew(options{})
-			end := fly(t, c, "k")
-			go func() {
-				time.Sleep(time.Minute)
-				_, _ = end(1, nil)
-			}()
-			start := time.Now()
-			_, err := other.Do(bg, "k", func(ctx context.Context) (int, error) { return 0, c.Close(context.WithoutCancel(ctx)) })
-			require.NoError(t, err, "no execution of this cache is around the call")
-			require.Equal(t, time.Minute, time.Since(start))
-		})
-	})
-}
-
-func TestPromise24_TimersStop(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			log := &eventLog[string]{}
-			c := idemflight.MustNew(options{TTL: time.Minute, Observer: log.observe})
-			executes(t, c, "a", 1)
-			hold(t, c, "b")
-			if late { // an outcome that comes after Close arms none either
-				end := fly(t, c, "late")
-				require.ErrorIs(t, c.Close(dead(context.Canceled)), context.Canceled)
-				_, err := end(1, nil)
-				require.NoError(t, err)
-			}
-			require.NoError(t, c.Close(bg))
-			time.Sleep(24 * time.Hour)
-			synctest.Wait()
-			require.Empty(t, log.of(idemflight.EventExpired), "no timer rings after Close: expired memory waits for the next call")
-			_, ok := c.Lookup("a")
-			require.False(t, ok, "expired is expired all the same")
-			require.Zero(t, c.Len())
-			_, err := c.Do(bg, "b", neverRuns(t))
-			require.ErrorIs(t, err, idemflight.ErrClosed)
-		})
-	}
-}
-
-// All
-
 func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(weighted(options{TTL: time.Hour, HoldTTL: 2 * time.Hour}))
@@ -353,8 +101,6 @@ func TestAll_HoldsNoLockAndStopsWhenTold(t *testing.T) {
 		}
 	})
 }
-
-// Restore
 
 func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 	good := func() idemflight.Entry[int] { return retainedEntry(1, time.Now().Add(time.Hour)) }
@@ -702,39 +448,52 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 	}
 }
 
-// A Restore that is refused may be the last to give a place back: then it stops the timer, as all do
-// who may leave the cache empty.
-func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
+// Room that comes while Restore looks for it is found, as it is by Do.
+func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{})
-		executes(t, c, "a", 1) // arms the timer
-		var end func(int, error) (idemflight.Result[int], error)
-		fired, settles := 0, 0
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		require.NoError(t, c.Restore("held", idemflight.Entry[int]{State: idemflight.Held}))
+		end := fly(t, c, "other")
+		looks := 0
 		onYield(t, func(point string) {
-			switch point {
-			case "settle": // of Restore, which has its place
-				if settles++; settles == 1 {
-					require.True(t, c.Forget("a"))
-					end = fly(t, c, "k")
+			if point == "restore" {
+				if looks++; looks == 2 { // after the search, which found nothing that may go
+					_, err := end(1, nil)
+					require.NoError(t, err)
 				}
-			case "restore: refused":
-				_, err := end(0, idemflight.Retryable(errBoom))
-				require.ErrorIs(t, err, errBoom)
-			case "fired":
-				fired++
 			}
 		})
-		err := c.Restore("k", retainedEntry(1, time.Now().Add(time.Hour)))
-		require.ErrorContains(t, err, "in flight")
-		require.Equal(t, 2, settles, "the seam: Restore and a flight that came in between")
-		require.Zero(t, c.Len())
-		time.Sleep(2 * idemflight.DefaultTTL)
-		synctest.Wait()
-		require.Zero(t, fired, "how often the timer of an empty cache fired")
+		require.NoError(t, c.Restore("k", retainedEntry(7, time.Now().Add(time.Hour))))
+		require.GreaterOrEqual(t, looks, 2, "the seam")
+		require.Equal(t, 7, replays(t, c, "k"))
+	})
+}
 
-		executes(t, c, "b", 1)
-		time.Sleep(2 * idemflight.DefaultTTL)
-		synctest.Wait()
-		require.NotZero(t, fired, "the seam: the timer is seen to fire")
+// panickingError panics when it is looked into.
+type panickingError struct{}
+
+func (panickingError) Error() string { return "bad error" }
+func (panickingError) Unwrap() error { panic("bad error") }
+
+func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{HoldTTL: time.Hour})
+		start := time.Now()
+		time.Sleep(time.Minute)
+		require.ErrorContains(t, c.Restore("late", retainedEntry(1, start)), "expired 1m0s ago")
+
+		require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
+		e, ok := c.Lookup("k")
+		require.True(t, ok)
+		require.Equal(t, [3]time.Duration{0, time.Minute, 61 * time.Minute},
+			[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "interrupted now, and held from now on")
+
+		bad := fmt.Errorf("kept: %w", panickingError{})
+		require.NoError(t, c.Restore("bad", idemflight.Entry[int]{State: idemflight.Held, Err: bad}))
+		e, _ = c.Lookup("bad")
+		require.Error(t, e.Err, "an error that cannot be looked into is kept all the same")
+		require.Equal(t, bad.Error(), e.Err.Error())
+		_, err := c.Do(bg, "bad", neverRuns(t))
+		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -240,6 +239,33 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 	}
 }
 
+// All callers are told when an outcome expires that has a TTL of its own, the flight's included.
+func TestExpiresAtOfATTLOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour, HoldTTL: -1})
+		fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
+		want := time.Now().Add(time.Second + time.Minute)
+		joined := make(chan idemflight.Result[int], 1)
+		go func() {
+			time.Sleep(time.Millisecond)
+			r, _ := c.DoResult(context.Background(), "k", fn)
+			joined <- r
+		}()
+		led, err := c.DoResult(context.Background(), "k", fn, idemflight.WithTTL(time.Minute))
+		require.NoError(t, err)
+		replayed, err := c.DoResult(context.Background(), "k", fn)
+		require.NoError(t, err)
+		for _, r := range []idemflight.Result[int]{led, <-joined, replayed} {
+			require.True(t, want.Equal(r.ExpiresAt), "%v: expires at %v, want %v", r.Source, r.ExpiresAt, want)
+		}
+		held, err := c.DoResult(context.Background(), "held", func(context.Context) (int, error) {
+			return 0, idemflight.Unknown(errors.New("no answer"))
+		})
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Zero(t, held.ExpiresAt, "what is held without end")
+	})
+}
+
 func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	huge := []time.Duration{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64/8*7 + 1}
@@ -284,6 +310,23 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A TTL that ends after all that the clock can tell is told as it is, to everybody.
+func TestHugeTTLIsToldToAllAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
+		do := func() idemflight.Result[int] {
+			res, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil })
+			require.NoError(t, err)
+			return res
+		}
+		joined := make(chan idemflight.Result[int])
+		go func() { time.Sleep(time.Millisecond); joined <- do() }()
+		for _, res := range []idemflight.Result[int]{do(), <-joined, do()} {
+			require.Equal(t, time.Duration(math.MaxInt64), res.ExpiresAt.Sub(res.CompletedAt), res.Source)
+		}
+	})
 }
 
 // With a Protect that overflows, either everything is protected or nothing is.
@@ -395,6 +438,109 @@ func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 				require.Equal(t, ttls[i]+1 > passed, ok, "key with a TTL of %d min after %d min", ttls[i]+1, passed)
 			}
 		}
+	})
+}
+
+// A small record has room for 32 bits of what its execution took. Whatever that was, and whatever the
+// record is, its times are told to the nanosecond.
+func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
+	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
+		for name, opts := range map[string][]idemflight.CallOption{
+			"small": nil,
+			"full":  {idemflight.WithFingerprint(fingerprint(1))},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{})
+				time.Sleep(time.Second) // the cache is not as old as the execution
+				start := time.Now()
+				_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(took); return 1, nil }, opts...)
+				require.NoError(t, err)
+				end := time.Now()
+				time.Sleep(time.Minute)
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
+				require.Equal(t, took, end.Sub(start))
+				require.Equal(t, name == "small" && took < 1<<32, c.Small() == 1, "%s record, %v: small", name, took)
+			})
+		}
+	}
+}
+
+// Of an execution longer than 4 s, leader and replay were told wall times some nanoseconds apart: the
+// wall and the monotonic clock are not read at one instant.
+func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	for range 1000 {
+		kept, told := c.TimesOfSlow("k")
+		require.Equal(t, told, kept)
+	}
+}
+
+// What is resolved by hand began when it was held, in this process or in the one before; it counts from now.
+func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
+	for name, hold := range map[string]func(t *testing.T, c *cache){
+		"held here": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errBoom) })
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		},
+		"restored": func(t *testing.T, c *cache) {
+			now := time.Now()
+			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
+				StartedAt: now, CompletedAt: now.Add(time.Second), ExpiresAt: now.Add(time.Hour)}))
+			time.Sleep(time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour})
+				time.Sleep(time.Second)
+				start := time.Now()
+				hold(t, c)
+				time.Sleep(8 * time.Second)
+				require.True(t, c.Resolve("k", 7, nil))
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, 9 * time.Second, 69 * time.Second},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "start, end and expiry")
+			})
+		})
+	}
+}
+
+// Once the wall clock had been set, every record was a full one, for as long as the process lived; and
+// what had been kept before told Restore an outdated ExpiresAt.
+func TestSettingTheWallClockMovesWhatIsToldAndNothingElse(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
+	do := func(key string) idemflight.Result[int] {
+		res, err := c.DoResult(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+		require.NoError(t, err)
+		return res
+	}
+	do("before")
+	for n, seconds := range []int{7200, -14400, 120} {
+		c.SetWallClock(seconds)
+		res := do("after " + strconv.Itoa(n))
+		now := time.Now().Round(0)
+		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute, "the clock set by %d s", seconds)
+		require.WithinDuration(t, now.Add(time.Hour), res.ExpiresAt.Round(0), time.Minute)
+		e, _ := c.Lookup("before")
+		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute, "what Restore would be given")
+		require.Equal(t, n+2, c.Small(), "small records")
+		require.Equal(t, idemflight.Replayed, do("before").Source, "the deadline must not have moved")
+	}
+}
+
+// Outcomes of one instant are small records, as those of different ones are.
+func TestOutcomesOfOneInstantAreSmall(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		for i := range 10 {
+			executes(t, c, keyNo(i), i)
+		}
+		require.Equal(t, 10, c.Small())
 	})
 }
 
@@ -535,317 +681,4 @@ func TestPromise16_TheLeadersTTLCounts(t *testing.T) {
 			require.Equal(t, 1, c.Len(), "a replaying caller's WithTTL changes nothing")
 		})
 	}
-}
-
-func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
-	for _, ttl := range []time.Duration{1, time.Millisecond, time.Second, 7 * time.Second, 8*time.Second + 1, 80 * time.Second, 24 * time.Hour, 300 * 24 * time.Hour} {
-		for _, n := range []int{1, 500} {
-			t.Run(fmt.Sprintf("%v/%d", ttl, n), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					log := &eventLog[string]{}
-					c := idemflight.MustNew(options{TTL: ttl, Observer: log.observe})
-					for i := range n {
-						if i%2 == 0 {
-							executes(t, c, keyNo(i), i)
-						} else {
-							hold(t, c, keyNo(i))
-						}
-					}
-					time.Sleep(ttl + reclaimDelay(ttl))
-					synctest.Wait()
-					require.Len(t, log.of(idemflight.EventExpired), n, "expired records told within max(1 s, TTL/8) after their expiry, without a call")
-					runtime.KeepAlive(c)
-				})
-			})
-		}
-	}
-}
-
-// The deadlines come in every order: falling ones need a timer that is set again to ring earlier,
-// rising ones a timer that is armed again.
-func TestPromise17_EachByItsOwnTTL(t *testing.T) {
-	const n = 400
-	orders := map[string]func(i int) time.Duration{
-		"rising":   func(i int) time.Duration { return time.Duration(i+1) * 100 * time.Millisecond },
-		"falling":  func(i int) time.Duration { return time.Duration(n-i) * 100 * time.Millisecond },
-		"shuffled": func(i int) time.Duration { return time.Duration(i*37%n+1) * time.Second },
-		"far apart": func(i int) time.Duration {
-			return []time.Duration{24 * time.Hour, time.Second, time.Hour, time.Millisecond, 1}[i%5]
-		},
-	}
-	for name, ttlOf := range orders {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := &eventLog[string]{}
-				c := idemflight.MustNew(options{Observer: log.observe})
-				deadline, longest := map[string]time.Time{}, time.Duration(0)
-				ttl := map[string]time.Duration{}
-				for i := range n {
-					k, d := keyNo(i), ttlOf(i)
-					deadline[k] = executes(t, c, k, i, idemflight.WithTTL(d)).ExpiresAt
-					ttl[k], longest = d, max(longest, d)
-					if name != "far apart" {
-						time.Sleep(13 * time.Millisecond)
-					}
-				}
-				time.Sleep(longest + reclaimDelay(longest))
-				synctest.Wait()
-				seen := log.seen(idemflight.EventExpired)
-				require.Len(t, seen, n, "every record expires once")
-				for _, s := range seen {
-					late := s.at.Sub(deadline[s.Key])
-					require.GreaterOrEqual(t, late, time.Duration(0), "%s with TTL %v reclaimed before its deadline", s.Key, ttl[s.Key])
-					require.LessOrEqual(t, late, reclaimDelay(ttl[s.Key]), "%s with TTL %v reclaimed too long after its deadline", s.Key, ttl[s.Key])
-				}
-				runtime.KeepAlive(c)
-			})
-		})
-	}
-}
-
-// A record's own TTL is that of the option it came with: HoldTTL, WithTTL, what Restore brought.
-func TestPromise17_OfEveryOrigin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &eventLog[string]{}
-		c := idemflight.MustNew(weighted(options{TTL: 24 * time.Hour, HoldTTL: 10 * time.Second, Observer: log.observe}))
-		var ends []time.Duration // after now, with the slack of each
-		add := func(left, own time.Duration) { ends = append(ends, left+reclaimDelay(own)) }
-
-		hold(t, c, "held")
-		add(10*time.Second, 10*time.Second)
-		executes(t, c, "shed", tooHeavy, idemflight.WithTTL(30*time.Second))
-		add(30*time.Second, 30*time.Second)
-		now := time.Now()
-		e := retainedEntry(1, now.Add(40*time.Second))
-		e.CompletedAt = now.Add(-40 * time.Second)
-		require.NoError(t, c.Restore("restored", e))
-		add(40*time.Second, 80*time.Second)
-		hold(t, c, "resolved")
-		require.True(t, c.Resolve("resolved", 1, nil))
-		add(24*time.Hour, 24*time.Hour)
-
-		for i, d := range ends {
-			time.Sleep(time.Until(now.Add(d)))
-			synctest.Wait()
-			require.Len(t, log.of(idemflight.EventExpired), i+1, "expired %v after the start: %v", d, log.of(idemflight.EventExpired))
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-type objectError [64]byte
-
-func (*objectError) Error() string { return "thing" }
-
-func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const ttl = time.Minute
-		c := idemflight.MustNew(idemflight.Options[*object, *object]{TTL: ttl})
-		const n = 64
-		var keys, values [n]weak.Pointer[object]
-		var errs [n]weak.Pointer[objectError]
-		func() {
-			for i := range n {
-				k, v, e := &object{}, &object{}, &objectError{}
-				keys[i], values[i], errs[i] = weak.Make(k), weak.Make(v), weak.Make(e)
-				_, _ = c.Do(bg, k, func(context.Context) (*object, error) {
-					switch i % 3 {
-					case 0:
-						return v, idemflight.Final(e)
-					case 1:
-						return v, idemflight.Unknown(e)
-					}
-					return v, nil
-				})
-			}
-		}()
-		runtime.GC()
-		for i := range n {
-			require.NotNil(t, keys[i].Value(), "key %d is kept", i)
-			require.Equal(t, i%3 != 1, values[i].Value() != nil, "value %d is kept unless the key is held, which keeps no value", i)
-			require.Equal(t, i%3 != 2, errs[i].Value() != nil, "error %d is kept", i)
-		}
-		time.Sleep(ttl + reclaimDelay(ttl))
-		synctest.Wait()
-		runtime.GC()
-		for i := range n {
-			require.Nil(t, keys[i].Value(), "key %d is garbage after its expiry", i)
-			require.Nil(t, values[i].Value(), "value %d is garbage after its expiry", i)
-			require.Nil(t, errs[i].Value(), "error %d is garbage after its expiry", i)
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-// Values that are kept no more are garbage at once, while the key is remembered.
-func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[int, *object]{Protect: -1, MaxEntries: 4, MaxWeight: 10,
-			Weigh: func(k int, _ *object) int64 { return map[int]int64{1: 11}[k] }})
-		do := func(k int, opts ...idemflight.CallOption) weak.Pointer[object] {
-			v := &object{}
-			_, err := c.Do(bg, k, func(context.Context) (*object, error) { return v, nil }, opts...)
-			require.NoError(t, err)
-			return weak.Make(v)
-		}
-		gone := map[string]weak.Pointer[object]{
-			"shed":     do(1),
-			"released": do(2, idemflight.WithTTL(0)),
-			"forgot":   do(3),
-			"evicted":  do(4),
-		}
-		require.True(t, c.Forget(3))
-		for k := range 4 {
-			do(100 + k)
-		}
-		runtime.GC()
-		for name, v := range gone {
-			require.Nil(t, v.Value(), "the value that was %s", name)
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	ways := map[string]func(c *idemflight.Cache[int, [8]int64], n int){
-		"expired": func(*idemflight.Cache[int, [8]int64], int) {
-			time.Sleep(time.Minute + reclaimDelay(time.Minute))
-			synctest.Wait()
-		},
-		"forgotten": func(c *idemflight.Cache[int, [8]int64], n int) {
-			for i := range n {
-				c.Forget(i + 1)
-			}
-		},
-	}
-	records := map[string][]idemflight.CallOption{"small": nil, "full": {idemflight.WithFingerprint(fingerprint(1))}}
-	for name, empty := range ways {
-		for record, opts := range records {
-			t.Run(name+"/"+record, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
-					before := heap()
-					const n = 20_000
-					for i := range n {
-						_, _ = c.Do(bg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
-					}
-					full := heap() - before
-					require.Greater(t, full, int64(n*64), "the measure itself: %d values must show in the heap", n)
-					empty(c, n)
-					left := heap() - before
-					require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
-					runtime.KeepAlive(c)
-				})
-			})
-		}
-	}
-}
-
-func TestPromise17_NoGoroutineWhileNothingRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		before := runtime.NumGoroutine()
-		c := idemflight.MustNew(options{TTL: time.Hour, HoldTTL: time.Hour, Observer: func(context.Context, idemflight.Event[string]) {},
-			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errBoom }})
-		require.LessOrEqual(t, processGoroutines(before), before, "New starts no goroutine")
-
-		ctx, cancel := context.WithCancel(bg)
-		_, err := c.Do(ctx, "k", returns(1, nil))
-		require.NoError(t, err)
-		hold(t, c, "held")
-		_, err = c.Do(ctx, "held", neverRuns(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-		_, err = c.Do(ctx, "looked", func(ctx context.Context) (int, error) {
-			derived, stop := context.WithTimeout(ctx, time.Hour)
-			defer stop()
-			_ = derived.Done()
-			return 1, nil
-		})
-		require.NoError(t, err)
-		end := fly(t, c, "joined")
-		go func() { _, _ = c.Do(ctx, "joined", neverRuns(t)) }()
-		synctest.Wait()
-		_, err = end(1, nil)
-		require.NoError(t, err)
-		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none when idle, with four keys kept and contexts not yet ended")
-		cancel()
-		time.Sleep(30 * time.Minute)
-		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none while waiting for the expiry")
-		time.Sleep(10 * time.Hour)
-		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none after everything has expired")
-		runtime.KeepAlive(c)
-	})
-}
-
-func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
-	uses := map[string]func(t *testing.T, c *cache){
-		"unused":   func(*testing.T, *cache) {},
-		"retained": func(t *testing.T, c *cache) { executes(t, c, "k", 1) },
-		"held":     func(t *testing.T, c *cache) { hold(t, c, "k") },
-		"shed":     func(t *testing.T, c *cache) { executes(t, c, "k", tooHeavy) },
-		"many": func(t *testing.T, c *cache) {
-			for i := range 500 {
-				executes(t, c, keyNo(i), 0, idemflight.WithTTL(time.Duration(i)*100*time.Millisecond))
-			}
-		},
-		"its fn armed the ExecTimeout": func(t *testing.T, c *cache) {
-			_, err := c.Do(bg, "k", func(ctx context.Context) (int, error) { _ = ctx.Done(); return 1, nil })
-			require.NoError(t, err)
-		},
-		"its leader left": func(t *testing.T, c *cache) {
-			ctx, cancel := context.WithTimeout(bg, time.Second)
-			defer cancel()
-			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(2 * time.Second); return 1, nil })
-			require.ErrorIs(t, err, idemflight.ErrLeft)
-		},
-		"its outcome was reclaimed by a call": func(t *testing.T, c *cache) {
-			executes(t, c, "k", 1)
-			time.Sleep(time.Minute)
-			require.Zero(t, c.Len())
-			require.Zero(t, c.Stats().Entries)
-		},
-	}
-	for name, use := range uses {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				made := func() weak.Pointer[cache] {
-					c := idemflight.MustNew(weighted(options{TTL: time.Minute, ExecTimeout: time.Hour}))
-					use(t, c)
-					return weak.Make(c)
-				}()
-				if name != "unused" {
-					time.Sleep(time.Minute + 2*time.Second + reclaimDelay(time.Minute))
-				}
-				synctest.Wait()
-				runtime.GC()
-				require.Nil(t, made.Value(), "an abandoned cache is garbage once its entries have expired")
-			})
-		})
-	}
-}
-
-// A TTL that ends after all that the clock can tell is told as it is, to everybody.
-func TestHugeTTLIsToldToAllAlike(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
-		do := func() idemflight.Result[int] {
-			res, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil })
-			require.NoError(t, err)
-			return res
-		}
-		joined := make(chan idemflight.Result[int])
-		go func() { time.Sleep(time.Millisecond); joined <- do() }()
-		for _, res := range []idemflight.Result[int]{do(), <-joined, do()} {
-			require.Equal(t, time.Duration(math.MaxInt64), res.ExpiresAt.Sub(res.CompletedAt), res.Source)
-		}
-	})
 }

@@ -198,6 +198,61 @@ func TestPromise09_AFlightThatAllHaveLeftStillSettles(t *testing.T) {
 	})
 }
 
+// Do, DoResult and what Wrap returns share a flight's outcome alike: the very error of fn, its value
+// beside it, and also what is not kept.
+func TestJoinedCallersOfEveryFormGetTheSame(t *testing.T) {
+	errFn := errors.New("fn's own")
+	for name, end := range map[string]struct {
+		err  error
+		opts []idemflight.CallOption
+	}{
+		"value":                {nil, nil},
+		"value that is shared": {nil, []idemflight.CallOption{idemflight.WithTTL(0)}},
+		"final":                {idemflight.Final(errFn), nil},
+		"released":             {idemflight.Retryable(errFn), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 7, end.err }
+				wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+					func(ctx context.Context, _ string) (int, error) { return fn(ctx) }, end.opts...)
+				type answer struct {
+					v   int
+					err error
+				}
+				answers := make(chan answer, 4)
+				for _, call := range []func() (int, error){
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) }, // leads
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) },
+					func() (int, error) {
+						r, err := c.DoResult(context.Background(), "k", fn, end.opts...)
+						return r.Value, err
+					},
+					func() (int, error) { return wrapped(context.Background(), "k") },
+				} {
+					go func() {
+						v, err := call()
+						answers <- answer{v, err}
+					}()
+					synctest.Wait()
+				}
+				for range 4 {
+					a := <-answers
+					require.Equal(t, 7, a.v, "the value, beside an error too")
+					if end.err == nil {
+						require.NoError(t, a.err)
+					} else {
+						require.True(t, a.err == errFn, "fn's own error, not %#v", a.err)
+					}
+				}
+				s := c.Stats()
+				require.Equal(t, [2]uint64{1, 3}, [2]uint64{s.Executed, s.Joined}, "Executed and Joined")
+			})
+		})
+	}
+}
+
 func TestPromise10_MaxWaitIsExact(t *testing.T) {
 	for _, wait := range []time.Duration{1, time.Millisecond, time.Second, time.Hour, 1000 * time.Hour} {
 		t.Run(wait.String(), func(t *testing.T) {

@@ -489,3 +489,48 @@ func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
 		}
 	}
 }
+
+// A replay saves a value once.
+func TestPromise20_ASecondChanceIsUsedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 5)
+		executes(t, c, "b", 5)
+		replays(t, c, "a")
+		executes(t, c, "c", 5)
+		requireState(t, c, idemflight.Shed, "b")
+		executes(t, c, "d", 5)
+		requireState(t, c, idemflight.Shed, "a")
+		requireState(t, c, idemflight.Retained, "c", "d")
+	})
+}
+
+// Before a value is shed, what has expired goes.
+func TestPromise20_TheExpiredGoFirst(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c, log := shedding(options{TTL: time.Minute})
+		executes(t, c, "a", 5, idemflight.WithTTL(time.Second))
+		executes(t, c, "b", 5)
+		time.Sleep(time.Second)
+		executes(t, c, "c", 5)
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventExpired))
+		requireState(t, c, idemflight.Retained, "b", "c")
+	})
+}
+
+// What is shed first is known across shards, also when the value that was first has just gone and was
+// first in nothing else.
+func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 0)
+		time.Sleep(time.Second)
+		executes(t, c, "b", 5)
+		time.Sleep(time.Second)
+		executes(t, c, "c", 5)
+		require.True(t, c.Forget("b"))
+		require.NoError(t, c.CheckInvariants())
+	})
+}

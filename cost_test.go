@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,115 @@ import (
 
 	"github.com/idemflight/idemflight"
 )
+
+func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
+	t.Helper()
+	events := 0
+	for _, o := range []struct {
+		name string
+		opts idemflight.Options[K, int]
+	}{
+		{"plain", idemflight.Options[K, int]{}},
+		{"everything", idemflight.Options[K, int]{
+			MaxEntries: 100, MaxWeight: 100, Weigh: func(K, int) int64 { return 1 }, HoldTTL: -1, MaxWaiters: 1,
+			Classify:  idemflight.ClassifyDefault,
+			Reconcile: func(context.Context, K, idemflight.Entry[int]) (int, error) { return 0, nil },
+			Observer:  func(context.Context, idemflight.Event[K]) { events++ },
+		}},
+	} {
+		t.Run(name+"/"+o.name, func(t *testing.T) {
+			c := idemflight.MustNew(o.opts)
+			ctx, cancel := context.WithCancel(bg)
+			defer cancel()
+			fp := fingerprint(1)
+			fn := func(context.Context) (int, error) { return 7, nil }
+			check := func(how string, call func() (int, error)) {
+				v, err := call() // the execution
+				require.NoError(t, err)
+				require.Equal(t, 7, v)
+				require.Zero(t, testing.AllocsPerRun(200, func() { v, err = call() }), "allocations of a replay by %s", how)
+				require.NoError(t, err)
+				require.Equal(t, 7, v)
+				require.True(t, c.Forget(key))
+			}
+			check("Do", func() (int, error) { return c.Do(bg, key, fn) })
+			check("Do with a context that can end", func() (int, error) { return c.Do(ctx, key, fn) })
+			check("Do with every option", func() (int, error) {
+				return c.Do(ctx, key, fn, idemflight.WithFingerprint(fp), idemflight.WithTTL(time.Hour), idemflight.WithMaxWait(time.Second), idemflight.Inline())
+			})
+			check("DoResult with every option", func() (int, error) {
+				r, err := c.DoResult(ctx, key, fn, idemflight.Inline(), idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithTTL(time.Hour), idemflight.WithFingerprint(fp))
+				return r.Value, err
+			})
+			type request struct {
+				body []byte
+				n    int
+			}
+			req := request{body: []byte("a payload of some length"), n: 7}
+			wrapped := idemflight.Wrap(c, func(r request) (K, idemflight.Fingerprint, error) {
+				return key, idemflight.FingerprintOf(r.body), nil
+			}, func(_ context.Context, r request) (int, error) { return r.n, nil },
+				idemflight.WithTTL(time.Hour), idemflight.WithMaxWait(time.Second), idemflight.Inline(), idemflight.WithFingerprint(fp))
+			check("Wrap with everything", func() (int, error) { return wrapped(ctx, req) })
+			bare := idemflight.Wrap(c, func(request) (K, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+				func(_ context.Context, r request) (int, error) { return r.n, nil })
+			check("Wrap", func() (int, error) { return bare(bg, req) })
+			ptr := idemflight.Wrap(c, func(*request) (K, idemflight.Fingerprint, error) { return key, fp, nil },
+				func(_ context.Context, r *request) (int, error) { return r.n, nil })
+			check("Wrap of a pointer", func() (int, error) { return ptr(ctx, &req) })
+		})
+	}
+	require.Positive(t, events, "the Observer was told")
+}
+
+func TestPromise27_AReplayAllocatesNothing(t *testing.T) {
+	type pair struct {
+		A string
+		B int
+	}
+	checkReplayAllocs(t, "string", "a key")
+	checkReplayAllocs(t, "int", 7)
+	checkReplayAllocs(t, "Key", idemflight.Key{Scope: "customer", ID: "0e8fdc1a"})
+	checkReplayAllocs(t, "struct", pair{"a", 1})
+	checkReplayAllocs(t, "pointer", new(int))
+	checkReplayAllocs(t, "float", 1.5)
+	checkReplayAllocs(t, "interface of a string", any("a key"))
+	checkReplayAllocs(t, "interface of a struct", any(pair{"a", 1}))
+}
+
+func TestPromise27_AReplayedErrorAllocatesNothing(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	fn := func(context.Context) (int, error) { return 1, idemflight.Final(errBoom) }
+	var err error
+	require.Zero(t, testing.AllocsPerRun(200, func() { _, err = c.Do(bg, "k", fn) }), "allocations of the replay of an error")
+	require.True(t, err == errBoom, "the error as fn gave it, got %v", err)
+}
+
+// A replay moves its key in the order of use: among many, that must not allocate either.
+func TestPromise27_AReplayAmongManyAllocatesNothing(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 10_000, Protect: -1})
+	fn := func(context.Context) (int, error) { return 7, nil }
+	for i := range 3000 {
+		_, _ = c.Do(bg, i, fn)
+	}
+	i := 0
+	require.Zero(t, testing.AllocsPerRun(400, func() {
+		_, _ = c.Do(bg, 2500+i%400, fn)
+		i++
+	}))
+	require.EqualValues(t, 3000, c.Stats().Executed, "these were replays")
+}
+
+func TestPromise27_ACapturingClosureCostsItsCallerOne(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	n := 0
+	got := testing.AllocsPerRun(200, func() {
+		n++
+		m := n
+		_, _ = c.Do(bg, "k", func(context.Context) (int, error) { return m, nil }, idemflight.WithFingerprint(fingerprint(1)), idemflight.WithTTL(time.Hour))
+	})
+	require.LessOrEqual(t, got, 1.0, "allocations of a replay with a closure that captures")
+}
 
 // What the benchmarks must never fall below, as tests. Allocations and goroutines are counted and
 // cannot flake; a time can, so its floor is asked for with IDEMFLIGHT_FLOORS=1.
@@ -187,4 +297,33 @@ func TestFloorReplayTime(t *testing.T) {
 			require.LessOrEqual(t, r.ratio(), 1.0, "time of a replay in proportion to singleflight and expirable")
 		})
 	}
+}
+
+// BenchmarkBytesPerEntry fills a cache of default size with a million keys in the form of a UUID
+// and small values, and reports the heap that each retained entry costs, the key's own 48 bytes
+// left out: the caller has that string anyway.
+func BenchmarkBytesPerEntry(b *testing.B) {
+	const n = 1_000_000
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = idemflight.NewID()
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	fn := func(context.Context) (int, error) { return 1, nil }
+	for b.Loop() {
+		before := heap()
+		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		for _, key := range keys {
+			_, _ = c.Do(context.Background(), key, fn)
+		}
+		b.ReportMetric(float64(heap()-before)/n, "bytes/entry")
+		runtime.KeepAlive(c)
+	}
+	runtime.KeepAlive(keys)
 }

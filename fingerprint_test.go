@@ -12,7 +12,27 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Fingerprints
+func TestFingerprintOf_TellsPartsApart(t *testing.T) {
+	b := func(parts ...string) (bs [][]byte) {
+		for _, p := range parts {
+			bs = append(bs, []byte(p))
+		}
+		return bs
+	}
+	different := [][][]byte{b(), b(""), b("", ""), b("", "", ""), b("ab", "c"), b("a", "bc"), b("abc"), b("", "abc"), b("abc", ""), b("c", "ab"),
+		b("\x00"), b("\x00\x00"), b("\x00", ""), b(string(make([]byte, 256))), b(string(make([]byte, 8))), b(string(make([]byte, 7)), "")}
+	seen := map[idemflight.Fingerprint]int{}
+	for i, parts := range different {
+		f := idemflight.FingerprintOf(parts...)
+		require.NotZero(t, f, "a fingerprint of something is not none")
+		require.Equal(t, f, idemflight.FingerprintOf(parts...), "the same parts, the same fingerprint")
+		if j, ok := seen[f]; ok {
+			t.Errorf("%q and %q have one fingerprint, expected two", different[j], parts)
+		}
+		seen[f] = i
+	}
+	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}), "a nil part is an empty part")
+}
 
 func TestPromise22_AnotherFingerprintIsRefusedAtOnce(t *testing.T) {
 	pairs := []struct {
@@ -315,22 +335,4 @@ func TestWhatAnotherPayloadMetIsFoundAgain(t *testing.T) {
 			require.ErrorIs(t, err, idemflight.ErrKeyReused, "%d others came", others)
 		})
 	}
-}
-
-// A call that found nothing looks again if anything was put in meanwhile, small records and full ones.
-func TestWhatIsPutInBetweenTwoLooksIsFound(t *testing.T) {
-	defer idemflight.LimitShards(1)()
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{})
-		came := false
-		onYield(t, func(point string) {
-			if point == "meet" && !came {
-				came = true
-				executes(t, c, "k", 1)
-				executes(t, c, "full", 1, idemflight.WithFingerprint(fingerprint(1)))
-			}
-		})
-		require.Equal(t, 1, replays(t, c, "k"))
-		require.True(t, came, "the seam")
-	})
 }

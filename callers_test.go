@@ -21,12 +21,8 @@ type userContext struct {
 	done            chan struct{}
 }
 
-func newUserContext() (context.Context, context.CancelFunc) {
-	c := &userContext{Context: context.Background(), done: make(chan struct{})}
-	return c, sync.OnceFunc(func() { close(c.done) })
-}
-
 func (c *userContext) Done() <-chan struct{} { return c.done }
+
 func (c *userContext) Err() error {
 	select {
 	case <-c.done:
@@ -34,6 +30,11 @@ func (c *userContext) Err() error {
 	default:
 		return nil
 	}
+}
+
+func newUserContext() (context.Context, context.CancelFunc) {
+	c := &userContext{Context: context.Background(), done: make(chan struct{})}
+	return c, sync.OnceFunc(func() { close(c.done) })
 }
 
 var errHungUp = errors.New("the client hung up")
@@ -306,6 +307,108 @@ func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 	})
 }
 
+// A caller that waits and leaves is told so, whichever way it called.
+func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		slow := func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil }
+		wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+			func(ctx context.Context, _ string) (int, error) { return slow(ctx) })
+		go func() { _, _ = c.Do(context.Background(), "k", slow) }()
+		for name, call := range map[string]func(context.Context) (int, error){
+			"Do":   func(ctx context.Context) (int, error) { return c.Do(ctx, "k", slow) },
+			"Wrap": func(ctx context.Context) (int, error) { return wrapped(ctx, "k") },
+			"DoResult": func(ctx context.Context) (int, error) {
+				res, err := c.DoResult(ctx, "k", slow)
+				return res.Value, err
+			},
+		} {
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			v, err := call(ctx)
+			cancel()
+			require.Zero(t, v, name)
+			require.ErrorIs(t, err, idemflight.ErrLeft, name)
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+		}
+		time.Sleep(time.Minute) // until the flight has ended
+	})
+}
+
+// A joined caller that waits no longer, or has left, does not end the context of an fn that heeds it.
+func TestTheFlightGoesOnWhenAJoinedCallerDoesNot(t *testing.T) {
+	for name, join := range map[string]struct {
+		timeout time.Duration
+		opts    []idemflight.CallOption
+		err     error
+	}{
+		"MaxWait":             {time.Hour, []idemflight.CallOption{idemflight.WithMaxWait(time.Second)}, idemflight.ErrInFlight},
+		"its context's end":   {time.Second, nil, idemflight.ErrLeft},
+		"not waiting at all":  {time.Hour, []idemflight.CallOption{idemflight.WithMaxWait(idemflight.NoWait)}, idemflight.ErrInFlight},
+		"another fingerprint": {time.Hour, []idemflight.CallOption{idemflight.WithFingerprint(idemflight.FingerprintOf(nil))}, idemflight.ErrKeyReused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				led := make(chan error, 1)
+				go func() {
+					_, err := c.Do(context.Background(), "k", func(ctx context.Context) (int, error) {
+						select {
+						case <-ctx.Done():
+							return 0, ctx.Err()
+						case <-time.After(time.Minute):
+							return 1, nil
+						}
+					})
+					led <- err
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), join.timeout)
+				defer cancel()
+				_, err := c.Do(ctx, "k", func(context.Context) (int, error) { return 2, nil }, join.opts...)
+				require.ErrorIs(t, err, join.err)
+				require.NoError(t, <-led, "fn's context has not ended")
+			})
+		})
+	}
+}
+
+// panickingContext panics when it is asked.
+type panickingContext struct {
+	context.Context
+	ask string
+}
+
+func (c panickingContext) Err() error {
+	if c.ask == "Err" {
+		panic("bad context")
+	}
+	return c.Context.Err()
+}
+
+func (c panickingContext) Value(key any) any {
+	if c.ask == "Value" {
+		panic("bad context")
+	}
+	return c.Context.Value(key)
+}
+
+// A context that panics takes its caller with it, and no other: nobody is counted as waiting for ever.
+func TestAContextThatPanicsLeavesTheFlight(t *testing.T) {
+	for _, ask := range []string{"Err", "Value"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{})
+			end := fly(t, c, "k")
+			require.Equal(t, "bad context", panicOf(func() { _, _ = c.Do(panickingContext{bg, ask}, "k", neverRuns(t)) }))
+			require.Zero(t, c.Stats().Waiters, ask)
+			_, err := end(1, nil)
+			require.NoError(t, err)
+			require.Equal(t, 1, replays(t, c, "k"))
+			require.NoError(t, c.CheckInvariants())
+		})
+	}
+}
+
 func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T) {
 	expired, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
 	defer cancel()
@@ -447,30 +550,17 @@ func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
 	}
 }
 
-// A caller that waits and leaves is told so, whichever way it called.
-func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
-		slow := func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil }
-		wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
-			func(ctx context.Context, _ string) (int, error) { return slow(ctx) })
-		go func() { _, _ = c.Do(context.Background(), "k", slow) }()
-		for name, call := range map[string]func(context.Context) (int, error){
-			"Do":   func(ctx context.Context) (int, error) { return c.Do(ctx, "k", slow) },
-			"Wrap": func(ctx context.Context) (int, error) { return wrapped(ctx, "k") },
-			"DoResult": func(ctx context.Context) (int, error) {
-				res, err := c.DoResult(ctx, "k", slow)
-				return res.Value, err
-			},
-		} {
-			synctest.Wait()
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			v, err := call(ctx)
-			cancel()
-			require.Zero(t, v, name)
-			require.ErrorIs(t, err, idemflight.ErrLeft, name)
-			require.ErrorIs(t, err, context.DeadlineExceeded, name)
-		}
-		time.Sleep(time.Minute) // until the flight has ended
-	})
+// Do and DoResult replay alike when the caller's context has ended.
+func TestDoReplaysThoughTheContextHasEnded(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	fn := func(context.Context) (int, error) { return 7, nil }
+	_, err := c.Do(t.Context(), "k", fn)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	v, err := c.Do(ctx, "k", fn)
+	require.NoError(t, err, "a retained outcome is replayed all the same")
+	require.Equal(t, 7, v)
+	_, err = c.Do(ctx, "other", fn)
+	require.ErrorIs(t, err, idemflight.ErrLeft, "where nothing is kept, fn is not started")
 }

@@ -2,6 +2,7 @@ package idemflight_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -15,8 +16,6 @@ import (
 
 	"github.com/idemflight/idemflight"
 )
-
-// Places
 
 func TestPromise18_PlacesAreExact(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7, 8, 9, 64, 65, 300} {
@@ -509,4 +508,109 @@ func TestPromise18_LenAndStatsAgree(t *testing.T) {
 		time.Sleep(time.Hour)
 		agree(0, 0, 0, 0)
 	})
+}
+
+// What has expired makes room also if another call drops it between the look and the lock: nothing is
+// evicted for a place that is free.
+func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		executes(t, c, "kept", 1)
+		executes(t, c, "expires", 1, idemflight.WithTTL(time.Second))
+		time.Sleep(time.Second)
+		dropped := false
+		onYield(t, func(point string) {
+			if point == "reclaim" && !dropped {
+				dropped = true
+				require.False(t, c.Forget("expires"))
+			}
+		})
+		executes(t, c, "new", 1)
+		require.True(t, dropped, "the seam")
+		_, ok := c.Lookup("kept")
+		require.True(t, ok)
+		require.Zero(t, c.Stats().Evicted)
+	})
+}
+
+// A call that looked for room in vain looks at its key once more: another call had it in flight by
+// then. The yield point makes the other come exactly in between.
+func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1})
+		end := make(chan struct{})
+		go func() {
+			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) {
+				<-end
+				return 0, idemflight.Retryable(errors.New("no effect"))
+			})
+		}()
+		synctest.Wait()
+		came := false
+		onYield(t, func(point string) {
+			if point != "looked for room" || came {
+				return
+			}
+			came = true
+			close(end) // the place is free
+			synctest.Wait()
+			go func() {
+				_, _ = c.Do(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
+			}()
+			synctest.Wait()
+		})
+		defer func() {
+			synctest.Wait()
+		}()
+		r, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		require.True(t, came, "the seam: nobody came in between")
+		require.NoError(t, err, "the key is in flight, so there is something to wait for")
+		require.Equal(t, idemflight.Joined, r.Source)
+		require.Equal(t, 1, r.Value)
+	})
+}
+
+// The same for room that came meanwhile: an outcome that may go is evicted, whenever it came.
+func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1, Protect: -1})
+		end := make(chan struct{})
+		go func() {
+			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) { <-end; return 1, nil })
+		}()
+		synctest.Wait()
+		looks := 0
+		onYield(t, func(point string) {
+			if point == "meet" {
+				if looks++; looks == 2 { // after the search, which found nothing that may go
+					close(end)
+					synctest.Wait()
+				}
+			}
+		})
+		defer func() {
+			synctest.Wait()
+		}()
+		v, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		require.GreaterOrEqual(t, looks, 2, "the seam: nothing came in between")
+		require.NoError(t, err, "what has come may be evicted")
+		require.Equal(t, 2, v)
+	})
+}
+
+// A scan for room that was overtaken found nothing, though there was always an outcome to evict.
+func TestNoErrFullWhileThereIsSomethingToEvict(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 8, Protect: -1})
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := range 10_000 {
+				if _, err := c.Do(bg, 1+i*4+worker, one); err != nil {
+					t.Errorf("a new key got %v with at most 4 of 8 places in flight", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

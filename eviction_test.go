@@ -16,8 +16,6 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Eviction
-
 func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
@@ -129,9 +127,6 @@ func checkRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhyt
 	}
 }
 
-// probe is an fn that leaves nothing behind, should it run.
-func probe(context.Context) (int, error) { return 0, idemflight.Retryable(errBoom) }
-
 // Which shard a key falls into differs from cache to cache, so the small ones are tried often.
 func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
 	for _, tc := range []struct{ m, caches, scan int }{
@@ -186,8 +181,6 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 		}
 	}
 }
-
-// Protect
 
 func TestPromise19_Protect(t *testing.T) {
 	cases := []struct {
@@ -413,4 +406,110 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An outcome that Weigh had kept from being put in stood in front of younger ones and hid from Protect.
+func TestProtectFindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[string, int]{
+			Protect: 45 * time.Minute, MaxEntries: 2, MaxWeight: 100,
+			Weigh: func(key string, _ int) int64 {
+				if key == "slow" {
+					time.Sleep(time.Hour)
+				}
+				return 1
+			},
+		})
+		go func() { _, _ = c.Do(bg, "slow", one) }()
+		time.Sleep(30 * time.Minute)
+		_, err := c.Do(bg, "young", one)
+		require.NoError(t, err)
+		time.Sleep(31 * time.Minute)
+		_, err = c.Do(bg, "new", one)
+		require.NoError(t, err, "the slow one completed 61 minutes ago and gives its place")
+		_, ok := c.Lookup("young")
+		require.True(t, ok, "the young one is protected")
+	})
+}
+
+// Where the clock stands still, numbers tell what came before the search for room: the replayed ones
+// get their second chance.
+func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		executes(t, c, "a", 1)
+		replays(t, c, "a")
+		executes(t, c, "b", 1)
+		executes(t, c, "c", 1)
+		requireState(t, c, idemflight.Retained, "a", "c")
+	})
+}
+
+// A value that is shed leaves its key to be evicted when its turn comes, not before: also its second
+// chance stays.
+func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{MaxEntries: 4, Protect: -1}))
+		executes(t, c, "a", 6)
+		executes(t, c, "b", 0)
+		replays(t, c, "a")
+		executes(t, c, "x", 7) // a has to go for it
+		requireState(t, c, idemflight.Shed, "a")
+		executes(t, c, "c", 0)
+		executes(t, c, "d", 0) // one too many
+		requireState(t, c, idemflight.Shed, "a")
+		_, ok := c.Lookup("b")
+		require.False(t, ok, "b was never replayed")
+	})
+}
+
+// To have been replayed once is no right to stay for ever: what is no longer in use gives way to what
+// comes after it, however approximate the recency.
+func TestWhatIsNoLongerInUseGivesWay(t *testing.T) {
+	const places = 64
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, Protect: -1})
+	put := func(key int) {
+		fn := func(context.Context) (int, error) { return key, nil }
+		_, err := c.Do(context.Background(), key, fn, idemflight.WithFingerprint(idemflight.FingerprintOf(nil)))
+		require.NoError(t, err)
+	}
+	for range 2 { // the second time is a replay
+		for key := range places {
+			put(key + 1)
+		}
+	}
+	for key := range 4 * places {
+		put(1_000_000 + key)
+	}
+	for key := range places {
+		_, kept := c.Lookup(key + 1)
+		require.False(t, kept, "key %d was last used %d new keys ago", key+1, 4*places)
+	}
+}
+
+// A call that has evicted another key for its own, and finds that held when it comes back, asks
+// Reconcile: the eviction is told all the same.
+func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe,
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
+		executes(t, c, "a", 1)
+		meets, came := 0, false
+		onYield(t, func(point string) {
+			if point != "meet" || came {
+				return
+			}
+			if meets++; meets == 2 { // of k: there is room now
+				came = true
+				hold(t, c, "k")
+			}
+		})
+		r, err := c.DoResult(bg, "k", neverRuns(t))
+		require.NoError(t, err)
+		require.True(t, came, "the seam")
+		require.Equal(t, idemflight.Reconciled, r.Source)
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
+	})
 }
