@@ -71,7 +71,7 @@ func TestNew_TakesEveryGoodExtreme(t *testing.T) {
 }
 
 // The number of shards goes by the cores and by the size, so that the tables of a full cache are full.
-func TestNumberOfShards(t *testing.T) {
+func TestShards_GoByCoresAndSize(t *testing.T) {
 	if os.Getenv("IDEMFLIGHT_SHARDS") != "" {
 		t.Skip("another number is asked for")
 	}
@@ -149,7 +149,7 @@ func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 	})
 }
 
-func TestNilAndUnhashableArgumentsPanicAtTheCall(t *testing.T) {
+func TestNilAndUnhashableArguments_PanicAtTheCall(t *testing.T) {
 	type anyCache = idemflight.Cache[any, int]
 	type composite struct{ of any }
 	type fn = func(context.Context) (int, error)
@@ -235,7 +235,7 @@ func TestNilAndUnhashableArgumentsPanicAtTheCall(t *testing.T) {
 	}
 }
 
-func TestUnhashableKeysLeaveNoLockHeldInOtherMethods(t *testing.T) {
+func TestUnhashableKeys_LeaveNoLockHeldInOtherMethods(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[any, int]{})
 	key := any([]int{1})
 	now := time.Now()
@@ -261,7 +261,7 @@ func TestUnhashableKeysLeaveNoLockHeldInOtherMethods(t *testing.T) {
 }
 
 // What is missing is said, and not left to whatever would trip over it later.
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestNilArguments_PanicMessageNamesThem(t *testing.T) {
 	var none context.Context
 	c := idemflight.MustNew(options{})
 	key := func(string) (string, idemflight.Fingerprint, error) { return "", idemflight.Fingerprint{}, nil }
@@ -406,7 +406,7 @@ func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
 }
 
 // What is no value of the type must not panic where it is printed.
-func TestStringOfWhatIsNoValue(t *testing.T) {
+func TestStrings_OfInvalidValuesDoNotPanic(t *testing.T) {
 	require.Equal(t, "idemflight.Source(5)", idemflight.Source(5).String())
 	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())
 	require.Equal(t, "idemflight.State(5)", idemflight.State(5).String())

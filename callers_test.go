@@ -335,8 +335,9 @@ func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
 	})
 }
 
-// A joined caller that waits no longer, or has left, does not end the context of an fn that heeds it.
-func TestTheFlightGoesOnWhenAJoinedCallerDoesNot(t *testing.T) {
+// Once: no test noticed the planted fault that a joined caller which waited no longer, or left,
+// ended the context of an fn that heeds it.
+func TestJoinedCaller_ThatGivesUpDoesNotEndTheFlight(t *testing.T) {
 	for name, join := range map[string]struct {
 		timeout time.Duration
 		opts    []idemflight.CallOption
@@ -394,7 +395,7 @@ func (c panickingContext) Value(key any) any {
 }
 
 // A context that panics takes its caller with it, and no other: nobody is counted as waiting for ever.
-func TestAContextThatPanicsLeavesTheFlight(t *testing.T) {
+func TestPanickingContext_LeavesTheFlight(t *testing.T) {
 	for _, ask := range []string{"Err", "Value"} {
 		synctest.Test(t, func(t *testing.T) {
 			c := idemflight.MustNew(options{})
@@ -550,8 +551,9 @@ func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
 	}
 }
 
-// Do and DoResult replay alike when the caller's context has ended.
-func TestDoReplaysThoughTheContextHasEnded(t *testing.T) {
+// Once: no test noticed the planted fault that Do, unlike DoResult, did not replay for a caller
+// whose context had ended.
+func TestDo_ReplaysThoughTheContextHasEnded(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	fn := func(context.Context) (int, error) { return 7, nil }
 	_, err := c.Do(t.Context(), "k", fn)

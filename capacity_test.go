@@ -533,9 +533,10 @@ func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 	})
 }
 
-// A call that looked for room in vain looks at its key once more: another call had it in flight by
-// then. The yield point makes the other come exactly in between.
-func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
+// Once: no test noticed the planted fault that a call which looked for room in vain did not look
+// at its key once more, though another call had it in flight by then. The yield point makes the
+// other come exactly in between.
+func TestErrFull_NotForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1})
 		end := make(chan struct{})
@@ -570,8 +571,9 @@ func TestNoErrFullForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 	})
 }
 
-// The same for room that came meanwhile: an outcome that may go is evicted, whenever it came.
-func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
+// Once: no test noticed the planted fault that a call got ErrFull though an outcome had been
+// inserted meanwhile that it could evict.
+func TestErrFull_NotWhenAnEvictableOutcomeWasInsertedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1, Protect: -1})
 		end := make(chan struct{})
@@ -598,8 +600,9 @@ func TestNoErrFullWhileSomethingThatMayGoHasCome(t *testing.T) {
 	})
 }
 
-// A scan for room that was overtaken found nothing, though there was always an outcome to evict.
-func TestNoErrFullWhileThereIsSomethingToEvict(t *testing.T) {
+// Once: a search for room that was overtaken found nothing, though there was always an outcome to
+// evict.
+func TestErrFull_NotWhileThereIsSomethingToEvict(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 8, Protect: -1})
 	var wg sync.WaitGroup
 	for worker := range 4 {

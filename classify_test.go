@@ -442,15 +442,18 @@ func (timeoutTree) Error() string     { return "timeout" }
 func (timeoutTree) Timeout() bool     { return true }
 func (e timeoutTree) Unwrap() []error { return e.parts }
 
-func TestATimeoutThatJoinsNothingIsAmbiguous(t *testing.T) {
+// Once: a timeout with an Unwrap method of several errors was judged by those alone, even if
+// there were none.
+func TestClassifyDefault_TimeoutThatJoinsNothingIsAmbiguous(t *testing.T) {
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{}))
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{nil}}))
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{errors.New("plain")}}))
 }
 
-// A client that tried several addresses joins what it met: if one of them is that it could not dial,
-// a POST was not sent.
-func TestADialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
+// Once: no test noticed the planted fault that a dial error was overlooked among joined ones. A
+// client that tried several addresses joins what it met: if it could not dial one of them, a POST
+// was not sent.
+func TestClassifyDefault_DialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
 	joined := errors.Join(errors.New("proxy"), dial)
 	require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(&url.Error{Op: "Post", Err: joined}))

@@ -279,8 +279,8 @@ func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
 	}
 }
 
-// BeginEffect answered nil between the count of the effects and the end of the context.
-func TestBeginEffectIsRefusedOnceItIsNotCounted(t *testing.T) {
+// Once: BeginEffect answered nil between the count of the effects and the end of the context.
+func TestBeginEffect_IsRefusedOnceEffectsAreNoLongerCounted(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[int, int]{
 		Classify: func(error) idemflight.Disposition { return idemflight.Release },
 	})

@@ -389,7 +389,7 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 }
 
 // A leader that leaves, and one whose Reconcile learned nothing, are told how long they waited.
-func TestWhoLedIsToldHowLongItTook(t *testing.T) {
+func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var took [idemflight.EventPanicked + 1]time.Duration
 		c := idemflight.MustNew(options{
@@ -564,9 +564,9 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 	})
 }
 
-// The leader told what it had evicted before it flew, and an Observer that then called the cache
-// waited for a flight that waited for the Observer.
-func TestObserverOfUpkeepMayWaitForTheFlight(t *testing.T) {
+// Once: the leader reported what it had evicted before its flight began, and an Observer that
+// then called the cache waited for a flight that waited for the Observer.
+func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
 	for name, option := range map[string][]idemflight.CallOption{"leaving": nil, "inline": {idemflight.Inline()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -408,8 +408,9 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 	}
 }
 
-// An outcome that Weigh had kept from being put in stood in front of younger ones and hid from Protect.
-func TestProtectFindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
+// Once: an outcome that Weigh had kept from being inserted stood in front of younger ones and hid
+// from Protect.
+func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{
@@ -464,9 +465,10 @@ func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 	})
 }
 
-// To have been replayed once is no right to stay for ever: what is no longer in use gives way to what
-// comes after it, however approximate the recency.
-func TestWhatIsNoLongerInUseGivesWay(t *testing.T) {
+// Once: no test noticed the planted fault that an outcome replayed once stayed forever. However
+// approximate the recency, an outcome that is no longer in use gives way to those inserted after
+// it.
+func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 	const places = 64
 	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, Protect: -1})
 	put := func(key int) {

@@ -598,7 +598,7 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 }
 
 // ExecTimeout counts from the start of what runs, however long its goroutine took to get there.
-func TestExecTimeoutCountsFromTheStart(t *testing.T) {
+func TestExecTimeout_CountsFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var left time.Duration
 		see := func(ctx context.Context) {
@@ -628,8 +628,9 @@ func TestExecTimeoutCountsFromTheStart(t *testing.T) {
 	})
 }
 
-// At the very deadline fn's context has ended by it, also for who first looks when fn has returned.
-func TestExecTimeoutReachedExactlyIsADeadline(t *testing.T) {
+// Once: at the very deadline fn's context had not ended by it for a caller that first looked
+// after fn had returned.
+func TestExecTimeout_ReachedExactlyIsADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Second})
 		var fnCtx context.Context
@@ -643,8 +644,8 @@ func TestExecTimeoutReachedExactlyIsADeadline(t *testing.T) {
 	})
 }
 
-// Without a String method fmt read the fields of fn's context, below its lock.
-func TestFnsContextCanBePrinted(t *testing.T) {
+// Once: fn's context had no String method, and fmt read its fields beneath its lock.
+func TestFnsContext_CanBePrinted(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	var wg sync.WaitGroup
 	_, _ = c.Do(bg, "k", func(ctx context.Context) (int, error) {

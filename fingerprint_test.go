@@ -313,9 +313,9 @@ func TestPromise22_AFlightOfReconcileIsAFlight(t *testing.T) {
 	})
 }
 
-// A call that found its key kept, but not for its own payload, looks again. Whatever else was put in
-// by then, it finds the key.
-func TestWhatAnotherPayloadMetIsFoundAgain(t *testing.T) {
+// A call that found its key kept, but not for its own payload, looks again. Whatever else was
+// inserted by then, it finds the key; and a call with the payload of the record is a replay.
+func TestErrKeyReused_ThenRightPayloadReplays(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	for others := range 4 {
 		synctest.Test(t, func(t *testing.T) {
@@ -333,6 +333,7 @@ func TestWhatAnotherPayloadMetIsFoundAgain(t *testing.T) {
 			_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 			require.True(t, came, "the seam")
 			require.ErrorIs(t, err, idemflight.ErrKeyReused, "%d others came", others)
+			require.Equal(t, 1, replays(t, c, "k"), "the right payload")
 		})
 	}
 }

@@ -284,9 +284,9 @@ func TestPromise02_WhatIsReleasedRunsAgainOncePerCall(t *testing.T) {
 	})
 }
 
-// An outcome that comes between a call's first look and its next is a replay like any: with the error
-// that is kept, told as one, and it saves the outcome from the next eviction.
-func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
+// An outcome stored between a call's first look and its next is replayed like any: with the error
+// that is kept, reported as a replay, and the replay saves it from the next eviction.
+func TestDo_ReplaysOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 	for name, ends := range map[string]error{"value": nil, "final": errBoom} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -316,7 +316,7 @@ func TestAnOutcomeThatComesBetweenTwoLooksIsReplayed(t *testing.T) {
 }
 
 // A call that found nothing looks again if anything was put in meanwhile, small records and full ones.
-func TestWhatIsPutInBetweenTwoLooksIsFound(t *testing.T) {
+func TestDo_FindsOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})

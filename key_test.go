@@ -110,7 +110,8 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	checkKey(t, "infinity", math.Inf(1), true)
 }
 
-func TestAnInterfaceKeyThatHoldsAKeyWithoutScopeIsInvalid(t *testing.T) {
+// Once: a Key without Scope passed for valid inside a key of interface type.
+func TestErrInvalidKey_ForAnInterfaceThatHoldsAKeyWithoutScope(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[any, int]{})
 	_, err := c.Do(bg, idemflight.Key{ID: "1"}, one)
 	require.ErrorIs(t, err, idemflight.ErrInvalidKey)

@@ -323,8 +323,9 @@ func TestPromise24_CloseWaits(t *testing.T) {
 	})
 }
 
-// Close waits for the last of many flights, in whatever order they end.
-func TestCloseWaitsForTheLastOfMany(t *testing.T) {
+// Once: no test noticed the planted fault that Close waited for one of many flights, and not for
+// the last.
+func TestClose_WaitsForTheLastOfMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const flights = 256
 		c := idemflight.MustNew(idemflight.Options[int, int]{})

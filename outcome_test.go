@@ -642,7 +642,9 @@ type endedContext struct {
 func (c endedContext) Done() <-chan struct{} { return c.done }
 func (c endedContext) Err() error            { return c.err }
 
-func TestAMarkerInAContextsErrDoesNotLeak(t *testing.T) {
+// Once: a marker in the Err of a context of the user's own leaked through ErrLeft, and spoke to
+// the execution around.
+func TestErrLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	ended := endedContext{bg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
 	close(ended.done)

@@ -201,7 +201,7 @@ func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *tes
 
 // A joined caller that is slow to return, here since its Observer is, keeps the leader's fn and what
 // that refers to alive no longer than the flight did.
-func TestWhoWaitedDoesNotKeepFnAlive(t *testing.T) {
+func TestJoinedCaller_DoesNotKeepFnAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var used weak.Pointer[object]
 		collected := make(chan bool, 1)
@@ -275,9 +275,9 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 	}
 }
 
-// The table of what is in flight goes too when the last flight of a burst has ended: a Go map never
-// shrinks by itself.
-func TestTheTableOfFlightsGoesWithABurst(t *testing.T) {
+// Once: no test noticed the planted fault that the table of flights outlived the last flight of a
+// burst: a Go map never shrinks by itself.
+func TestFlights_TheirTableIsFreedAfterABurst(t *testing.T) {
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -392,9 +392,9 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 	}
 }
 
-// What is forgotten or resolved need not expire first: with the last key its timer goes, which would
-// keep an abandoned cache alive for the rest of the TTL.
-func TestAnAbandonedCacheWithoutKeysIsCollectedSoon(t *testing.T) {
+// Once: no test noticed the planted fault that the timer outlived the last key, forgotten or
+// resolved before it expired, and kept an abandoned cache alive for the rest of the TTL.
+func TestAbandonedCache_WithoutKeysIsCollectedSoon(t *testing.T) {
 	type cache = idemflight.Cache[string, int]
 	for name, use := range map[string]func(t *testing.T, c *cache){
 		"forgotten": func(t *testing.T, c *cache) {
@@ -567,9 +567,9 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 	})
 }
 
-// Restored records that had expired left a shard's edge behind that pointed to nothing, and a new
-// key looked for room there for ever.
-func TestRestoredRecordsThatExpiredLeaveNoTrace(t *testing.T) {
+// Once: restored records that had expired left a shard's edge behind that pointed to nothing, and
+// a new key looked for room there indefinitely.
+func TestRestored_ExpiredRecordsLeaveNoTrace(t *testing.T) {
 	for name, reclaim := range map[string]func(*idemflight.Cache[string, int]){
 		"by the timer": func(*idemflight.Cache[string, int]) { time.Sleep(2 * time.Second); synctest.Wait() },
 		"by Len":       func(c *idemflight.Cache[string, int]) { time.Sleep(20 * time.Millisecond); c.Len() },
@@ -604,8 +604,8 @@ func TestRestoredRecordsThatExpiredLeaveNoTrace(t *testing.T) {
 	}
 }
 
-// Each late record set the timer anew, half a second from then.
-func TestLateRecordsDoNotPutReclaimingOff(t *testing.T) {
+// Once: each record inserted late set the timer anew, half a second from then.
+func TestReclaiming_IsNotPutOffByLateRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		gone := map[string]time.Duration{}
@@ -634,9 +634,10 @@ func TestLateRecordsDoNotPutReclaimingOff(t *testing.T) {
 	})
 }
 
-// A record that had expired before it was put in, Weigh having taken longer than its TTL, set the
-// timer for 292 years: nothing was reclaimed after it. Found by the explorer, scenario expiry-keys/2.
-func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
+// Once: a record that had expired before it was inserted, Weigh having taken longer than its TTL,
+// set the timer for 292 years: nothing was reclaimed after it. Found by the explorer, scenario
+// expiry-keys/2.
+func TestReclaiming_GoesOnAfterARecordInsertedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var expired atomic.Int64
 		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Minute, MaxWeight: 10,
@@ -660,8 +661,8 @@ func TestTimerOutlivesARecordThatComesLate(t *testing.T) {
 	})
 }
 
-// Forget of the last key stopped the timer that a key put in meanwhile relied on.
-func TestForgettingTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
+// Once: Forget of the last key stopped the timer on which a key inserted meanwhile relied.
+func TestForget_OfTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 	for range 300 {
 		synctest.Test(t, func(t *testing.T) {
 			var expired atomic.Int32

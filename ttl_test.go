@@ -239,8 +239,9 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 	}
 }
 
-// All callers are told when an outcome expires that has a TTL of its own, the flight's included.
-func TestExpiresAtOfATTLOfItsOwn(t *testing.T) {
+// Once: no test noticed the planted fault that callers, those of the flight included, were given
+// the ExpiresAt of Options.TTL for an outcome with a TTL of its own.
+func TestExpiresAt_OfATTLOfItsOwnIsTheSameForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour, HoldTTL: -1})
 		fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
@@ -313,7 +314,7 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 }
 
 // A TTL that ends after all that the clock can tell is told as it is, to everybody.
-func TestHugeTTLIsToldToAllAlike(t *testing.T) {
+func TestExpiresAt_OfAHugeTTLIsTheSameForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
 		do := func() idemflight.Result[int] {
@@ -443,7 +444,7 @@ func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 
 // A small record has room for 32 bits of what its execution took. Whatever that was, and whatever the
 // record is, its times are told to the nanosecond.
-func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
+func TestLookup_TimesOfLongExecutions(t *testing.T) {
 	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
 		for name, opts := range map[string][]idemflight.CallOption{
 			"small": nil,
@@ -468,9 +469,9 @@ func TestTheTimesOfAnExecutionHoweverLongItTook(t *testing.T) {
 	}
 }
 
-// Of an execution longer than 4 s, leader and replay were told wall times some nanoseconds apart: the
-// wall and the monotonic clock are not read at one instant.
-func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
+// Once: of an execution longer than 4 s, leader and replay got wall times some nanoseconds apart:
+// the wall clock and the monotonic clock are not read at one instant.
+func TestResult_TimesOfSlowExecutionsAreTheSameForAll(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	for range 1000 {
 		kept, told := c.TimesOfSlow("k")
@@ -479,7 +480,7 @@ func TestSlowExecutionHasTheSameTimesForAll(t *testing.T) {
 }
 
 // What is resolved by hand began when it was held, in this process or in the one before; it counts from now.
-func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
+func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 	for name, hold := range map[string]func(t *testing.T, c *cache){
 		"held here": func(t *testing.T, c *cache) {
 			_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errBoom) })
@@ -509,9 +510,9 @@ func TestResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 	}
 }
 
-// Once the wall clock had been set, every record was a full one, for as long as the process lived; and
-// what had been kept before told Restore an outdated ExpiresAt.
-func TestSettingTheWallClockMovesWhatIsToldAndNothingElse(t *testing.T) {
+// Once: after the wall clock had been set, every record was a full one, as long as the process
+// lived; and an outcome kept before gave Restore an outdated ExpiresAt.
+func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
 	do := func(key string) idemflight.Result[int] {
 		res, err := c.DoResult(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
@@ -533,7 +534,7 @@ func TestSettingTheWallClockMovesWhatIsToldAndNothingElse(t *testing.T) {
 }
 
 // Outcomes of one instant are small records, as those of different ones are.
-func TestOutcomesOfOneInstantAreSmall(t *testing.T) {
+func TestRecords_OfOneInstantAreSmall(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})

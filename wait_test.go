@@ -198,9 +198,10 @@ func TestPromise09_AFlightThatAllHaveLeftStillSettles(t *testing.T) {
 	})
 }
 
-// Do, DoResult and what Wrap returns share a flight's outcome alike: the very error of fn, its value
-// beside it, and also what is not kept.
-func TestJoinedCallersOfEveryFormGetTheSame(t *testing.T) {
+// Once: no test noticed the planted fault that callers which joined through Do or Wrap got
+// another error than DoResult's. They share a flight's outcome alike: the very error of fn, its
+// value beside it, even of an outcome that is not kept.
+func TestJoinedCallers_OfEveryFormGetTheSame(t *testing.T) {
 	errFn := errors.New("fn's own")
 	for name, end := range map[string]struct {
 		err  error
@@ -484,7 +485,7 @@ func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 }
 
 // Who does not wait is never counted among those that do: there is nothing to leave.
-func TestNoWaitJoinsNothing(t *testing.T) {
+func TestNoWait_JoinsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})
 		left := 0
