@@ -1,13 +1,16 @@
 package idemhttp_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -130,6 +133,26 @@ func TestEffectBegunHoldsTheKey(t *testing.T) {
 			_, waiting, _, ran := flightOf(t, idemhttp.Options{}, afterBegin(afterNoEffect(status(code))))
 			require.Equal(t, code, waiting.Status)
 			require.Equal(t, 2, ran, "nothing took place: the retry runs")
+		})
+	}
+}
+
+// Once: a held key whose cause was ErrReentrant was taken for a middleware mounted twice, and its
+// handler ran again, unguarded; other causes told the client to take a new key.
+func TestAnUnknownOutcomeStaysUnknownWhateverCausedIt(t *testing.T) {
+	for _, cause := range answersOfACache {
+		t.Run(cause.Error(), func(t *testing.T) {
+			var runs counter
+			h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+				runs.add()
+				_ = idemflight.BeginEffect(r.Context())
+				panic(fmt.Errorf("inner: %w", cause))
+			}))
+			require.Panics(t, func() { call(h, post("k", "x")) }, "the executing request")
+			for range 2 {
+				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+			}
+			require.Equal(t, 1, runs.count(), "executions of a held key")
 		})
 	}
 }
@@ -352,6 +375,29 @@ func TestReconcileAnswers(t *testing.T) {
 	require.Equal(t, before+2, ran.count())
 }
 
+// Once: likewise, when Reconcile learned nothing and its error wrapped an answer of a cache.
+func TestAReconcileThatLearnsNothingNeverRunsTheHandler(t *testing.T) {
+	for _, cause := range answersOfACache {
+		t.Run(cause.Error(), func(t *testing.T) {
+			opts := idemhttp.DefaultCacheOptions()
+			opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+				return nil, fmt.Errorf("inner: %w", cause)
+			}
+			var runs counter
+			h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+				runs.add()
+				_ = idemflight.BeginEffect(r.Context())
+				w.WriteHeader(http.StatusBadGateway)
+			}))
+			require.Equal(t, http.StatusBadGateway, call(h, post("k", "x")).Status)
+			for range 2 {
+				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+			}
+			require.Equal(t, 1, runs.count(), "executions of a held key")
+		})
+	}
+}
+
 func TestBodyOmitted(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(200))
@@ -426,6 +472,41 @@ func TestMountedTwice(t *testing.T) {
 	})
 }
 
+// Once: mounted twice, the inner one hid the form and the pattern from the server and from
+// middleware outside.
+func TestMountedTwiceNoFormFilesAreLeft(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("TMP", dir)
+	m := newMiddleware(t, idemhttp.Options{})
+	inner := http.NewServeMux()
+	inner.HandleFunc("POST /payments", func(_ http.ResponseWriter, r *http.Request) {
+		require.NoError(t, r.ParseMultipartForm(1), "the form")
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Len(t, files, 1, "files of the form while it is read")
+	})
+	var pattern string
+	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		m.Handler(m.Handler(inner)).ServeHTTP(w, r)
+		pattern = r.Pattern
+	}))
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	_, _ = file.Write(bytes.Repeat([]byte("x"), 100_000))
+	require.NoError(t, form.Close())
+	r := s.request(t, t.Context(), "k", &body)
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	require.Equal(t, http.StatusOK, s.send(t, r).Status)
+	s.Close() // it has cleaned up by then
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, files, "files of the form that are left")
+	require.Equal(t, "POST /payments", pattern, "what middleware outside sees")
+}
+
 // Exactly one call of the cache for each request that gets there, on the goroutine of ServeHTTP.
 func TestOneCallOfTheCache(t *testing.T) {
 	var events []idemflight.EventKind
@@ -439,6 +520,26 @@ func TestOneCallOfTheCache(t *testing.T) {
 		call(h, post(key, ""))
 	}
 	require.Equal(t, []idemflight.EventKind{idemflight.EventExecuted, idemflight.EventReplayed, idemflight.EventExecuted}, events)
+}
+
+// Once: no test noticed the planted fault that a refused request was not one call of the cache,
+// as an answered one is.
+func TestARefusedRequestIsOneCallOfTheCache(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	var events []idemflight.EventKind
+	opts.Observer = func(_ context.Context, e idemflight.Event[idemflight.Key]) { events = append(events, e.Kind) }
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)})
+	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		must(idemflight.BeginEffect(r.Context()))
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	call(h, post("k", "x"))
+	events = nil
+	requireProblem(t, call(h, post("k", "y")), http.StatusUnprocessableEntity, "key-reused", false)
+	requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+	require.NoError(t, m.Cache().Close(t.Context()))
+	requireProblem(t, call(h, post("new", "x")), http.StatusServiceUnavailable, "closed", true)
+	require.Equal(t, []idemflight.EventKind{idemflight.EventRejected, idemflight.EventRejected, idemflight.EventRejected}, events)
 }
 
 // http.Server.Shutdown waits for the executing request, also when its client has gone.
@@ -590,4 +691,22 @@ func TestProblemAmongOuterHeaders(t *testing.T) {
 	require.NotContains(t, canon(a.Header), "Idempotent-Replayed")
 	require.NotContains(t, a.Header, "Content-Length")
 	require.Equal(t, "7", a.Header.Get("X-Outer"))
+}
+
+// Once: a Retry-After that middleware outside had set in a case of its own was left on a final
+// problem.
+func TestNoRetryAfterIsLeftOnAProblemThatIsFinal(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	w := httptest.NewRecorder()
+	w.Header()["retry-after"] = []string{"9"}
+	w.Header()["cache-control"] = []string{"public"}
+	h.ServeHTTP(w, post(strings.Repeat("x", 256), "x"))
+	for name, values := range w.Header() {
+		if strings.EqualFold(name, "Retry-After") {
+			t.Errorf("%s: %q on a problem that is not retryable", name, values)
+		}
+		if strings.EqualFold(name, "Cache-Control") {
+			require.Equal(t, []string{"no-store"}, values)
+		}
+	}
 }
