@@ -70,7 +70,8 @@ func TestNew_TakesEveryGoodExtreme(t *testing.T) {
 	}
 }
 
-// The number of shards goes by the cores and by the size, so that the tables of a full cache are full.
+// The number of shards goes by the cores and by the size, so that the tables of a full cache are
+// full.
 func TestShards_GoByCoresAndSize(t *testing.T) {
 	if os.Getenv("IDEMFLIGHT_SHARDS") != "" {
 		t.Skip("another number is asked for")
@@ -126,7 +127,8 @@ func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 			} {
 				v := panicOf(do)
 				require.NotNil(t, v, "%s with %s panics", form, name)
-				require.Regexp(t, call.say, fmt.Sprint(v), "%s with %s panics with a clear message", form, name)
+				require.Regexp(t, call.say, fmt.Sprint(v),
+					"%s with %s panics with a clear message", form, name)
 			}
 		}
 		for name, ask := range map[string]func(){
@@ -141,8 +143,10 @@ func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 		v, err := c.Do(bg, any("k"), returns(1, nil))
 		require.NoError(t, err, "the key stays usable")
 		require.Equal(t, 1, v)
-		require.NotNil(t, panicOf(func() { _, _ = c.Do(bg, any("k"), nil) }), "a nil fn panics also where a replay would not need it")
-		require.NotNil(t, panicOf(func() { _, _ = c.Do(noContext, any("k"), returns(1, nil)) }), "a nil ctx panics also where a replay would not need it")
+		require.NotNil(t, panicOf(func() { _, _ = c.Do(bg, any("k"), nil) }),
+			"a nil fn panics also where a replay would not need it")
+		require.NotNil(t, panicOf(func() { _, _ = c.Do(noContext, any("k"), returns(1, nil)) }),
+			"a nil ctx panics also where a replay would not need it")
 		v, err = c.Do(bg, any("k"), returns(2, nil))
 		require.NoError(t, err)
 		require.Equal(t, 1, v, "and its outcome is untouched")
@@ -206,13 +210,15 @@ func TestNilAndUnhashableArguments_PanicAtTheCall(t *testing.T) {
 								},
 							} {
 								said := fmt.Sprint(panicOf(call))
-								require.Regexp(t, "^idemflight: ", said, "%s must panic at the call, and say who does", way)
+								require.Regexp(t, "^idemflight: ", said,
+									"%s must panic at the call, and say who does", way)
 								for _, word := range bad.says {
 									require.Regexp(t, "(?i)"+word, said, "the message must say what is wrong with the call of %s", way)
 								}
 							}
 						}
-						require.Equal(t, before, c.Stats(), "such a call counts nowhere, and leaves nothing behind")
+						require.Equal(t, before, c.Stats(),
+							"such a call counts nowhere, and leaves nothing behind")
 						require.Equal(t, told, events, "such a call is no event")
 
 						// The key stays usable.
@@ -260,7 +266,7 @@ func TestUnhashableKeys_LeaveNoLockHeldInOtherMethods(t *testing.T) {
 	soon(t, done, "calls after such panics")
 }
 
-// What is missing is said, and not left to whatever would trip over it later.
+// The panic names the missing argument at the call, before anything trips over it later.
 func TestNilArguments_PanicMessageNamesThem(t *testing.T) {
 	var none context.Context
 	c := idemflight.MustNew(options{})
@@ -293,7 +299,8 @@ func TestWrap_IsOneCallOfDo(t *testing.T) {
 			return r.id, idemflight.FingerprintOf([]byte(r.body)), nil
 		}, func(ctx context.Context, r request) (int, error) {
 			runs++
-			require.Equal(t, "mine", ctx.Value(ctxKey{}), "fn gets a context with the caller's values")
+			require.Equal(t, "mine", ctx.Value(ctxKey{}),
+				"fn gets a context with the caller's values")
 			require.NoError(t, idemflight.BeginEffect(ctx), "fn gets the execution's context")
 			return len(r.body), nil
 		}, idemflight.WithTTL(time.Minute))
@@ -349,7 +356,8 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 			}
 			e, ok := c.Lookup(fmt.Sprintf("%x", from))
 			require.True(t, ok)
-			require.Equal(t, want, e.Fingerprint, "key gave %x, the option %x", from, fingerprint(1))
+			require.Equal(t, want, e.Fingerprint,
+				"key gave %x, the option %x", from, fingerprint(1))
 		}
 	})
 }
@@ -405,7 +413,7 @@ func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
 		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
 }
 
-// What is no value of the type must not panic where it is printed.
+// A number that is no value of the type must not panic where it is printed.
 func TestStrings_OfInvalidValuesDoNotPanic(t *testing.T) {
 	require.Equal(t, "idemflight.Source(5)", idemflight.Source(5).String())
 	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())

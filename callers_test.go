@@ -92,20 +92,23 @@ func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
 				joined := []*pending[int]{
 					start(c, joinedCtx, theKey, neverRuns(t)),
 					start(c, joinedCtx, theKey, neverRuns(t), idemflight.WithMaxWait(time.Hour)),
-					// Inline is about leading: who joins with it leaves like everybody.
+					// Inline is about leading: a caller that joins with it leaves like any other.
 					start(c, joinedCtx, theKey, neverRuns(t), idemflight.Inline()),
 				}
 				time.Sleep(2*time.Second - 1)
 				leader.left(t, leaderCtx, ending.cause)
-				require.Equal(t, 2*time.Second, leader.took(), "the leader leaves when its context ends")
+				require.Equal(t, 2*time.Second, leader.took(),
+					"the leader leaves when its context ends")
 				for _, call := range joined {
-					require.False(t, call.returned(), "a joined caller whose context lives stays, also when the leader has left")
+					require.False(t, call.returned(),
+						"a joined caller whose context lives stays, also when the leader has left")
 				}
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				for _, call := range joined {
 					call.left(t, joinedCtx, ending.cause)
-					require.Equal(t, 2*time.Second, call.took(), "a joined caller leaves when its context ends")
+					require.Equal(t, 2*time.Second, call.took(),
+						"a joined caller leaves when its context ends")
 				}
 				require.Zero(t, c.Stats().Waiters, "nobody waits any more")
 				require.EqualValues(t, 4, c.Stats().Left, "Stats.Left")
@@ -151,7 +154,8 @@ func TestPromise07_OthersAreNotAffected(t *testing.T) {
 			require.Equal(t, idemflight.InFlight, e.State)
 			late := start(c, t.Context(), theKey, work.returns(7, nil))
 			synctest.Wait()
-			require.EqualValues(t, 1, work.runs.Load(), "who comes after some of %05b have left joins", leaving)
+			require.EqualValues(t, 1, work.runs.Load(),
+				"who comes after some of %05b have left joins", leaving)
 			work.open()
 			synctest.Wait()
 			for i := range calls {
@@ -189,7 +193,8 @@ func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
 					ctx, leave := newContext()
 					leader := start(c, ctx, theKey, work.returns(1, nil))
 					synctest.Wait()
-					require.LessOrEqual(t, goroutines(t), own+2, "goroutines with a flight: the caller's and at most one more")
+					require.LessOrEqual(t, goroutines(t), own+2,
+						"goroutines with a flight: the caller's and at most one more")
 					flying := goroutines(t)
 
 					var joined []*pending[int]
@@ -201,22 +206,26 @@ func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
 					}
 					synctest.Wait()
 					require.Equal(t, many, c.Stats().Waiters, "Stats.Waiters")
-					require.Equal(t, flying+many, goroutines(t), "goroutines with %d joined callers: their own", many)
+					require.Equal(t, flying+many, goroutines(t),
+						"goroutines with %d joined callers: their own", many)
 
 					for _, cancel := range cancels[:many/2] {
 						cancel()
 					}
 					synctest.Wait()
-					require.Equal(t, flying+many/2, goroutines(t), "goroutines after %d have left", many/2)
+					require.Equal(t, flying+many/2, goroutines(t),
+						"goroutines after %d have left", many/2)
 					leave()
 					synctest.Wait()
 					require.True(t, leader.returned())
-					require.Equal(t, flying-1+many/2, goroutines(t), "goroutines after the leader has left, too")
+					require.Equal(t, flying-1+many/2, goroutines(t),
+						"goroutines after the leader has left, too")
 					for _, cancel := range cancels {
 						cancel()
 					}
 					synctest.Wait()
-					require.Equal(t, own+1, goroutines(t), "goroutines after all have left: that of fn")
+					require.Equal(t, own+1, goroutines(t),
+						"goroutines after all have left: that of fn")
 					work.open()
 					synctest.Wait()
 					require.Equal(t, own, goroutines(t), "goroutines after the flight")
@@ -307,7 +316,7 @@ func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 	})
 }
 
-// A caller that waits and leaves is told so, whichever way it called.
+// A caller that waits and leaves gets ErrLeft, whichever way it called.
 func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{})
@@ -394,7 +403,8 @@ func (c panickingContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// A context that panics takes its caller with it, and no other: nobody is counted as waiting for ever.
+// A context that panics takes its caller with it, and no other: no caller is counted as waiting
+// forever.
 func TestPanickingContext_LeavesTheFlight(t *testing.T) {
 	for _, ask := range []string{"Err", "Value"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -436,7 +446,8 @@ func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T)
 					_, _ = c.Do(context.Background(), key, returns(weight, kept.err))
 					for range 20 { // a select would take either
 						r, err := c.DoResult(ctx, key, neverRuns(t), opts...)
-						require.NotErrorIs(t, err, idemflight.ErrLeft, "%s: what is kept is answered, the context does not matter", key)
+						require.NotErrorIs(t, err, idemflight.ErrLeft,
+							"%s: what is kept is answered, the context does not matter", key)
 						if kept.want == nil {
 							require.NoError(t, err, key)
 						} else {
@@ -503,7 +514,7 @@ func TestPromise08_WithADeadContextNobodyWaitsForAFlight(t *testing.T) {
 
 // lateContext makes a caller look up late: from its later looks at Done on, the first skip of
 // them apart, it waits at the gate. So a test can have both the outcome and the end of the context
-// there when the caller is about to wait for either, whoever is scheduled first.
+// there when the caller is about to wait for either, whichever is scheduled first.
 type lateContext struct {
 	context.Context
 	skip int

@@ -25,7 +25,8 @@ func TestPromise18_PlacesAreExact(t *testing.T) {
 				for i := range 3*n + 5 {
 					executes(t, c, keyNo(i), i)
 					require.Equal(t, min(i+1, n), c.Len(), "kept after %d new keys", i+1)
-					require.EqualValues(t, max(0, i+1-n), c.Stats().Evicted, "evicted after %d new keys", i+1)
+					require.EqualValues(t, max(0, i+1-n), c.Stats().Evicted,
+						"evicted after %d new keys", i+1)
 				}
 				require.Len(t, entries(c), n)
 				require.Equal(t, n, c.Stats().Entries)
@@ -121,17 +122,20 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 				var c *cache
 				c = idemflight.MustNew(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 					_, err := c.Do(bg, "other", neverRuns(t))
-					require.ErrorIs(t, err, idemflight.ErrFull, "the place of the held key is its Reconcile's")
+					require.ErrorIs(t, err, idemflight.ErrFull,
+						"the place of the held key is its Reconcile's")
 					st := c.Stats()
 					require.Equal(t, 1, st.InFlight)
-					require.Equal(t, 1, st.Entries, "what is in flight is not kept at the same time")
+					require.Equal(t, 1, st.Entries,
+						"what is in flight is not kept at the same time")
 					require.Equal(t, 1, c.Len())
 					return 3, finds
 				}})
 				hold(t, c, "k")
 				hold(t, c, "k2")
 				_, err := c.Do(bg, "k", neverRuns(t))
-				require.NotErrorIs(t, err, idemflight.ErrFull, "a Reconcile needs no other place than that of its key")
+				require.NotErrorIs(t, err, idemflight.ErrFull,
+					"a Reconcile needs no other place than that of its key")
 				_, err = c.Do(bg, "other", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				require.Equal(t, 2, c.Len())
@@ -167,7 +171,8 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				return 2, nil
 			})
-			require.NoError(t, err, "an expired record's own place serves the new flight of its key")
+			require.NoError(t, err,
+				"an expired record's own place serves the new flight of its key")
 			synctest.Wait()
 			require.Equal(t, []string{"k"}, log.keys(idemflight.EventExpired))
 			require.Empty(t, log.of(idemflight.EventEvicted))
@@ -245,7 +250,8 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 				ends := log.of(idemflight.EventExecuted, idemflight.EventFinished)
 				require.Len(t, ends, 3)
 				for _, e := range ends {
-					require.Equal(t, idemflight.Release, e.Disposition, "of an outcome that is not kept")
+					require.Equal(t, idemflight.Release, e.Disposition,
+						"of an outcome that is not kept")
 				}
 				st := c.Stats()
 				require.EqualValues(t, 3, st.Releases)
@@ -259,9 +265,9 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 	}
 }
 
-// The expired ones lie anywhere: in every shard, used last or never, held, shed or retained, put in
-// before and after those that live. With one of them left no key may get ErrFull, and no living
-// outcome may go.
+// The expired ones lie anywhere: in every shard, used last or never, held, shed or retained,
+// inserted before and after those that live. With one of them left no key may get ErrFull, and no
+// living outcome may go.
 func TestPromise18_ExpiredEntriesCountAsFree(t *testing.T) {
 	for _, n := range []int{2, 3, 8, 64, 1000} {
 		for name, protect := range map[string]time.Duration{"plain": -1, "protected": idemflight.DefaultTTL} {
@@ -295,10 +301,12 @@ func TestPromise18_ExpiredEntriesCountAsFree(t *testing.T) {
 						executes(t, c, fmt.Sprint("new", i), 0)
 					}
 					synctest.Wait()
-					require.Empty(t, log.keys(idemflight.EventEvicted), "nothing is evicted while an expired entry could give its place")
+					require.Empty(t, log.keys(idemflight.EventEvicted),
+						"nothing is evicted while an expired entry could give its place")
 					for i := range n {
 						_, ok := c.Lookup(keyNo(i))
-						require.Equal(t, !dying[keyNo(i)], ok, "those that live stay, those that have expired go")
+						require.Equal(t, !dying[keyNo(i)], ok,
+							"those that live stay, those that have expired go")
 					}
 					require.Len(t, log.of(idemflight.EventExpired), len(dying), "each expires once")
 					require.Equal(t, n, c.Len())
@@ -483,7 +491,8 @@ func TestPromise18_LenAndStatsAgree(t *testing.T) {
 			t.Helper()
 			for range 2 {
 				st := c.Stats()
-				require.Equal(t, []int{kept, held, flying}, []int{st.Entries, st.Held, st.InFlight}, "entries, held, in flight")
+				require.Equal(t, []int{kept, held, flying}, []int{st.Entries, st.Held, st.InFlight},
+					"entries, held, in flight")
 				require.Equal(t, weight, st.Weight)
 				require.Equal(t, kept, c.Len())
 				require.Len(t, entries(c), kept+flying)
@@ -510,8 +519,8 @@ func TestPromise18_LenAndStatsAgree(t *testing.T) {
 	})
 }
 
-// What has expired makes room also if another call drops it between the look and the lock: nothing is
-// evicted for a place that is free.
+// An expired record makes room even if another call drops it between the look and the lock: nothing
+// is evicted for a place that is free.
 func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})

@@ -50,11 +50,14 @@ func TestPromise12_ClassifyIsAskedOnceWhenFnSaidNeither(t *testing.T) {
 				start(cache, ctx, theKey, func(context.Context) (int, error) { return c.end() })
 				synctest.Wait()
 				require.Len(t, asked, 1, "%s: calls of Classify", how)
-				require.True(t, c.want(asked[0]), "%s: what Classify is asked about, got %#v", how, asked[0])
-				require.Equal(t, says, dispositionOf(t, cache, theKey), "%s: Classify must decide", how)
+				require.True(t, c.want(asked[0]),
+					"%s: what Classify is asked about, got %#v", how, asked[0])
+				require.Equal(t, says, dispositionOf(t, cache, theKey),
+					"%s: Classify must decide", how)
 				if says == idemflight.Retain {
 					res, err := cache.DoResult(ctx, theKey, neverRuns(t))
-					require.Equal(t, idemflight.Replayed, res.Source, "%s: retained by Classify", how)
+					require.Equal(t, idemflight.Replayed, res.Source,
+						"%s: retained by Classify", how)
 					require.True(t, c.want(err), "%s: the replay must give the error that Classify retained, got %#v", how, err)
 				}
 			})
@@ -70,14 +73,18 @@ func TestPromise12_DispositionOutsideTheThreeIsHold(t *testing.T) {
 			Observer: events.observe,
 		})
 		_, err := c.Do(context.Background(), theKey, returns(0, errors.New("failed")))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "Classify said Disposition(%d)", int(d))
-		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "Disposition(%d) must be Hold", int(d))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+			"Classify said Disposition(%d)", int(d))
+		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+			"Disposition(%d) must be Hold", int(d))
 		require.Equal(t, uint64(1), c.Stats().Holds, "Stats.Holds after Disposition(%d)", int(d))
-		require.Equal(t, idemflight.Hold, events.of(idemflight.EventExecuted)[0].Disposition, "Event.Disposition after Disposition(%d)", int(d))
+		require.Equal(t, idemflight.Hold, events.of(idemflight.EventExecuted)[0].Disposition,
+			"Event.Disposition after Disposition(%d)", int(d))
 
 		c.Forget(theKey)
 		_, err = c.Do(context.Background(), theKey, returns(0, errors.Join(errors.New("failed"), idemflight.Final(errors.New("final")))))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "Classify said Disposition(%d) of one part of a join", int(d))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+			"Classify said Disposition(%d) of one part of a join", int(d))
 	}
 }
 
@@ -237,8 +244,10 @@ var sentinels = []error{
 
 func TestPromise12_ClassifyDefaultHoldsWhatIsAmbiguousAndReleasesTheRest(t *testing.T) {
 	for name, c := range classifyCases() {
-		require.Equal(t, c.want, idemflight.ClassifyDefault(c.err), "ClassifyDefault of %s: %#v", name, c.err)
-		require.Equal(t, c.want, judged(t, c.err, func(context.Context) {}, nil), "without Options.Classify, a key whose fn returned %s", name)
+		require.Equal(t, c.want, idemflight.ClassifyDefault(c.err),
+			"ClassifyDefault of %s: %#v", name, c.err)
+		require.Equal(t, c.want, judged(t, c.err, func(context.Context) {}, nil),
+			"without Options.Classify, a key whose fn returned %s", name)
 	}
 }
 
@@ -247,7 +256,8 @@ func TestPromise12_EffectCountComesBeforeClassifyDefault(t *testing.T) {
 	for name, c := range classifyCases() {
 		for _, effect := range effects {
 			if !effect.ask {
-				require.Equal(t, effect.want, judged(t, c.err, effect.say, nil), "%s, %s", name, effect.name)
+				require.Equal(t, effect.want, judged(t, c.err, effect.say, nil),
+					"%s, %s", name, effect.name)
 			}
 		}
 	}
@@ -260,7 +270,8 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 		for name, end := range map[string]error{"EOF": idemflight.Unknown(io.EOF), "ErrGoexit": idemflight.Unknown(idemflight.ErrGoexit), "panic": idemflight.Unknown(&idemflight.PanicError{Value: 1})} {
 			_, err := inner.Do(t.Context(), name, returns(0, end))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(err), "ErrOutcomeUnknown around %s: the outer of the two decides", name)
+			require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(err),
+				"ErrOutcomeUnknown around %s: the outer of the two decides", name)
 		}
 		_, err := outer.Do(t.Context(), "deadline", func(ctx context.Context) (int, error) {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -268,7 +279,8 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 			return inner.Do(ctx, "slow", func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil })
 		})
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the inner call left")
-		require.Equal(t, idemflight.Release, dispositionOf(t, outer, "deadline"), "ErrLeft around a deadline must release the outer key")
+		require.Equal(t, idemflight.Release, dispositionOf(t, outer, "deadline"),
+			"ErrLeft around a deadline must release the outer key")
 		time.Sleep(2 * time.Minute)
 	})
 }
@@ -289,7 +301,8 @@ func TestPromise12_AskedByAUserClassifyDefaultFollowsMarkersAndNilIsRetain(t *te
 			"around a Retryable": m.mark(fmt.Errorf("x: %w", idemflight.Retryable(plain))),
 			"around panic":       m.mark(&idemflight.PanicError{Value: 1}),
 		} {
-			require.Equal(t, m.want, idemflight.ClassifyDefault(err), "ClassifyDefault of %s, %s", m.name, name)
+			require.Equal(t, m.want, idemflight.ClassifyDefault(err),
+				"ClassifyDefault of %s, %s", m.name, name)
 		}
 		require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(errors.Join(m.mark(plain), io.EOF)), "%s beside an ambiguous error: each is judged alone", m.name)
 		require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&idemflight.PanicError{Value: m.mark(plain)}), "%s inside a panic", m.name)
@@ -355,15 +368,19 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
 					for i, call := range append(joined, leader) {
-						require.True(t, call.returned(), "%s: caller %d must not be stranded", what, i)
-						require.True(t, call.err != nil || call.panicked != nil || call.exited, "%s: caller %d got (%d, nil)", what, i, call.res.Value)
+						require.True(t, call.returned(),
+							"%s: caller %d must not be stranded", what, i)
+						require.True(t, call.err != nil || call.panicked != nil || call.exited,
+							"%s: caller %d got (%d, nil)", what, i, call.res.Value)
 					}
 					require.Zero(t, c.Stats().InFlight, "%s: nothing must be left in flight", what)
 					if shape == "marked" {
-						require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "%s: the marker is found before the bad method", what)
+						require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+							"%s: the marker is found before the bad method", what)
 					}
 					if name == "nil *url.Error" || name == "nil *PanicError" {
-						require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "%s: ambiguous by its type alone", what)
+						require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+							"%s: ambiguous by its type alone", what)
 					}
 					c.Forget(theKey)
 					next := start(c, ctx, theKey, returns(9, nil))
@@ -381,7 +398,8 @@ func TestPromise12_TimeoutThatPanicsHolds(t *testing.T) {
 	err := &trapError{"Timeout", func() { panic("misbehaves") }}
 	_, got := c.Do(context.Background(), theKey, returns(0, err))
 	require.ErrorIs(t, got, idemflight.ErrOutcomeUnknown, "a classifier that panics cannot know")
-	require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "after a panic in Classify the flight ends as a Hold")
+	require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+		"after a panic in Classify the flight ends as a Hold")
 }
 
 // What net/http really returns, against servers on the loopback interface.

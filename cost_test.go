@@ -40,7 +40,8 @@ func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
 				v, err := call() // the execution
 				require.NoError(t, err)
 				require.Equal(t, 7, v)
-				require.Zero(t, testing.AllocsPerRun(200, func() { v, err = call() }), "allocations of a replay by %s", how)
+				require.Zero(t, testing.AllocsPerRun(200, func() { v, err = call() }),
+					"allocations of a replay by %s", how)
 				require.NoError(t, err)
 				require.Equal(t, 7, v)
 				require.True(t, c.Forget(key))
@@ -94,7 +95,8 @@ func TestPromise27_AReplayedErrorAllocatesNothing(t *testing.T) {
 	c := idemflight.MustNew(options{})
 	fn := func(context.Context) (int, error) { return 1, idemflight.Final(errBoom) }
 	var err error
-	require.Zero(t, testing.AllocsPerRun(200, func() { _, err = c.Do(bg, "k", fn) }), "allocations of the replay of an error")
+	require.Zero(t, testing.AllocsPerRun(200, func() { _, err = c.Do(bg, "k", fn) }),
+		"allocations of the replay of an error")
 	require.True(t, err == errBoom, "the error as fn gave it, got %v", err)
 }
 
@@ -217,14 +219,15 @@ func TestFloorFirstExecutionAllocates(t *testing.T) {
 				next++
 			})
 			require.LessOrEqual(t, allocs, tc.most, "allocations of a first execution")
-			require.EqualValues(t, runs+1, cache.Stats().Executed, "all calls were to be first executions")
+			require.EqualValues(t, runs+1, cache.Stats().Executed,
+				"all calls were to be first executions")
 			t.Logf("%v allocations", allocs)
 		})
 	}
 }
 
-// TestFloorJoinedCallerCostsNoGoroutine: callers that join a flight, and may leave it, wait on their
-// own goroutines.
+// TestFloorJoinedCallerCostsNoGoroutine: callers that join a flight, and may leave it, wait on
+// their own goroutines.
 func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	const callers = 1000
 	synctest.Test(t, func(t *testing.T) {
@@ -294,7 +297,8 @@ func TestFloorReplayTime(t *testing.T) {
 				r.round()
 			}
 			t.Logf("%.2f of the time of singleflight and expirable", r.ratio())
-			require.LessOrEqual(t, r.ratio(), 1.0, "time of a replay in proportion to singleflight and expirable")
+			require.LessOrEqual(t, r.ratio(), 1.0,
+				"time of a replay in proportion to singleflight and expirable")
 		})
 	}
 }

@@ -62,7 +62,8 @@ func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 						return end()
 					})
 					synctest.Wait()
-					require.Equal(t, c.want, dispositionOf(t, cache, theKey), "%s, then %s", name, how)
+					require.Equal(t, c.want, dispositionOf(t, cache, theKey),
+						"%s, then %s", name, how)
 					require.Zero(t, asked, "%s, then %s: Classify must not be asked", name, how)
 				})
 			}
@@ -98,7 +99,8 @@ func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {
 					return 0, err
 				})
 				require.ErrorIs(t, err, context.DeadlineExceeded)
-				require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: nothing has begun", look)
+				require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+					"%s: nothing has begun", look)
 			})
 		}
 		synctest.Test(t, func(t *testing.T) {
@@ -108,7 +110,8 @@ func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {
 				time.Sleep(1000 * time.Hour)
 				return 7, idemflight.BeginEffect(ctx)
 			})
-			require.NoError(t, err, "%s: with a negative ExecTimeout BeginEffect never refuses while fn runs", look)
+			require.NoError(t, err,
+				"%s: with a negative ExecTimeout BeginEffect never refuses while fn runs", look)
 		})
 	}
 }
@@ -214,7 +217,8 @@ func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 				})
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				require.Equal(t, want, dispositionOf(t, c, theKey), "%s (B begin, N no effect, R refused), then %s", calls, how)
+				require.Equal(t, want, dispositionOf(t, c, theKey),
+					"%s (B begin, N no effect, R refused), then %s", calls, how)
 				require.Zero(t, asked, "%s, then %s: a refusal takes part like NoEffect, Classify must not be asked", calls, how)
 			})
 		}
@@ -233,7 +237,8 @@ func TestPromise12_SuccessIsRetainedWhateverBeginEffectSaid(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, 7, v)
-		require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey), "a nil error after a refusal")
+		require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey),
+			"a nil error after a refusal")
 	})
 }
 
@@ -254,9 +259,12 @@ func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
 				require.Error(t, err)
 				refused := idemflight.BeginEffect(derive(fnCtx))
 				require.Error(t, refused, "%s: BeginEffect after fn has returned", name)
-				require.Equal(t, context.Cause(fnCtx), refused, "%s: must be the cause of fn's context", name)
-				require.NotErrorIs(t, refused, idemflight.ErrNotExecuting, "%s: the context does belong to an execution", name)
-				require.Equal(t, idemflight.Release, dispositionOf(t, c, theKey), "%s: nothing is kept of a late BeginEffect", name)
+				require.Equal(t, context.Cause(fnCtx), refused,
+					"%s: must be the cause of fn's context", name)
+				require.NotErrorIs(t, refused, idemflight.ErrNotExecuting,
+					"%s: the context does belong to an execution", name)
+				require.Equal(t, idemflight.Release, dispositionOf(t, c, theKey),
+					"%s: nothing is kept of a late BeginEffect", name)
 
 				// What the leftovers of one execution say must not reach the next one of its key.
 				next := start(c, t.Context(), theKey, func(ctx context.Context) (int, error) {
@@ -268,12 +276,15 @@ func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
 				})
 				synctest.Wait()
 				idemflight.NoEffect(derive(fnCtx))
-				require.Error(t, idemflight.BeginEffect(derive(fnCtx)), "%s: refused while the next execution runs, too", name)
+				require.Error(t, idemflight.BeginEffect(derive(fnCtx)),
+					"%s: refused while the next execution runs, too", name)
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
-				require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown, "%s: NoEffect of an execution that is over must do nothing to the next", name)
+				require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown,
+					"%s: NoEffect of an execution that is over must do nothing to the next", name)
 				idemflight.NoEffect(derive(fnCtx))
-				require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "%s: nor to what is held", name)
+				require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+					"%s: nor to what is held", name)
 			})
 		}
 	}
@@ -305,7 +316,8 @@ func TestBeginEffect_IsRefusedOnceEffectsAreNoLongerCounted(t *testing.T) {
 			return 0, errors.New("failed")
 		})
 		if <-begun == nil {
-			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "an effect was allowed, so the key must be held")
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+				"an effect was allowed, so the key must be held")
 		}
 	}
 }
@@ -329,7 +341,8 @@ func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
 			idemflight.NoEffect(ctx)
 			return 0, errors.New("failed")
 		})
-		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "%s: NoEffect with it must do nothing", name)
+		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+			"%s: NoEffect with it must do nothing", name)
 		c.Forget(theKey)
 
 		asked = 0
@@ -337,7 +350,8 @@ func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
 			idemflight.NoEffect(ctx)
 			return 0, idemflight.BeginEffect(ctx)
 		})
-		require.Equal(t, 1, asked, "%s: with a context of no execution fn said neither, so Classify is asked", name)
+		require.Equal(t, 1, asked,
+			"%s: with a context of no execution fn said neither, so Classify is asked", name)
 		classify.Forget(theKey)
 	}
 }
@@ -398,13 +412,15 @@ func TestPromise12_DerivedContextsCountForTheirExecution(t *testing.T) {
 				}
 				return 0, errors.New("failed")
 			})
-			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: BeginEffect with a context derived from fn's must count", name)
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+				"%s: BeginEffect with a context derived from fn's must count", name)
 			_, err = c.Do(t.Context(), "other", func(ctx context.Context) (int, error) {
 				_ = idemflight.BeginEffect(ctx)
 				idemflight.NoEffect(derive(ctx))
 				return 0, io.EOF
 			})
-			require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: NoEffect with a context derived from fn's must count", name)
+			require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+				"%s: NoEffect with a context derived from fn's must count", name)
 		})
 	}
 }
@@ -487,7 +503,8 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 
 			_, err = c.Do(t.Context(), theKey, neverRuns(t))
 			require.ErrorIs(t, err, answer, "%s in Reconcile", effect.name)
-			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "%s in Reconcile must not count: an unmarked error holds again", effect.name)
+			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+				"%s in Reconcile must not count: an unmarked error holds again", effect.name)
 			require.Zero(t, asked, "Classify is not for Reconcile")
 
 			// Around it an execution that began nothing itself.
@@ -502,7 +519,8 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 			_, err = c.Do(t.Context(), theKey, returns(0, io.EOF))
 			require.ErrorIs(t, err, io.EOF)
 			require.Equal(t, 2, asked, "%s in Reconcile must not count for the fn that follows, whose Classify is asked", effect.name)
-			require.Equal(t, idemflight.Release, dispositionOf(t, c, theKey), "Classify released it")
+			require.Equal(t, idemflight.Release, dispositionOf(t, c, theKey),
+				"Classify released it")
 		})
 	}
 }

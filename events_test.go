@@ -336,7 +336,8 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 			for _, s := range log.seen(kind) {
 				got = append(got, s.ctx.Value(who{}))
 				if want[0] == nil {
-					require.Equal(t, context.Background(), s.ctx, "upkeep is told with the Background context")
+					require.Equal(t, context.Background(), s.ctx,
+						"upkeep is told with the Background context")
 				}
 			}
 			require.ElementsMatch(t, want, got, "whose context the %v events have", kind)
@@ -366,7 +367,8 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		synctest.Wait()
 		finished := log.seen(idemflight.EventFinished)
 		require.Len(t, finished, 1)
-		require.NotErrorIs(t, context.Cause(finished[0].ctx), context.DeadlineExceeded, "fn's context has not the leader's end")
+		require.NotErrorIs(t, context.Cause(finished[0].ctx), context.DeadlineExceeded,
+			"fn's context has not the leader's end")
 		told(idemflight.EventFinished, "leaver")
 
 		_, _ = c.Do(as("evictor"), "k3", returns(1, nil))
@@ -388,7 +390,8 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 	})
 }
 
-// A leader that leaves, and one whose Reconcile learned nothing, are told how long they waited.
+// The events of a leader that leaves, and of one whose Reconcile learned nothing, say how long it
+// waited.
 func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var took [idemflight.EventPanicked + 1]time.Duration
@@ -412,7 +415,7 @@ func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 	})
 }
 
-// Each record expires in one event, whoever finds it: a timer, a call for its key, one for its
+// Each record expires in one event, whatever finds it: a timer, a call for its key, one for its
 // place, a method that counts.
 func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 	finders := map[string]func(t *testing.T, c *cache){
@@ -461,7 +464,8 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 				for _, e := range told {
 					seen[e.Key]++
 					if e.Key == "held" {
-						require.ErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown, "a held key has expired")
+						require.ErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
+							"a held key has expired")
 					} else {
 						require.NoError(t, e.Err, "%s has expired", e.Key)
 					}
@@ -470,10 +474,12 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 					require.Equal(t, 1, seen["held"])
 					time.Sleep(2 * time.Hour)
 					synctest.Wait()
-					require.Len(t, log.of(idemflight.EventExpired), 4, "three, and the restored one")
+					require.Len(t, log.of(idemflight.EventExpired), 4,
+						"three, and the restored one")
 					return
 				}
-				require.Equal(t, map[string]int{"retained": 1, "held": 1, "shed": 1}, seen, "expired records that were told")
+				require.Equal(t, map[string]int{"retained": 1, "held": 1, "shed": 1}, seen,
+					"expired records that were told")
 				require.EqualValues(t, 3, c.Stats().Expired)
 				require.Empty(t, log.of(idemflight.EventEvicted))
 			})
@@ -513,7 +519,7 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c *cache
 		var told sync.Map
-		var nested atomic.Bool // what an Observer does is told to it, too
+		var nested atomic.Bool // an Observer sees the events of its own calls, too
 		c = idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 3, Protect: -1, MaxWeight: 10,
 			Weigh: func(k string, v int) int64 {
 				if v == 13 {
@@ -579,7 +585,8 @@ func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
 							told++
 							v, err := c.Do(bg, "b", one)
 							require.NoError(t, err)
-							require.Equal(t, 2, v, "the Observer joins the flight, or gets its outcome")
+							require.Equal(t, 2, v,
+								"the Observer joins the flight, or gets its outcome")
 						}
 					},
 				})
@@ -652,7 +659,8 @@ func TestPromise25_AFailingObserverIsContained(t *testing.T) {
 				synctest.Wait()
 				st := c.Stats()
 				require.EqualValues(t, told.Load(), st.HookPanics, "each failure is counted")
-				require.EqualValues(t, 12, st.HookPanics-st.Evicted-st.Expired-st.Shed-1, "each event was told: one per call, those of upkeep, one Finished; %+v", st)
+				require.EqualValues(t, 12, st.HookPanics-st.Evicted-st.Expired-st.Shed-1,
+					"each event was told: one per call, those of upkeep, one Finished; %+v", st)
 				require.Zero(t, st.Panics)
 				require.Zero(t, st.InFlight)
 				require.Zero(t, st.Waiters)
@@ -743,7 +751,8 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 		runtime.Gosched()
 		st = c.Stats()
 	}
-	require.Equal(t, calls.Load(), sumOfCalls(st), "the sum of the calls in Stats is the number of calls: %+v", st)
+	require.Equal(t, calls.Load(), sumOfCalls(st),
+		"the sum of the calls in Stats is the number of calls: %+v", st)
 	sum := uint64(0)
 	for _, k := range callKinds {
 		sum += told[k].Load()
@@ -853,7 +862,8 @@ func TestLogEvents_LevelAndFields(t *testing.T) {
 			want := fields{"level": tt.level, "msg": "idemflight", "event": tt.e.Kind.String(), "key": "k"}
 			maps.Copy(want, tt.want)
 			var got fields
-			require.NoError(t, json.Unmarshal(out.Bytes(), &got), "%s, of the default logger %v", name, asDefault)
+			require.NoError(t, json.Unmarshal(out.Bytes(), &got),
+				"%s, of the default logger %v", name, asDefault)
 			delete(got, "time")
 			require.Equal(t, want, got, "%s, of the default logger %v", name, asDefault)
 		}

@@ -40,13 +40,14 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 				require.EqualValues(t, 1, c.Stats().Evicted)
 				_, ok := c.Lookup("k")
 				require.False(t, ok)
-				require.EqualValues(t, 2, c.Stats().Weight, "the weight of what is evicted goes with it")
+				require.EqualValues(t, 2, c.Stats().Weight,
+					"the weight of what is evicted goes with it")
 			})
 		})
 	}
 }
 
-// What is evicted is told with its key, once, and counted, however many there are.
+// Each eviction is reported with its key, once, and counted, however many there are.
 func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
@@ -77,7 +78,7 @@ func checkRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhyt
 		require.NoError(t, err)
 		require.Equal(t, k, v)
 	}
-	for range m + m/2 { // a cache that is full of what nobody asks for again
+	for range m + m/2 { // a cache full of keys that no caller asks for again
 		insert(next)
 		next++
 	}
@@ -117,7 +118,7 @@ func checkRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhyt
 	for i := range m / 2 {
 		step(i + 1)
 		set = append(set, member{i + 1, inserted})
-		if rhythm == "together" || rhythm == "spread" { // their first gap would else be longer
+		if rhythm == "together" || rhythm == "spread" { // otherwise their first gap would be longer
 			use(i)
 		}
 	}
@@ -237,9 +238,11 @@ func TestPromise19_Protect(t *testing.T) {
 					executes(t, c, "new", 1)
 					synctest.Wait()
 					if tc.want < 0 {
-						require.Empty(t, log.of(idemflight.EventEvicted), "nothing is evicted, the place came from one that had expired")
+						require.Empty(t, log.of(idemflight.EventEvicted),
+							"nothing is evicted, the place came from one that had expired")
 					} else {
-						require.Len(t, log.of(idemflight.EventEvicted), 1, "%v after completion", safe)
+						require.Len(t, log.of(idemflight.EventEvicted), 1,
+							"%v after completion", safe)
 					}
 				})
 			})
@@ -330,11 +333,13 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 					}
 					for i := range let {
 						r, err := c.DoResult(bg, fmt.Sprint("new", i), returns(i, nil))
-						require.NoError(t, err, "the %d-th of %d is the one that Protect lets go", i, n)
+						require.NoError(t, err,
+							"the %d-th of %d is the one that Protect lets go", i, n)
 						require.Equal(t, idemflight.Executed, r.Source)
 						synctest.Wait()
 						evicted := log.keys(idemflight.EventEvicted)
-						require.Equal(t, keyNo(i), evicted[len(evicted)-1], "the only one that Protect lets go")
+						require.Equal(t, keyNo(i), evicted[len(evicted)-1],
+							"the only one that Protect lets go")
 						if n <= 64 || i%50 == 0 {
 							_, err = c.Do(bg, "one too many", neverRuns(t))
 							require.ErrorIs(t, err, idemflight.ErrFull, "all others are protected")
@@ -379,8 +384,8 @@ func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
 	}
 }
 
-// A completes first and is put in last, since Weigh takes its time over it: the order in which
-// outcomes are put in is not that of their completion. Which of the two shares A's shard differs.
+// A completes first and is inserted last, since Weigh takes its time over it: outcomes are not
+// inserted in the order of their completion. Which of the two shares A's shard differs.
 func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 	for _, slow := range []time.Duration{time.Millisecond, 99 * time.Millisecond, time.Second} {
 		t.Run(fmt.Sprint(slow), func(t *testing.T) {
@@ -434,8 +439,8 @@ func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 	})
 }
 
-// Where the clock stands still, numbers tell what came before the search for room: the replayed ones
-// get their second chance.
+// Where the clock stands still, numbers tell which replays were before the search for room: their
+// records get the second chance.
 func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
@@ -447,8 +452,8 @@ func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	})
 }
 
-// A value that is shed leaves its key to be evicted when its turn comes, not before: also its second
-// chance stays.
+// A value that is shed leaves its key to be evicted in its turn, not before: even its second chance
+// stays.
 func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(weighted(options{MaxEntries: 4, Protect: -1}))
@@ -490,8 +495,8 @@ func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 	}
 }
 
-// A call that has evicted another key for its own, and finds that held when it comes back, asks
-// Reconcile: the eviction is told all the same.
+// A call that has evicted another key for its own, and then finds its own held, asks Reconcile: the
+// eviction is reported all the same.
 func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}

@@ -10,8 +10,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// From BeginEffect on, a failure is "unknown" and not "try again": not even one that looks harmless,
-// such as that of the own database after the money was taken.
+// From BeginEffect on, a failure is "unknown" and not "try again": not even one that looks
+// harmless, such as that of the own database after the money was taken.
 func ExampleBeginEffect() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
@@ -161,8 +161,8 @@ func ExampleClassifyDefault() {
 	// retain   <nil>
 }
 
-// A Classify of one's own knows the errors of one's own, and leaves the others to the default. It is
-// asked only where fn said nothing about its effect: here, where there is none.
+// A Classify of one's own knows the errors of one's own, and leaves the others to the default. It
+// is asked only where fn said nothing about its effect: here, where there is none.
 func ExampleOptions_classify() {
 	ctx := context.Background()
 	noSuchAccount := errors.New("no such account")

@@ -48,7 +48,7 @@ func ExampleOptions_reconcile() {
 	// phone receipt 2 executed
 }
 
-// A person who has found out settles a held key by hand.
+// An operator that has found out settles a held key by hand.
 func ExampleCache_Resolve() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})

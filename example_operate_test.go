@@ -48,8 +48,8 @@ func ExampleCache_All() {
 	// left: 1
 }
 
-// Forget makes the next call run fn again. It is the user's word against the record: for a held key,
-// which may have had its effect, Resolve is the careful way.
+// Forget makes the next call run fn again. It is the user's word against the record: for a held
+// key, which may have had its effect, Resolve is the careful way.
 func ExampleCache_Forget() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
@@ -108,7 +108,7 @@ func Example_alert() {
 	<-begun
 	const tooLong = 0 * time.Second // in real life a minute, or whatever no execution should take
 
-	if s := cache.Stats(); s.Held+s.InFlight > 0 { // else spare the walk over all entries
+	if s := cache.Stats(); s.Held+s.InFlight > 0 { // otherwise spare the walk over all entries
 		for key, e := range cache.All() {
 			if e.State == idemflight.Held || e.State == idemflight.InFlight && time.Since(e.StartedAt) >= tooLong {
 				fmt.Println("alert:", key, e.State, e.Err)
@@ -123,7 +123,7 @@ func Example_alert() {
 	// alert: phone in flight <nil>
 }
 
-// An Observer is told every event, on the goroutine it concerns: it must be quick, and it may be
+// An Observer sees every event, on the goroutine it concerns: it must be quick, and it may be
 // called by many at once. Here it would count for a metrics endpoint.
 func ExampleOptions_observer() {
 	ctx := context.Background()

@@ -10,7 +10,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// One outcome is kept longer than the others; another one only shared with who waits for it.
+// One outcome is kept longer than the others; another is only shared with the callers that wait for
+// it.
 func ExampleWithTTL() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
@@ -53,7 +54,7 @@ func ExampleWithMaxWait() {
 }
 
 // The buffer is the caller's and is used again for the next message, so the call has to stay until
-// fn is through with it, also if the context ends before.
+// fn is through with it, even if the context ends before.
 func ExampleInline() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Close refuses new executions and waits for those in flight. What is kept is replayed still.
+// Close refuses new executions and waits for those in flight. Kept outcomes are still replayed.
 func ExampleCache_Close() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
@@ -32,8 +32,9 @@ func ExampleCache_Close() {
 	// true
 }
 
-// A planned restart: Close, All, exit; Restore, listen. What was still in flight comes back as held:
-// the old process may have had its effect, so somebody has to find out, as after a lost answer.
+// A planned restart: Close, All, exit; Restore, listen. What was still in flight comes back as
+// held: the old process may have had its effect, so somebody has to find out, as after a lost
+// answer.
 func ExampleCache_Restore() {
 	ctx := context.Background()
 	type saved struct {

@@ -87,7 +87,7 @@ func Example() {
 	}
 
 	bank.trouble = errConnectionLost
-	for try := 1; try <= 2; try++ { // the second does not charge again, as long as nobody knows
+	for try := 1; try <= 2; try++ { // the second does not charge again, as long as the outcome is unknown
 		_, err := pay(ctx, "ann", "rent-june")
 		fmt.Printf("june, try %d: unknown: %t\n", try, errors.Is(err, idemflight.ErrOutcomeUnknown))
 	}
@@ -120,7 +120,7 @@ func ExampleNew() {
 	// <nil>
 }
 
-// fn may outlive its caller, who leaves when its own context ends. So it captures values, such as
+// fn may outlive its caller, which leaves when its own context ends. So it captures values, such as
 // the address here, and nothing that the caller closes, reuses or reads afterwards: no request, no
 // body, no buffer, no variable of the caller that fn would assign to.
 func ExampleCache_Do() {
@@ -159,8 +159,8 @@ func ExampleCache_DoResult() {
 	// 42 <nil> replayed kept for 1h0m0s
 }
 
-// An ordinary function becomes once-only, and its callers go on calling a function. A replay through
-// it allocates nothing.
+// An ordinary function becomes once-only, and its callers go on calling a function. A replay
+// through it allocates nothing.
 func ExampleWrap() {
 	type order struct {
 		customer, id string

@@ -34,7 +34,8 @@ func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
 				return ctx.Value(nameKey{}).(string) + "+" + ctx.Value(otherKey{}).(string), nil
 			})
 			require.NoError(t, err)
-			require.Equal(t, "leader+inner", v, "executions inside see the values of all around them")
+			require.Equal(t, "leader+inner", v,
+				"executions inside see the values of all around them")
 			return 1, nil
 		}, opts...)
 		synctest.Wait()
@@ -47,12 +48,14 @@ func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
 	})
 }
 
-// requireAlive requires that ctx, and what derives from it, has not ended. It leaves nothing behind.
+// requireAlive requires that ctx, and what derives from it, has not ended. It leaves nothing
+// behind.
 func requireAlive(t *testing.T, ctx context.Context, when string) {
 	synctest.Wait()
 	require.NoError(t, ctx.Err(), "fn's context must not have ended %s", when)
 	require.NoError(t, context.Cause(ctx), "fn's context must have no cause %s", when)
-	require.NoError(t, context.Cause(context.WithValue(ctx, otherKey{}, 1)), "nor what derives from it without a cancellation of its own, %s", when)
+	require.NoError(t, context.Cause(context.WithValue(ctx, otherKey{}, 1)),
+		"nor what derives from it without a cancellation of its own, %s", when)
 	select {
 	case <-ctx.Done():
 		t.Errorf("Done of fn's context must be open %s", when)
@@ -64,7 +67,8 @@ func requireAlive(t *testing.T, ctx context.Context, when string) {
 	defer stop()
 	synctest.Wait()
 	require.NoError(t, child.Err(), "a context derived from fn's must not have ended %s", when)
-	require.NoError(t, context.Cause(child), "a context derived from fn's must have no cause %s", when)
+	require.NoError(t, context.Cause(child),
+		"a context derived from fn's must have no cause %s", when)
 }
 
 func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
@@ -93,8 +97,10 @@ func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 					time.Sleep(time.Minute)
 					requireAlive(t, ctx, "after every deadline of the leader's")
 					if looked {
-						require.NoError(t, child.Err(), "a context derived before must live on, too")
-						require.NoError(t, context.Cause(child), "a context derived before must live on, too")
+						require.NoError(t, child.Err(),
+							"a context derived before must live on, too")
+						require.NoError(t, context.Cause(child),
+							"a context derived before must live on, too")
 					}
 					return 1, nil
 				}, opts...)
@@ -125,7 +131,8 @@ func TestPromise04_ContextHasNotTheLeadersDeadline(t *testing.T) {
 						case -1:
 							require.False(t, ok, "a negative ExecTimeout means no deadline, got %v", deadline.Sub(began))
 						case math.MaxInt64:
-							require.True(t, !ok || deadline.After(began.Add(100*365*24*time.Hour)), "a huge ExecTimeout must not overflow, got %v", deadline.Sub(began))
+							require.True(t, !ok || deadline.After(began.Add(100*365*24*time.Hour)),
+								"a huge ExecTimeout must not overflow, got %v", deadline.Sub(began))
 						default:
 							require.True(t, ok && deadline.Equal(began.Add(timeout)), "the deadline is ExecTimeout after the start of fn, got %v, %v", deadline.Sub(began), ok)
 						}
@@ -186,20 +193,27 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 					default:
 						require.Fail(t, "Done of fn's context must be closed once fn has returned")
 					}
-					require.Equal(t, context.Canceled, fnCtx.Err(), "fn's context is cancelled, it did not time out")
-					require.ErrorIs(t, context.Cause(fnCtx), context.Canceled, "the cause goes with it")
+					require.Equal(t, context.Canceled, fnCtx.Err(),
+						"fn's context is cancelled, it did not time out")
+					require.ErrorIs(t, context.Cause(fnCtx), context.Canceled,
+						"the cause goes with it")
 					late, cancel := context.WithCancel(fnCtx)
 					defer cancel()
-					require.Error(t, late.Err(), "what is derived afterwards has ended from the start")
-					require.Error(t, context.Cause(context.WithValue(fnCtx, nameKey{}, 1)), "and under a value")
+					require.Error(t, late.Err(),
+						"what is derived afterwards has ended from the start")
+					require.Error(t, context.Cause(context.WithValue(fnCtx, nameKey{}, 1)),
+						"and under a value")
 					if look == nil {
-						require.Equal(t, context.Canceled, child.Err(), "a context derived before ends with it, and did not time out")
+						require.Equal(t, context.Canceled, child.Err(),
+							"a context derived before ends with it, and did not time out")
 						require.Equal(t, context.Canceled, valued.Err(), "also under a value")
 						require.Equal(t, 1, afterFunc, "AfterFunc runs when fn has returned")
 					}
 					time.Sleep(time.Hour)
-					require.Equal(t, context.Canceled, fnCtx.Err(), "why it ended does not change when ExecTimeout passes")
-					require.ErrorIs(t, context.Cause(fnCtx), context.Canceled, "why it ended does not change when ExecTimeout passes")
+					require.Equal(t, context.Canceled, fnCtx.Err(),
+						"why it ended does not change when ExecTimeout passes")
+					require.ErrorIs(t, context.Cause(fnCtx), context.Canceled,
+						"why it ended does not change when ExecTimeout passes")
 				})
 			})
 		}
@@ -216,7 +230,8 @@ func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 					causes := func(ctx context.Context, want error) {
 						for _, ctx := range []context.Context{ctx, context.WithValue(ctx, nameKey{}, 1)} {
 							require.Equal(t, want, ctx.Err(), "why fn's context ended")
-							require.Equal(t, want, context.Cause(ctx), "why fn's context ended, not the leader's")
+							require.Equal(t, want, context.Cause(ctx),
+								"why fn's context ended, not the leader's")
 						}
 					}
 					var fnCtx context.Context
@@ -240,7 +255,7 @@ func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 					} else {
 						causes(fnCtx, context.Canceled)
 						time.Sleep(timeout)
-						causes(fnCtx, context.Canceled) // nobody has looked at Done, but it had ended before
+						causes(fnCtx, context.Canceled) // Done has not been asked for, but it had ended before
 					}
 				})
 			})
@@ -256,7 +271,8 @@ func TestPromise04_ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 				told := 0
 				ended := func(who string) {
 					told++
-					require.Equal(t, context.Canceled, fnCtx.Err(), "fn's context must have ended when fn has returned, and so before %s", who)
+					require.Equal(t, context.Canceled, fnCtx.Err(),
+						"fn's context must have ended when fn has returned, and so before %s", who)
 				}
 				c := idemflight.MustNew(options{
 					Classify:  func(error) idemflight.Disposition { ended("Classify"); return idemflight.Retain },
@@ -282,7 +298,8 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			require.Fail(t, "not done", "%s must be done at ExecTimeout", who)
 		}
 		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "%s: Err at ExecTimeout", who)
-		require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded, "%s: Cause at ExecTimeout", who)
+		require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded,
+			"%s: Cause at ExecTimeout", who)
 	}
 	for name, look := range map[string]func(t *testing.T, ctx context.Context){
 		"wait for Done": func(t *testing.T, ctx context.Context) { <-ctx.Done() },
@@ -295,24 +312,28 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			require.NoError(t, ctx.Err(), "a nanosecond before ExecTimeout")
 			time.Sleep(time.Nanosecond)
 			synctest.Wait()
-			require.Equal(t, context.DeadlineExceeded, ctx.Err(), "ExecTimeout has passed, though nobody looked at Done")
+			require.Equal(t, context.DeadlineExceeded, ctx.Err(),
+				"ExecTimeout has passed, though nobody looked at Done")
 		},
 		"ask Err first when it is over": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout)
 			synctest.Wait()
-			require.Equal(t, context.DeadlineExceeded, ctx.Err(), "ExecTimeout has passed, though nobody looked before")
+			require.Equal(t, context.DeadlineExceeded, ctx.Err(),
+				"ExecTimeout has passed, though nobody looked before")
 		},
 		"ask Cause only": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout - 1)
 			require.NoError(t, context.Cause(ctx), "a nanosecond before ExecTimeout")
 			time.Sleep(time.Nanosecond)
 			synctest.Wait()
-			require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded, "ExecTimeout has passed, though nobody looked at Done")
+			require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded,
+				"ExecTimeout has passed, though nobody looked at Done")
 		},
 		"ask Cause first when it is over": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout)
 			synctest.Wait()
-			require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded, "ExecTimeout has passed, though nobody looked before")
+			require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded,
+				"ExecTimeout has passed, though nobody looked before")
 		},
 		"ask Cause under a value first": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout)
@@ -335,7 +356,8 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			defer cancel()
 			<-ctx.Done()
 			ended(t, ctx, "a derived context")
-			require.NotErrorIs(t, context.Cause(ctx), errBoom, "it was not its own timeout that passed")
+			require.NotErrorIs(t, context.Cause(ctx), errBoom,
+				"it was not its own timeout that passed")
 		},
 		"derived under a value, late": func(t *testing.T, ctx context.Context) {
 			time.Sleep(timeout / 2)
@@ -361,13 +383,16 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 			for range 10 {
 				group.Go(func() error { <-ctx.Done(); return ctx.Err() })
 			}
-			require.Equal(t, context.DeadlineExceeded, group.Wait(), "what waits on a derived context ends with fn's")
+			require.Equal(t, context.DeadlineExceeded, group.Wait(),
+				"what waits on a derived context ends with fn's")
 		},
 		"inner call that leads": func(t *testing.T, ctx context.Context) {
 			gate := newGate(t)
 			_, err := idemflight.MustNew(options{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
-			require.ErrorIs(t, err, idemflight.ErrLeft, "an inner call leaves when fn's context ends")
-			require.ErrorIs(t, err, context.DeadlineExceeded, "an inner call leaves when fn's context ends")
+			require.ErrorIs(t, err, idemflight.ErrLeft,
+				"an inner call leaves when fn's context ends")
+			require.ErrorIs(t, err, context.DeadlineExceeded,
+				"an inner call leaves when fn's context ends")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -377,12 +402,14 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					began := time.Now()
 					look(t, ctx)
-					require.Equal(t, timeout, time.Since(began), "fn's context ends ExecTimeout after fn started")
+					require.Equal(t, timeout, time.Since(began),
+						"fn's context ends ExecTimeout after fn started")
 					ended(t, ctx, "fn's context")
 					return 1, nil
 				}, opts...)
 				time.Sleep(time.Minute)
-				require.True(t, call.returned() && call.panicked == nil && !call.exited, "the call must have returned")
+				require.True(t, call.returned() && call.panicked == nil && !call.exited,
+					"the call must have returned")
 			})
 		})
 	}
@@ -455,7 +482,8 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 							cancels[i] = derive(ctx, i)
 						}
 						synctest.Wait()
-						require.Equal(t, before, goroutines(t), "goroutines after deriving %d contexts from fn's", many)
+						require.Equal(t, before, goroutines(t),
+							"goroutines after deriving %d contexts from fn's", many)
 						for _, cancel := range cancels[:many/2] {
 							cancel() // the others must go with fn's context
 						}
@@ -468,7 +496,8 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 					<-call.done
 					synctest.Wait()
 					call.got(t, idemflight.Executed, 1)
-					require.Equal(t, own, goroutines(t), "goroutines of the bubble when all is over: those of the test")
+					require.Equal(t, own, goroutines(t),
+						"goroutines of the bubble when all is over: those of the test")
 				})
 			})
 		}
@@ -515,8 +544,10 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 
 				time.Sleep(time.Minute)
 				e, ok = c.Lookup(theKey)
-				require.Equal(t, end.state != 0, ok, "the outcome is settled as if the leader were there")
-				require.Equal(t, end.state, e.State, "the outcome is settled as if the leader were there")
+				require.Equal(t, end.state != 0, ok,
+					"the outcome is settled as if the leader were there")
+				require.Equal(t, end.state, e.State,
+					"the outcome is settled as if the leader were there")
 				require.Equal(t, end.value, e.Value, "the value that is kept")
 				if end.err != nil {
 					require.ErrorIs(t, e.Err, end.err, "the error that is kept")
@@ -530,7 +561,7 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 
 func TestPromise04_WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
 	type payload struct{ _ [1024]byte }
-	// A stopped timer may linger in the runtime: whoever looks does so without one.
+	// A stopped timer may linger in the runtime: a test that looks does so without one.
 	for look, c := range map[bool]*cache{false: idemflight.MustNew(options{}), true: idemflight.MustNew(options{ExecTimeout: -1})} {
 		for name, end := range map[string]error{"success": nil, "final": idemflight.Final(errBoom), "unknown": idemflight.Unknown(errBoom), "retryable": errReleased} {
 			value := func() weak.Pointer[payload] {
@@ -572,7 +603,8 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 			require.Error(t, fnCtx.Err(), "ExecTimeout has passed")
 			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "in flight after %d minutes", minute+1)
-			require.Equal(t, idemflight.InFlight, e.State, "fn has not returned after %d minutes", minute+1)
+			require.Equal(t, idemflight.InFlight, e.State,
+				"fn has not returned after %d minutes", minute+1)
 			require.True(t, e.StartedAt.Equal(began), "it is still the first execution")
 			require.Equal(t, 1, c.Stats().InFlight, "Stats.InFlight")
 			require.Zero(t, c.Len(), "nothing is kept yet")
@@ -593,7 +625,8 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		require.NoError(t, <-closed)
 		e, _ := c.Lookup(theKey)
 		require.Equal(t, idemflight.Retained, e.State, "success is success, however late")
-		require.True(t, e.CompletedAt.Equal(began.Add(time.Hour)), "it was completed when fn returned")
+		require.True(t, e.CompletedAt.Equal(began.Add(time.Hour)),
+			"it was completed when fn returned")
 	})
 }
 
@@ -787,7 +820,8 @@ func TestPromise06_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		v, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 			_, err := c.Do(ctx, theKey, neverRuns(t))
-			require.ErrorIs(t, err, idemflight.ErrReentrant, "Do from inside fn that runs after Reconcile, in its flight")
+			require.ErrorIs(t, err, idemflight.ErrReentrant,
+				"Do from inside fn that runs after Reconcile, in its flight")
 			return 1, nil
 		})
 		require.NoError(t, err)
@@ -815,7 +849,8 @@ func TestPromise06_OnlyTheRunningExecutionItselfCounts(t *testing.T) {
 		synctest.Wait()
 		joined := start(c, old, theKey, neverRuns(t))
 		synctest.Wait()
-		require.False(t, joined.returned(), "a context of an earlier execution of the key waits for the present one like any other")
+		require.False(t, joined.returned(),
+			"a context of an earlier execution of the key waits for the present one like any other")
 		work.open()
 		synctest.Wait()
 		leader.got(t, idemflight.Executed, 1)
@@ -857,7 +892,8 @@ func TestPromise06_WhatOutlivesTheExecutionIsNoLongerInsideIt(t *testing.T) {
 		require.NoError(t, err)
 		gate.open()
 		synctest.Wait()
-		require.Equal(t, idemflight.Replayed, inner.Source, "the outer execution is over, its outcome is replayed to the inner one")
+		require.Equal(t, idemflight.Replayed, inner.Source,
+			"the outer execution is over, its outcome is replayed to the inner one")
 		require.Equal(t, 1, inner.Value)
 	})
 }
@@ -867,7 +903,8 @@ func TestPromise06_ItIsSeenThroughTheContextOnly(t *testing.T) {
 		c := idemflight.MustNew(options{})
 		v, err := c.Do(t.Context(), theKey, func(context.Context) (int, error) {
 			_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
-			require.ErrorIs(t, err, idemflight.ErrInFlight, "without fn's context the call is one like any other")
+			require.ErrorIs(t, err, idemflight.ErrInFlight,
+				"without fn's context the call is one like any other")
 			return 1, nil
 		})
 		require.NoError(t, err)
@@ -882,7 +919,8 @@ func TestPromise06_TwoThatWaitForEachOtherEndWithTheirContexts(t *testing.T) {
 			return func(ctx context.Context) (int, error) {
 				time.Sleep(time.Second) // until both are in flight
 				_, err := c.Do(ctx, key, neverRuns(t))
-				require.ErrorIs(t, err, idemflight.ErrLeft, "the wait ends with the context of the caller")
+				require.ErrorIs(t, err, idemflight.ErrLeft,
+					"the wait ends with the context of the caller")
 				require.NotErrorIs(t, err, idemflight.ErrReentrant, "this is not detected")
 				return 0, err
 			}

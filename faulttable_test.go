@@ -15,9 +15,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// The fault table: every way for fn to end × what it said about its effect × who is waiting. What
-// must come out is computed from the contract's table alone, and compared whole: what every caller
-// got, what the next call does, every counter, every call event.
+// The fault table: every way for fn to end × what it said about its effect × the callers that wait.
+// The expected end is computed from the contract's table alone, and compared whole: what every
+// caller got, what the next call does, every counter, every call event.
 
 const (
 	fnTime      = 10 * time.Second // fn's work before it ends in its way
@@ -42,7 +42,7 @@ type fault struct {
 	fixed bool                   // success or a marker: plain whatever was said
 	// how it ended if it did not return
 	panics, exits bool
-	// what else it did
+	// its other deeds
 	reenters, forgets, closes bool
 }
 
@@ -134,7 +134,7 @@ func (f fault) becomes(said idemflight.Disposition, ask bool) idemflight.Disposi
 	return d
 }
 
-// scene is who is there while fn runs.
+// scene is the callers that are there while fn runs.
 type scene struct {
 	name       string
 	joined     int
@@ -183,7 +183,8 @@ func TestPromise12_FaultTable(t *testing.T) {
 	}
 }
 
-// The same for an fn that runs in the flight of a Reconcile that said Retryable: nothing may differ.
+// The same for an fn that runs in the flight of a Reconcile that said Retryable: nothing may
+// differ.
 func TestPromise13_FaultTableOfFnAfterReconcile(t *testing.T) {
 	for _, f := range faults {
 		for _, effect := range effects {
@@ -238,7 +239,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		return start(c, ctx, key, fn, opts...)
 	}
 
-	// Who is there.
+	// The callers arrive.
 	began := time.Now()
 	var callOpts []idemflight.CallOption
 	if scene.inline {
@@ -275,7 +276,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		require.ErrorIs(t, other.err, idemflight.ErrFull, "the flight's key has the only place")
 	}
 
-	// Who leaves.
+	// Some leave.
 	time.Sleep(time.Second)
 	leaderLeft := scene.leaderGone && !scene.inline
 	if scene.leaderGone {
@@ -295,7 +296,8 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		require.ErrorIs(t, gone.err, context.Canceled, "who left: its context's error")
 		require.Zero(t, gone.res, "who left obtained nothing")
 	}
-	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters, "Stats.Waiters after some left")
+	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters,
+		"Stats.Waiters after some left")
 	requirePlaces(t, c, 1, 0, 0, "in flight, after some left")
 	require.Equal(t, 1, runs, "leaving must not start another execution")
 	time.Sleep(f.took - time.Since(began) - time.Nanosecond)
@@ -331,7 +333,8 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		}
 		require.Equal(t, source, caller.res.Source, "%s: Source", who)
 		require.False(t, caller.res.CompletedAt.IsZero(), "%s: CompletedAt", who)
-		require.Equal(t, want == idemflight.Release, caller.res.ExpiresAt.IsZero(), "%s: ExpiresAt is zero exactly when nothing is kept", who)
+		require.Equal(t, want == idemflight.Release, caller.res.ExpiresAt.IsZero(),
+			"%s: ExpiresAt is zero exactly when nothing is kept", who)
 	}
 	require.Equal(t, 1, runs, "executions of the flight")
 	require.Zero(t, running, "nothing runs any more")
@@ -386,7 +389,8 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		default:
 			wantStats.Executed++
 			wantStats.Releases++
-			require.True(t, other.err == errFailed, "the place must have been given back: another key got %v", other.err)
+			require.True(t, other.err == errFailed,
+				"the place must have been given back: another key got %v", other.err)
 		}
 	}
 
@@ -425,13 +429,15 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		require.Equal(t, idemflight.Executed, next.res.Source, "the next call's source")
 	}
 	require.Equal(t, wantStats, c.Stats(), "Stats after the next call")
-	require.Equal(t, uint64(calls), sumOfCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
+	require.Equal(t, uint64(calls), sumOfCalls(c.Stats()),
+		"the sum of the counters of calls must be the number of calls")
 
 	// Each call has one event, and a flight whose leader left has one more.
 	require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
 		idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
 	finished := events.of(idemflight.EventFinished)
-	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
+		"EventFinished exactly when the leader left")
 	for _, ev := range finished {
 		require.Equal(t, want, ev.Disposition, "Disposition of EventFinished")
 		require.Equal(t, f.took, ev.Took, "Took of EventFinished")
@@ -440,7 +446,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 	for _, ev := range events.of(idemflight.EventExecuted) {
 		if ev.Key == theKey && ev.Took == f.took {
 			require.Equal(t, want, ev.Disposition, "Disposition of EventExecuted")
-			if !f.panics && !f.exits { // else the call returned no error
+			if !f.panics && !f.exits { // otherwise the call returned no error
 				checkFaultError(t, f, want, ev.Err, "Event.Err of EventExecuted")
 			}
 		}
@@ -454,13 +460,16 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 // checkFaultError checks the error of a caller that obtained the outcome of f, or met it held.
 func checkFaultError(t *testing.T, f fault, want idemflight.Disposition, err error, who string) {
 	t.Helper()
-	require.Equal(t, want == idemflight.Hold, errors.Is(err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held, got %v", who, err)
+	require.Equal(t, want == idemflight.Hold, errors.Is(err, idemflight.ErrOutcomeUnknown),
+		"%s: ErrOutcomeUnknown exactly when held, got %v", who, err)
 	var p *idemflight.PanicError
-	require.Equal(t, f.panics, errors.As(err, &p), "%s: a *PanicError exactly after a panic, got %v", who, err)
+	require.Equal(t, f.panics, errors.As(err, &p),
+		"%s: a *PanicError exactly after a panic, got %v", who, err)
 	switch {
 	case f.is != nil:
 		require.ErrorIs(t, err, f.is, "%s: must wrap fn's error", who)
-		require.True(t, !f.same || want == idemflight.Hold || err == f.is, "%s: must get fn's own error, got %#v", who, err)
+		require.True(t, !f.same || want == idemflight.Hold || err == f.is,
+			"%s: must get fn's own error, got %#v", who, err)
 	case f.panics:
 		require.Equal(t, "boom", p.Value, "%s: PanicError.Value", who)
 	default:
@@ -492,7 +501,7 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 	}
 }
 
-// The same with Reconcile in fn's place: every way for it to end × who is waiting.
+// The same with Reconcile in fn's place: every way for it to end × the callers that wait.
 func TestPromise13_ReconcileFaultTable(t *testing.T) {
 	type found struct {
 		name   string
@@ -614,7 +623,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					if scene.full {
 						other := call(context.Background(), "other")
 						synctest.Wait()
-						require.ErrorIs(t, other.err, idemflight.ErrFull, "the held key's place is its Reconcile's")
+						require.ErrorIs(t, other.err, idemflight.ErrFull,
+							"the held key's place is its Reconcile's")
 						want.Full++
 					}
 					time.Sleep(time.Second)
@@ -704,7 +714,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					want.Entries, want.Held = 1, held
 					require.Equal(t, became, dispositionOf(t, c, theKey), "what became of the key")
 					require.Equal(t, want, c.Stats(), "Stats after the flight")
-					require.Equal(t, uint64(calls), sumOfCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
+					require.Equal(t, uint64(calls), sumOfCalls(c.Stats()),
+						"the sum of the counters of calls must be the number of calls")
 					requirePlaces(t, c, 0, 1, held, "after the flight")
 
 					// Reconcile runs once per call that meets the key held, and never for one that is not.
@@ -717,7 +728,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown, "the next call")
 					} else {
 						require.Equal(t, 1, reconciled, "the next call must not ask Reconcile")
-						require.Equal(t, idemflight.Replayed, next.res.Source, "the next call's source")
+						require.Equal(t, idemflight.Replayed, next.res.Source,
+							"the next call's source")
 						require.Equal(t, value, next.res.Value, "the next call's value")
 					}
 					if f.reent {
@@ -726,7 +738,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
 						idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
 					finished := events.of(idemflight.EventFinished)
-					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
+						"EventFinished exactly when the leader left")
 					for _, ev := range finished {
 						require.Equal(t, became, ev.Disposition, "Disposition of EventFinished")
 					}

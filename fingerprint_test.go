@@ -25,13 +25,15 @@ func TestFingerprintOf_TellsPartsApart(t *testing.T) {
 	for i, parts := range different {
 		f := idemflight.FingerprintOf(parts...)
 		require.NotZero(t, f, "a fingerprint of something is not none")
-		require.Equal(t, f, idemflight.FingerprintOf(parts...), "the same parts, the same fingerprint")
+		require.Equal(t, f, idemflight.FingerprintOf(parts...),
+			"the same parts, the same fingerprint")
 		if j, ok := seen[f]; ok {
 			t.Errorf("%q and %q have one fingerprint, expected two", different[j], parts)
 		}
 		seen[f] = i
 	}
-	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}), "a nil part is an empty part")
+	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}),
+		"a nil part is an empty part")
 }
 
 func TestPromise22_AnotherFingerprintIsRefusedAtOnce(t *testing.T) {
@@ -84,7 +86,8 @@ func TestPromise22_AnotherFingerprintIsRefusedAtOnce(t *testing.T) {
 				for _, k := range []string{"retained", "shed", "held", "flying"} {
 					e, ok := c.Lookup(k)
 					require.True(t, ok)
-					require.Equal(t, p.first, e.Fingerprint, "the record keeps the fingerprint of the flight's leader")
+					require.Equal(t, p.first, e.Fingerprint,
+						"the record keeps the fingerprint of the flight's leader")
 				}
 				time.Sleep(time.Hour)
 			})
@@ -115,7 +118,7 @@ func TestPromise22_TheRecordStaysUntouched(t *testing.T) {
 }
 
 // Neither a refused call nor a Lookup is a use: a key that only those two touch is evicted by a
-// scan as if nobody had. A replayed one of the same age survives, so that the test could fail.
+// scan as if none had been. A replayed one of the same age survives, so that the test could fail.
 func TestPromise22_TheOrderStaysUntouched(t *testing.T) {
 	touches := map[string]func(t *testing.T, c *cache){
 		"refused": func(t *testing.T, c *cache) {
@@ -263,7 +266,8 @@ func TestPromise22_TheOrderOfDecisions(t *testing.T) {
 							delete(counted, k)
 						}
 					}
-					require.Equal(t, map[string]uint64{tc.counts: 1}, counted, "how Stats counts the call")
+					require.Equal(t, map[string]uint64{tc.counts: 1}, counted,
+						"how Stats counts the call")
 					require.Len(t, log.of(callKinds...), 1, "one call, one event")
 				}
 				switch {
@@ -309,7 +313,8 @@ func TestPromise22_AFlightOfReconcileIsAFlight(t *testing.T) {
 		synctest.Wait()
 		e, _ = c.Lookup("k")
 		require.Equal(t, idemflight.Retained, e.State)
-		require.Equal(t, fingerprint(1), e.Fingerprint, "what Reconcile found keeps the fingerprint")
+		require.Equal(t, fingerprint(1), e.Fingerprint,
+			"what Reconcile found keeps the fingerprint")
 	})
 }
 

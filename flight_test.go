@@ -40,7 +40,8 @@ var meddlers = []struct {
 	}},
 	{"resolved", func(t *testing.T, c *cache, _ func()) {
 		for _, err := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), errBoom} {
-			require.False(t, c.Resolve(theKey, 7, err), "Resolve(%v) acts on held keys only, and this one is in flight", err)
+			require.False(t, c.Resolve(theKey, 7, err),
+				"Resolve(%v) acts on held keys only, and this one is in flight", err)
 		}
 	}},
 	{"restored", func(t *testing.T, c *cache, _ func()) {
@@ -52,7 +53,8 @@ var meddlers = []struct {
 		}
 	}},
 	{"closed", func(t *testing.T, c *cache, _ func()) {
-		require.ErrorIs(t, c.Close(dead(errEnough)), errEnough, "Close waits for the flight until its context ends")
+		require.ErrorIs(t, c.Close(dead(errEnough)), errEnough,
+			"Close waits for the flight until its context ends")
 		_, err := c.Do(context.Background(), "new", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrClosed, "a new execution after Close")
 	}},
@@ -93,7 +95,8 @@ func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T
 		second := start(c, context.Background(), theKey, work.returns(2, nil))
 		third := start(c, t.Context(), theKey, work.returns(3, nil), idemflight.Inline())
 		synctest.Wait()
-		require.EqualValues(t, 1, work.runs.Load(), "callers that arrive before the flight ends join it, whatever happened meanwhile")
+		require.EqualValues(t, 1, work.runs.Load(),
+			"callers that arrive before the flight ends join it, whatever happened meanwhile")
 		require.False(t, second.returned(), "a joined caller waits for the outcome")
 		work.open()
 		synctest.Wait()
@@ -120,16 +123,19 @@ func TestPromise01_ReconcileCountsAsAnExecution(t *testing.T) {
 		defer cancel()
 		leader := start(c, ctx, theKey, working.returns(1, nil))
 		synctest.Wait()
-		require.EqualValues(t, 1, asking.running.Load(), "Reconcile runs when a call meets a held key")
+		require.EqualValues(t, 1, asking.running.Load(),
+			"Reconcile runs when a call meets a held key")
 		meddle(t, c, cancel)
 		second := start(c, context.Background(), theKey, working.returns(2, nil))
 		synctest.Wait()
-		require.EqualValues(t, 1, asking.runs.Load(), "a caller that comes while Reconcile runs joins")
+		require.EqualValues(t, 1, asking.runs.Load(),
+			"a caller that comes while Reconcile runs joins")
 		require.Zero(t, working.runs.Load(), "fn does not run beside Reconcile")
 
 		asking.open()
 		synctest.Wait()
-		require.EqualValues(t, 1, working.running.Load(), "fn runs once Reconcile found that nothing took place")
+		require.EqualValues(t, 1, working.running.Load(),
+			"fn runs once Reconcile found that nothing took place")
 		meddle(t, c, cancel)
 		third := start(c, context.Background(), theKey, working.returns(3, nil))
 		synctest.Wait()
@@ -154,7 +160,8 @@ func TestPromise01_OtherKeysAreNotHeldUp(t *testing.T) {
 			start(c, t.Context(), strconv.Itoa(i), work.returns(i, nil))
 		}
 		synctest.Wait()
-		require.EqualValues(t, 100, work.running.Load(), "executions of different keys run beside each other")
+		require.EqualValues(t, 100, work.running.Load(),
+			"executions of different keys run beside each other")
 		require.Equal(t, 100, c.Stats().InFlight, "Stats.InFlight")
 		work.open()
 	})
@@ -247,9 +254,11 @@ func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
 					asked++
 					e, ok := c.Lookup(theKey)
 					require.True(t, ok, "%s is asked while the key is in flight", hook)
-					require.Equal(t, idemflight.InFlight, e.State, "%s is asked while the key is in flight", hook)
+					require.Equal(t, idemflight.InFlight, e.State,
+						"%s is asked while the key is in flight", hook)
 					_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(idemflight.NoWait))
-					require.ErrorIs(t, err, idemflight.ErrInFlight, "%s is asked while the key is in flight", hook)
+					require.ErrorIs(t, err, idemflight.ErrInFlight,
+						"%s is asked while the key is in flight", hook)
 				}
 				c = idemflight.MustNew(options{
 					MaxWeight: 10, Weigh: func(string, int) int64 { look("Weigh"); return 1 },
@@ -315,7 +324,8 @@ func TestDo_ReplaysOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 	}
 }
 
-// A call that found nothing looks again if anything was put in meanwhile, small records and full ones.
+// A call that found nothing looks again if anything was inserted meanwhile, small records and full
+// ones.
 func TestDo_FindsOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {

@@ -213,7 +213,8 @@ func (call *pending[V]) left(t *testing.T, ctx context.Context, cause error) {
 func (call *pending[V]) refused(t *testing.T, took time.Duration) {
 	t.Helper()
 	require.True(t, call.returned(), "a caller that may not wait any longer returns")
-	require.ErrorIs(t, call.err, idemflight.ErrInFlight, "a caller that may not wait (any longer) gets ErrInFlight")
+	require.ErrorIs(t, call.err, idemflight.ErrInFlight,
+		"a caller that may not wait (any longer) gets ErrInFlight")
 	require.NotErrorIs(t, call.err, idemflight.ErrLeft, "its own context has not ended")
 	require.Zero(t, call.res, "no outcome was obtained")
 	require.Equal(t, took, call.took(), "how long the call waited")
@@ -507,7 +508,8 @@ func goroutines(t *testing.T) int {
 	buf = bytes.TrimRight(buf, "\x00")
 	header, _, _ := bytes.Cut(buf, []byte("\n"))
 	_, bubble, ok := strings.Cut(string(header), ", ")
-	require.True(t, ok && strings.HasPrefix(bubble, "synctest bubble "), "goroutines counts in a bubble only, called from %q", header)
+	require.True(t, ok && strings.HasPrefix(bubble, "synctest bubble "),
+		"goroutines counts in a bubble only, called from %q", header)
 	return bytes.Count(buf, []byte(", "+bubble))
 }
 

@@ -45,32 +45,43 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 			for who, call := range map[string]*pending[int]{"leader": leader, "joined": joined} {
 				require.True(t, call.returned(), "%s, %s must have its answer", name, who)
 				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s, %s", name, who)
-				require.True(t, end.want(call.err), "%s, %s: must wrap the original, got %v", name, who, call.err)
-				require.Equal(t, 7, call.res.Value, "%s, %s: callers of the flight get fn's value too", name, who)
+				require.True(t, end.want(call.err),
+					"%s, %s: must wrap the original, got %v", name, who, call.err)
+				require.Equal(t, 7, call.res.Value,
+					"%s, %s: callers of the flight get fn's value too", name, who)
 			}
-			require.Equal(t, idemflight.Executed, leader.res.Source, "a held outcome is one that was obtained")
-			require.Equal(t, idemflight.Joined, joined.res.Source, "a held outcome is one that was obtained")
+			require.Equal(t, idemflight.Executed, leader.res.Source,
+				"a held outcome is one that was obtained")
+			require.Equal(t, idemflight.Joined, joined.res.Source,
+				"a held outcome is one that was obtained")
 
 			time.Sleep(time.Minute)
 			res, err := c.DoResult(ctx, theKey, neverRuns(t), idemflight.WithFingerprint(fp))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: a later call", name)
-			require.True(t, end.want(err), "%s: a later call's error must wrap the original, got %v", name, err)
+			require.True(t, end.want(err),
+				"%s: a later call's error must wrap the original, got %v", name, err)
 			require.Zero(t, res.Value, "%s: a held key keeps no value", name)
-			require.Equal(t, idemflight.None, res.Source, "%s: a later call obtains no outcome", name)
+			require.Equal(t, idemflight.None, res.Source,
+				"%s: a later call obtains no outcome", name)
 			_, err = c.Do(ctx, theKey, neverRuns(t))
-			require.ErrorIs(t, err, idemflight.ErrKeyReused, "%s: the held key keeps its fingerprint", name)
+			require.ErrorIs(t, err, idemflight.ErrKeyReused,
+				"%s: the held key keeps its fingerprint", name)
 
 			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "%s: the key must be held", name)
 			require.True(t, end.want(e.Err), "%s: Entry.Err is the original, got %v", name, e.Err)
-			require.NotErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown, "%s: Entry.Err is the original", name)
+			require.NotErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
+				"%s: Entry.Err is the original", name)
 			e.Err = nil
 			require.Equal(t, idemflight.Entry[int]{
 				State: idemflight.Held, Fingerprint: fp, StartedAt: e.StartedAt, CompletedAt: e.CompletedAt, ExpiresAt: e.ExpiresAt,
 			}, e, "%s: the held entry", name)
-			require.True(t, began.Equal(e.StartedAt), "%s: StartedAt, want %v, got %v", name, began, e.StartedAt)
-			require.True(t, began.Add(time.Second).Equal(e.CompletedAt), "%s: CompletedAt, got %v", name, e.CompletedAt)
-			require.True(t, began.Add(time.Second).Add(idemflight.DefaultTTL).Equal(e.ExpiresAt), "%s: ExpiresAt, got %v", name, e.ExpiresAt)
+			require.True(t, began.Equal(e.StartedAt),
+				"%s: StartedAt, want %v, got %v", name, began, e.StartedAt)
+			require.True(t, began.Add(time.Second).Equal(e.CompletedAt),
+				"%s: CompletedAt, got %v", name, e.CompletedAt)
+			require.True(t, began.Add(time.Second).Add(idemflight.DefaultTTL).Equal(e.ExpiresAt),
+				"%s: ExpiresAt, got %v", name, e.ExpiresAt)
 
 			s := c.Stats()
 			require.Equal(t, idemflight.Stats{Executed: 1, Joined: 1, OutcomeUnknown: 1, KeyReused: 1, Holds: 1, Entries: 1, Held: 1}, s, "%s: Stats", name)
@@ -90,10 +101,12 @@ func TestPromise13_ReleaseSharesTheErrorAndTheNextCallRuns(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		for _, call := range []*pending[int]{leader, joined} {
-			require.True(t, call.err == failed, "callers of a released flight share fn's own error, got %#v", call.err)
+			require.True(t, call.err == failed,
+				"callers of a released flight share fn's own error, got %#v", call.err)
 			require.Equal(t, 7, call.res.Value, "and fn's value")
 			require.True(t, call.res.ExpiresAt.IsZero(), "ExpiresAt of an outcome that is not kept")
-			require.True(t, call.res.CompletedAt.Equal(time.Now()), "CompletedAt of an outcome that is not kept")
+			require.True(t, call.res.CompletedAt.Equal(time.Now()),
+				"CompletedAt of an outcome that is not kept")
 		}
 		res, err := c.DoResult(ctx, theKey, returns(8, nil))
 		require.NoError(t, err, "the next call runs")
@@ -142,8 +155,10 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 				stats, told := c.Stats(), len(events.of())
 				time.Sleep(30 * time.Second)
 
-				require.Equal(t, r.settles, c.Resolve(theKey, 42, r.err), "%s: whether Resolve settled it", name)
-				require.Equal(t, r.want, dispositionOf(t, c, theKey), "%s: what became of the key", name)
+				require.Equal(t, r.settles, c.Resolve(theKey, 42, r.err),
+					"%s: whether Resolve settled it", name)
+				require.Equal(t, r.want, dispositionOf(t, c, theKey),
+					"%s: what became of the key", name)
 				require.Len(t, events.of(), told, "%s: Resolve must emit nothing of its own", name)
 				after, _ := c.Lookup(theKey)
 				s := c.Stats()
@@ -154,28 +169,37 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 				case idemflight.Release:
 					require.Zero(t, s.Entries+s.Held+c.Len(), "%s: nothing is kept", name)
 				case idemflight.Retain:
-					require.Equal(t, [2]int{1, 0}, [2]int{s.Entries, s.Held}, "%s: Stats.Entries and Held", name)
-					require.Equal(t, fp, after.Fingerprint, "%s: the fingerprint must be kept", name)
+					require.Equal(t, [2]int{1, 0}, [2]int{s.Entries, s.Held},
+						"%s: Stats.Entries and Held", name)
+					require.Equal(t, fp, after.Fingerprint,
+						"%s: the fingerprint must be kept", name)
 					require.Equal(t, 42, after.Value, "%s: the value Resolve was given", name)
-					require.True(t, after.CompletedAt.Equal(time.Now()), "%s: settled now, got %v", name, after.CompletedAt)
-					require.True(t, after.ExpiresAt.Equal(time.Now().Add(ttl)), "%s: Options.TTL from now, got %v", name, after.ExpiresAt)
-					require.False(t, c.Resolve(theKey, 43, nil), "%s: a second operator must not act", name)
+					require.True(t, after.CompletedAt.Equal(time.Now()),
+						"%s: settled now, got %v", name, after.CompletedAt)
+					require.True(t, after.ExpiresAt.Equal(time.Now().Add(ttl)),
+						"%s: Options.TTL from now, got %v", name, after.ExpiresAt)
+					require.False(t, c.Resolve(theKey, 43, nil),
+						"%s: a second operator must not act", name)
 					_, err := c.Do(t.Context(), theKey, neverRuns(t))
-					require.ErrorIs(t, err, idemflight.ErrKeyReused, "%s: a call without the fingerprint", name)
+					require.ErrorIs(t, err, idemflight.ErrKeyReused,
+						"%s: a call without the fingerprint", name)
 					time.Sleep(ttl - time.Nanosecond)
 					res, err := c.DoResult(t.Context(), theKey, neverRuns(t), idemflight.WithFingerprint(fp))
 					require.Equal(t, 42, res.Value, "%s: replayed value", name)
-					require.Equal(t, idemflight.Replayed, res.Source, "%s: source of the replay", name)
+					require.Equal(t, idemflight.Replayed, res.Source,
+						"%s: source of the replay", name)
 					if r.replay == nil {
 						require.NoError(t, err, "%s: replayed error", name)
 					} else {
 						require.ErrorIs(t, err, r.replay, "%s: replayed error", name)
-						require.Equal(t, r.err.Error(), err.Error(), "%s: text of the replayed error", name)
+						require.Equal(t, r.err.Error(), err.Error(),
+							"%s: text of the replayed error", name)
 						require.True(t, after.Err == err, "%s: Entry.Err is what is replayed", name)
 						requireNoMarker(t, err, name+", replayed after Resolve")
 					}
 					if name == "Final" {
-						require.True(t, err == declined, "the replay must give the marked error itself, got %#v", err)
+						require.True(t, err == declined,
+							"the replay must give the marked error itself, got %#v", err)
 					}
 					time.Sleep(time.Nanosecond)
 					_, ok := c.Lookup(theKey)
@@ -205,7 +229,8 @@ func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
 		for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), idemflight.Unknown(errBoom), errBoom} {
 			for _, key := range []string{"absent", "retained", "shed", "in flight", "expired", ""} {
 				before, was := c.Lookup(key)
-				require.False(t, c.Resolve(key, 5, how), "Resolve of a key that is not held: %q, %v", key, how)
+				require.False(t, c.Resolve(key, 5, how),
+					"Resolve of a key that is not held: %q, %v", key, how)
 				after, is := c.Lookup(key)
 				require.Equal(t, was, is, "whether %q is there must not change", key)
 				require.Equal(t, before, after, "the entry of %q must not change", key)
@@ -242,12 +267,13 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 		require.Equal(t, int64(1), acted.Load(), "operators told that they settled %s", key)
 		v, err := c.Do(context.Background(), key, neverRuns(t))
 		require.NoError(t, err)
-		require.Equal(t, winner.Load(), int64(v), "the value must be that of the operator who was told so")
+		require.Equal(t, winner.Load(), int64(v),
+			"the value must be that of the operator who was told so")
 	}
 }
 
 // Weigh runs without a lock, in the middle of a Resolve: whatever happens to the key meanwhile, the
-// operator who comes too late neither acts nor is told so.
+// operator that is too late neither acts nor hears that it did.
 func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 	for name, meanwhile := range map[string]func(*idemflight.Cache[string, int]) (acted bool){
 		"resolved": func(c *idemflight.Cache[string, int]) bool { return c.Resolve(theKey, 2, nil) },
@@ -288,19 +314,22 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 			})
 			holdAfterASecond(t, c, theKey)
 			first := c.Resolve(theKey, 1, nil)
-			require.True(t, overtaken, "%s: Weigh must be asked about what Resolve brings, with no lock held", name)
+			require.True(t, overtaken,
+				"%s: Weigh must be asked about what Resolve brings, with no lock held", name)
 			require.True(t, acted, "%s: who came in between acts", name)
 			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "%s: the key is kept", name)
 			if name == "forgotten and held again" { // a hold that either may settle, but not both
-				require.Equal(t, first, e.State == idemflight.Retained, "%s: Resolve must say what it did", name)
+				require.Equal(t, first, e.State == idemflight.Retained,
+					"%s: Resolve must say what it did", name)
 				return
 			}
 			require.False(t, first, "%s: the operator who came too late must be told so", name)
 			require.Equal(t, idemflight.Retained, e.State, "%s: what came in between counts", name)
 			require.Equal(t, 2, e.Value, "%s: what came in between counts", name)
 			s := c.Stats()
-			require.Equal(t, [3]int{1, 0, 2}, [3]int{s.Entries, s.Held, int(s.Weight)}, "%s: Entries, Held, Weight", name)
+			require.Equal(t, [3]int{1, 0, 2}, [3]int{s.Entries, s.Held, int(s.Weight)},
+				"%s: Entries, Held, Weight", name)
 			_, err := c.Do(t.Context(), "other", returns(3, nil))
 			require.NoError(t, err, "%s: the other place must be free", name)
 		})
@@ -320,7 +349,8 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 			call := start(c, t.Context(), theKey, neverRuns(t))
 			synctest.Wait()
 			e, _ := c.Lookup(theKey)
-			require.Equal(t, idemflight.InFlight, e.State, "a reconciliation is an execution of its key")
+			require.Equal(t, idemflight.InFlight, e.State,
+				"a reconciliation is an execution of its key")
 			for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom)} {
 				require.False(t, c.Resolve(theKey, 5, how), "Resolve while Reconcile runs")
 			}
@@ -328,7 +358,8 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 			synctest.Wait()
 			require.True(t, call.returned())
 			if learned == nil {
-				require.Equal(t, 9, call.res.Value, "what Reconcile found must count, not what Resolve said")
+				require.Equal(t, 9, call.res.Value,
+					"what Reconcile found must count, not what Resolve said")
 				require.False(t, c.Resolve(theKey, 5, nil), "nothing is held any more")
 			} else {
 				require.ErrorIs(t, call.err, learned)
@@ -380,7 +411,8 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			require.ErrorIs(t, flying.err, idemflight.ErrOutcomeUnknown)
-			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "a Hold is held all the same")
+			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+				"a Hold is held all the same")
 			before, _ := c.Lookup(theKey)
 
 			leader := start(c, t.Context(), theKey, returns(9, nil))
@@ -390,7 +422,8 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			require.Equal(t, r.src, leader.res.Source, "%s: the leader's source", name)
-			require.Equal(t, r.want, dispositionOf(t, c, theKey), "%s: after Forget while Reconcile ran", name)
+			require.Equal(t, r.want, dispositionOf(t, c, theKey),
+				"%s: after Forget while Reconcile ran", name)
 			if r.want == idemflight.Hold {
 				after, _ := c.Lookup(theKey)
 				require.Equal(t, before.Err, after.Err, "%s: held again as it was", name)
@@ -398,7 +431,8 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 			}
 			require.Equal(t, 9, leader.res.Value, "%s: its callers get the outcome", name)
 			require.Equal(t, 9, late.res.Value, "%s: who came after Forget still joins", name)
-			require.True(t, leader.res.ExpiresAt.IsZero(), "%s: ExpiresAt of what is not retained", name)
+			require.True(t, leader.res.ExpiresAt.IsZero(),
+				"%s: ExpiresAt of what is not retained", name)
 			require.Zero(t, c.Len(), "%s: nothing is kept", name)
 		})
 	}

@@ -71,7 +71,7 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	nan := math.NaN()
 	// Each type is a Cache to compile, so there is one of each sort.
 
-	// The zero value of K is nobody's key ...
+	// The zero value of K is no caller's key ...
 	checkKey(t, "empty string", "", false)
 	checkKey(t, "empty named string", name(""), false)
 	checkKey(t, "zero struct", pair{}, false)

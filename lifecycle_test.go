@@ -28,11 +28,13 @@ func TestPromise23_ForgetDropsWhatIsKept(t *testing.T) {
 				_, ok := c.Lookup("k")
 				require.False(t, ok)
 				st := c.Stats()
-				require.Zero(t, st.Entries+st.Held+int(st.Weight)+c.Len(), "place, hold and weight are given back: %+v", st)
+				require.Zero(t, st.Entries+st.Held+int(st.Weight)+c.Len(),
+					"place, hold and weight are given back: %+v", st)
 				executes(t, c, "k", 2, idemflight.WithFingerprint(fingerprint(2)))
 				time.Sleep(time.Minute + reclaimDelay(time.Minute))
 				synctest.Wait()
-				require.Len(t, log.of(idemflight.EventExpired), 1, "what was forgotten does not expire later")
+				require.Len(t, log.of(idemflight.EventExpired), 1,
+					"what was forgotten does not expire later")
 			})
 		})
 	}
@@ -177,7 +179,8 @@ func TestPromise23_AFlightLeavesWhatCameAfterItAlone(t *testing.T) {
 				require.ErrorIs(t, err, w.want)
 				require.True(t, nested.Load())
 				synctest.Wait()
-				require.Equal(t, 2, replays(t, c, "k"), "the end of the first flight must not touch the second's outcome")
+				require.Equal(t, 2, replays(t, c, "k"),
+					"the end of the first flight must not touch the second's outcome")
 				require.Equal(t, 1, c.Len())
 				require.Zero(t, c.Stats().InFlight)
 			})
@@ -207,7 +210,8 @@ func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
 			}
 		}
 		_, err := c.Do(bg, "held", neverRuns(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "Reconcile's execution is refused, the key is still held")
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
+			"Reconcile's execution is refused, the key is still held")
 		require.ErrorIs(t, err, errBoom)
 		require.NotErrorIs(t, err, idemflight.ErrClosed)
 		require.Equal(t, 3, replays(t, c, "kept"), "replays go on")
@@ -226,7 +230,8 @@ func TestPromise24_FlightsAndJoinsGoOn(t *testing.T) {
 		go func() { closed <- c.Close(bg) }()
 		synctest.Wait()
 		_, err := c.Do(bg, "new", neverRuns(t))
-		require.ErrorIs(t, err, idemflight.ErrClosed, "refused from the moment of Close on, not of its return")
+		require.ErrorIs(t, err, idemflight.ErrClosed,
+			"refused from the moment of Close on, not of its return")
 		joined := make(chan idemflight.Result[int], 1)
 		go func() {
 			r, err := c.DoResult(bg, "k", neverRuns(t))
@@ -247,7 +252,7 @@ func TestPromise24_FlightsAndJoinsGoOn(t *testing.T) {
 	})
 }
 
-// A flight that has begun goes on to its end, also from Reconcile to fn.
+// A flight that has begun goes on to its end, even from Reconcile to fn.
 func TestPromise24_AFlightGoesOnFromReconcileToFn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
@@ -391,7 +396,8 @@ func TestPromise24_CloseFromInsideAnExecution(t *testing.T) {
 				c := idemflight.MustNew(options{})
 				start := time.Now()
 				_, err := c.Do(bg, "k", func(ctx context.Context) (int, error) {
-					require.ErrorIs(t, way(ctx, c), idemflight.ErrReentrant, "waiting would be for itself")
+					require.ErrorIs(t, way(ctx, c), idemflight.ErrReentrant,
+						"waiting would be for itself")
 					_, err := c.Do(bg, "new", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrClosed, "it closes all the same")
 					return 1, nil
@@ -436,7 +442,7 @@ func TestPromise24_TimersStop(t *testing.T) {
 			c := idemflight.MustNew(options{TTL: time.Minute, Observer: log.observe})
 			executes(t, c, "a", 1)
 			hold(t, c, "b")
-			if late { // an outcome that comes after Close arms none either
+			if late { // an outcome settled after Close arms none either
 				end := fly(t, c, "late")
 				require.ErrorIs(t, c.Close(dead(context.Canceled)), context.Canceled)
 				_, err := end(1, nil)
@@ -445,7 +451,8 @@ func TestPromise24_TimersStop(t *testing.T) {
 			require.NoError(t, c.Close(bg))
 			time.Sleep(24 * time.Hour)
 			synctest.Wait()
-			require.Empty(t, log.of(idemflight.EventExpired), "no timer rings after Close: expired memory waits for the next call")
+			require.Empty(t, log.of(idemflight.EventExpired),
+				"no timer rings after Close: expired memory waits for the next call")
 			_, ok := c.Lookup("a")
 			require.False(t, ok, "expired is expired all the same")
 			require.Zero(t, c.Len())

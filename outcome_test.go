@@ -77,7 +77,8 @@ func TestPromise11_NilErrorIsRetained(t *testing.T) {
 			})
 			require.NoError(t, err, "success %s", effect.name)
 			require.Equal(t, v, got, "the value of a success %s", effect.name)
-			require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey), "a nil error %s must be retained", effect.name)
+			require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey),
+				"a nil error %s must be retained", effect.name)
 			res, err := c.DoResult(context.Background(), theKey, neverRuns(t))
 			require.NoError(t, err, "replay of a success %s", effect.name)
 			require.Equal(t, v, res.Value, "replayed value of a success %s", effect.name)
@@ -104,7 +105,8 @@ func TestPromise11_MarkerDecidesWhateverEffectAndClassifySay(t *testing.T) {
 					})
 					require.ErrorIs(t, err, cause, "the caller must get the error that was marked")
 					require.Equal(t, 7, v, "the value must be returned along with the error")
-					require.Equal(t, m.want, dispositionOf(t, c, theKey), "the marker alone must decide")
+					require.Equal(t, m.want, dispositionOf(t, c, theKey),
+						"the marker alone must decide")
 					require.Zero(t, asked, "Classify must not be asked about a marked error")
 				})
 			}
@@ -127,7 +129,8 @@ type treeError struct{ parts []error }
 func (e *treeError) Error() string   { return fmt.Sprintf("tree of %d", len(e.parts)) }
 func (e *treeError) Unwrap() []error { return e.parts }
 
-// judged has fn return err from a fresh cache with the given Classify and reports what became of it.
+// judged has fn return err from a fresh cache with the given Classify and reports what became of
+// it.
 func judged(t *testing.T, err error, effect func(context.Context), classify func(error) idemflight.Disposition) idemflight.Disposition {
 	t.Helper()
 	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: fewEntries, Classify: classify})
@@ -158,7 +161,8 @@ func TestPromise11_MarkerWorksThroughWrapping(t *testing.T) {
 			// Around a Release nothing that an unmarked part could turn into something else.
 			err := wrap(m.mark(errors.New("declined")))
 			contrary := func(error) idemflight.Disposition { return idemflight.Release }
-			require.Equal(t, m.want, judged(t, err, func(context.Context) {}, contrary), "%s inside %s must decide", m.name, name)
+			require.Equal(t, m.want, judged(t, err, func(context.Context) {}, contrary),
+				"%s inside %s must decide", m.name, name)
 		}
 	}
 }
@@ -175,7 +179,8 @@ func TestPromise11_OutermostMarkerWins(t *testing.T) {
 				"thrice":            outer.mark(inner.mark(outer.mark(inner.mark(cause)))),
 			} {
 				got := judged(t, err, func(context.Context) {}, nil)
-				require.Equal(t, outer.want, got, "%s around %s, %s: the outermost must win", outer.name, inner.name, shape)
+				require.Equal(t, outer.want, got,
+					"%s around %s, %s: the outermost must win", outer.name, inner.name, shape)
 			}
 		}
 	}
@@ -203,8 +208,10 @@ func TestPromise11_AmongJoinedErrorsHoldBeatsRetainBeatsRelease(t *testing.T) {
 			parts := append(append([]error{}, c.parts[i:]...), c.parts[:i]...)
 			never := func(error) idemflight.Disposition { return idemflight.Disposition(99) }
 			quiet := func(context.Context) {}
-			require.Equal(t, c.want, judged(t, errors.Join(parts...), quiet, never), "%s, errors.Join, part %d first", name, i)
-			require.Equal(t, c.want, judged(t, &treeError{parts}, quiet, never), "%s, Unwrap() []error, part %d first", name, i)
+			require.Equal(t, c.want, judged(t, errors.Join(parts...), quiet, never),
+				"%s, errors.Join, part %d first", name, i)
+			require.Equal(t, c.want, judged(t, &treeError{parts}, quiet, never),
+				"%s, Unwrap() []error, part %d first", name, i)
 			require.Equal(t, c.want, judged(t, fmt.Errorf("x: %w", &treeError{parts}), quiet, never), "%s, wrapped, part %d first", name, i)
 		}
 	}
@@ -238,7 +245,8 @@ func TestPromise11_UnmarkedPartsOfAJoinAreJudgedEachAlone(t *testing.T) {
 				case !effect.ask:
 					require.Empty(t, asked, "%s: Classify must not be asked", name)
 				case m.want != idemflight.Hold: // beside a Hold nobody needs to ask
-					require.Equal(t, []error{plain}, asked, "%s: Classify must be asked about the unmarked part alone", name)
+					require.Equal(t, []error{plain}, asked,
+						"%s: Classify must be asked about the unmarked part alone", name)
 				}
 			}
 		}
@@ -252,15 +260,18 @@ func TestPromise11_UnmarkedPartsOfAJoinAreJudgedEachAlone(t *testing.T) {
 	}
 	got := judged(t, errors.Join(plain, idemflight.Retryable(errors.New("marked")), other), func(context.Context) {}, classify)
 	require.Equal(t, idemflight.Release, got, "two harmless unmarked parts beside a Retryable")
-	require.ElementsMatch(t, []error{plain, other}, asked, "each unmarked part must be judged alone")
+	require.ElementsMatch(t, []error{plain, other}, asked,
+		"each unmarked part must be judged alone")
 	got = judged(t, errors.Join(plain, idemflight.Final(errors.New("marked")), io.EOF), func(context.Context) {}, nil)
 	require.Equal(t, idemflight.Hold, got, "an ambiguous unmarked part beside a Final")
 
 	// With no marker in any part, the join is one error without marker: Classify sees it whole.
 	asked = nil
 	whole := errors.Join(plain, other)
-	require.Equal(t, idemflight.Release, judged(t, whole, func(context.Context) {}, classify), "join without markers")
-	require.Equal(t, []error{whole}, asked, "a join that bears no marker must be given to Classify as fn returned it")
+	require.Equal(t, idemflight.Release, judged(t, whole, func(context.Context) {}, classify),
+		"join without markers")
+	require.Equal(t, []error{whole}, asked,
+		"a join that bears no marker must be given to Classify as fn returned it")
 }
 
 // errors.Join leaves out what is nil; a join of one's own may not.
@@ -284,16 +295,19 @@ func TestPromise11_SearchNeverEntersAPanicError(t *testing.T) {
 			asked := 0
 			for _, says := range dispositions {
 				got := judged(t, err, func(context.Context) {}, func(error) idemflight.Disposition { asked++; return says })
-				require.Equal(t, says, got, "%s in a *PanicError that fn returned, %s: Classify must decide", m.name, name)
+				require.Equal(t, says, got,
+					"%s in a *PanicError that fn returned, %s: Classify must decide", m.name, name)
 			}
-			require.Equal(t, 3, asked, "%s in a *PanicError that fn returned, %s: calls of Classify", m.name, name)
+			require.Equal(t, 3, asked,
+				"%s in a *PanicError that fn returned, %s: calls of Classify", m.name, name)
 		}
 		// A marker in the panic's value does not save it from being ambiguous either.
 		c := idemflight.MustNew(idemflight.Options[string, int]{})
 		require.Panics(t, func() {
 			_, _ = c.Do(context.Background(), theKey, func(context.Context) (int, error) { panic(m.mark(errors.New("inside"))) })
 		}, "the leader must panic with fn's panic")
-		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey), "a panic with %s is a panic, and held", m.name)
+		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+			"a panic with %s is a panic, and held", m.name)
 	}
 }
 
@@ -347,34 +361,40 @@ func TestPromise11_CallersAndRecordsGetTheMarkedErrorItself(t *testing.T) {
 				require.True(t, call.returned(), "%s must have its answer", who)
 				require.Equal(t, 7, call.res.Value, "%s, %s: fn's value", m.name, who)
 				if m.want == idemflight.Hold {
-					require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s, %s", m.name, who)
-					require.ErrorIs(t, call.err, error(cause), "%s, %s: must wrap the marked error", m.name, who)
+					require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown,
+						"%s, %s", m.name, who)
+					require.ErrorIs(t, call.err, error(cause),
+						"%s, %s: must wrap the marked error", m.name, who)
 				} else {
 					require.True(t, call.err == error(cause), "%s, %s: must get the very error that was marked, got %#v", m.name, who, call.err)
 				}
 				requireNoMarker(t, call.err, m.name+", "+who)
 			}
 			if entry, ok := c.Lookup(theKey); ok {
-				require.True(t, entry.Err == error(cause), "%s: Entry.Err must be the marked error itself, got %#v", m.name, entry.Err)
+				require.True(t, entry.Err == error(cause),
+					"%s: Entry.Err must be the marked error itself, got %#v", m.name, entry.Err)
 				for _, e := range c.All() {
 					require.True(t, e.Err == error(cause), "%s: All's Entry.Err must be the marked error itself, got %#v", m.name, e.Err)
 				}
 			}
 			for _, ev := range events.of() {
-				require.ErrorIs(t, ev.Err, error(cause), "%s: %v: Event.Err is what the call returned", m.name, ev.Kind)
+				require.ErrorIs(t, ev.Err, error(cause),
+					"%s: %v: Event.Err is what the call returned", m.name, ev.Kind)
 				requireNoMarker(t, ev.Err, fmt.Sprintf("%s: Event.Err of %v", m.name, ev.Kind))
 			}
 			if m.want == idemflight.Retain {
 				v, err := c.Do(t.Context(), theKey, neverRuns(t))
 				require.Equal(t, 7, v, "replayed value beside an error")
-				require.True(t, err == error(cause), "the replay must give the marked error itself, got %#v", err)
+				require.True(t, err == error(cause),
+					"the replay must give the marked error itself, got %#v", err)
 			}
 			if m.want == idemflight.Hold {
 				v, err := c.Do(t.Context(), theKey, neverRuns(t))
 				require.NoError(t, err, "Reconcile found a value")
 				require.Equal(t, 9, v, "the value Reconcile found")
 				require.Len(t, seen, 1, "runs of Reconcile")
-				require.True(t, seen[0] == error(cause), "Reconcile must see the marked error itself, got %#v", seen[0])
+				require.True(t, seen[0] == error(cause),
+					"Reconcile must see the marked error itself, got %#v", seen[0])
 			}
 		})
 	}
@@ -409,35 +429,49 @@ func TestPromise11_MarkerDeeperInsideIsTakenOutOfAnErrorOfTheSameText(t *testing
 			for which, err := range answers {
 				require.Error(t, err, "%s: %s", what, which)
 				if !errors.Is(err, idemflight.ErrOutcomeUnknown) {
-					require.Equal(t, own.Error(), err.Error(), "%s: %s must have the text of fn's", what, which)
+					require.Equal(t, own.Error(), err.Error(),
+						"%s: %s must have the text of fn's", what, which)
 				}
-				require.ErrorIs(t, err, error(cause), "%s: %s: errors.Is must find what was marked", what, which)
-				require.ErrorIs(t, err, error(wrap), "%s: %s: errors.Is must find what is around the marker", what, which)
-				require.ErrorIs(t, err, errTeapot, "%s: %s: errors.Is must ask Is methods", what, which)
-				require.NotErrorIs(t, err, io.EOF, "%s: %s: errors.Is must not find what is not there", what, which)
+				require.ErrorIs(t, err, error(cause),
+					"%s: %s: errors.Is must find what was marked", what, which)
+				require.ErrorIs(t, err, error(wrap),
+					"%s: %s: errors.Is must find what is around the marker", what, which)
+				require.ErrorIs(t, err, errTeapot,
+					"%s: %s: errors.Is must ask Is methods", what, which)
+				require.NotErrorIs(t, err, io.EOF,
+					"%s: %s: errors.Is must not find what is not there", what, which)
 				var code *codeError
-				require.ErrorAs(t, err, &code, "%s: %s: errors.As must find what was marked", what, which)
+				require.ErrorAs(t, err, &code,
+					"%s: %s: errors.As must find what was marked", what, which)
 				require.Same(t, cause, code, "%s: %s: what errors.As finds", what, which)
 				var number numberError
-				require.ErrorAs(t, err, &number, "%s: %s: errors.As must ask As methods", what, which)
-				require.Equal(t, numberError(418), number, "%s: %s: what As methods give", what, which)
+				require.ErrorAs(t, err, &number,
+					"%s: %s: errors.As must ask As methods", what, which)
+				require.Equal(t, numberError(418), number,
+					"%s: %s: what As methods give", what, which)
 				var status interface{ StatusCode() int }
-				require.True(t, errors.As(err, &status), "%s: %s: errors.As with an interface", what, which)
+				require.True(t, errors.As(err, &status),
+					"%s: %s: errors.As with an interface", what, which)
 				var around *wrapError
-				require.ErrorAs(t, err, &around, "%s: %s: errors.As must find what is around the marker", what, which)
+				require.ErrorAs(t, err, &around,
+					"%s: %s: errors.As must find what is around the marker", what, which)
 				if name != "own type" { // there the outer of two *wrapError is found
-					require.Same(t, wrap, around, "%s: %s: what errors.As takes out is fn's own", what, which)
+					require.Same(t, wrap, around,
+						"%s: %s: what errors.As takes out is fn's own", what, which)
 				}
 				var none *net.OpError
-				require.False(t, errors.As(err, &none), "%s: %s: errors.As must not find what is not there", what, which)
+				require.False(t, errors.As(err, &none),
+					"%s: %s: errors.As must not find what is not there", what, which)
 				requireNoMarker(t, err, what+": "+which)
 				if name != "own type" && name != "two markers" && name != "marked above" {
 					// Taken out of it, it is fn's own again, marker and all.
-					require.Equal(t, m.want, judged(t, around, func(context.Context) {}, nil), "%s: %s: what errors.As takes out", what, which)
+					require.Equal(t, m.want, judged(t, around, func(context.Context) {}, nil),
+						"%s: %s: what errors.As takes out", what, which)
 				}
 			}
 			if name != "marked above" { // there the marked error is the answer, and not what fn returned
-				require.ErrorIs(t, got, own, "%s: errors.Is must find fn's own error, as on fn's own", what)
+				require.ErrorIs(t, got, own,
+					"%s: errors.Is must find fn's own error, as on fn's own", what)
 			}
 		}
 	}
@@ -469,7 +503,8 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 		_, _ = outer.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			return inner.Do(ctx, theKey, returns(0, c.err))
 		})
-		require.Equal(t, c.want, dispositionOf(t, outer, theKey), "%s: what ClassifyDefault makes of the inner cache's error in the outer one", name)
+		require.Equal(t, c.want, dispositionOf(t, outer, theKey),
+			"%s: what ClassifyDefault makes of the inner cache's error in the outer one", name)
 	}
 }
 
@@ -490,8 +525,10 @@ func TestPromise11_MarkersSpeakOnceToTheCacheWhoseFnReturnedThem(t *testing.T) {
 			})
 			require.ErrorIs(t, err, cause, "%s: the outer caller's error", m.name)
 		}
-		require.Equal(t, m.want, dispositionOf(t, inner, theKey), "%s must decide for the inner key", m.name)
-		require.Equal(t, idemflight.Release, dispositionOf(t, outer, theKey), "%s of the inner fn must not decide for the outer key", m.name)
+		require.Equal(t, m.want, dispositionOf(t, inner, theKey),
+			"%s must decide for the inner key", m.name)
+		require.Equal(t, idemflight.Release, dispositionOf(t, outer, theKey),
+			"%s of the inner fn must not decide for the outer key", m.name)
 		require.Equal(t, 2, asked, "%s: calls of the outer Classify", m.name)
 	}
 }
@@ -508,8 +545,10 @@ func TestPromise11_MarkerThatHasSpokenIsAnUnmarkedPartOfAJoin(t *testing.T) {
 				asked = append(asked, err)
 				return says
 			})
-			require.Equal(t, says, got, "%s that has spoken, beside a Retryable, Classify says %v", m.name, says)
-			require.Equal(t, []error{spoken}, asked, "%s that has spoken: Classify must be asked about it alone", m.name)
+			require.Equal(t, says, got,
+				"%s that has spoken, beside a Retryable, Classify says %v", m.name, says)
+			require.Equal(t, []error{spoken}, asked,
+				"%s that has spoken: Classify must be asked about it alone", m.name)
 		}
 	}
 }
@@ -528,7 +567,8 @@ func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 				defer cancel()
 				call := start(cache, ctx, theKey, returns(7, c.returned))
 				synctest.Wait()
-				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "Classify %s, %s", name, shape)
+				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown,
+					"Classify %s, %s", name, shape)
 				require.ErrorIs(t, call.err, c.want, "Classify %s, %s", name, shape)
 				require.Equal(t, 7, call.res.Value, "Classify %s, %s: fn's value", name, shape)
 				requireNoMarker(t, call.err, shape)
@@ -537,9 +577,11 @@ func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 				require.ErrorIs(t, e.Err, c.want, "Classify %s, %s: Entry.Err", name, shape)
 				requireNoMarker(t, e.Err, shape)
 				if shape == "unmarked" {
-					require.True(t, e.Err == c.want, "Classify %s: Entry.Err must be fn's own error, got %#v", name, e.Err)
+					require.True(t, e.Err == c.want,
+						"Classify %s: Entry.Err must be fn's own error, got %#v", name, e.Err)
 				}
-				require.Equal(t, uint64(1), cache.Stats().HookPanics, "Classify %s, %s: Stats.HookPanics", name, shape)
+				require.Equal(t, uint64(1), cache.Stats().HookPanics,
+					"Classify %s, %s: Stats.HookPanics", name, shape)
 			})
 		}
 	}
@@ -570,15 +612,20 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 					synctest.Wait()
 					cancel(marked)
 					synctest.Wait()
-					require.True(t, call.returned(), "%s, %s: the caller must have left", what, shape)
+					require.True(t, call.returned(),
+						"%s, %s: the caller must have left", what, shape)
 					require.ErrorIs(t, call.err, idemflight.ErrLeft, "%s, %s", what, shape)
-					require.ErrorIs(t, call.err, context.Canceled, "%s, %s: must wrap ctx.Err()", what, shape)
-					require.ErrorIs(t, call.err, cause, "%s, %s: must wrap what is in the cause", what, shape)
+					require.ErrorIs(t, call.err, context.Canceled,
+						"%s, %s: must wrap ctx.Err()", what, shape)
+					require.ErrorIs(t, call.err, cause,
+						"%s, %s: must wrap what is in the cause", what, shape)
 					if shape == "wrapped" { // of a marker itself what was marked is left
-						require.ErrorIs(t, call.err, marked, "%s, %s: must wrap context.Cause", what, shape)
+						require.ErrorIs(t, call.err, marked,
+							"%s, %s: must wrap context.Cause", what, shape)
 					}
 					requireNoMarker(t, call.err, what+", "+shape)
-					require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(call.err), "%s, %s: ErrLeft is the answer of a key that guards itself", what, shape)
+					require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(call.err),
+						"%s, %s: ErrLeft is the answer of a key that guards itself", what, shape)
 				}
 				time.Sleep(2 * time.Minute)
 			})
@@ -597,22 +644,26 @@ func TestPromise11_MarkedCauseOfAnInnerCallDoesNotDecideTheOuterKey(t *testing.T
 			return c.Do(inner, "inner", func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil })
 		})
 		require.ErrorIs(t, err, idemflight.ErrLeft, "the inner call's answer")
-		require.Equal(t, idemflight.Release, dispositionOf(t, c, "outer"), "Final in a cause must not burn the outer key")
+		require.Equal(t, idemflight.Release, dispositionOf(t, c, "outer"),
+			"Final in a cause must not burn the outer key")
 		time.Sleep(time.Hour)
-		require.Equal(t, idemflight.Retain, dispositionOf(t, c, "inner"), "the inner key guards itself")
+		require.Equal(t, idemflight.Retain, dispositionOf(t, c, "inner"),
+			"the inner key guards itself")
 	})
 }
 
 func TestPromise11_MarkersOfNilAreNil(t *testing.T) {
 	for _, m := range markers {
 		require.True(t, m.mark(nil) == nil, "%s(nil) must be nil", m.name)
-		require.Equal(t, "declined", m.mark(errors.New("declined")).Error(), "%s must not change the text", m.name)
+		require.Equal(t, "declined", m.mark(errors.New("declined")).Error(),
+			"%s must not change the text", m.name)
 		require.ErrorIs(t, m.mark(io.EOF), io.EOF, "%s must wrap", m.name)
 		c := idemflight.MustNew(idemflight.Options[string, int]{})
 		v, err := c.Do(context.Background(), theKey, returns(7, m.mark(nil)))
 		require.NoError(t, err, "fn returned %s(nil)", m.name)
 		require.Equal(t, 7, v, "value beside %s(nil)", m.name)
-		require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey), "%s(nil) is success", m.name)
+		require.Equal(t, idemflight.Retain, dispositionOf(t, c, theKey),
+			"%s(nil) is success", m.name)
 	}
 }
 

@@ -32,7 +32,8 @@ func requirePanic(t *testing.T, v any, value any) *idemflight.PanicError {
 	p, ok := v.(*idemflight.PanicError)
 	require.True(t, ok, "must be a *PanicError, is %T: %v", v, v)
 	require.Equal(t, value, p.Value, "PanicError.Value is what fn panicked with")
-	require.Contains(t, string(p.Stack), "blowUp", "PanicError.Stack is that of the goroutine that panicked")
+	require.Contains(t, string(p.Stack), "blowUp",
+		"PanicError.Stack is that of the goroutine that panicked")
 	require.Contains(t, p.Error(), fmt.Sprint(value), "Error shows the value")
 	require.Contains(t, p.Error(), "blowUp", "Error shows the stack")
 	return p
@@ -94,8 +95,8 @@ func TestPromise14_PanicsOfTheRuntime(t *testing.T) {
 	}
 }
 
-// effectSays are what fn may have said about its effect before it ends badly, with what then becomes of
-// the key by default.
+// effectSays are what fn may have said about its effect before it ends badly, with what then
+// becomes of the key by default.
 var effectSays = map[string]struct {
 	say  func(t *testing.T, ctx context.Context)
 	held bool
@@ -134,10 +135,12 @@ func TestPromise14_JoinedCallersGetThePanicInTheirError(t *testing.T) {
 					require.Zero(t, call.res.Value, "fn returned no value")
 					require.Equal(t, idemflight.Joined, call.res.Source)
 					var got *idemflight.PanicError
-					require.ErrorAs(t, call.err, &got, "joined callers get *PanicError in their error")
+					require.ErrorAs(t, call.err, &got,
+						"joined callers get *PanicError in their error")
 					require.Same(t, p, got, "all callers get the same *PanicError")
 					require.ErrorIs(t, call.err, errBoom, "what fn panicked with is behind it")
-					require.Equal(t, says.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown), "is ErrOutcomeUnknown: %v", call.err)
+					require.Equal(t, says.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown),
+						"is ErrOutcomeUnknown: %v", call.err)
 				}
 				later := start(c, t.Context(), theKey, func(context.Context) (int, error) {
 					require.False(t, says.held, "fn must not run while the key is held")
@@ -150,7 +153,8 @@ func TestPromise14_JoinedCallersGetThePanicInTheirError(t *testing.T) {
 				}
 				require.Nil(t, later.panicked, "the panic is re-panicked in its flight only")
 				require.ErrorIs(t, later.err, idemflight.ErrOutcomeUnknown)
-				require.ErrorIs(t, later.err, errBoom, "later callers get what was panicked with as well")
+				require.ErrorIs(t, later.err, errBoom,
+					"later callers get what was panicked with as well")
 			})
 		})
 	}
@@ -245,7 +249,8 @@ func TestPromise14_Goexit(t *testing.T) {
 					synctest.Wait()
 					require.True(t, leader.returned(), "nobody hangs")
 					require.Nil(t, leader.panicked, "Goexit is no panic")
-					require.Equal(t, l.stays, leader.exited, "the leader's goroutine exits exactly if fn ran on it")
+					require.Equal(t, l.stays, leader.exited,
+						"the leader's goroutine exits exactly if fn ran on it")
 					if !l.stays {
 						joined = append(joined, leader)
 					}
@@ -311,14 +316,17 @@ func TestPromise14_NobodyHangsOrSeesZeroNil(t *testing.T) {
 					synctest.Wait()
 					for i, call := range calls {
 						require.True(t, call.returned(), "call %d must not hang", i)
-						require.False(t, call.panicked == nil && !call.exited && call.err == nil, "call %d must not see (zero, nil)", i)
-						require.False(t, i > 0 && (call.panicked != nil || call.exited), "joined caller %d gets an error, it does not panic or exit", i)
+						require.False(t, call.panicked == nil && !call.exited && call.err == nil,
+							"call %d must not see (zero, nil)", i)
+						require.False(t, i > 0 && (call.panicked != nil || call.exited),
+							"joined caller %d gets an error, it does not panic or exit", i)
 					}
 					require.Equal(t, own, goroutines(t), "goroutines when all is over")
 					require.Zero(t, c.Stats().InFlight, "Stats.InFlight")
 					require.EqualValues(t, 1, c.Stats().Panics, "Stats.Panics")
 					e, ok := c.Lookup(theKey)
-					require.Equal(t, says.held, ok && e.State == idemflight.Held, "whether the key is held")
+					require.Equal(t, says.held, ok && e.State == idemflight.Held,
+						"whether the key is held")
 					if !says.held {
 						v, err := c.Do(t.Context(), theKey, returns(2, nil))
 						require.NoError(t, err, "the key is free")
@@ -414,17 +422,20 @@ func TestPromise14_APanicInClassifyHolds(t *testing.T) {
 						synctest.Wait()
 						require.True(t, leader.returned() && joined.returned(), "no caller hangs")
 						require.Nil(t, joined.panicked)
-						require.ErrorIs(t, joined.err, idemflight.ErrOutcomeUnknown, "the flight ends as a Hold")
+						require.ErrorIs(t, joined.err, idemflight.ErrOutcomeUnknown,
+							"the flight ends as a Hold")
 						require.ErrorIs(t, joined.err, end.want, "what fn ended with is behind it")
 						switch {
 						case ending == "panic" && leader.exited, name == "Goexit" && leader.exited:
-							require.True(t, l.stays && name == "Goexit", "only a Goexit on its own goroutine cannot be kept from the leader")
+							require.True(t, l.stays && name == "Goexit",
+								"only a Goexit on its own goroutine cannot be kept from the leader")
 						case ending == "panic":
 							requirePanic(t, leader.panicked, errBoom)
 						case ending == "Goexit" && l.stays:
 							require.True(t, leader.exited, "the leader exits with fn")
 						default:
-							require.Nil(t, leader.panicked, "a panic in Classify is not the leader's")
+							require.Nil(t, leader.panicked,
+								"a panic in Classify is not the leader's")
 							require.ErrorIs(t, leader.err, idemflight.ErrOutcomeUnknown)
 							require.ErrorIs(t, leader.err, end.want)
 							if ending == "error" {
@@ -483,7 +494,8 @@ func TestPromise14_AfterAPanicInWeighTheOutcomeWeighsZero(t *testing.T) {
 						leader.got(t, idemflight.Executed, 1000)
 					}
 					s := c.Stats()
-					require.EqualValues(t, 5, s.Weight, "Stats.Weight: the outcome weighs 0, the other one still 5")
+					require.EqualValues(t, 5, s.Weight,
+						"Stats.Weight: the outcome weighs 0, the other one still 5")
 					require.Zero(t, s.Shed, "nothing is shed for it")
 					require.EqualValues(t, 1, s.HookPanics, "Stats.HookPanics")
 					events := h.of(idemflight.EventPanicked)
@@ -527,11 +539,13 @@ func TestPromise14_APanicInObserverIsContained(t *testing.T) {
 						synctest.Wait()
 						later := start(c, t.Context(), theKey, neverRuns(t))
 						synctest.Wait()
-						require.EqualValues(t, 5, c.Stats().HookPanics, "Stats.HookPanics: the observer was told of five calls")
+						require.EqualValues(t, 5, c.Stats().HookPanics,
+							"Stats.HookPanics: the observer was told of five calls")
 						bad = false
 						for i, call := range []*pending[int]{leader, joined, left, refused, later} {
 							require.True(t, call.returned(), "call %d must not hang", i)
-							require.False(t, name == "panic" && call.exited, "call %d must not exit", i)
+							require.False(t, name == "panic" && call.exited,
+								"call %d must not exit", i)
 						}
 						if name == "panic" {
 							left.left(t, leaving, errEnough)
@@ -547,7 +561,8 @@ func TestPromise14_APanicInObserverIsContained(t *testing.T) {
 							}
 						}
 						s := c.Stats()
-						require.EqualValues(t, 5, sumOfCalls(s), "each call counts once all the same")
+						require.EqualValues(t, 5, sumOfCalls(s),
+							"each call counts once all the same")
 						require.Zero(t, s.InFlight+s.Waiters)
 						_, ok := c.Lookup(theKey)
 						require.True(t, ok, "the outcome is kept")

@@ -74,8 +74,10 @@ func TestPromise17_EachByItsOwnTTL(t *testing.T) {
 				require.Len(t, seen, n, "every record expires once")
 				for _, s := range seen {
 					late := s.at.Sub(deadline[s.Key])
-					require.GreaterOrEqual(t, late, time.Duration(0), "%s with TTL %v reclaimed before its deadline", s.Key, ttl[s.Key])
-					require.LessOrEqual(t, late, reclaimDelay(ttl[s.Key]), "%s with TTL %v reclaimed too long after its deadline", s.Key, ttl[s.Key])
+					require.GreaterOrEqual(t, late, time.Duration(0),
+						"%s with TTL %v reclaimed before its deadline", s.Key, ttl[s.Key])
+					require.LessOrEqual(t, late, reclaimDelay(ttl[s.Key]),
+						"%s with TTL %v reclaimed too long after its deadline", s.Key, ttl[s.Key])
 				}
 				runtime.KeepAlive(c)
 			})
@@ -107,7 +109,8 @@ func TestPromise17_OfEveryOrigin(t *testing.T) {
 		for i, d := range ends {
 			time.Sleep(time.Until(now.Add(d)))
 			synctest.Wait()
-			require.Len(t, log.of(idemflight.EventExpired), i+1, "expired %v after the start: %v", d, log.of(idemflight.EventExpired))
+			require.Len(t, log.of(idemflight.EventExpired), i+1,
+				"expired %v after the start: %v", d, log.of(idemflight.EventExpired))
 		}
 		runtime.KeepAlive(c)
 	})
@@ -155,7 +158,8 @@ func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
 		runtime.GC()
 		for i := range n {
 			require.NotNil(t, keys[i].Value(), "key %d is kept", i)
-			require.Equal(t, i%3 != 1, values[i].Value() != nil, "value %d is kept unless the key is held, which keeps no value", i)
+			require.Equal(t, i%3 != 1, values[i].Value() != nil,
+				"value %d is kept unless the key is held, which keeps no value", i)
 			require.Equal(t, i%3 != 2, errs[i].Value() != nil, "error %d is kept", i)
 		}
 		time.Sleep(ttl + reclaimDelay(ttl))
@@ -199,8 +203,8 @@ func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *tes
 	})
 }
 
-// A joined caller that is slow to return, here since its Observer is, keeps the leader's fn and what
-// that refers to alive no longer than the flight did.
+// A joined caller that is slow to return, here because its Observer is, does not keep the leader's
+// fn and what that refers to alive longer than the flight did.
 func TestJoinedCaller_DoesNotKeepFnAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var used weak.Pointer[object]
@@ -264,7 +268,8 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 						_, _ = c.Do(bg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
 					}
 					full := heap() - before
-					require.Greater(t, full, int64(n*64), "the measure itself: %d values must show in the heap", n)
+					require.Greater(t, full, int64(n*64),
+						"the measure itself: %d values must show in the heap", n)
 					empty(c, n)
 					left := heap() - before
 					require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
@@ -303,7 +308,8 @@ func TestFlights_TheirTableIsFreedAfterABurst(t *testing.T) {
 	}
 	fly(1)
 	require.Greater(t, most, int64(n*128), "the measure itself: %d keys must show in the heap", n)
-	require.Less(t, heap()-before, int64(n*64), "of %d bytes in flight almost nothing may stay, tables included", most)
+	require.Less(t, heap()-before, int64(n*64),
+		"of %d bytes in flight almost nothing may stay, tables included", most)
 	runtime.KeepAlive(c)
 }
 
@@ -333,14 +339,17 @@ func TestPromise17_NoGoroutineWhileNothingRuns(t *testing.T) {
 		_, err = end(1, nil)
 		require.NoError(t, err)
 		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none when idle, with four keys kept and contexts not yet ended")
+		require.LessOrEqual(t, processGoroutines(before), before,
+			"none when idle, with four keys kept and contexts not yet ended")
 		cancel()
 		time.Sleep(30 * time.Minute)
 		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none while waiting for the expiry")
+		require.LessOrEqual(t, processGoroutines(before), before,
+			"none while waiting for the expiry")
 		time.Sleep(10 * time.Hour)
 		synctest.Wait()
-		require.LessOrEqual(t, processGoroutines(before), before, "none after everything has expired")
+		require.LessOrEqual(t, processGoroutines(before), before,
+			"none after everything has expired")
 		runtime.KeepAlive(c)
 	})
 }
@@ -386,7 +395,8 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 				}
 				synctest.Wait()
 				runtime.GC()
-				require.Nil(t, made.Value(), "an abandoned cache is garbage once its entries have expired")
+				require.Nil(t, made.Value(),
+					"an abandoned cache is garbage once its entries have expired")
 			})
 		})
 	}
@@ -428,8 +438,8 @@ func TestAbandonedCache_WithoutKeysIsCollectedSoon(t *testing.T) {
 	}
 }
 
-// What expires within half a second goes at once, the last of it at its very deadline: in batches, and
-// the timer wakes the process no more often than that.
+// Records that expire within half a second are removed at once, the last of them at its very
+// deadline: in batches, and the timer wakes the process no more often than that.
 func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
@@ -461,8 +471,8 @@ func TestPromise17_OneTimerForAllThatExpireMeanwhile(t *testing.T) {
 	})
 }
 
-// disarm stops the timer of an empty cache. A record that comes right before it does, and was content
-// with when the timer was set to fire, is reclaimed all the same.
+// disarm stops the timer of an empty cache. A record inserted right before it does, for which
+// the timer was set early enough, is reclaimed all the same.
 func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
@@ -482,7 +492,8 @@ func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 	})
 }
 
-// The timer fires and sets itself for what expires next. If that goes right then, it stays empty.
+// The timer fires and sets itself for the next record to expire. If that is removed right then, the
+// cache stays empty, and the timer unset.
 func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{TTL: time.Hour})
@@ -507,8 +518,8 @@ func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 	})
 }
 
-// A key that was kept, and armed the timer, may become a flight that keeps nothing. The cache is empty
-// then, and so is the timer.
+// A key that was kept, and armed the timer, may become a flight that keeps nothing. The cache is
+// empty then, and so is the timer.
 func TestPromise17_AFlightThatKeepsNothingLeavesNoTimerBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{TTL: time.Hour, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
@@ -530,8 +541,8 @@ func TestPromise17_AFlightThatKeepsNothingLeavesNoTimerBehind(t *testing.T) {
 	})
 }
 
-// A Restore that is refused may be the last to give a place back: then it stops the timer, as all do
-// who may leave the cache empty.
+// A Restore that is refused may be the last to give a place back: then it stops the timer, as all
+// do that may leave the cache empty.
 func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})
@@ -630,7 +641,8 @@ func TestReclaiming_IsNotPutOffByLateRecords(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
-		require.LessOrEqual(t, gone["a"], 9*time.Second, "a expired at 8 s and must be gone a second later: %v", gone)
+		require.LessOrEqual(t, gone["a"], 9*time.Second,
+			"a expired at 8 s and must be gone a second later: %v", gone)
 	})
 }
 
@@ -656,7 +668,8 @@ func TestReclaiming_GoesOnAfterARecordInsertedLate(t *testing.T) {
 			_, err := c.Do(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
 			require.NoError(t, err)
 			time.Sleep(time.Hour)
-			require.EqualValues(t, n+1, expired.Load(), "%s must have been reclaimed by the timer", key)
+			require.EqualValues(t, n+1, expired.Load(),
+				"%s must have been reclaimed by the timer", key)
 		}
 	})
 }

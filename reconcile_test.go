@@ -75,47 +75,61 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 					return c.DoResult(context.WithValue(base, nameKey{}, "asks"), theKey, neverRuns(t), opts...)
 				})
 				synctest.Wait()
-				require.False(t, leader.returned(), "%s: WithMaxWait never binds the one who leads", what)
+				require.False(t, leader.returned(),
+					"%s: WithMaxWait never binds the one who leads", what)
 				var joined []*pending[int]
 				for range 2 {
 					joined = append(joined, start(c, context.WithValue(t.Context(), nameKey{}, "joins"), theKey, neverRuns(t), idemflight.WithFingerprint(fp)))
 				}
 				synctest.Wait()
 				s := c.Stats()
-				require.Equal(t, [4]int{1, 2, 0, 0}, [4]int{s.InFlight, s.Waiters, s.Held, c.Len()}, "%s: InFlight, Waiters, Held, Len while Reconcile runs", what)
+				require.Equal(t, [4]int{1, 2, 0, 0}, [4]int{s.InFlight, s.Waiters, s.Held, c.Len()},
+					"%s: InFlight, Waiters, Held, Len while Reconcile runs", what)
 				_, err := c.Do(t.Context(), theKey, neverRuns(t))
-				require.ErrorIs(t, err, idemflight.ErrKeyReused, "%s: the fingerprint of the held entry goes on to count", what)
+				require.ErrorIs(t, err, idemflight.ErrKeyReused,
+					"%s: the fingerprint of the held entry goes on to count", what)
 				time.Sleep(time.Minute)
 				synctest.Wait()
 
 				require.Len(t, seen, 1, "%s: runs of Reconcile", what)
 				require.Equal(t, theKey, seen[0].key, "%s: the key Reconcile gets", what)
-				require.Equal(t, held, seen[0].entry, "%s: Reconcile must get the entry that was held", what)
-				require.Equal(t, "asks", seen[0].value, "%s: Reconcile's context must carry the values of the call that asks", what)
-				require.NotEqual(t, goroutine, seen[0].goroutine, "%s: Reconcile must not run on a caller's goroutine", what)
+				require.Equal(t, held, seen[0].entry,
+					"%s: Reconcile must get the entry that was held", what)
+				require.Equal(t, "asks", seen[0].value,
+					"%s: Reconcile's context must carry the values of the call that asks", what)
+				require.NotEqual(t, goroutine, seen[0].goroutine,
+					"%s: Reconcile must not run on a caller's goroutine", what)
 				for i, call := range append(joined, leader) {
 					require.True(t, call.returned(), "%s: caller %d must have its answer", what, i)
-					require.Equal(t, 9, call.res.Value, "%s: what Reconcile found, caller %d", what, i)
-					require.True(t, call.res.CompletedAt.Equal(time.Now()), "%s: CompletedAt, caller %d", what, i)
-					require.True(t, call.res.ExpiresAt.Equal(time.Now().Add(time.Hour)), "%s: ExpiresAt, caller %d", what, i)
+					require.Equal(t, 9, call.res.Value,
+						"%s: what Reconcile found, caller %d", what, i)
+					require.True(t, call.res.CompletedAt.Equal(time.Now()),
+						"%s: CompletedAt, caller %d", what, i)
+					require.True(t, call.res.ExpiresAt.Equal(time.Now().Add(time.Hour)),
+						"%s: ExpiresAt, caller %d", what, i)
 					if r.want == nil {
 						require.NoError(t, call.err, "%s, caller %d", what, i)
 						continue
 					}
 					require.ErrorIs(t, call.err, r.want, "%s, caller %d", what, i)
-					require.NotErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s, caller %d: it is known now", what, i)
+					require.NotErrorIs(t, call.err, idemflight.ErrOutcomeUnknown,
+						"%s, caller %d: it is known now", what, i)
 					requireNoMarker(t, call.err, what)
 					if name == "Final" {
 						require.True(t, call.err == r.want, "%s, caller %d: must get the marked error itself, got %#v", what, i, call.err)
 					}
 				}
-				require.Equal(t, idemflight.Reconciled, leader.res.Source, "%s: the leader's source", what)
-				require.Equal(t, idemflight.Joined, joined[0].res.Source, "%s: a joined caller's source", what)
-				require.Equal(t, idemflight.Joined, joined[1].res.Source, "%s: a joined caller's source", what)
+				require.Equal(t, idemflight.Reconciled, leader.res.Source,
+					"%s: the leader's source", what)
+				require.Equal(t, idemflight.Joined, joined[0].res.Source,
+					"%s: a joined caller's source", what)
+				require.Equal(t, idemflight.Joined, joined[1].res.Source,
+					"%s: a joined caller's source", what)
 
 				res, err := c.DoResult(t.Context(), theKey, neverRuns(t), idemflight.WithFingerprint(fp))
 				require.True(t, err == leader.err, "%s: the replay's error, got %#v", what, err)
-				require.Equal(t, idemflight.Replayed, res.Source, "%s: afterwards it is retained", what)
+				require.Equal(t, idemflight.Replayed, res.Source,
+					"%s: afterwards it is retained", what)
 				require.Equal(t, 9, res.Value, "%s: replayed value", what)
 				e, _ := c.Lookup(theKey)
 				require.Equal(t, fp, e.Fingerprint, "%s: the fingerprint is kept", what)
@@ -129,7 +143,8 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 					Kind: idemflight.EventReconciled, Key: theKey, Err: leader.err, Took: time.Minute, Waiters: 2, Disposition: idemflight.Retain,
 				}, told[0], "%s: EventReconciled", what)
 				require.Len(t, events.of(idemflight.EventJoined), 2, "%s: EventJoined", what)
-				require.Len(t, events.of(), 6, "%s: all events: of the flight that held, 3 callers, 1 reused, 1 replay", what)
+				require.Len(t, events.of(), 6,
+					"%s: all events: of the flight that held, 3 callers, 1 reused, 1 replay", what)
 			})
 		}
 	}
@@ -206,28 +221,36 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 				e, ok := c.Lookup(theKey)
 				require.True(t, ok)
 				require.Equal(t, idemflight.InFlight, e.State, "%s: it is the same flight", what)
-				require.False(t, early.returned(), "%s: who joined while Reconcile ran waits for fn", what)
-				require.False(t, c.Resolve(theKey, 5, nil), "%s: nothing is held while fn runs", what)
+				require.False(t, early.returned(),
+					"%s: who joined while Reconcile ran waits for fn", what)
+				require.False(t, c.Resolve(theKey, 5, nil),
+					"%s: nothing is held while fn runs", what)
 				late := start(c, t.Context(), theKey, neverRuns(t)) // joins while fn runs
 				time.Sleep(55 * time.Second)
 				synctest.Wait()
 
-				require.Equal(t, [2]int{1, 1}, [2]int{reconciling, executing}, "%s: runs of Reconcile and fn", what)
+				require.Equal(t, [2]int{1, 1}, [2]int{reconciling, executing},
+					"%s: runs of Reconcile and fn", what)
 				if how == "Inline" {
-					require.Equal(t, callerOn, fnOn, "%s: fn must run on the calling goroutine", what)
+					require.Equal(t, callerOn, fnOn,
+						"%s: fn must run on the calling goroutine", what)
 				}
 				for who, call := range map[string]*pending[int]{"leader": leader, "early": early, "late": late} {
 					require.True(t, call.returned(), "%s: %s must have its answer", what, who)
 					require.Equal(t, 8, call.res.Value, "%s: %s gets fn's value", what, who)
 					require.Equal(t, f.want == idemflight.Hold, errors.Is(call.err, idemflight.ErrOutcomeUnknown), "%s: %s got %v", what, who, call.err)
-					require.Equal(t, f.err == nil, call.err == nil, "%s: %s got %v", what, who, call.err)
+					require.Equal(t, f.err == nil, call.err == nil,
+						"%s: %s got %v", what, who, call.err)
 					if f.want == idemflight.Retain {
 						require.True(t, call.res.ExpiresAt.Equal(time.Now().Add(2*time.Hour)), "%s: %s: the leader's TTL counts, got %v", what, who, call.res.ExpiresAt)
 					}
 				}
-				require.Equal(t, idemflight.Executed, leader.res.Source, "%s: the leader's source", what)
-				require.Equal(t, idemflight.Joined, early.res.Source, "%s: source of who joined while Reconcile ran", what)
-				require.Equal(t, f.want, dispositionOf(t, c, theKey), "%s: fn's outcome is settled as usual", what)
+				require.Equal(t, idemflight.Executed, leader.res.Source,
+					"%s: the leader's source", what)
+				require.Equal(t, idemflight.Joined, early.res.Source,
+					"%s: source of who joined while Reconcile ran", what)
+				require.Equal(t, f.want, dispositionOf(t, c, theKey),
+					"%s: fn's outcome is settled as usual", what)
 
 				want := idemflight.Stats{Executed: 2, Joined: 2, Holds: 1, Releases: 1}
 				switch f.want {
@@ -239,12 +262,15 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 					want.Holds, want.Entries, want.Held = 2, 1, 1
 					e, _ := c.Lookup(theKey)
 					require.ErrorIs(t, e.Err, f.err, "%s: held anew, with fn's error", what)
-					require.True(t, e.CompletedAt.Equal(time.Now()), "%s: held anew, from fn's end", what)
+					require.True(t, e.CompletedAt.Equal(time.Now()),
+						"%s: held anew, from fn's end", what)
 				}
 				require.Equal(t, want, c.Stats(), "%s: Stats", what)
 				told := events.of(idemflight.EventExecuted)
-				require.Len(t, told, 2, "%s: EventExecuted of the flight that held and of this one", what)
-				require.Equal(t, f.want, told[1].Disposition, "%s: Disposition of the last execution", what)
+				require.Len(t, told, 2,
+					"%s: EventExecuted of the flight that held and of this one", what)
+				require.Equal(t, f.want, told[1].Disposition,
+					"%s: Disposition of the last execution", what)
 				require.Empty(t, events.of(idemflight.EventReconciled, idemflight.EventRejected, idemflight.EventFinished), "%s: no other call events", what)
 			})
 		}
@@ -340,7 +366,8 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 					fp := idemflight.FingerprintOf([]byte("payload"))
 					holdAfterASecond(t, c, theKey, idemflight.WithFingerprint(fp))
 					before, _ := c.Lookup(theKey)
-					require.Equal(t, holdTTL < 0, before.ExpiresAt.IsZero(), "ExpiresAt under HoldTTL %v", holdTTL)
+					require.Equal(t, holdTTL < 0, before.ExpiresAt.IsZero(),
+						"ExpiresAt under HoldTTL %v", holdTTL)
 					for round := 1; round <= 2; round++ {
 						time.Sleep(90 * time.Minute) // twice this is longer than HoldTTL: the hold starts anew
 						ctx := context.Background()
@@ -357,12 +384,18 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 						time.Sleep(time.Minute)
 						synctest.Wait()
 						for who, call := range map[string]*pending[int]{"leader": leader, "joined": joined} {
-							require.True(t, call.returned(), "%s: %s must have its answer", what, who)
-							require.Nil(t, call.panicked, "%s: the panic must not reach the %s", what, who)
-							require.False(t, call.exited, "%s: the Goexit must not reach the %s", what, who)
-							require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s: %s", what, who)
-							require.True(t, r.want(call.err), "%s: %s: must wrap the new error, got %v", what, who, call.err)
-							require.Equal(t, idemflight.None, call.res.Source, "%s: %s obtained no outcome", what, who)
+							require.True(t, call.returned(),
+								"%s: %s must have its answer", what, who)
+							require.Nil(t, call.panicked,
+								"%s: the panic must not reach the %s", what, who)
+							require.False(t, call.exited,
+								"%s: the Goexit must not reach the %s", what, who)
+							require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown,
+								"%s: %s", what, who)
+							require.True(t, r.want(call.err),
+								"%s: %s: must wrap the new error, got %v", what, who, call.err)
+							require.Equal(t, idemflight.None, call.res.Source,
+								"%s: %s obtained no outcome", what, who)
 							if round == 1 && who == "joined" { // both get the same; once is enough
 								requireNoMarker(t, call.err, what+": "+who)
 							}
@@ -371,10 +404,12 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 						after, _ := c.Lookup(theKey)
 						want := before
 						if holdTTL > 0 {
-							require.True(t, after.ExpiresAt.Equal(time.Now().Add(holdTTL)), "%s: HoldTTL anew, got %v", what, after.ExpiresAt)
+							require.True(t, after.ExpiresAt.Equal(time.Now().Add(holdTTL)),
+								"%s: HoldTTL anew, got %v", what, after.ExpiresAt)
 							want.ExpiresAt = after.ExpiresAt
 						}
-						require.Equal(t, want, after, "%s: held again as it was: error, times, fingerprint", what)
+						require.Equal(t, want, after,
+							"%s: held again as it was: error, times, fingerprint", what)
 						n := uint64(round)
 						require.Equal(t, idemflight.Stats{
 							Executed: 1, OutcomeUnknown: 2 * n, Holds: 1 + n, Panics: n * r.panics, Entries: 1, Held: 1,
@@ -382,8 +417,10 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 						rejected := events.of(idemflight.EventRejected)
 						require.Len(t, rejected, 2*round, "%s: calls whose Reconcile learned nothing are EventRejected, the joined ones too", what)
 						for _, ev := range rejected {
-							require.ErrorIs(t, ev.Err, idemflight.ErrOutcomeUnknown, "%s: Event.Err", what)
-							require.True(t, r.want(ev.Err), "%s: Event.Err is what the call returned, got %v", what, ev.Err)
+							require.ErrorIs(t, ev.Err, idemflight.ErrOutcomeUnknown,
+								"%s: Event.Err", what)
+							require.True(t, r.want(ev.Err),
+								"%s: Event.Err is what the call returned, got %v", what, ev.Err)
 						}
 						require.Len(t, events.of(), 1+2*round, "%s: all events", what)
 					}
@@ -431,7 +468,8 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 				}
 				time.Sleep(c.want - time.Nanosecond)
 				res, _ := cache.DoResult(t.Context(), theKey, neverRuns(t))
-				require.Equal(t, idemflight.Replayed, res.Source, "%s: replayed until its TTL", name)
+				require.Equal(t, idemflight.Replayed, res.Source,
+					"%s: replayed until its TTL", name)
 				time.Sleep(time.Nanosecond)
 				_, ok := cache.Lookup(theKey)
 				require.False(t, ok, "%s: expired", name)
@@ -454,7 +492,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 	})
 }
 
-// A held key answers as without Reconcile to who could not lead an execution.
+// A held key answers as without Reconcile to a caller that could not lead an execution.
 func TestPromise13_NoReconcileForAnEndedContextOrAClosedCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{
@@ -529,7 +567,8 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			require.Equal(t, r.runs, runs, "%s: runs of fn", name)
-			require.Equal(t, r.want, dispositionOf(t, c, theKey), "%s: the outcome is settled as usual", name)
+			require.Equal(t, r.want, dispositionOf(t, c, theKey),
+				"%s: the outcome is settled as usual", name)
 			want := r.stats
 			want.Executed, want.Left, want.Holds = 1, 2, want.Holds+1
 			require.Equal(t, want, c.Stats(), "%s: Stats", name)
@@ -554,7 +593,8 @@ func TestPromise13_ReconcileHasExecTimeoutAsDeadline(t *testing.T) {
 		holdAfterASecond(t, c, theKey)
 		start := time.Now()
 		_, err := c.Do(context.Background(), theKey, neverRuns(t))
-		require.Equal(t, time.Minute, time.Since(start), "Reconcile's context must end ExecTimeout after its start")
+		require.Equal(t, time.Minute, time.Since(start),
+			"Reconcile's context must end ExecTimeout after its start")
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
@@ -611,7 +651,8 @@ func TestPromise13_WhatIsFoundIsWeighedLikeAnyOutcome(t *testing.T) {
 			holdAfterASecond(t, c, theKey)
 			require.Equal(t, int64(6), c.Stats().Weight, "%s: what is held weighs nothing", name)
 			settle(t, c)
-			require.Equal(t, int64(5), c.Stats().Weight, "%s: the older value must have been shed for it", name)
+			require.Equal(t, int64(5), c.Stats().Weight,
+				"%s: the older value must have been shed for it", name)
 			_, err = c.Do(t.Context(), "older", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrValueShed, "%s: the older key", name)
 			v, err := c.Do(t.Context(), theKey, neverRuns(t))

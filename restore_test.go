@@ -50,9 +50,12 @@ func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 		require.Len(t, got, len(want))
 		for k, w := range want {
 			g := got[k]
-			require.True(t, w.StartedAt.Equal(g.StartedAt), "StartedAt of %s: %v", k, g.StartedAt.Sub(start))
-			require.True(t, w.CompletedAt.Equal(g.CompletedAt), "CompletedAt of %s: %v", k, g.CompletedAt.Sub(start))
-			require.True(t, w.ExpiresAt.Equal(g.ExpiresAt), "ExpiresAt of %s: %v", k, g.ExpiresAt.Sub(start))
+			require.True(t, w.StartedAt.Equal(g.StartedAt),
+				"StartedAt of %s: %v", k, g.StartedAt.Sub(start))
+			require.True(t, w.CompletedAt.Equal(g.CompletedAt),
+				"CompletedAt of %s: %v", k, g.CompletedAt.Sub(start))
+			require.True(t, w.ExpiresAt.Equal(g.ExpiresAt),
+				"ExpiresAt of %s: %v", k, g.ExpiresAt.Sub(start))
 			l, ok := c.Lookup(k)
 			require.True(t, ok)
 			require.Equal(t, g, l, "Lookup shows what All shows")
@@ -189,10 +192,12 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 				if tc.is != nil {
 					require.ErrorIs(t, err, tc.is)
 				} else {
-					require.Regexp(t, regexp.MustCompile(tc.says), err.Error(), "the error says which of the conditions was not met")
+					require.Regexp(t, regexp.MustCompile(tc.says), err.Error(),
+						"the error says which of the conditions was not met")
 				}
 				for _, other := range []error{idemflight.ErrInvalidKey, idemflight.ErrFull, idemflight.ErrClosed} {
-					require.Equal(t, other == tc.is, errors.Is(err, other), "%v is no %v", err, other)
+					require.Equal(t, other == tc.is, errors.Is(err, other),
+						"%v is no %v", err, other)
 				}
 				now, has := c.Lookup(tc.key)
 				require.Equal(t, had, has)
@@ -205,8 +210,10 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 			})
 		})
 	}
-	require.NotEqual(t, said["no state"], said["retained without ExpiresAt"], "different faults, different words")
-	require.NotEqual(t, said["a retained key"], said["no state"], "different faults, different words")
+	require.NotEqual(t, said["no state"], said["retained without ExpiresAt"],
+		"different faults, different words")
+	require.NotEqual(t, said["a retained key"], said["no state"],
+		"different faults, different words")
 }
 
 func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
@@ -315,7 +322,8 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 					require.Zero(t, e.ExpiresAt, "held without end")
 					want = 1000 * time.Hour
 				} else {
-					require.True(t, e.ExpiresAt.Equal(time.Now().Add(want)), "held for HoldTTL from now, got %v", time.Until(e.ExpiresAt))
+					require.True(t, e.ExpiresAt.Equal(time.Now().Add(want)),
+						"held for HoldTTL from now, got %v", time.Until(e.ExpiresAt))
 				}
 				time.Sleep(want - 1)
 				_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
@@ -357,14 +365,16 @@ func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 		require.Len(t, log.keys(idemflight.EventEvicted), 2)
 		require.Contains(t, append(log.keys(idemflight.EventShed), log.keys(idemflight.EventEvicted)...), "c", "9 and 5 do not fit together")
 		for _, s := range log.seen(upkeepKinds...) {
-			require.Equal(t, context.Background(), s.ctx, "upkeep is told with the Background context")
+			require.Equal(t, context.Background(), s.ctx,
+				"upkeep is told with the Background context")
 		}
 		require.Empty(t, log.of(callKinds...), "Restore is no call")
 		require.LessOrEqual(t, c.Stats().Weight, int64(10))
 
 		require.NoError(t, c.Restore("heavy", retainedEntry(11, later)))
 		requireState(t, c, idemflight.Shed, "heavy")
-		require.Contains(t, log.keys(idemflight.EventShed), "heavy", "one too heavy is shed at once")
+		require.Contains(t, log.keys(idemflight.EventShed), "heavy",
+			"one too heavy is shed at once")
 		require.Equal(t, 2, c.Len())
 	})
 }
@@ -414,7 +424,8 @@ func TestPromise24_ARoundTripKeepsEveryKey(t *testing.T) {
 			require.Equal(t, e, g)
 		}
 		for passed := 0; passed < 100; passed += 9 {
-			require.Equal(t, old.Len()+1, fresh.Len(), "both expire the same keys at the same time, after %d h", passed)
+			require.Equal(t, old.Len()+1, fresh.Len(),
+				"both expire the same keys at the same time, after %d h", passed)
 			time.Sleep(9 * time.Hour)
 		}
 		_, err := end(1, nil)
@@ -448,7 +459,7 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 	}
 }
 
-// Room that comes while Restore looks for it is found, as it is by Do.
+// Restore, like Do, finds room that appears while it looks for it.
 func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})

@@ -27,7 +27,8 @@ func TestPromise15_TTLCountsFromCompletion(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.True(t, r.CompletedAt.Equal(start.Add(40*time.Second)), "CompletedAt is the end of the execution, got %v after its start", r.CompletedAt.Sub(start))
-		require.True(t, r.ExpiresAt.Equal(start.Add(100*time.Second)), "the TTL counts from completion, got %v after the start", r.ExpiresAt.Sub(start))
+		require.True(t, r.ExpiresAt.Equal(start.Add(100*time.Second)),
+			"the TTL counts from completion, got %v after the start", r.ExpiresAt.Sub(start))
 
 		time.Sleep(time.Minute - 1)
 		require.Equal(t, 1, replays(t, c, "k"), "99.999999999 s after the start of an execution of 40 s the TTL of a minute is not over")
@@ -46,7 +47,8 @@ func TestPromise15_ReplaysDoNotExtendIt(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, idemflight.Replayed, r.Source)
 			require.True(t, r.ExpiresAt.Equal(first.ExpiresAt), "a replay must not move ExpiresAt")
-			require.True(t, r.CompletedAt.Equal(first.CompletedAt), "a replay must not move CompletedAt")
+			require.True(t, r.CompletedAt.Equal(first.CompletedAt),
+				"a replay must not move CompletedAt")
 		}
 		time.Sleep(time.Second)
 		executes(t, c, "k", 2)
@@ -118,7 +120,8 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 			}
 		}},
 		{"All", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
-			require.Equal(t, alive, len(entries(c)) == 1, "All yields the key exactly while it is unexpired")
+			require.Equal(t, alive, len(entries(c)) == 1,
+				"All yields the key exactly while it is unexpired")
 		}},
 		{"Len", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
 			require.Equal(t, alive, c.Len() == 1, "Len is %d", c.Len())
@@ -126,8 +129,10 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 		{"Stats", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
 			st := c.Stats()
 			require.Equal(t, alive, st.Entries == 1, "Stats.Entries is %d", st.Entries)
-			require.Equal(t, alive && s == idemflight.Held, st.Held == 1, "Stats.Held is %d", st.Held)
-			require.Equal(t, alive && s == idemflight.Retained, st.Weight == 1, "Stats.Weight is %d", st.Weight)
+			require.Equal(t, alive && s == idemflight.Held, st.Held == 1,
+				"Stats.Held is %d", st.Held)
+			require.Equal(t, alive && s == idemflight.Retained, st.Weight == 1,
+				"Stats.Weight is %d", st.Weight)
 		}},
 		{"Forget", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
 			require.Equal(t, alive, c.Forget("k"))
@@ -161,7 +166,8 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				require.ErrorIs(t, err, idemflight.ErrFull, "held keys are never evicted")
 			default:
 				require.NoError(t, err)
-				require.Len(t, log.of(idemflight.EventEvicted), 1, "an unexpired outcome that goes is evicted")
+				require.Len(t, log.of(idemflight.EventEvicted), 1,
+					"an unexpired outcome that goes is evicted")
 				require.Empty(t, log.of(idemflight.EventExpired))
 			}
 		}},
@@ -193,10 +199,12 @@ func TestPromise15_ReconcileIsNotAskedAtTheInstant(t *testing.T) {
 				r, err := c.DoResult(bg, "k", returns(2, nil))
 				require.NoError(t, err)
 				if offset < 0 {
-					require.Equal(t, idemflight.Reconciled, r.Source, "the key is held for another nanosecond")
+					require.Equal(t, idemflight.Reconciled, r.Source,
+						"the key is held for another nanosecond")
 					require.Equal(t, 7, r.Value)
 				} else {
-					require.Equal(t, idemflight.Executed, r.Source, "an expired hold is not reconciled, fn runs")
+					require.Equal(t, idemflight.Executed, r.Source,
+						"an expired hold is not reconciled, fn runs")
 					require.Equal(t, 2, r.Value)
 				}
 			})
@@ -225,7 +233,8 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 				e, ok := c.Lookup("k")
 				require.True(t, ok)
 				require.True(t, e.CompletedAt.Equal(done), "Entry.CompletedAt")
-				require.True(t, e.ExpiresAt.Equal(done.Add(stateTTL)), "Entry.ExpiresAt is completion plus TTL, got %v", e.ExpiresAt.Sub(done))
+				require.True(t, e.ExpiresAt.Equal(done.Add(stateTTL)),
+					"Entry.ExpiresAt is completion plus TTL, got %v", e.ExpiresAt.Sub(done))
 				require.Equal(t, e, entries(c)["k"], "All shows what Lookup shows")
 				r, err := c.DoResult(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 				if s.err != nil {
@@ -233,7 +242,8 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 					require.Equal(t, idemflight.None, r.Source, "no outcome was obtained")
 					return
 				}
-				require.True(t, r.ExpiresAt.Equal(done.Add(stateTTL)), "Result.ExpiresAt of a replay")
+				require.True(t, r.ExpiresAt.Equal(done.Add(stateTTL)),
+					"Result.ExpiresAt of a replay")
 			})
 		})
 	}
@@ -257,7 +267,8 @@ func TestExpiresAt_OfATTLOfItsOwnIsTheSameForAll(t *testing.T) {
 		replayed, err := c.DoResult(context.Background(), "k", fn)
 		require.NoError(t, err)
 		for _, r := range []idemflight.Result[int]{led, <-joined, replayed} {
-			require.True(t, want.Equal(r.ExpiresAt), "%v: expires at %v, want %v", r.Source, r.ExpiresAt, want)
+			require.True(t, want.Equal(r.ExpiresAt),
+				"%v: expires at %v, want %v", r.Source, r.ExpiresAt, want)
 		}
 		held, err := c.DoResult(context.Background(), "held", func(context.Context) (int, error) {
 			return 0, idemflight.Unknown(errors.New("no answer"))
@@ -299,7 +310,8 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 						for range 3 {
 							e, ok := c.Lookup("k")
 							require.True(t, ok, "kept %v after completion, with a TTL of %v", time.Since(e.CompletedAt), d)
-							require.False(t, e.ExpiresAt.Before(time.Now()), "ExpiresAt %v lies in the future", e.ExpiresAt)
+							require.False(t, e.ExpiresAt.Before(time.Now()),
+								"ExpiresAt %v lies in the future", e.ExpiresAt)
 							_, err := c.Do(bg, "k", neverRuns(t))
 							require.ErrorIs(t, err, w.err)
 							require.Equal(t, 1, c.Len())
@@ -313,7 +325,7 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 	}
 }
 
-// A TTL that ends after all that the clock can tell is told as it is, to everybody.
+// A TTL that ends after all that the clock can tell is reported as it is, to every caller.
 func TestExpiresAt_OfAHugeTTLIsTheSameForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
@@ -400,7 +412,8 @@ func TestPromise15_HoldTTL(t *testing.T) {
 				hold(t, c, "k")
 				e, ok := c.Lookup("k")
 				require.True(t, ok)
-				require.Equal(t, tc.want, e.ExpiresAt.Sub(e.CompletedAt), "how long the key is to be held")
+				require.Equal(t, tc.want, e.ExpiresAt.Sub(e.CompletedAt),
+					"how long the key is to be held")
 				time.Sleep(tc.want - 1)
 				_, err := c.Do(bg, "k", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
@@ -422,7 +435,7 @@ func TestPromise15_DefaultTTLIsADay(t *testing.T) {
 	})
 }
 
-// Each record expires by its own TTL, whatever was used or put in before or after it.
+// Each record expires by its own TTL, whatever was used or inserted before or after it.
 func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 300
@@ -436,14 +449,15 @@ func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 			require.Equal(t, n-passed, c.Len(), "unexpired after %d minutes", passed)
 			for i := passed % 7; i < n; i += 7 {
 				_, ok := c.Lookup(keyNo(i))
-				require.Equal(t, ttls[i]+1 > passed, ok, "key with a TTL of %d min after %d min", ttls[i]+1, passed)
+				require.Equal(t, ttls[i]+1 > passed, ok,
+					"key with a TTL of %d min after %d min", ttls[i]+1, passed)
 			}
 		}
 	})
 }
 
-// A small record has room for 32 bits of what its execution took. Whatever that was, and whatever the
-// record is, its times are told to the nanosecond.
+// A small record has room for 32 bits of what its execution took. Whatever that was, and whatever
+// the record is, its times are reported to the nanosecond.
 func TestLookup_TimesOfLongExecutions(t *testing.T) {
 	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
 		for name, opts := range map[string][]idemflight.CallOption{
@@ -463,7 +477,8 @@ func TestLookup_TimesOfLongExecutions(t *testing.T) {
 				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
 					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
 				require.Equal(t, took, end.Sub(start))
-				require.Equal(t, name == "small" && took < 1<<32, c.Small() == 1, "%s record, %v: small", name, took)
+				require.Equal(t, name == "small" && took < 1<<32, c.Small() == 1,
+					"%s record, %v: small", name, took)
 			})
 		}
 	}
@@ -479,7 +494,8 @@ func TestResult_TimesOfSlowExecutionsAreTheSameForAll(t *testing.T) {
 	}
 }
 
-// What is resolved by hand began when it was held, in this process or in the one before; it counts from now.
+// A key resolved by hand has the start of the execution that left it held, in this process or in
+// the one before; its TTL counts from now.
 func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 	for name, hold := range map[string]func(t *testing.T, c *cache){
 		"held here": func(t *testing.T, c *cache) {
@@ -524,12 +540,15 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 		c.SetWallClock(seconds)
 		res := do("after " + strconv.Itoa(n))
 		now := time.Now().Round(0)
-		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute, "the clock set by %d s", seconds)
+		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute,
+			"the clock set by %d s", seconds)
 		require.WithinDuration(t, now.Add(time.Hour), res.ExpiresAt.Round(0), time.Minute)
 		e, _ := c.Lookup("before")
-		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute, "what Restore would be given")
+		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute,
+			"what Restore would be given")
 		require.Equal(t, n+2, c.Small(), "small records")
-		require.Equal(t, idemflight.Replayed, do("before").Source, "the deadline must not have moved")
+		require.Equal(t, idemflight.Replayed, do("before").Source,
+			"the deadline must not have moved")
 	}
 }
 
@@ -637,7 +656,8 @@ func TestPromise16_WithTTL(t *testing.T) {
 		require.Zero(t, r.ExpiresAt, "the outcome is not kept")
 		require.False(t, r.CompletedAt.IsZero(), "it is complete all the same")
 		require.Zero(t, c.Len(), "WithTTL(0) retains nothing")
-		require.Equal(t, idemflight.Release, log.of(idemflight.EventExecuted)[0].Disposition, "of an outcome that is not retained")
+		require.Equal(t, idemflight.Release, log.of(idemflight.EventExecuted)[0].Disposition,
+			"of an outcome that is not retained")
 		executes(t, c, "zero", 2, idemflight.WithTTL(0))
 
 		_, err := c.Do(bg, "final", returns(0, idemflight.Final(errBoom)), idemflight.WithTTL(0))
@@ -650,12 +670,15 @@ func TestPromise16_WithTTL(t *testing.T) {
 		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "a hold lasts HoldTTL")
 		hold(t, c, "hold2", idemflight.WithTTL(time.Second))
 		e, _ = c.Lookup("hold2")
-		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "a hold lasts HoldTTL, not the WithTTL of a retained outcome")
+		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt),
+			"a hold lasts HoldTTL, not the WithTTL of a retained outcome")
 
 		r = executes(t, c, "long", 1, idemflight.WithTTL(time.Hour))
-		require.Equal(t, time.Hour, r.ExpiresAt.Sub(r.CompletedAt), "WithTTL may be longer than Options.TTL")
+		require.Equal(t, time.Hour, r.ExpiresAt.Sub(r.CompletedAt),
+			"WithTTL may be longer than Options.TTL")
 		r = executes(t, c, "short", 1, idemflight.WithTTL(time.Second))
-		require.Equal(t, time.Second, r.ExpiresAt.Sub(r.CompletedAt), "WithTTL may be shorter than Options.TTL")
+		require.Equal(t, time.Second, r.ExpiresAt.Sub(r.CompletedAt),
+			"WithTTL may be shorter than Options.TTL")
 		time.Sleep(time.Second)
 		executes(t, c, "short", 2)
 		time.Sleep(time.Hour - time.Second - 1)
@@ -676,7 +699,8 @@ func TestPromise16_TheLeadersTTLCounts(t *testing.T) {
 				require.Zero(t, c.Len(), "the leader's WithTTL(0) counts, not the joined caller's")
 				return
 			}
-			require.Equal(t, leader, r.ExpiresAt.Sub(r.CompletedAt), "the leader's WithTTL counts, not the joined caller's")
+			require.Equal(t, leader, r.ExpiresAt.Sub(r.CompletedAt),
+				"the leader's WithTTL counts, not the joined caller's")
 			_, err = c.Do(bg, "k", neverRuns(t), idemflight.WithTTL(0))
 			require.NoError(t, err)
 			require.Equal(t, 1, c.Len(), "a replaying caller's WithTTL changes nothing")

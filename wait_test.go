@@ -56,12 +56,14 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 					synctest.Wait()
 				}
 				for i, call := range calls {
-					require.True(t, call.returned() && call.panicked == nil && !call.exited, "call %d must have returned", i)
+					require.True(t, call.returned() && call.panicked == nil && !call.exited,
+						"call %d must have returned", i)
 					require.Equal(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Replayed, idemflight.Replayed}[i], call.res.Source, "source of call %d", i)
 					if end.value == nil {
 						require.Nil(t, call.res.Value, "value of call %d", i)
 					} else {
-						require.Same(t, end.value, call.res.Value, "every caller gets the very value that fn returned, call %d did not", i)
+						require.Same(t, end.value, call.res.Value,
+							"every caller gets the very value that fn returned, call %d did not", i)
 					}
 					require.IsType(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
 					require.Equal(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
@@ -98,8 +100,10 @@ func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
 				synctest.Wait()
 				for _, call := range []*pending[int]{leader, joined} {
 					require.ErrorIs(t, call.err, errBoom)
-					require.Equal(t, end.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown), "is ErrOutcomeUnknown: %v", call.err)
-					require.Equal(t, 7, call.res.Value, "the callers of the flight get fn's value, also with an error")
+					require.Equal(t, end.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown),
+						"is ErrOutcomeUnknown: %v", call.err)
+					require.Equal(t, 7, call.res.Value,
+						"the callers of the flight get fn's value, also with an error")
 				}
 				require.Equal(t, idemflight.Executed, leader.res.Source)
 				require.Equal(t, idemflight.Joined, joined.res.Source)
@@ -248,7 +252,8 @@ func TestJoinedCallers_OfEveryFormGetTheSame(t *testing.T) {
 					}
 				}
 				s := c.Stats()
-				require.Equal(t, [2]uint64{1, 3}, [2]uint64{s.Executed, s.Joined}, "Executed and Joined")
+				require.Equal(t, [2]uint64{1, 3}, [2]uint64{s.Executed, s.Joined},
+					"Executed and Joined")
 			})
 		})
 	}
@@ -272,11 +277,13 @@ func TestPromise10_MaxWaitIsExact(t *testing.T) {
 				stays := start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
 				if wait < 2*time.Second { // until then the leader with a deadline is there
-					require.Equal(t, flying+5, goroutines(t), "goroutines: waiting for a limited time needs none")
+					require.Equal(t, flying+5, goroutines(t),
+						"goroutines: waiting for a limited time needs none")
 				}
 				time.Sleep(wait - 1)
 				for _, call := range calls {
-					require.False(t, call.returned(), "a nanosecond before its MaxWait a call waits")
+					require.False(t, call.returned(),
+						"a nanosecond before its MaxWait a call waits")
 				}
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
@@ -373,7 +380,8 @@ func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 						work := newWork(t)
 						leader := start(c, ctx, theKey, work.returns(1, idemflight.Unknown(errBoom)), opts...)
 						time.Sleep(time.Minute)
-						require.False(t, leader.returned(), "MaxWait is about the flights of others")
+						require.False(t, leader.returned(),
+							"MaxWait is about the flights of others")
 						work.open()
 						synctest.Wait()
 						require.ErrorIs(t, leader.err, idemflight.ErrOutcomeUnknown)
@@ -410,7 +418,8 @@ func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
 			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.WithMaxWait(time.Hour)}, {idemflight.Inline()}} {
 				call := start(c, t.Context(), theKey, neverRuns(t), opts...)
 				synctest.Wait()
-				require.True(t, call.returned(), "one more than MaxWaiters is refused at once: %s", why)
+				require.True(t, call.returned(),
+					"one more than MaxWaiters is refused at once: %s", why)
 				call.refused(t, 0)
 			}
 			require.Equal(t, 3, c.Stats().Waiters, "waiters, the refused not among them: %s", why)
@@ -484,7 +493,7 @@ func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 	})
 }
 
-// Who does not wait is never counted among those that do: there is nothing to leave.
+// A caller that does not wait is never counted among those that do: it has nothing to leave.
 func TestNoWait_JoinsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})

@@ -24,7 +24,8 @@ func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 		executes(t, c, "a", 4)
 		r := executes(t, c, "b", 3)
 		executes(t, c, "c", 3)
-		require.Empty(t, log.of(idemflight.EventShed), "a weight of exactly MaxWeight sheds nothing")
+		require.Empty(t, log.of(idemflight.EventShed),
+			"a weight of exactly MaxWeight sheds nothing")
 		require.EqualValues(t, 10, c.Stats().Weight)
 		require.Equal(t, 4, replays(t, c, "a"))
 
@@ -94,7 +95,8 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 				require.Equal(t, idemflight.Executed, r.Source)
 				wg.Wait()
 				synctest.Wait()
-				require.Equal(t, idemflight.Retain, log.of(idemflight.EventExecuted)[3].Disposition, "a shed outcome is kept")
+				require.Equal(t, idemflight.Retain, log.of(idemflight.EventExecuted)[3].Disposition,
+					"a shed outcome is kept")
 				if w == 10 { // it fits, alone
 					requireState(t, c, idemflight.Retained, "heavy")
 					requireState(t, c, idemflight.Shed, others...)
@@ -102,7 +104,8 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 					return
 				}
 				require.False(t, r.ExpiresAt.IsZero(), "a shed outcome is kept")
-				require.Equal(t, []string{"heavy"}, log.keys(idemflight.EventShed), "it alone is shed, at once")
+				require.Equal(t, []string{"heavy"}, log.keys(idemflight.EventShed),
+					"it alone is shed, at once")
 				requireState(t, c, idemflight.Shed, "heavy")
 				requireState(t, c, idemflight.Retained, others...)
 				require.EqualValues(t, 6, c.Stats().Weight)
@@ -128,7 +131,8 @@ func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
 		require.EqualValues(t, 10, c.Stats().Weight)
 		require.Empty(t, log.of(idemflight.EventShed))
 		executes(t, c, "one", 1)
-		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed), "a negative weight makes no room")
+		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed),
+			"a negative weight makes no room")
 		require.EqualValues(t, 1, c.Stats().Weight)
 		require.True(t, c.Forget("minus"))
 		require.True(t, c.Forget("least"))
@@ -186,12 +190,13 @@ func TestPromise20_ProtectDoesNotProtectFromIt(t *testing.T) {
 			c, log := shedding(options{TTL: time.Hour, Protect: protect})
 			executes(t, c, "a", 10)
 			executes(t, c, "b", 10)
-			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed), "with Protect %v", protect)
+			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed),
+				"with Protect %v", protect)
 		})
 	}
 }
 
-// An outcome that has expired at this very instant is not retained any more, so it pushes nobody.
+// An outcome that has expired at this very instant is not retained any more, so it pushes none out.
 func TestPromise20_TheExpiredWeighNothing(t *testing.T) {
 	for _, n := range []int{1, 5} {
 		synctest.Test(t, func(t *testing.T) {
@@ -204,7 +209,8 @@ func TestPromise20_TheExpiredWeighNothing(t *testing.T) {
 			time.Sleep(time.Second)
 			executes(t, c, "new", 5)
 			synctest.Wait()
-			require.Empty(t, log.keys(idemflight.EventShed), "with %d expired ones gone, 4 + 1 + 5 are MaxWeight", n)
+			require.Empty(t, log.keys(idemflight.EventShed),
+				"with %d expired ones gone, 4 + 1 + 5 are MaxWeight", n)
 			requireState(t, c, idemflight.Retained, "lives", "lives too", "new")
 			require.EqualValues(t, 10, c.Stats().Weight)
 		})
@@ -282,7 +288,8 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 				if before+int64(added) <= limit {
 					require.Empty(t, shed, "step %d: %d + %d fit %d", i, before, added, limit)
 				} else if len(shed) > 0 && added <= limit {
-					require.Greater(t, st.Weight+int64(weight[shed[len(shed)-1]]), int64(limit), "step %d: the last value shed had to go", i)
+					require.Greater(t, st.Weight+int64(weight[shed[len(shed)-1]]), int64(limit),
+						"step %d: the last value shed had to go", i)
 				}
 			}
 			require.Positive(t, c.Stats().Shed, "the test itself: something was shed")
@@ -505,7 +512,7 @@ func TestPromise20_ASecondChanceIsUsedUp(t *testing.T) {
 	})
 }
 
-// Before a value is shed, what has expired goes.
+// Expired records are removed before a value is shed.
 func TestPromise20_TheExpiredGoFirst(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
@@ -519,8 +526,8 @@ func TestPromise20_TheExpiredGoFirst(t *testing.T) {
 	})
 }
 
-// What is shed first is known across shards, also when the value that was first has just gone and was
-// first in nothing else.
+// The value to shed first is known across shards, even when the former first one has just been
+// removed and was first in nothing else.
 func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {

@@ -314,7 +314,7 @@ func TestPipelinedDuplicates(t *testing.T) {
 	require.Equal(t, "2 2", c.read().Body)
 }
 
-// A request that comes in pieces is one request.
+// A request that arrives in pieces is one request.
 func TestClientThatPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := inMemory(newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))

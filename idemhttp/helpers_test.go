@@ -57,7 +57,8 @@ func (a answer) replayed() bool { return a.Header.Get("Idempotent-Replayed") == 
 // problem is a's problem document.
 func (a answer) problem(t testing.TB) (p problemDocument) {
 	t.Helper()
-	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), "a problem document, not %d %q", a.Status, a.Body)
+	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"),
+		"a problem document, not %d %q", a.Status, a.Body)
 	require.NoError(t, json.Unmarshal([]byte(a.Body), &p), "problem document %q", a.Body)
 	return p
 }
@@ -84,7 +85,8 @@ func requireProblem(t testing.TB, a answer, status int, kind string, retryable b
 	require.NotNil(t, p.Retryable, "the member retryable is always there")
 	require.Equal(t, retryable, *p.Retryable, "retryable of %s", kind)
 	require.Equal(t, "no-store", a.Header.Get("Cache-Control"), "Cache-Control of a problem")
-	require.Equal(t, retryable, a.Header.Get("Retry-After") != "", "Retry-After exactly if retryable: %q", a.Header)
+	require.Equal(t, retryable, a.Header.Get("Retry-After") != "",
+		"Retry-After exactly if retryable: %q", a.Header)
 	require.NotContains(t, a.Header, "Idempotent-Replayed", "never on problems")
 	return p
 }

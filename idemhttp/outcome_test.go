@@ -31,7 +31,8 @@ func TestClassifyStatus(t *testing.T) {
 		if status >= 200 && status < 500 && !slices.Contains(released, status) {
 			want = idemflight.Retain
 		}
-		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}), "status %d", status)
+		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}),
+			"status %d", status)
 	}
 }
 
@@ -360,7 +361,8 @@ func TestReconcileAnswers(t *testing.T) {
 				require.Equal(t, "5", a.Header.Get("Content-Length"), "recomputed")
 				continue
 			}
-			require.True(t, strings.HasSuffix(problem.Type, "#problem-"+c.kind), "case %d: %s", i, problem.Type)
+			require.True(t, strings.HasSuffix(problem.Type, "#problem-"+c.kind),
+				"case %d: %s", i, problem.Type)
 			require.Equal(t, c.retryable, problem.Retryable, "case %d", i)
 			require.Error(t, problem.Err)
 			if c.is != nil {
@@ -514,7 +516,8 @@ func TestOneCallOfTheCache(t *testing.T) {
 	opts.Observer = func(_ context.Context, e idemflight.Event[idemflight.Key]) { events = append(events, e.Kind) }
 	h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
 		buf := make([]byte, 64<<10)
-		require.Contains(t, string(buf[:runtime.Stack(buf, false)]), "TestOneCallOfTheCache(", "ServeHTTP's own goroutine")
+		require.Contains(t, string(buf[:runtime.Stack(buf, false)]), "TestOneCallOfTheCache(",
+			"ServeHTTP's own goroutine")
 	}))
 	for _, key := range []string{"a", "a", "b", "bad key"} {
 		call(h, post(key, ""))
@@ -542,7 +545,7 @@ func TestARefusedRequestIsOneCallOfTheCache(t *testing.T) {
 	require.Equal(t, []idemflight.EventKind{idemflight.EventRejected, idemflight.EventRejected, idemflight.EventRejected}, events)
 }
 
-// http.Server.Shutdown waits for the executing request, also when its client has gone.
+// http.Server.Shutdown waits for the executing request, even when its client has gone.
 func TestShutdownWaits(t *testing.T) {
 	release := make(chan struct{})
 	m := newMiddleware(t, idemhttp.Options{})
@@ -639,7 +642,7 @@ func TestProblemHook(t *testing.T) {
 		if key, _ := idemhttp.KeyFrom(r.Context()); key.ID == "held" {
 			panic(errBoom)
 		}
-		// Another request with the same key comes meanwhile.
+		// Another request with the same key arrives meanwhile.
 		require.Equal(t, 599, call(h, post("k", "").WithContext(context.Background())).Status)
 	}))
 	func() {
@@ -665,7 +668,7 @@ func TestProblemHook(t *testing.T) {
 	require.Equal(t, errBoom, panicked.Value)
 }
 
-// The 500 to who waited for a flight that panicked tells the server why.
+// The 500 to a duplicate that waited for a flight that panicked tells the server why.
 func TestProblemOfAReleasedPanic(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		var got idemhttp.Problem

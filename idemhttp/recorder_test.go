@@ -326,7 +326,7 @@ func (s *server) see(t testing.TB, key string) (got seen) {
 	return got
 }
 
-// unframed takes off how the body's end is told, which may differ.
+// unframed takes off how the body's end is marked, which may differ.
 func (s seen) unframed() seen {
 	s.Header = s.Header.Clone()
 	if s.Status != 304 { // there it says something of the resource
@@ -346,7 +346,8 @@ func TestClientSeesNoDifference(t *testing.T) {
 				bare := serve(t, protocol, c.h).see(t, "k")
 				s := serve(t, protocol, m.Handler(c.h))
 				first := s.see(t, "k")
-				require.Equal(t, bare.unframed(), first.unframed(), "the first client, compared to the bare handler")
+				require.Equal(t, bare.unframed(), first.unframed(),
+					"the first client, compared to the bare handler")
 
 				again := s.see(t, "k")
 				if c.omitted {
@@ -357,7 +358,8 @@ func TestClientSeesNoDifference(t *testing.T) {
 				again.Header.Del("Idempotent-Replayed")
 				first.early = nil // 1xx are no answers
 				again.Header, first.Header = canon(again.Header), canon(first.Header)
-				require.Equal(t, first.unframed(), again.unframed(), "the retry, compared to the first client")
+				require.Equal(t, first.unframed(), again.unframed(),
+					"the retry, compared to the first client")
 			})
 		}
 	})
@@ -577,7 +579,8 @@ func TestTrailersOfOuterMiddleware(t *testing.T) {
 			}, canon(s.post(t, "k", "").Trailer), "answer %d", i)
 		}
 		e, _ := m.Cache().Lookup(sharedKey("k"))
-		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer, "the record has the handler's")
+		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer,
+			"the record has the handler's")
 	})
 }
 
@@ -606,7 +609,8 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	call(outer(func(http.ResponseWriter, *http.Request) {}), post("nothing", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}}, got)
 	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.Header()["x-odd"] = []string{"1"} }), post("odd", ""))
-	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"X-Odd": {"1"}}}, got, "names are canonical")
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"X-Odd": {"1"}}}, got,
+		"names are canonical")
 	call(outer(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
 		w.Header().Set(http.TrailerPrefix+"Idempotent-Replayed", "handler")
@@ -705,10 +709,12 @@ func TestHeadersChangedAfterWriteHeaderAreFoundAgain(t *testing.T) {
 				h.Set("X-Late", "handler")
 				h.Set("X-Taken-Back", "handler")
 				begin(w)
-				require.Equal(t, "handler", w.Header().Get("X-Late"), "what the handler has set itself")
+				require.Equal(t, "handler", w.Header().Get("X-Late"),
+					"what the handler has set itself")
 				h.Del("X-Taken-Back")
 				io.WriteString(w, "x")
-				require.NotContains(t, w.Header(), "X-Taken-Back", "what the handler has deleted itself")
+				require.NotContains(t, w.Header(), "X-Taken-Back",
+					"what the handler has deleted itself")
 			}))
 			w := httptest.NewRecorder()
 			inner.ServeHTTP(restless{w}, post("k", ""))
@@ -718,7 +724,8 @@ func TestHeadersChangedAfterWriteHeaderAreFoundAgain(t *testing.T) {
 	}
 }
 
-// counting is middleware outside that begins the body at the first Write, as those do that compress.
+// counting is middleware outside that begins the body at the first Write, as those do that
+// compress.
 type counting struct {
 	http.ResponseWriter
 	writes int

@@ -43,10 +43,11 @@ func TestNeverReplayedHeaders(t *testing.T) {
 		w.WriteHeader(200)
 		set(w.Header(), http.TrailerPrefix)
 	}))
-	require.NotEmpty(t, call(h, post("k", "")).Header.Get("Set-Cookie"), "the first client gets them")
+	require.NotEmpty(t, call(h, post("k", "")).Header.Get("Set-Cookie"),
+		"the first client gets them")
 	check(t, withoutPrefixed(call(h, post("k", ""))))
 
-	// What comes by Resolve, Reconcile and Restore has been through no recorder.
+	// A response from Resolve, Reconcile or Restore has been through no recorder.
 	resp := &idemhttp.Response{Status: 200, Header: http.Header{}, Trailer: http.Header{}}
 	set(resp.Header, "")
 	for _, name := range neverReplayed {
@@ -143,7 +144,8 @@ func TestAnInvalidContentLengthDeclaresNothing(t *testing.T) {
 	})
 }
 
-// A trailer that is never replayed is not, also where middleware outside announces one of that name.
+// A trailer that is never replayed is not, even where middleware outside announces one of that
+// name.
 func TestNeverReplayedTrailerAnnouncedOutside(t *testing.T) {
 	inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "x")
@@ -245,8 +247,10 @@ func TestHeadersOfOuterMiddleware(t *testing.T) {
 			id := fmt.Sprint("outer ", i+1)
 			require.Equal(t, id, a.Header.Get("X-Own"), "answer %d: left alone", i)
 			require.Equal(t, id, a.Header.Get("X-Same"), "answer %d: set to the value it had", i)
-			require.Equal(t, "handler", a.Header.Get("X-Changed"), "answer %d: as it stood at WriteHeader", i)
-			require.Equal(t, []string{"Origin", "Accept"}, a.Header["Vary"], "answer %d: added to", i)
+			require.Equal(t, "handler", a.Header.Get("X-Changed"),
+				"answer %d: as it stood at WriteHeader", i)
+			require.Equal(t, []string{"Origin", "Accept"}, a.Header["Vary"],
+				"answer %d: added to", i)
 			require.NotContains(t, a.Header, "X-Removed", "answer %d: removed", i)
 			require.Equal(t, "handler", a.Header.Get("X-New"))
 			require.Equal(t, i > 0, a.replayed())
@@ -273,7 +277,8 @@ func TestAHeaderOfAnOddNameIsReplayedAsTheHandlerLeftIt(t *testing.T) {
 				inner.ServeHTTP(w, r)
 			}))
 			first := s.post(t, "k", "").Header["X-Odd"]
-			require.Equal(t, first, s.post(t, "k", "").Header["X-Odd"], "the retry, compared to the first client")
+			require.Equal(t, first, s.post(t, "k", "").Header["X-Odd"],
+				"the retry, compared to the first client")
 		})
 	}
 }
@@ -399,7 +404,8 @@ func TestReplayHeader(t *testing.T) {
 				first := s.post(t, fmt.Sprint("k", i), body)
 				require.NotContains(t, canon(first.Header), "Idempotent-Replayed", "executed")
 				again := s.post(t, fmt.Sprint("k", i), body)
-				require.Equal(t, []string{"true"}, canon(again.Header)["Idempotent-Replayed"], "replayed")
+				require.Equal(t, []string{"true"}, canon(again.Header)["Idempotent-Replayed"],
+					"replayed")
 				require.Empty(t, again.Trailer.Get("Idempotent-Replayed"))
 			}
 			requireProblem(t, s.post(t, "k0", "other"), 422, "key-reused", false)
@@ -409,12 +415,13 @@ func TestReplayHeader(t *testing.T) {
 		for i := range 2 {
 			r := s.request(t, t.Context(), "", nil)
 			r.Header.Set("X-Key", "k")
-			require.Equal(t, i == 1, s.send(t, r).Header.Get("X-Again") == "true", "names of one's own")
+			require.Equal(t, i == 1, s.send(t, r).Header.Get("X-Again") == "true",
+				"names of one's own")
 		}
 	})
 }
 
-// gzipped is compression as people write it: it encodes for who accepts it.
+// gzipped is compression as people write it: it encodes for clients that accept it.
 func gzipped(next http.Handler) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept-Encoding")
@@ -471,13 +478,15 @@ func TestCompressionOutsideAndInside(t *testing.T) {
 			outside := serve(t, protocol, gzipped(newMiddleware(t, idemhttp.Options{}).Handler(page)))
 			for i, accept := range []string{"gzip", "identity", "gzip"} {
 				a := send(outside, accept)
-				require.Equal(t, accept == "gzip", a.Header.Get("Content-Encoding") == "gzip", "outside, each gets what it accepts")
+				require.Equal(t, accept == "gzip", a.Header.Get("Content-Encoding") == "gzip",
+					"outside, each gets what it accepts")
 				require.Equal(t, i > 0, a.replayed())
 			}
 			inside := serve(t, protocol, newMiddleware(t, idemhttp.Options{}).Handler(gzipped(page)))
 			for i, accept := range []string{"gzip", "identity", "gzip"} {
 				a := send(inside, accept)
-				require.Equal(t, "gzip", a.Header.Get("Content-Encoding"), "inside, the first client's encoding is replayed")
+				require.Equal(t, "gzip", a.Header.Get("Content-Encoding"),
+					"inside, the first client's encoding is replayed")
 				require.Equal(t, i > 0, a.replayed())
 			}
 		}

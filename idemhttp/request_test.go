@@ -40,7 +40,8 @@ func TestNewNamesEveryBadField(t *testing.T) {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, KeyReusedStatus: status, MaxWait: idemflight.NoWait, Methods: []string{"PUT", "DELETE"}})
 		require.NoError(t, err, "status %d", status)
 	}
-	require.Panics(t, func() { newMiddleware(t, idemhttp.Options{}).Handler(nil) }, "a nil handler is noticed when it is mounted")
+	require.Panics(t, func() { newMiddleware(t, idemhttp.Options{}).Handler(nil) },
+		"a nil handler is noticed when it is mounted")
 }
 
 // Once: no test noticed the planted fault that New let a size of -1 pass.
@@ -155,7 +156,8 @@ func TestMissingKey(t *testing.T) {
 	require.Equal(t, 202, call(newMiddleware(t, idemhttp.Options{}).Handler(ok), post("", "")).Status, "without Require it passes")
 	h := newMiddleware(t, idemhttp.Options{Require: true}).Handler(ok)
 	requireProblem(t, call(h, post("", "")), 400, "missing-key", false)
-	require.Equal(t, 202, call(h, httptest.NewRequest("GET", "/", nil)).Status, "a GET needs no key")
+	require.Equal(t, 202, call(h, httptest.NewRequest("GET", "/", nil)).Status,
+		"a GET needs no key")
 }
 
 // The very same writer and request, body unread, Scope not called.
@@ -208,7 +210,8 @@ func TestMethodsAreThoseAtNew(t *testing.T) {
 	h := newMiddleware(t, idemhttp.Options{Methods: methods, Require: true}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
 	methods[0] = "DELETE"
 	for method, status := range map[string]int{"PUT": http.StatusBadRequest, "DELETE": http.StatusOK} {
-		require.Equal(t, status, call(h, httptest.NewRequest(method, "/", nil)).Status, "%s without a key", method)
+		require.Equal(t, status, call(h, httptest.NewRequest(method, "/", nil)).Status,
+			"%s without a key", method)
 	}
 }
 
@@ -235,7 +238,8 @@ func TestScope(t *testing.T) {
 		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
 	} {
 		scope, scopeErr = c.scope, c.err
-		require.Equal(t, c.status, call(h, post("k", "")).Status, "scope %q, error %v", c.scope, c.err)
+		require.Equal(t, c.status, call(h, post("k", "")).Status,
+			"scope %q, error %v", c.scope, c.err)
 		require.False(t, problem.Retryable, "a failing scope is not retryable")
 		if c.err != nil {
 			require.ErrorIs(t, problem.Err, c.err, "Scope's own error")
@@ -248,7 +252,8 @@ func TestScope(t *testing.T) {
 
 	for _, scope = range []string{"a", "b", "a"} {
 		scopeErr = nil
-		require.Equal(t, scope, call(h, post("k", "")).Body, "one customer never sees another's answer")
+		require.Equal(t, scope, call(h, post("k", "")).Body,
+			"one customer never sees another's answer")
 	}
 	require.Equal(t, 2, ran.count(), "the same key of two customers is two keys")
 	shared, err := idemhttp.SharedScope(post("k", ""))
@@ -271,7 +276,8 @@ func TestDefaultFingerprint(t *testing.T) {
 	base := of("POST", "/p?a=1&b=2&a=3", "body")
 	require.NotZero(t, base)
 	require.Equal(t, base, of("POST", "/p?b=2&a=1&a=3", "body"), "sorted by name")
-	require.Equal(t, base, of("POST", "/p?%61=1&b=%32&&a=3", "body"), "names and values as they parse")
+	require.Equal(t, base, of("POST", "/p?%61=1&b=%32&&a=3", "body"),
+		"names and values as they parse")
 	for _, other := range []idemflight.Fingerprint{
 		of("PATCH", "/p?a=1&b=2&a=3", "body"), of("POST", "/q?a=1&b=2&a=3", "body"), of("POST", "/p?a=3&b=2&a=1", "body"),
 		of("POST", "/p?a=1&b=2", "body"), of("POST", "/p?a=1&b=2&a=3", "bodY"), of("POST", "/p", "body"),
@@ -285,10 +291,12 @@ func TestDefaultFingerprint(t *testing.T) {
 	seen := map[idemflight.Fingerprint]string{}
 	for _, query := range []string{"a=%zz", "a=%yy", "a=%25zz", "a=1;b=2", "a=1&b=2", "a=1%3Bb=2", "a=%zz&b=1", "", "%", "%25", "a=b=c", "a=b%26c", "a=b&c"} {
 		f := of("POST", "/p?"+query, "")
-		require.NotContains(t, seen, f, "%q and %q: what does not parse counts as sent", query, seen[f])
+		require.NotContains(t, seen, f,
+			"%q and %q: what does not parse counts as sent", query, seen[f])
 		seen[f] = query
 	}
-	require.Equal(t, of("POST", "/p?a=%zz&b=1&c=2", ""), of("POST", "/p?c=2&b=1&a=%zz", ""), "the rest is sorted all the same")
+	require.Equal(t, of("POST", "/p?a=%zz&b=1&c=2", ""), of("POST", "/p?c=2&b=1&a=%zz", ""),
+		"the rest is sorted all the same")
 }
 
 // Once: no test noticed the planted fault that the default fingerprint was one of another text.
@@ -329,7 +337,8 @@ func TestBodyIsHandedOverWhole(t *testing.T) {
 		for i, size := range []int{0, 1, 511, 512, 513, 65536, 65537, 100_000} {
 			want := strings.Repeat("b", size)
 			require.Equal(t, 200, s.post(t, fmt.Sprint("length", i), want).Status, "%d bytes", size)
-			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes with Content-Length", size)
+			require.Equal(t, seen{want, int64(size), nil, nil}, <-got,
+				"%d bytes with Content-Length", size)
 			chunked := s.request(t, t.Context(), fmt.Sprint("chunked", i), io.MultiReader(strings.NewReader(want)))
 			require.Equal(t, 200, s.send(t, chunked).Status, "%d bytes", size)
 			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes without", size)
@@ -357,7 +366,7 @@ func TestARequestWithoutBodyIsHandedOverWithout(t *testing.T) {
 	}
 }
 
-// thrifty is a body that takes an empty buffer for a fault of who reads it.
+// thrifty is a body that takes an empty buffer for a fault of its reader.
 type thrifty struct{ io.Reader }
 
 func (t thrifty) Read(p []byte) (int, error) {
@@ -479,7 +488,8 @@ func TestContextOfTheHandler(t *testing.T) {
 		require.Equal(t, "u", handlers.Value(userKey{}), "the request's values")
 		deadline, ok := handlers.Deadline()
 		require.True(t, ok)
-		require.Greater(t, time.Until(deadline), 90*time.Minute, "the cache's ExecTimeout, not the outer deadline")
+		require.Greater(t, time.Until(deadline), 90*time.Minute,
+			"the cache's ExecTimeout, not the outer deadline")
 		cancel()
 		require.NoError(t, handlers.Err(), "not the request's cancellation")
 		require.NoError(t, idemflight.BeginEffect(handlers), "BeginEffect knows the context")
