@@ -319,8 +319,8 @@ func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 // A caller that waits and leaves gets ErrLeft, whichever way it called.
 func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
-		slow := func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil }
+		c := idemflight.MustNew(options{})
+		slow := returnsAfter(time.Minute, 1, nil)
 		wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
 			func(ctx context.Context, _ string) (int, error) { return slow(ctx) })
 		go func() { _, _ = c.Do(context.Background(), "k", slow) }()
@@ -359,7 +359,7 @@ func TestJoinedCaller_ThatGivesUpDoesNotEndTheFlight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				c := idemflight.MustNew(options{})
 				led := make(chan error, 1)
 				go func() {
 					_, err := c.Do(context.Background(), "k", func(ctx context.Context) (int, error) {
@@ -375,7 +375,7 @@ func TestJoinedCaller_ThatGivesUpDoesNotEndTheFlight(t *testing.T) {
 				synctest.Wait()
 				ctx, cancel := context.WithTimeout(t.Context(), join.timeout)
 				defer cancel()
-				_, err := c.Do(ctx, "k", func(context.Context) (int, error) { return 2, nil }, join.opts...)
+				_, err := c.Do(ctx, "k", returns(2, nil), join.opts...)
 				require.ErrorIs(t, err, join.err)
 				require.NoError(t, <-led, "fn's context has not ended")
 			})
@@ -565,8 +565,8 @@ func TestPromise08_IfBothAreThereTheOutcomeWins(t *testing.T) {
 // Once: no test noticed the planted fault that Do, unlike DoResult, did not replay for a caller
 // whose context had ended.
 func TestDo_ReplaysThoughTheContextHasEnded(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
-	fn := func(context.Context) (int, error) { return 7, nil }
+	c := idemflight.MustNew(options{})
+	fn := returns(7, nil)
 	_, err := c.Do(t.Context(), "k", fn)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -231,7 +231,7 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 		"its leader left": func(t *testing.T, c *cache) {
 			ctx, cancel := context.WithTimeout(bg, time.Second)
 			defer cancel()
-			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 0, idemflight.Retryable(errBoom) })
+			_, err := c.Do(ctx, "k", returnsAfter(time.Minute, 0, idemflight.Retryable(errBoom)))
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -478,7 +478,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 		})
 		<-started
 	}
-	_, err := c.Do(bg, 2000, func(context.Context) (int, error) { return 1, nil })
+	_, err := c.Do(bg, 2000, returns(1, nil))
 	close(gate)
 	wg.Wait()
 	require.ErrorIs(t, err, idemflight.ErrFull, "flight %d of %d", n+1, n)
@@ -547,7 +547,7 @@ func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 // other come exactly in between.
 func TestErrFull_NotForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1})
+		c := idemflight.MustNew(options{MaxEntries: 1})
 		end := make(chan struct{})
 		go func() {
 			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) {
@@ -565,14 +565,14 @@ func TestErrFull_NotForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 			close(end) // the place is free
 			synctest.Wait()
 			go func() {
-				_, _ = c.Do(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
+				_, _ = c.Do(context.Background(), "k", returnsAfter(time.Minute, 1, nil))
 			}()
 			synctest.Wait()
 		})
 		defer func() {
 			synctest.Wait()
 		}()
-		r, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		r, err := c.DoResult(context.Background(), "k", returns(2, nil))
 		require.True(t, came, "the seam: nobody came in between")
 		require.NoError(t, err, "the key is in flight, so there is something to wait for")
 		require.Equal(t, idemflight.Joined, r.Source)
@@ -584,7 +584,7 @@ func TestErrFull_NotForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 // inserted meanwhile that it could evict.
 func TestErrFull_NotWhenAnEvictableOutcomeWasInsertedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1})
 		end := make(chan struct{})
 		go func() {
 			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) { <-end; return 1, nil })
@@ -602,7 +602,7 @@ func TestErrFull_NotWhenAnEvictableOutcomeWasInsertedMeanwhile(t *testing.T) {
 		defer func() {
 			synctest.Wait()
 		}()
-		v, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 2, nil })
+		v, err := c.Do(context.Background(), "k", returns(2, nil))
 		require.GreaterOrEqual(t, looks, 2, "the seam: nothing came in between")
 		require.NoError(t, err, "what has come may be evicted")
 		require.Equal(t, 2, v)

@@ -42,7 +42,7 @@ func TestPromise12_ClassifyIsAskedOnceWhenFnSaidNeither(t *testing.T) {
 		for _, says := range dispositions {
 			synctest.Test(t, func(t *testing.T) {
 				var asked []error
-				cache := idemflight.MustNew(idemflight.Options[string, int]{
+				cache := idemflight.MustNew(options{
 					Classify: func(err error) idemflight.Disposition { asked = append(asked, err); return says },
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -68,7 +68,7 @@ func TestPromise12_ClassifyIsAskedOnceWhenFnSaidNeither(t *testing.T) {
 func TestPromise12_DispositionOutsideTheThreeIsHold(t *testing.T) {
 	for _, d := range []idemflight.Disposition{-1, 3, 4, 99, math.MinInt32, math.MaxInt32} {
 		events := &eventLog[string]{}
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			Classify: func(error) idemflight.Disposition { return d },
 			Observer: events.observe,
 		})
@@ -265,8 +265,8 @@ func TestPromise12_EffectCountComesBeforeClassifyDefault(t *testing.T) {
 
 func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := idemflight.MustNew(idemflight.Options[string, int]{})
-		outer := idemflight.MustNew(idemflight.Options[string, int]{})
+		inner := idemflight.MustNew(options{})
+		outer := idemflight.MustNew(options{})
 		for name, end := range map[string]error{"EOF": idemflight.Unknown(io.EOF), "ErrGoexit": idemflight.Unknown(idemflight.ErrGoexit), "panic": idemflight.Unknown(&idemflight.PanicError{Value: 1})} {
 			_, err := inner.Do(t.Context(), name, returns(0, end))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
@@ -276,7 +276,7 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 		_, err := outer.Do(t.Context(), "deadline", func(ctx context.Context) (int, error) {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
-			return inner.Do(ctx, "slow", func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil })
+			return inner.Do(ctx, "slow", returnsAfter(time.Minute, 7, nil))
 		})
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the inner call left")
 		require.Equal(t, idemflight.Release, dispositionOf(t, outer, "deadline"),
@@ -355,7 +355,7 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 			for _, inline := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					what := fmt.Sprintf("%s, %s, inline %v", name, shape, inline)
-					c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: fewEntries})
+					c := idemflight.MustNew(options{MaxEntries: fewEntries})
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
 					var opts []idemflight.CallOption
@@ -394,7 +394,7 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 }
 
 func TestPromise12_TimeoutThatPanicsHolds(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	err := &trapError{"Timeout", func() { panic("misbehaves") }}
 	_, got := c.Do(context.Background(), theKey, returns(0, err))
 	require.ErrorIs(t, got, idemflight.ErrOutcomeUnknown, "a classifier that panics cannot know")

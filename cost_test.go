@@ -189,25 +189,25 @@ func TestFloorFirstExecutionAllocates(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		most float64
-		do   func(c *idemflight.Cache[string, int], key string) (int, error)
+		do   func(c *cache, key string) (int, error)
 	}{
-		{"background", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
+		{"background", 3, func(c *cache, key string) (int, error) {
 			return c.Do(context.Background(), key, one)
 		}},
-		{"inline", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
+		{"inline", 3, func(c *cache, key string) (int, error) {
 			return c.Do(leavable, key, one, idemflight.Inline())
 		}},
-		{"begins an effect", 3, func(c *idemflight.Cache[string, int], key string) (int, error) {
+		{"begins an effect", 3, func(c *cache, key string) (int, error) {
 			return c.Do(context.Background(), key, func(ctx context.Context) (int, error) {
 				return 1, idemflight.BeginEffect(ctx)
 			})
 		}},
-		{"can leave", 5, func(c *idemflight.Cache[string, int], key string) (int, error) {
+		{"can leave", 5, func(c *cache, key string) (int, error) {
 			return c.Do(leavable, key, one)
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cache := idemflight.MustNew(idemflight.Options[string, int]{})
+			cache := idemflight.MustNew(options{})
 			defer cache.Close(context.Background())
 			keys := bmKeys(runs + 1)
 			next := 0
@@ -231,8 +231,8 @@ func TestFloorFirstExecutionAllocates(t *testing.T) {
 func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	const callers = 1000
 	synctest.Test(t, func(t *testing.T) {
-		cache := idemflight.MustNew(idemflight.Options[string, int]{})
-		require.Equal(t, callers, goroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
+		cache := idemflight.MustNew(options{})
+		require.Equal(t, callers, goroutinesOf(t, callers, func(ctx context.Context, fn intFn) (int, error) {
 			return cache.Do(ctx, "key", fn, idemflight.WithMaxWait(time.Hour))
 		}), "goroutines of %d joined callers, their own included", callers)
 	})
@@ -240,7 +240,7 @@ func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 	// The counting works: a caller that leaves with the help of a goroutine shows.
 	synctest.Test(t, func(t *testing.T) {
 		var group singleflight.Group
-		require.Equal(t, 2*callers, goroutinesOf(t, callers, func(ctx context.Context, fn bmFn) (int, error) {
+		require.Equal(t, 2*callers, goroutinesOf(t, callers, func(ctx context.Context, fn intFn) (int, error) {
 			done := make(chan int, 1)
 			go func() {
 				v, _, _ := group.Do("key", func() (any, error) { return fn(ctx) })
@@ -258,7 +258,7 @@ func TestFloorJoinedCallerCostsNoGoroutine(t *testing.T) {
 
 // goroutinesOf returns how many goroutines the bubble has more when n more callers wait for a
 // flight. Their contexts can end, and each has one of its own, as requests have.
-func goroutinesOf(t *testing.T, n int, do func(context.Context, bmFn) (int, error)) int {
+func goroutinesOf(t *testing.T, n int, do func(context.Context, intFn) (int, error)) int {
 	end := make(chan struct{})
 	fn := func(context.Context) (int, error) {
 		<-end
@@ -322,7 +322,7 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 	fn := func(context.Context) (int, error) { return 1, nil }
 	for b.Loop() {
 		before := heap()
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		c := idemflight.MustNew(options{})
 		for _, key := range keys {
 			_, _ = c.Do(context.Background(), key, fn)
 		}

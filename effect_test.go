@@ -46,7 +46,7 @@ func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 			for _, says := range dispositions {
 				synctest.Test(t, func(t *testing.T) {
 					asked := 0
-					cache := idemflight.MustNew(idemflight.Options[string, int]{
+					cache := idemflight.MustNew(options{
 						MaxEntries: fewEntries, Classify: func(error) idemflight.Disposition { asked++; return says },
 					})
 					start(cache, t.Context(), theKey, func(ctx context.Context) (int, error) {
@@ -83,7 +83,7 @@ func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {
 	for look, arm := range looks {
 		for timeout, opt := range map[time.Duration]time.Duration{time.Minute: time.Minute, idemflight.DefaultExecTimeout: 0} {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: opt})
+				c := idemflight.MustNew(options{ExecTimeout: opt})
 				_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 					arm(ctx)
 					time.Sleep(timeout - time.Nanosecond)
@@ -104,7 +104,7 @@ func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {
 			})
 		}
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: -1})
+			c := idemflight.MustNew(options{ExecTimeout: -1})
 			_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 				arm(ctx)
 				time.Sleep(1000 * time.Hour)
@@ -122,7 +122,7 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 	var late int // how often fn was first
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Minute})
+			c := idemflight.MustNew(options{ExecTimeout: time.Minute})
 			_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 				wake := time.After(time.Minute)
 				ended := ctx.Done()
@@ -148,7 +148,7 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 // Also afterwards it says why it was too late.
 func TestPromise12_BeginEffectAfterAnOverdueFnTellsTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Minute})
+		c := idemflight.MustNew(options{ExecTimeout: time.Minute})
 		for _, tt := range []struct {
 			takes time.Duration
 			want  error
@@ -190,7 +190,7 @@ func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				asked := 0
-				c := idemflight.MustNew(idemflight.Options[string, int]{
+				c := idemflight.MustNew(options{
 					ExecTimeout: time.Minute,
 					Classify:    func(error) idemflight.Disposition { asked++; return idemflight.Retain },
 				})
@@ -227,7 +227,7 @@ func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 
 func TestPromise12_SuccessIsRetainedWhateverBeginEffectSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Minute})
+		c := idemflight.MustNew(options{ExecTimeout: time.Minute})
 		v, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 			time.Sleep(time.Hour)
 			if idemflight.BeginEffect(ctx) == nil {
@@ -250,7 +250,7 @@ func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
 			"WithoutCancel": func(ctx context.Context) context.Context { return context.WithoutCancel(ctx) },
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: timeout})
+				c := idemflight.MustNew(options{ExecTimeout: timeout})
 				var fnCtx context.Context
 				_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 					fnCtx = ctx
@@ -323,9 +323,9 @@ func TestBeginEffect_IsRefusedOnceEffectsAreNoLongerCounted(t *testing.T) {
 }
 
 func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	asked := 0
-	classify := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }})
+	classify := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }})
 	caller := context.WithValue(context.Background(), nameKey{}, "caller's")
 	for name, ctx := range map[string]context.Context{"Background": context.Background(), "the caller's": caller, "a test's": t.Context()} {
 		require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrNotExecuting, "%s", name)
@@ -366,7 +366,7 @@ func TestPromise12_BothWorkFromAnyGoroutineWhileFnRuns(t *testing.T) {
 		"one left":       {idemflight.BeginEffect, idemflight.Hold},
 	} {
 		asked := 0
-		c := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }})
+		c := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }})
 		_, err := c.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			var wg sync.WaitGroup
 			for range workers {
@@ -405,7 +405,7 @@ func TestPromise12_DerivedContextsCountForTheirExecution(t *testing.T) {
 		"own end": func(ctx context.Context) context.Context { d, c := context.WithCancel(ctx); c(); return d },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{})
+			c := idemflight.MustNew(options{})
 			_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 				if err := idemflight.BeginEffect(derive(ctx)); err != nil {
 					t.Errorf("%s: fn runs and its time is not up, so the effect may begin; got %v", name, err)
@@ -454,7 +454,7 @@ func TestPromise12_OfNestedExecutionsTheInnermostCounts(t *testing.T) {
 		} {
 			what := fmt.Sprintf("%s, one cache %v", name, same)
 			asked := 0
-			opts := idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }}
+			opts := options{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }}
 			outer := idemflight.MustNew(opts)
 			inner := outer
 			if !same {
@@ -487,7 +487,7 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
 			answer := errors.New("still unknown")
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				Classify: func(error) idemflight.Disposition { asked++; return idemflight.Release },
 				Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 					if err := idemflight.BeginEffect(ctx); err != nil {
@@ -528,7 +528,7 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 // It means nothing there, so it is not refused there either: not even when the time is up.
 func TestPromise12_InReconcileBeginEffectReturnsNilWhenItsTimeIsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			ExecTimeout: time.Minute,
 			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 				time.Sleep(time.Hour)

@@ -405,7 +405,7 @@ func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
 		defer cancel()
-		_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(time.Hour); return 0, idemflight.Unknown(errBoom) })
+		_, err := c.Do(ctx, "k", returnsAfter(time.Hour, 0, idemflight.Unknown(errBoom)))
 		require.ErrorIs(t, err, idemflight.ErrLeft)
 		require.Equal(t, 2*time.Second, took[idemflight.EventLeft])
 		time.Sleep(time.Hour)
@@ -576,9 +576,9 @@ func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
 	for name, option := range map[string][]idemflight.CallOption{"leaving": nil, "inline": {idemflight.Inline()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var c *idemflight.Cache[string, int]
+				var c *cache
 				var told int
-				c = idemflight.MustNew(idemflight.Options[string, int]{
+				c = idemflight.MustNew(options{
 					TTL: time.Minute, MaxEntries: 1, Protect: -1,
 					Observer: func(_ context.Context, e idemflight.Event[string]) {
 						if e.Kind == idemflight.EventExpired || e.Kind == idemflight.EventEvicted {
@@ -594,7 +594,7 @@ func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
 				defer cancel()
 				_, err := c.Do(ctx, "a", one)
 				require.NoError(t, err)
-				v, err := c.Do(ctx, "b", func(context.Context) (int, error) { return 2, nil }, option...)
+				v, err := c.Do(ctx, "b", returns(2, nil), option...)
 				require.NoError(t, err)
 				require.Equal(t, 2, v)
 				require.Equal(t, 1, told, "the eviction was told before the call returned")

@@ -160,7 +160,7 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 				for range tc.caches {
 					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.entries, Protect: -1})
 					for i := range tc.held {
-						_, err := c.Do(bg, -1-i, func(context.Context) (int, error) { return 0, idemflight.Unknown(errBoom) })
+						_, err := c.Do(bg, -1-i, returns(0, idemflight.Unknown(errBoom)))
 						require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 					}
 					gate := make(chan struct{})
@@ -418,7 +418,7 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			Protect: 45 * time.Minute, MaxEntries: 2, MaxWeight: 100,
 			Weigh: func(key string, _ int) int64 {
 				if key == "slow" {

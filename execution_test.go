@@ -665,7 +665,7 @@ func TestExecTimeout_CountsFromTheStart(t *testing.T) {
 // after fn had returned.
 func TestExecTimeout_ReachedExactlyIsADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{ExecTimeout: time.Second})
+		c := idemflight.MustNew(options{ExecTimeout: time.Second})
 		var fnCtx context.Context
 		_, err := c.Do(context.Background(), "k", func(ctx context.Context) (int, error) {
 			fnCtx = ctx
@@ -679,7 +679,7 @@ func TestExecTimeout_ReachedExactlyIsADeadline(t *testing.T) {
 
 // Once: fn's context had no String method, and fmt read its fields beneath its lock.
 func TestFnsContext_CanBePrinted(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	var wg sync.WaitGroup
 	_, _ = c.Do(bg, "k", func(ctx context.Context) (int, error) {
 		wg.Go(func() { _, cancel := context.WithCancel(ctx); cancel() })

@@ -33,7 +33,7 @@ var (
 // fault is a way for fn to end.
 type fault struct {
 	name  string
-	end   func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+	end   func(ctx context.Context, c *cache) (int, error)
 	took  time.Duration          // from fn's start
 	value int                    // fn's value
 	is    error                  // what its error is; nil = success
@@ -48,75 +48,75 @@ type fault struct {
 
 var faults = []fault{
 	{name: "success", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, nil }},
+		end: func(context.Context, *cache) (int, error) { return 7, nil }},
 	{name: "error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, errFailed }},
+		end: func(context.Context, *cache) (int, error) { return 7, errFailed }},
 	{name: "Final", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		end: func(context.Context, *cache) (int, error) {
 			return 7, idemflight.Final(errFailed)
 		}},
 	{name: "Retryable", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		end: func(context.Context, *cache) (int, error) {
 			return 7, idemflight.Retryable(errFailed)
 		}},
 	{name: "Unknown", took: fnTime, value: 7, is: errFailed, plain: idemflight.Hold, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		end: func(context.Context, *cache) (int, error) {
 			return 7, idemflight.Unknown(errFailed)
 		}},
 	{name: "timeout", took: execTimeout, is: context.DeadlineExceeded, plain: idemflight.Hold,
-		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+		end: func(ctx context.Context, _ *cache) (int, error) {
 			<-ctx.Done()
 			return 0, fmt.Errorf("bank: %w", ctx.Err())
 		}},
 	{name: "dial error", took: fnTime, is: errRefused, same: true, plain: idemflight.Release,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 0, errRefused }},
+		end: func(context.Context, *cache) (int, error) { return 0, errRefused }},
 	{name: "panic(value)", took: fnTime, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic("boom") }},
+		end: func(context.Context, *cache) (int, error) { panic("boom") }},
 	{name: "panic(error)", took: fnTime, is: errPanicked, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errPanicked) }},
+		end: func(context.Context, *cache) (int, error) { panic(errPanicked) }},
 	{name: "panic(marked error)", took: fnTime, is: errPanicked, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		end: func(context.Context, *cache) (int, error) {
 			panic(idemflight.Retryable(errPanicked))
 		}},
 	{name: "Goexit", took: fnTime, is: idemflight.ErrGoexit, plain: idemflight.Hold, exits: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 7, nil }},
+		end: func(context.Context, *cache) (int, error) { runtime.Goexit(); return 7, nil }},
 	{name: "ctx ended", took: fnTime, is: context.Canceled, plain: idemflight.Hold,
-		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+		end: func(ctx context.Context, _ *cache) (int, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()
 			return 0, fmt.Errorf("bank: %w", ctx.Err())
 		}},
 	{name: "slow", took: 3 * execTimeout, value: 7, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+		end: func(context.Context, *cache) (int, error) {
 			time.Sleep(3*execTimeout - fnTime) // deaf to its context
 			return 7, nil
 		}},
 	{name: "re-entrant", took: fnTime, is: idemflight.ErrReentrant, plain: idemflight.Release, reenters: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		end: func(ctx context.Context, c *cache) (int, error) {
 			v, err := c.Do(context.WithValue(ctx, nameKey{}, 1), theKey, returns(1, nil))
 			return v, fmt.Errorf("again: %w", err)
 		}},
 	{name: "Forget inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, forgets: true,
-		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		end: func(_ context.Context, c *cache) (int, error) {
 			if !c.Forget(theKey) {
 				return 0, errors.New("Forget of a key in flight must return true")
 			}
 			return 7, nil
 		}},
 	{name: "Forget inside, then error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, forgets: true,
-		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		end: func(_ context.Context, c *cache) (int, error) {
 			c.Forget(theKey)
 			return 7, errFailed
 		}},
 	{name: "Close inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		end: func(ctx context.Context, c *cache) (int, error) {
 			if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 				return 0, fmt.Errorf("Close inside fn must return ErrReentrant, got %v", err)
 			}
 			return 7, nil
 		}},
 	{name: "Close inside, then error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, closes: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		end: func(ctx context.Context, c *cache) (int, error) {
 			_ = c.Close(ctx)
 			return 7, errFailed
 		}},
@@ -160,7 +160,7 @@ var scenes = []scene{
 }
 
 // requirePlaces asserts that in flight + kept is what it must be, as Len and Stats tell it.
-func requirePlaces(t *testing.T, c *idemflight.Cache[string, int], inFlight, kept, held int, what string) {
+func requirePlaces(t *testing.T, c *cache, inFlight, kept, held int, what string) {
 	t.Helper()
 	s := c.Stats()
 	require.Equal(t, [4]int{inFlight, kept, kept, held}, [4]int{s.InFlight, s.Entries, c.Len(), s.Held}, "%s: InFlight, Entries, Len, Held", what)
@@ -199,7 +199,7 @@ func TestPromise13_FaultTableOfFnAfterReconcile(t *testing.T) {
 
 func playFault(t *testing.T, f fault, say func(context.Context), want idemflight.Disposition, scene scene, reconciled bool) {
 	events := &eventLog[string]{}
-	opts := idemflight.Options[string, int]{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe}
+	opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe}
 	if scene.full {
 		opts.MaxEntries = 1
 	}
@@ -482,7 +482,7 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 	for _, f := range faults {
 		for _, inline := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				c := idemflight.MustNew(options{})
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()
 				var opts []idemflight.CallOption
@@ -505,7 +505,7 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 func TestPromise13_ReconcileFaultTable(t *testing.T) {
 	type found struct {
 		name   string
-		end    func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+		end    func(ctx context.Context, c *cache) (int, error)
 		took   time.Duration
 		want   idemflight.Disposition
 		is     error
@@ -513,8 +513,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 		reent  bool
 		closes bool
 	}
-	always := func(v int, err error) func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-		return func(context.Context, *idemflight.Cache[string, int]) (int, error) { return v, err }
+	always := func(v int, err error) func(context.Context, *cache) (int, error) {
+		return func(context.Context, *cache) (int, error) { return v, err }
 	}
 	const Release, Retain, Hold = idemflight.Release, idemflight.Retain, idemflight.Hold
 	for _, f := range []found{
@@ -525,25 +525,25 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 		{name: "Unknown", took: fnTime, want: Hold, is: errFailed, end: always(9, idemflight.Unknown(errFailed))},
 		{name: "dial error", took: fnTime, want: Hold, is: errRefused, end: always(9, errRefused)},
 		{name: "timeout", took: execTimeout, want: Hold, is: context.DeadlineExceeded,
-			end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+			end: func(ctx context.Context, _ *cache) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			}},
 		{name: "panic", took: fnTime, want: Hold, is: errPanicked, panics: true,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errPanicked) }},
+			end: func(context.Context, *cache) (int, error) { panic(errPanicked) }},
 		{name: "Goexit", took: fnTime, want: Hold, is: idemflight.ErrGoexit, panics: true,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 9, nil }},
+			end: func(context.Context, *cache) (int, error) { runtime.Goexit(); return 9, nil }},
 		{name: "slow", took: 3 * execTimeout, want: Retain,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
+			end: func(context.Context, *cache) (int, error) {
 				time.Sleep(3*execTimeout - fnTime)
 				return 9, nil
 			}},
 		{name: "re-entrant", took: fnTime, want: Hold, is: idemflight.ErrReentrant, reent: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			end: func(ctx context.Context, c *cache) (int, error) {
 				return c.Do(ctx, theKey, returns(1, nil))
 			}},
 		{name: "Close inside", took: fnTime, want: Retain, closes: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			end: func(ctx context.Context, c *cache) (int, error) {
 				if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 					return 0, fmt.Errorf("Close inside Reconcile must return ErrReentrant, got %v", err)
 				}
@@ -551,7 +551,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 			}},
 		// The flight has begun, so it goes on: the execution of fn is a part of it.
 		{name: "Close inside, then Retryable", took: fnTime, want: Release, closes: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+			end: func(ctx context.Context, c *cache) (int, error) {
 				_ = c.Close(ctx)
 				return 9, idemflight.Retryable(errFailed)
 			}},
@@ -560,9 +560,9 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 			t.Run(f.name+"/"+scene.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					events := &eventLog[string]{}
-					var c *idemflight.Cache[string, int]
+					var c *cache
 					var running, reconciled, runs int
-					opts := idemflight.Options[string, int]{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe,
+					opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe,
 						Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 							reconciled++
 							running++

@@ -20,7 +20,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 		fn   intFn
 		want func(error) bool
 	}{
-		"Unknown": {func(context.Context) (int, error) { return 7, idemflight.Unknown(errBoom) }, func(err error) bool { return errors.Is(err, errBoom) }},
+		"Unknown": {returns(7, idemflight.Unknown(errBoom)), func(err error) bool { return errors.Is(err, errBoom) }},
 		"BeginEffect": {func(ctx context.Context) (int, error) {
 			_ = idemflight.BeginEffect(ctx)
 			return 7, errBoom
@@ -28,7 +28,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 		"Classify": {func(context.Context) (int, error) { return 7, io.ErrUnexpectedEOF }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{})
+			c := idemflight.MustNew(options{})
 			fp := idemflight.FingerprintOf([]byte("payload"))
 			fn := func(ctx context.Context) (int, error) {
 				time.Sleep(time.Second)
@@ -91,7 +91,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 
 func TestPromise13_ReleaseSharesTheErrorAndTheNextCallRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		c := idemflight.MustNew(options{})
 		failed := errors.New("transient")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -143,7 +143,7 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				events := &eventLog[string]{}
 				const ttl = 3 * time.Hour
-				c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 1, TTL: ttl, HoldTTL: holdTTL, Observer: events.observe,
+				c := idemflight.MustNew(options{MaxEntries: 1, TTL: ttl, HoldTTL: holdTTL, Observer: events.observe,
 					Classify: func(error) idemflight.Disposition {
 						t.Error("Classify must not be asked by Resolve")
 						return idemflight.Retain
@@ -217,14 +217,14 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 
 func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{HoldTTL: time.Hour, MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
+		c := idemflight.MustNew(options{HoldTTL: time.Hour, MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
 		_, err := c.Do(t.Context(), "retained", returns(1, nil))
 		require.NoError(t, err)
 		_, err = c.Do(t.Context(), "shed", returns(11, nil))
 		require.NoError(t, err)
 		holdAfterASecond(t, c, "expired")
 		time.Sleep(time.Hour)
-		flying := start(c, t.Context(), "in flight", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
+		flying := start(c, t.Context(), "in flight", returnsAfter(time.Minute, 1, nil))
 		synctest.Wait()
 		for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), idemflight.Unknown(errBoom), errBoom} {
 			for _, key := range []string{"absent", "retained", "shed", "in flight", "expired", ""} {
@@ -243,7 +243,7 @@ func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
 }
 
 func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	for round := range 200 {
 		key := fmt.Sprint("key ", round)
 		_, _ = c.Do(context.Background(), key, returns(0, idemflight.Unknown(errBoom)))
@@ -275,33 +275,33 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 // Weigh runs without a lock, in the middle of a Resolve: whatever happens to the key meanwhile, the
 // operator that is too late neither acts nor hears that it did.
 func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
-	for name, meanwhile := range map[string]func(*idemflight.Cache[string, int]) (acted bool){
-		"resolved": func(c *idemflight.Cache[string, int]) bool { return c.Resolve(theKey, 2, nil) },
-		"found":    func(c *idemflight.Cache[string, int]) bool { return c.Resolve(theKey, 2, idemflight.Final(errTeapot)) },
-		"reconciled": func(c *idemflight.Cache[string, int]) bool {
+	for name, meanwhile := range map[string]func(*cache) (acted bool){
+		"resolved": func(c *cache) bool { return c.Resolve(theKey, 2, nil) },
+		"found":    func(c *cache) bool { return c.Resolve(theKey, 2, idemflight.Final(errTeapot)) },
+		"reconciled": func(c *cache) bool {
 			v, err := c.Do(context.Background(), theKey, returns(-1, nil))
 			return v == 2 && err == nil
 		},
-		"released and run again": func(c *idemflight.Cache[string, int]) bool {
+		"released and run again": func(c *cache) bool {
 			acted := c.Resolve(theKey, 0, idemflight.Retryable(errBoom))
 			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
 			return acted
 		},
-		"forgotten and run again": func(c *idemflight.Cache[string, int]) bool {
+		"forgotten and run again": func(c *cache) bool {
 			acted := c.Forget(theKey)
 			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
 			return acted
 		},
-		"forgotten and held again": func(c *idemflight.Cache[string, int]) bool {
+		"forgotten and held again": func(c *cache) bool {
 			acted := c.Forget(theKey)
 			_, _ = c.Do(context.Background(), theKey, returns(2, idemflight.Unknown(errTeapot)))
 			return acted
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			var c *idemflight.Cache[string, int]
+			var c *cache
 			acted, overtaken := false, false
-			c = idemflight.MustNew(idemflight.Options[string, int]{
+			c = idemflight.MustNew(options{
 				MaxEntries: 2, MaxWeight: 10,
 				Weigh: func(_ string, v int) int64 {
 					if v == 1 && !overtaken {
@@ -339,7 +339,7 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 	for _, learned := range []error{nil, errors.New("still unknown")} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 					time.Sleep(time.Minute)
 					return 9, learned
@@ -371,7 +371,7 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 
 func TestPromise13_WithoutReconcileAHeldKeyNeverRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Minute, HoldTTL: time.Hour})
+		c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour})
 		holdAfterASecond(t, c, theKey)
 		for range 10 {
 			_, err := c.Do(t.Context(), theKey, neverRuns(t), idemflight.Inline())
@@ -399,13 +399,13 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 		"Retryable":       {idemflight.Retryable(errBoom), idemflight.Release, idemflight.Executed},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 					time.Sleep(time.Minute)
 					return 9, r.err
 				},
 			})
-			flying := start(c, t.Context(), theKey, func(context.Context) (int, error) { time.Sleep(time.Second); return 7, idemflight.Unknown(errBoom) })
+			flying := start(c, t.Context(), theKey, returnsAfter(time.Second, 7, idemflight.Unknown(errBoom)))
 			synctest.Wait()
 			require.True(t, c.Forget(theKey), "Forget of a key in flight")
 			time.Sleep(time.Second)

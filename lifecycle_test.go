@@ -263,7 +263,7 @@ func TestPromise24_AFlightGoesOnFromReconcileToFn(t *testing.T) {
 		hold(t, c, "k")
 		done := make(chan idemflight.Result[int], 1)
 		go func() {
-			r, err := c.DoResult(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 6, nil })
+			r, err := c.DoResult(bg, "k", returnsAfter(time.Minute, 6, nil))
 			if err != nil {
 				t.Errorf("the leader got %v, expected fn's value", err)
 			}
@@ -291,10 +291,10 @@ func TestPromise24_CloseWaits(t *testing.T) {
 		// Two flights; the leader of one has left, and fn ignores its context.
 		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()
-		_, err := c.Do(ctx, "left", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
+		_, err := c.Do(ctx, "left", returnsAfter(time.Minute, 1, nil))
 		require.ErrorIs(t, err, idemflight.ErrLeft)
 		go func() {
-			_, _ = c.Do(bg, "inline", func(context.Context) (int, error) { time.Sleep(2 * time.Minute); return 2, nil }, idemflight.Inline())
+			_, _ = c.Do(bg, "inline", returnsAfter(2*time.Minute, 2, nil), idemflight.Inline())
 		}()
 		synctest.Wait()
 		start := time.Now()

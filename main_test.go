@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // TestShardSeam asserts that IDEMFLIGHT_SHARDS is in force, and that without it a big cache is
 // spread over more than one shard, so that the two runs of the suite really differ.
 func TestShardSeam(t *testing.T) {
-	shards := idemflight.MustNew(idemflight.Options[string, int]{}).Shards()
+	shards := idemflight.MustNew(options{}).Shards()
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_SHARDS")); err == nil {
 		require.Equal(t, n, shards,
 			"shards of a cache with default options under IDEMFLIGHT_SHARDS=%d", n)
@@ -42,7 +42,7 @@ func TestShardSeam(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for procs, want := range map[int]int{1: 81, 20: 81, 24: 128, 32: 128, 64: 128} {
 		runtime.GOMAXPROCS(procs)
-		require.Equal(t, want, idemflight.MustNew(idemflight.Options[string, int]{}).Shards(),
+		require.Equal(t, want, idemflight.MustNew(options{}).Shards(),
 			"shards on %d cores", procs)
 	}
 }

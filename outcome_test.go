@@ -26,7 +26,7 @@ func requireNoMarker(t *testing.T, err error, what string) {
 	t.Helper()
 	require.Error(t, err, "%s: an error was expected", what)
 	for _, want := range dispositions {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			MaxEntries: fewEntries,
 			Classify:   func(error) idemflight.Disposition { return want },
 		})
@@ -67,7 +67,7 @@ func TestPromise11_NilErrorIsRetained(t *testing.T) {
 	for _, effect := range effects {
 		for _, v := range []int{7, 0} {
 			asked := 0
-			c := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition {
+			c := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition {
 				asked++
 				return idemflight.Hold
 			}})
@@ -94,7 +94,7 @@ func TestPromise11_MarkerDecidesWhateverEffectAndClassifySay(t *testing.T) {
 			for _, classify := range dispositions {
 				t.Run(fmt.Sprintf("%s/%s/Classify says %v", m.name, effect.name, classify), func(t *testing.T) {
 					asked := 0
-					c := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition {
+					c := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition {
 						asked++
 						return classify
 					}})
@@ -133,7 +133,7 @@ func (e *treeError) Unwrap() []error { return e.parts }
 // it.
 func judged(t *testing.T, err error, effect func(context.Context), classify func(error) idemflight.Disposition) idemflight.Disposition {
 	t.Helper()
-	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: fewEntries, Classify: classify})
+	c := idemflight.MustNew(options{MaxEntries: fewEntries, Classify: classify})
 	_, got := c.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 		effect(ctx)
 		return 0, err
@@ -302,7 +302,7 @@ func TestPromise11_SearchNeverEntersAPanicError(t *testing.T) {
 				"%s in a *PanicError that fn returned, %s: calls of Classify", m.name, name)
 		}
 		// A marker in the panic's value does not save it from being ambiguous either.
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		c := idemflight.MustNew(options{})
 		require.Panics(t, func() {
 			_, _ = c.Do(context.Background(), theKey, func(context.Context) (int, error) { panic(m.mark(errors.New("inside"))) })
 		}, "the leader must panic with fn's panic")
@@ -337,7 +337,7 @@ func TestPromise11_CallersAndRecordsGetTheMarkedErrorItself(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var seen []error
 			events := &eventLog[string]{}
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				Observer: events.observe,
 				Reconcile: func(_ context.Context, _ string, held idemflight.Entry[int]) (int, error) {
 					seen = append(seen, held.Err)
@@ -416,7 +416,7 @@ func TestPromise11_MarkerDeeperInsideIsTakenOutOfAnErrorOfTheSameText(t *testing
 			cause := &codeError{418}
 			wrap := &wrapError{"charge", m.mark(cause)}
 			own := shape(wrap)
-			c := idemflight.MustNew(idemflight.Options[string, int]{})
+			c := idemflight.MustNew(options{})
 			_, got := c.Do(context.Background(), theKey, returns(0, own))
 
 			entry, kept := c.Lookup(theKey)
@@ -498,8 +498,8 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 		"panic error":          {fmt.Errorf("x: %w", idemflight.Retryable(&idemflight.PanicError{Value: dial})), idemflight.Hold},
 		"answer of a cache":    {fmt.Errorf("x: %w", idemflight.Final(fmt.Errorf("y: %w", idemflight.ErrFull))), idemflight.Release},
 	} {
-		inner := idemflight.MustNew(idemflight.Options[string, int]{})
-		outer := idemflight.MustNew(idemflight.Options[string, int]{})
+		inner := idemflight.MustNew(options{})
+		outer := idemflight.MustNew(options{})
 		_, _ = outer.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			return inner.Do(ctx, theKey, returns(0, c.err))
 		})
@@ -512,8 +512,8 @@ func TestPromise11_MarkersSpeakOnceToTheCacheWhoseFnReturnedThem(t *testing.T) {
 	for _, m := range markers {
 		cause := errors.New("declined")
 		asked := 0
-		inner := idemflight.MustNew(idemflight.Options[string, int]{})
-		outer := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(err error) idemflight.Disposition {
+		inner := idemflight.MustNew(options{})
+		outer := idemflight.MustNew(options{Classify: func(err error) idemflight.Disposition {
 			require.ErrorIs(t, err, cause, "Classify of the outer cache")
 			asked++
 			return idemflight.Release
@@ -537,7 +537,7 @@ func TestPromise11_MarkersSpeakOnceToTheCacheWhoseFnReturnedThem(t *testing.T) {
 // is in is an unmarked part, judged alone.
 func TestPromise11_MarkerThatHasSpokenIsAnUnmarkedPartOfAJoin(t *testing.T) {
 	for _, m := range markers {
-		inner := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: fewEntries})
+		inner := idemflight.MustNew(options{MaxEntries: fewEntries})
 		_, spoken := inner.Do(context.Background(), theKey, returns(0, fmt.Errorf("inner: %w", m.mark(errors.New("declined")))))
 		for _, says := range dispositions {
 			var asked []error
@@ -562,7 +562,7 @@ func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 			"in a marked part": {errors.Join(idemflight.Final(errTeapot), io.EOF), errTeapot},
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				cache := idemflight.MustNew(idemflight.Options[string, int]{Classify: func(error) idemflight.Disposition { fail(); return idemflight.Retain }})
+				cache := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition { fail(); return idemflight.Retain }})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				call := start(cache, ctx, theKey, returns(7, c.returned))
@@ -592,7 +592,7 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 		for _, when := range []string{"joined", "leading", "dead on arrival"} {
 			synctest.Test(t, func(t *testing.T) {
 				what := m.name + " as cause, " + when
-				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				c := idemflight.MustNew(options{})
 				cause := errors.New("shutting down")
 				for shape, marked := range map[string]error{
 					"itself":  m.mark(cause),
@@ -600,7 +600,7 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 				} {
 					key := theKey + when + shape
 					ctx, cancel := context.WithCancelCause(t.Context())
-					slow := func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil }
+					slow := returnsAfter(time.Minute, 7, nil)
 					if when == "joined" {
 						start(c, t.Context(), key, slow)
 						synctest.Wait()
@@ -637,11 +637,11 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 // of an inner Do, either: here the leader's cancellation is what ends the inner call.
 func TestPromise11_MarkedCauseOfAnInnerCallDoesNotDecideTheOuterKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		c := idemflight.MustNew(options{})
 		_, err := c.Do(t.Context(), "outer", func(ctx context.Context) (int, error) {
 			inner, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(time.Second, func() { cancel(idemflight.Final(errors.New("gave up"))) })
-			return c.Do(inner, "inner", func(context.Context) (int, error) { time.Sleep(time.Minute); return 7, nil })
+			return c.Do(inner, "inner", returnsAfter(time.Minute, 7, nil))
 		})
 		require.ErrorIs(t, err, idemflight.ErrLeft, "the inner call's answer")
 		require.Equal(t, idemflight.Release, dispositionOf(t, c, "outer"),
@@ -658,7 +658,7 @@ func TestPromise11_MarkersOfNilAreNil(t *testing.T) {
 		require.Equal(t, "declined", m.mark(errors.New("declined")).Error(),
 			"%s must not change the text", m.name)
 		require.ErrorIs(t, m.mark(io.EOF), io.EOF, "%s must wrap", m.name)
-		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		c := idemflight.MustNew(options{})
 		v, err := c.Do(context.Background(), theKey, returns(7, m.mark(nil)))
 		require.NoError(t, err, "fn returned %s(nil)", m.name)
 		require.Equal(t, 7, v, "value beside %s(nil)", m.name)
@@ -668,7 +668,7 @@ func TestPromise11_MarkersOfNilAreNil(t *testing.T) {
 }
 
 func TestPromise11_ValueThatMustNotBeKeptIsReturnedWithRetryable(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	notYet := errors.New("not yet")
 	for run := 1; run <= 2; run++ {
 		res, err := c.DoResult(context.Background(), theKey, returns(run, idemflight.Retryable(notYet)))
@@ -696,7 +696,7 @@ func (c endedContext) Err() error            { return c.err }
 // Once: a marker in the Err of a context of the user's own leaked through ErrLeft, and spoke to
 // the execution around.
 func TestErrLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	ended := endedContext{bg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
 	close(ended.done)
 	runs := 0

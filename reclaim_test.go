@@ -372,7 +372,7 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 		"its leader left": func(t *testing.T, c *cache) {
 			ctx, cancel := context.WithTimeout(bg, time.Second)
 			defer cancel()
-			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(2 * time.Second); return 1, nil })
+			_, err := c.Do(ctx, "k", returnsAfter(2*time.Second, 1, nil))
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 		},
 		"its outcome was reclaimed by a call": func(t *testing.T, c *cache) {
@@ -405,20 +405,19 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 // Once: no test noticed the planted fault that the timer outlived the last key, forgotten or
 // resolved before it expired, and kept an abandoned cache alive for the rest of the TTL.
 func TestAbandonedCache_WithoutKeysIsCollectedSoon(t *testing.T) {
-	type cache = idemflight.Cache[string, int]
 	for name, use := range map[string]func(t *testing.T, c *cache){
 		"forgotten": func(t *testing.T, c *cache) {
-			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 1, nil })
+			_, err := c.Do(context.Background(), "k", returns(1, nil))
 			require.NoError(t, err)
 			require.True(t, c.Forget("k"))
 		},
 		"resolved: no effect": func(t *testing.T, c *cache) {
-			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 0, idemflight.Unknown(errors.New("lost")) })
+			_, err := c.Do(context.Background(), "k", returns(0, idemflight.Unknown(errors.New("lost"))))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errors.New("no effect"))))
 		},
 		"closed": func(t *testing.T, c *cache) {
-			_, err := c.Do(context.Background(), "k", func(context.Context) (int, error) { return 1, nil })
+			_, err := c.Do(context.Background(), "k", returns(1, nil))
 			require.NoError(t, err)
 			require.NoError(t, c.Close(t.Context()))
 		},
@@ -426,7 +425,7 @@ func TestAbandonedCache_WithoutKeysIsCollectedSoon(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				made := func() weak.Pointer[cache] {
-					c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
+					c := idemflight.MustNew(options{TTL: time.Hour})
 					use(t, c)
 					return weak.Make(c)
 				}()
@@ -581,13 +580,13 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 // Once: restored records that had expired left a shard's edge behind that pointed to nothing, and
 // a new key looked for room there indefinitely.
 func TestRestored_ExpiredRecordsLeaveNoTrace(t *testing.T) {
-	for name, reclaim := range map[string]func(*idemflight.Cache[string, int]){
-		"by the timer": func(*idemflight.Cache[string, int]) { time.Sleep(2 * time.Second); synctest.Wait() },
-		"by Len":       func(c *idemflight.Cache[string, int]) { time.Sleep(20 * time.Millisecond); c.Len() },
+	for name, reclaim := range map[string]func(*cache){
+		"by the timer": func(*cache) { time.Sleep(2 * time.Second); synctest.Wait() },
+		"by Len":       func(c *cache) { time.Sleep(20 * time.Millisecond); c.Len() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{
+				c := idemflight.MustNew(options{
 					MaxEntries: 2, Protect: -1, MaxWeight: 10, Weigh: func(string, int) int64 { return 6 },
 				})
 				now := time.Now()
@@ -622,7 +621,7 @@ func TestReclaiming_IsNotPutOffByLateRecords(t *testing.T) {
 		gone := map[string]time.Duration{}
 		var mu sync.Mutex
 		slow := map[string]time.Duration{"b": 7400 * time.Millisecond, "c": 7850 * time.Millisecond}
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			MaxWeight: 100,
 			Weigh:     func(key string, _ int) int64 { time.Sleep(slow[key]); return 1 },
 			Observer: func(_ context.Context, e idemflight.Event[string]) {
@@ -652,7 +651,7 @@ func TestReclaiming_IsNotPutOffByLateRecords(t *testing.T) {
 func TestReclaiming_GoesOnAfterARecordInsertedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var expired atomic.Int64
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Minute, MaxWeight: 10,
+		c := idemflight.MustNew(options{TTL: time.Minute, MaxWeight: 10,
 			Weigh: func(key string, _ int) int64 {
 				if key == "late" {
 					time.Sleep(2 * time.Minute)
@@ -665,7 +664,7 @@ func TestReclaiming_GoesOnAfterARecordInsertedLate(t *testing.T) {
 				}
 			}})
 		for n, key := range []string{"late", "other"} {
-			_, err := c.Do(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+			_, err := c.Do(context.Background(), key, returns(1, nil))
 			require.NoError(t, err)
 			time.Sleep(time.Hour)
 			require.EqualValues(t, n+1, expired.Load(),
@@ -679,7 +678,7 @@ func TestForget_OfTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 	for range 300 {
 		synctest.Test(t, func(t *testing.T) {
 			var expired atomic.Int32
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				TTL: time.Minute,
 				Observer: func(_ context.Context, e idemflight.Event[string]) {
 					if e.Kind == idemflight.EventExpired {

@@ -40,7 +40,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				var seen []reconcileArgs
 				running := 0
 				events := &eventLog[string]{}
-				c := idemflight.MustNew(idemflight.Options[string, int]{
+				c := idemflight.MustNew(options{
 					TTL: time.Hour, HoldTTL: 24 * time.Hour, Observer: events.observe,
 					Reconcile: func(ctx context.Context, key string, held idemflight.Entry[int]) (int, error) {
 						running++
@@ -166,7 +166,7 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 				var reconciling, executing int
 				var fnOn string
 				events := &eventLog[string]{}
-				c := idemflight.MustNew(idemflight.Options[string, int]{
+				c := idemflight.MustNew(options{
 					MaxEntries: 1, ExecTimeout: time.Minute, HoldTTL: -1, Observer: events.observe,
 					Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 						reconciling++
@@ -281,7 +281,7 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 // must be there for fn.
 func TestPromise13_InlineLeaderStaysThroughReconcile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 				time.Sleep(time.Minute)
 				if ctx.Err() != nil {
@@ -351,7 +351,7 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 					what := fmt.Sprintf("Reconcile: %s, HoldTTL %v, leader %s", name, holdTTL, how)
 					events := &eventLog[string]{}
 					runs := 0
-					c := idemflight.MustNew(idemflight.Options[string, int]{
+					c := idemflight.MustNew(options{
 						TTL: time.Hour, HoldTTL: holdTTL, Observer: events.observe,
 						Classify: func(error) idemflight.Disposition {
 							t.Errorf("%s: only markers count in Reconcile, Classify must not be asked", what)
@@ -450,7 +450,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 	} {
 		for _, found := range []error{nil, idemflight.Final(errors.New("declined"))} {
 			synctest.Test(t, func(t *testing.T) {
-				cache := idemflight.MustNew(idemflight.Options[string, int]{
+				cache := idemflight.MustNew(options{
 					TTL: time.Hour, HoldTTL: -1,
 					Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 						time.Sleep(time.Minute)
@@ -479,7 +479,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 
 	// For the fn that follows a Retryable, WithTTL(0) means what it always means.
 	synctest.Test(t, func(t *testing.T) {
-		cache := idemflight.MustNew(idemflight.Options[string, int]{
+		cache := idemflight.MustNew(options{
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 				return 9, idemflight.Retryable(errBoom)
 			},
@@ -495,7 +495,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 // A held key answers as without Reconcile to a caller that could not lead an execution.
 func TestPromise13_NoReconcileForAnEndedContextOrAClosedCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 				t.Error("Reconcile must not run")
 				return 9, nil
@@ -534,7 +534,7 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			events := &eventLog[string]{}
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				Observer: events.observe,
 				Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 					time.Sleep(time.Minute)
@@ -583,7 +583,7 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 
 func TestPromise13_ReconcileHasExecTimeoutAsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{
+		c := idemflight.MustNew(options{
 			ExecTimeout: time.Minute,
 			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 				<-ctx.Done()
@@ -602,8 +602,8 @@ func TestPromise13_ReconcileHasExecTimeoutAsDeadline(t *testing.T) {
 
 func TestPromise13_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c *idemflight.Cache[string, int]
-		c = idemflight.MustNew(idemflight.Options[string, int]{
+		var c *cache
+		c = idemflight.MustNew(options{
 			Reconcile: func(ctx context.Context, key string, _ idemflight.Entry[int]) (int, error) {
 				_, err := c.Do(ctx, key, neverRuns(t))
 				if !errors.Is(err, idemflight.ErrReentrant) {
@@ -631,18 +631,18 @@ func TestPromise13_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 // What an operator or Reconcile brings is an outcome like any other: it is weighed, and what was
 // held until then weighed nothing.
 func TestPromise13_WhatIsFoundIsWeighedLikeAnyOutcome(t *testing.T) {
-	for name, settle := range map[string]func(*testing.T, *idemflight.Cache[string, int]){
-		"Resolve": func(t *testing.T, c *idemflight.Cache[string, int]) {
+	for name, settle := range map[string]func(*testing.T, *cache){
+		"Resolve": func(t *testing.T, c *cache) {
 			require.True(t, c.Resolve(theKey, 5, nil), "Resolve of a held key")
 		},
-		"Reconcile": func(t *testing.T, c *idemflight.Cache[string, int]) {
+		"Reconcile": func(t *testing.T, c *cache) {
 			v, err := c.Do(t.Context(), theKey, neverRuns(t))
 			require.NoError(t, err)
 			require.Equal(t, 5, v)
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[string, int]{
+			c := idemflight.MustNew(options{
 				MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) },
 				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 5, nil },
 			})

@@ -21,7 +21,7 @@ func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 		c := idemflight.MustNew(weighted(options{TTL: time.Hour, HoldTTL: 2 * time.Hour}))
 		start := time.Now()
 		by := idemflight.WithFingerprint
-		_, err := c.Do(bg, "final", func(context.Context) (int, error) { time.Sleep(time.Second); return 3, idemflight.Final(errBoom) }, by(fingerprint(1)))
+		_, err := c.Do(bg, "final", returnsAfter(time.Second, 3, idemflight.Final(errBoom)), by(fingerprint(1)))
 		require.ErrorIs(t, err, errBoom)
 		end := fly(t, c, "flying", by(fingerprint(2)))
 		for range 3 {

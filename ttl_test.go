@@ -253,8 +253,8 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 // the ExpiresAt of Options.TTL for an outcome with a TTL of its own.
 func TestExpiresAt_OfATTLOfItsOwnIsTheSameForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour, HoldTTL: -1})
-		fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil }
+		c := idemflight.MustNew(options{TTL: time.Hour, HoldTTL: -1})
+		fn := returnsAfter(time.Second, 1, nil)
 		want := time.Now().Add(time.Second + time.Minute)
 		joined := make(chan idemflight.Result[int], 1)
 		go func() {
@@ -328,9 +328,9 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 // A TTL that ends after all that the clock can tell is reported as it is, to every caller.
 func TestExpiresAt_OfAHugeTTLIsTheSameForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
+		c := idemflight.MustNew(options{TTL: math.MaxInt64})
 		do := func() idemflight.Result[int] {
-			res, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil })
+			res, err := c.DoResult(context.Background(), "k", returnsAfter(time.Second, 1, nil))
 			require.NoError(t, err)
 			return res
 		}
@@ -487,7 +487,7 @@ func TestLookup_TimesOfLongExecutions(t *testing.T) {
 // Once: of an execution longer than 4 s, leader and replay got wall times some nanoseconds apart:
 // the wall clock and the monotonic clock are not read at one instant.
 func TestResult_TimesOfSlowExecutionsAreTheSameForAll(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{})
+	c := idemflight.MustNew(options{})
 	for range 1000 {
 		kept, told := c.TimesOfSlow("k")
 		require.Equal(t, told, kept)
@@ -499,7 +499,7 @@ func TestResult_TimesOfSlowExecutionsAreTheSameForAll(t *testing.T) {
 func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 	for name, hold := range map[string]func(t *testing.T, c *cache){
 		"held here": func(t *testing.T, c *cache) {
-			_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, idemflight.Unknown(errBoom) })
+			_, err := c.Do(bg, "k", returnsAfter(time.Second, 0, idemflight.Unknown(errBoom)))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		},
 		"restored": func(t *testing.T, c *cache) {
@@ -529,9 +529,9 @@ func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 // Once: after the wall clock had been set, every record was a full one, as long as the process
 // lived; and an outcome kept before gave Restore an outdated ExpiresAt.
 func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, int]{TTL: time.Hour})
+	c := idemflight.MustNew(options{TTL: time.Hour})
 	do := func(key string) idemflight.Result[int] {
-		res, err := c.DoResult(context.Background(), key, func(context.Context) (int, error) { return 1, nil })
+		res, err := c.DoResult(context.Background(), key, returns(1, nil))
 		require.NoError(t, err)
 		return res
 	}

@@ -218,7 +218,7 @@ func TestJoinedCallers_OfEveryFormGetTheSame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				c := idemflight.MustNew(options{})
 				fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 7, end.err }
 				wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
 					func(ctx context.Context, _ string) (int, error) { return fn(ctx) }, end.opts...)
