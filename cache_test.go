@@ -211,7 +211,7 @@ func TestNilAndUnhashableArguments_PanicAtTheCall(t *testing.T) {
 							} {
 								said := fmt.Sprint(panicOf(call))
 								require.Regexp(t, "^idemflight: ", said,
-									"%s must panic at the call, and say who does", way)
+									"%s must panic at the call, and say which method does", way)
 								for _, word := range bad.says {
 									require.Regexp(t, "(?i)"+word, said, "the message must say what is wrong with the call of %s", way)
 								}

@@ -155,7 +155,7 @@ func TestPromise07_OthersAreNotAffected(t *testing.T) {
 			late := start(c, t.Context(), theKey, work.returns(7, nil))
 			synctest.Wait()
 			require.EqualValues(t, 1, work.runs.Load(),
-				"who comes after some of %05b have left joins", leaving)
+				"a caller after some of %05b have left joins", leaving)
 			work.open()
 			synctest.Wait()
 			for i := range calls {

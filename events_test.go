@@ -337,7 +337,7 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 				got = append(got, s.ctx.Value(who{}))
 				if want[0] == nil {
 					require.Equal(t, context.Background(), s.ctx,
-						"upkeep is told with the Background context")
+						"upkeep is reported with the Background context")
 				}
 			}
 			require.ElementsMatch(t, want, got, "whose context the %v events have", kind)
@@ -827,7 +827,7 @@ func TestLogEvents(t *testing.T) {
 			require.Equal(t, want[i][1], rec["key"], "the key is under key")
 			require.NotContains(t, string(line), "!BADKEY")
 		}
-		require.Contains(t, string(lines[3]), errBoom.Error(), "why a call was rejected is told")
+		require.Contains(t, string(lines[3]), errBoom.Error(), "the log says why a call was rejected")
 		require.Equal(t, idemflight.EventExecuted.String(), want[0][0], "as String says it")
 	})
 }

@@ -64,7 +64,7 @@ func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 			require.False(t, ok, "%s was told as evicted", k)
 		}
 		slices.Sort(evicted)
-		require.Len(t, slices.Compact(evicted), n-50, "each is told once")
+		require.Len(t, slices.Compact(evicted), n-50, "each is reported once")
 	})
 }
 

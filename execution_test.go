@@ -698,7 +698,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 		require.NotErrorIs(t, err, idemflight.ErrInFlight, "being re-entrant comes first")
 		require.NotErrorIs(t, err, idemflight.ErrKeyReused, "being re-entrant comes first")
 		require.Zero(t, r, "no outcome was obtained")
-		require.Zero(t, time.Since(began), "it is told at once, without waiting")
+		require.Zero(t, time.Since(began), "it returns at once, without waiting")
 	}
 	for name, inside := range map[string]func(t *testing.T, c *cache, ctx context.Context){
 		"fn's own context": func(t *testing.T, c *cache, ctx context.Context) { again(t, c, ctx) },

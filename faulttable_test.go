@@ -147,11 +147,11 @@ type scene struct {
 
 var scenes = []scene{
 	{name: "leader alone"},
-	{name: "leader alone, who cannot leave", own: true},
+	{name: "leader alone, which cannot leave", own: true},
 	{name: "with joined callers", joined: 2},
 	{name: "joined caller gone", joined: 2, gone: 1},
 	{name: "leader gone", joined: 2, leaderGone: true},
-	{name: "leader gone, who was alone", leaderGone: true},
+	{name: "leader gone, which was alone", leaderGone: true},
 	{name: "all gone", joined: 2, gone: 2, leaderGone: true},
 	{name: "Inline", joined: 2, own: true, inline: true},
 	{name: "Inline, ctx ends", joined: 2, gone: 2, own: true, inline: true, leaderGone: true},
@@ -291,10 +291,10 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		stay = append(stay, leader)
 	}
 	for _, gone := range leave {
-		require.True(t, gone.returned(), "who leaves must return at once")
-		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
-		require.ErrorIs(t, gone.err, context.Canceled, "who left: its context's error")
-		require.Zero(t, gone.res, "who left obtained nothing")
+		require.True(t, gone.returned(), "a caller that leaves must return at once")
+		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
+		require.ErrorIs(t, gone.err, context.Canceled, "a caller that left: its context's error")
+		require.Zero(t, gone.res, "a caller that left obtained nothing")
 	}
 	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters,
 		"Stats.Waiters after some left")
@@ -640,8 +640,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						stay = append(stay, leader)
 					}
 					for _, gone := range leave {
-						require.True(t, gone.returned(), "who leaves must return at once")
-						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
+						require.True(t, gone.returned(), "a caller that leaves must return at once")
+						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
 						want.Left++
 					}
 					total := f.took

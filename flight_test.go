@@ -217,7 +217,7 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 			c = idemflight.MustNew(options{Observer: func(_ context.Context, ev idemflight.Event[string]) {
 				e, ok := c.Lookup(theKey)
 				if !ok || e.State != idemflight.Retained {
-					t.Errorf("an observer that is told of %v must find the outcome kept, found %v", ev.Kind, e.State)
+					t.Errorf("an observer that sees %v must find the outcome kept, found %v", ev.Kind, e.State)
 				}
 			}})
 			work := newWork(t)

@@ -268,7 +268,7 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 		v, err := c.Do(context.Background(), key, neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, winner.Load(), int64(v),
-			"the value must be that of the operator who was told so")
+			"the value must be that of the operator that was told so")
 	}
 }
 
@@ -316,7 +316,7 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 			first := c.Resolve(theKey, 1, nil)
 			require.True(t, overtaken,
 				"%s: Weigh must be asked about what Resolve brings, with no lock held", name)
-			require.True(t, acted, "%s: who came in between acts", name)
+			require.True(t, acted, "%s: the operator in between acts", name)
 			e, ok := c.Lookup(theKey)
 			require.True(t, ok, "%s: the key is kept", name)
 			if name == "forgotten and held again" { // a hold that either may settle, but not both
@@ -324,7 +324,7 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 					"%s: Resolve must say what it did", name)
 				return
 			}
-			require.False(t, first, "%s: the operator who came too late must be told so", name)
+			require.False(t, first, "%s: the operator that was too late must be told so", name)
 			require.Equal(t, idemflight.Retained, e.State, "%s: what came in between counts", name)
 			require.Equal(t, 2, e.Value, "%s: what came in between counts", name)
 			s := c.Stats()
@@ -430,7 +430,7 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 				return
 			}
 			require.Equal(t, 9, leader.res.Value, "%s: its callers get the outcome", name)
-			require.Equal(t, 9, late.res.Value, "%s: who came after Forget still joins", name)
+			require.Equal(t, 9, late.res.Value, "%s: a caller after Forget still joins", name)
 			require.True(t, leader.res.ExpiresAt.IsZero(),
 				"%s: ExpiresAt of what is not retained", name)
 			require.Zero(t, c.Len(), "%s: nothing is kept", name)

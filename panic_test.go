@@ -89,7 +89,7 @@ func TestPromise14_PanicsOfTheRuntime(t *testing.T) {
 				var re runtime.Error
 				require.ErrorAs(t, p, &re, "the error of the runtime is behind it")
 				_, err := c.Do(t.Context(), theKey, neverRuns(t))
-				require.ErrorAs(t, err, &re, "and behind the error of who comes later")
+				require.ErrorAs(t, err, &re, "and behind the error of later callers")
 			})
 		})
 	}

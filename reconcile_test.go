@@ -76,7 +76,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				})
 				synctest.Wait()
 				require.False(t, leader.returned(),
-					"%s: WithMaxWait never binds the one who leads", what)
+					"%s: WithMaxWait never binds the leader", what)
 				var joined []*pending[int]
 				for range 2 {
 					joined = append(joined, start(c, context.WithValue(t.Context(), nameKey{}, "joins"), theKey, neverRuns(t), idemflight.WithFingerprint(fp)))
@@ -222,7 +222,7 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 				require.True(t, ok)
 				require.Equal(t, idemflight.InFlight, e.State, "%s: it is the same flight", what)
 				require.False(t, early.returned(),
-					"%s: who joined while Reconcile ran waits for fn", what)
+					"%s: a caller that joined while Reconcile ran waits for fn", what)
 				require.False(t, c.Resolve(theKey, 5, nil),
 					"%s: nothing is held while fn runs", what)
 				late := start(c, t.Context(), theKey, neverRuns(t)) // joins while fn runs
@@ -248,7 +248,7 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 				require.Equal(t, idemflight.Executed, leader.res.Source,
 					"%s: the leader's source", what)
 				require.Equal(t, idemflight.Joined, early.res.Source,
-					"%s: source of who joined while Reconcile ran", what)
+					"%s: source of a caller that joined while Reconcile ran", what)
 				require.Equal(t, f.want, dispositionOf(t, c, theKey),
 					"%s: fn's outcome is settled as usual", what)
 

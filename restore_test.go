@@ -366,7 +366,7 @@ func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 		require.Contains(t, append(log.keys(idemflight.EventShed), log.keys(idemflight.EventEvicted)...), "c", "9 and 5 do not fit together")
 		for _, s := range log.seen(upkeepKinds...) {
 			require.Equal(t, context.Background(), s.ctx,
-				"upkeep is told with the Background context")
+				"upkeep is reported with the Background context")
 		}
 		require.Empty(t, log.of(callKinds...), "Restore is no call")
 		require.LessOrEqual(t, c.Stats().Weight, int64(10))

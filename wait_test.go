@@ -316,7 +316,7 @@ func TestPromise10_NoWaitDoesNotWaitAtAll(t *testing.T) {
 				synctest.Wait()
 				call.refused(t, 0)
 			}
-			require.Zero(t, c.Stats().Waiters, "who does not wait is no waiter")
+			require.Zero(t, c.Stats().Waiters, "a caller that does not wait is no waiter")
 			work.open()
 			synctest.Wait()
 			leader.got(t, idemflight.Executed, 1)
@@ -388,7 +388,7 @@ func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 
 						leader = start(c, ctx, theKey, neverRuns(t), opts...)
 						time.Sleep(time.Minute)
-						require.False(t, leader.returned(), "who asks Reconcile leads its flight")
+						require.False(t, leader.returned(), "the caller that asks Reconcile leads its flight")
 						finding.open()
 						synctest.Wait()
 						leader.got(t, idemflight.Reconciled, 2)
@@ -437,7 +437,7 @@ func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
 		require.Equal(t, 2, c.Stats().Waiters)
 		joined[0] = start(c, t.Context(), theKey, neverRuns(t))
 		synctest.Wait()
-		require.False(t, joined[0].returned(), "who left makes place for another")
+		require.False(t, joined[0].returned(), "a caller that left makes place for another")
 		full("whose context ended was replaced")
 
 		time.Sleep(time.Minute)
@@ -511,7 +511,7 @@ func TestNoWait_JoinsNothing(t *testing.T) {
 		require.Zero(t, left)
 		_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
-		require.Equal(t, 1, left, "the seam: who waits leaves")
+		require.Equal(t, 1, left, "the seam: a caller that waits leaves")
 		_, err = end(1, nil)
 		require.NoError(t, err)
 	})

@@ -371,7 +371,7 @@ func TestThousandConcurrentDuplicates(t *testing.T) {
 			}}, a, "every answer")
 		}
 		require.Equal(t, n-1, marked, "all but one are marked")
-		require.True(t, s.post(t, "k", "payload").replayed(), "and who comes later")
+		require.True(t, s.post(t, "k", "payload").replayed(), "and a later duplicate")
 	})
 }
 
