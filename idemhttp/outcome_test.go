@@ -377,7 +377,8 @@ func TestReconcileAnswers(t *testing.T) {
 	require.Equal(t, before+2, ran.count())
 }
 
-// Once: likewise, when Reconcile learned nothing and its error wrapped an answer of a cache.
+// Once: an answer of another call of a cache, inside the error of a Reconcile that learned nothing,
+// was taken for the answer of this one.
 func TestAReconcileThatLearnsNothingNeverRunsTheHandler(t *testing.T) {
 	for _, cause := range answersOfACache {
 		t.Run(cause.Error(), func(t *testing.T) {
