@@ -194,14 +194,12 @@ func (w *bmWalk) next(keys []string) string {
 	return keys[int(*w)&(len(keys)-1)]
 }
 
-func bmOne(context.Context) (int, error) { return 1, nil }
-
 // bmOpenWith returns a store that keeps keys, and closes it when the benchmark ends.
 func bmOpenWith(b testing.TB, impl bmImplementation, bound int, keys []string) bmStore {
 	s := impl.open(bound)
 	b.Cleanup(s.close)
 	for _, key := range keys {
-		if _, err := s.do(context.Background(), key, bmOne); err != nil {
+		if _, err := s.do(context.Background(), key, one); err != nil {
 			b.Fatalf("first execution of %s: %v", key, err)
 		}
 	}
@@ -235,7 +233,7 @@ func bmReplay(b *testing.B, impl bmImplementation, n int) {
 func bmReplayLoop(b *testing.B, pb *testing.PB, s bmStore, keys []string, worker int64, insert chan<- struct{}) {
 	ctx, walk := context.Background(), bmWalkOf(worker)
 	for n := 1; pb.Next(); n++ {
-		if v, err := s.do(ctx, walk.next(keys), bmOne); v != 1 || err != nil {
+		if v, err := s.do(ctx, walk.next(keys), one); v != 1 || err != nil {
 			b.Errorf("replay = %d, %v; want 1, nil", v, err)
 			return
 		}
@@ -261,7 +259,7 @@ func bmReplayWhileInserting(b *testing.B, impl bmImplementation) {
 	b.ResetTimer()
 	inserter.Go(func() {
 		for range insert {
-			if v, err := s.do(context.Background(), fresh[inserted%len(fresh)], bmOne); v != 1 || err != nil {
+			if v, err := s.do(context.Background(), fresh[inserted%len(fresh)], one); v != 1 || err != nil {
 				b.Errorf("insertion = %d, %v; want 1, nil", v, err)
 			}
 			inserted++
@@ -286,7 +284,7 @@ func bmFirst(ctx context.Context, b *testing.B, impl bmImplementation) {
 			s, i = impl.open(2*bmManyKeys), 0
 			b.StartTimer()
 		}
-		if v, err := s.do(ctx, keys[i], bmOne); v != 1 || err != nil {
+		if v, err := s.do(ctx, keys[i], one); v != 1 || err != nil {
 			b.Fatalf("first execution = %d, %v; want 1, nil", v, err)
 		}
 		i++
@@ -384,7 +382,7 @@ func (r *bmRace) time(s bmStore, round int) time.Duration {
 		calling.Go(func() {
 			ctx, walk := context.Background(), bmWalkOf(int64(1+round*r.callers+caller))
 			for range bmManyKeys {
-				_, _ = s.do(ctx, walk.next(keys), bmOne)
+				_, _ = s.do(ctx, walk.next(keys), one)
 			}
 		})
 	}

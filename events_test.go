@@ -23,8 +23,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// ttTold is what a test expects of an event: err is one that Event.Err is, nil for none.
-type ttTold struct {
+// wantedEvent is what a test expects of an event: err is one that Event.Err is, nil for none.
+type wantedEvent struct {
 	kind    idemflight.EventKind
 	err     error
 	took    time.Duration
@@ -32,7 +32,7 @@ type ttTold struct {
 	disp    idemflight.Disposition
 }
 
-func (w ttTold) check(t *testing.T, e idemflight.Event[string]) {
+func (w wantedEvent) check(t *testing.T, e idemflight.Event[string]) {
 	t.Helper()
 	require.Equal(t, w.kind, e.Kind, "kind of %+v", e)
 	require.Equal(t, "k", e.Key, "key of the %v event", e.Kind)
@@ -49,9 +49,8 @@ func (w ttTold) check(t *testing.T, e idemflight.Event[string]) {
 	}
 }
 
-func ttSlow(d time.Duration, v int, err error) func(context.Context) (int, error) {
-	return func(context.Context) (int, error) { time.Sleep(d); return v, err }
-}
+// probe is an fn that leaves nothing behind, should it run.
+func probe(context.Context) (int, error) { return 0, idemflight.Retryable(errBoom) }
 
 // The ways for calls to end. Each is asked on a cache of its own, for key "k"; arrange's calls do
 // not count.
@@ -59,184 +58,184 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 	const s = time.Second
 	type calls = map[string]uint64
 	type reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error)
-	hold := func(t *testing.T, c *ttCache) { ttHold(t, c, "k") }
+	held := func(t *testing.T, c *cache) { hold(t, c, "k") }
 	boom := errors.New("boom")
 	finds := func(d time.Duration, v int, err error) reconcile {
 		return func(context.Context, string, idemflight.Entry[int]) (int, error) { time.Sleep(d); return v, err }
 	}
-	do := func(fn func(context.Context) (int, error), opts ...idemflight.CallOption) func(t *testing.T, c *ttCache) {
-		return func(t *testing.T, c *ttCache) { _, _ = c.Do(ttBg, "k", fn, opts...) }
+	do := func(fn func(context.Context) (int, error), opts ...idemflight.CallOption) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) { _, _ = c.Do(bg, "k", fn, opts...) }
 	}
 	// joined adds n callers that join a second after the leader has begun.
-	joined := func(n int, lead func(t *testing.T, c *ttCache), opts ...idemflight.CallOption) func(t *testing.T, c *ttCache) {
-		return func(t *testing.T, c *ttCache) {
+	joined := func(n int, lead func(t *testing.T, c *cache), opts ...idemflight.CallOption) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) {
 			for range n {
 				go func() {
 					time.Sleep(s)
-					_, _ = c.Do(ttBg, "k", ttNever(t), opts...)
+					_, _ = c.Do(bg, "k", neverRuns(t), opts...)
 				}()
 			}
 			lead(t, c)
 		}
 	}
-	leave := func(after time.Duration, fn func(context.Context) (int, error)) func(t *testing.T, c *ttCache) {
-		return func(t *testing.T, c *ttCache) {
-			ctx, cancel := context.WithTimeout(ttBg, after)
+	leave := func(after time.Duration, fn func(context.Context) (int, error)) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) {
+			ctx, cancel := context.WithTimeout(bg, after)
 			defer cancel()
 			_, err := c.Do(ctx, "k", fn)
 			require.ErrorIs(t, err, idemflight.ErrLeft)
 		}
 	}
-	panicking := func(lead func(t *testing.T, c *ttCache)) func(t *testing.T, c *ttCache) {
-		return func(t *testing.T, c *ttCache) {
-			require.NotNil(t, ttPanics(func() { lead(t, c) }), "the leader re-panics")
+	panicking := func(lead func(t *testing.T, c *cache)) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) {
+			require.NotNil(t, panicOf(func() { lead(t, c) }), "the leader re-panics")
 		}
 	}
-	exiting := func(lead func(t *testing.T, c *ttCache)) func(t *testing.T, c *ttCache) {
-		return func(t *testing.T, c *ttCache) { go lead(t, c) }
+	exiting := func(lead func(t *testing.T, c *cache)) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) { go lead(t, c) }
 	}
 
 	cases := []struct {
 		name    string
-		opts    ttOptions
-		arrange func(t *testing.T, c *ttCache)
-		call    func(t *testing.T, c *ttCache)
-		told    []ttTold // in the order of their kinds, and of Took
+		opts    options
+		arrange func(t *testing.T, c *cache)
+		call    func(t *testing.T, c *cache)
+		told    []wantedEvent // in the order of their kinds, and of Took
 		counts  calls
 		ends    calls // Retains, Releases, Holds, Panics
 	}{
-		{name: "executed", call: do(ttSlow(3*s, 1, nil)), told: []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}},
+		{name: "executed", call: do(returnsAfter(3*s, 1, nil)), told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}},
 			counts: calls{"Executed": 1}, ends: calls{"Retains": 1}},
-		{name: "executed inline", call: do(ttSlow(3*s, 1, nil), idemflight.Inline()), told: []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}},
+		{name: "executed inline", call: do(returnsAfter(3*s, 1, nil), idemflight.Inline()), told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}},
 			counts: calls{"Executed": 1}, ends: calls{"Retains": 1}},
-		{name: "executed, nothing kept", call: do(ttSlow(3*s, 1, nil), idemflight.WithTTL(0)), told: []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Release}},
+		{name: "executed, nothing kept", call: do(returnsAfter(3*s, 1, nil), idemflight.WithTTL(0)), told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Release}},
 			counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
-		{name: "executed, final", call: do(ttSlow(3*s, 1, idemflight.Final(boom))), told: []ttTold{{idemflight.EventExecuted, boom, 3 * s, 0, idemflight.Retain}},
+		{name: "executed, final", call: do(returnsAfter(3*s, 1, idemflight.Final(boom))), told: []wantedEvent{{idemflight.EventExecuted, boom, 3 * s, 0, idemflight.Retain}},
 			counts: calls{"Executed": 1}, ends: calls{"Retains": 1}},
-		{name: "executed, retryable", call: do(ttSlow(3*s, 1, idemflight.Retryable(boom))), told: []ttTold{{idemflight.EventExecuted, boom, 3 * s, 0, idemflight.Release}},
+		{name: "executed, retryable", call: do(returnsAfter(3*s, 1, idemflight.Retryable(boom))), told: []wantedEvent{{idemflight.EventExecuted, boom, 3 * s, 0, idemflight.Release}},
 			counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
-		{name: "executed, unknown", call: do(ttSlow(3*s, 1, idemflight.Unknown(boom))), told: []ttTold{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 0, idemflight.Hold}},
+		{name: "executed, unknown", call: do(returnsAfter(3*s, 1, idemflight.Unknown(boom))), told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 0, idemflight.Hold}},
 			counts: calls{"Executed": 1}, ends: calls{"Holds": 1}},
-		{name: "executed, forgotten", call: func(t *testing.T, c *ttCache) {
+		{name: "executed, forgotten", call: func(t *testing.T, c *cache) {
 			do(func(context.Context) (int, error) { c.Forget("k"); return 1, nil })(t, c)
-		}, told: []ttTold{{idemflight.EventExecuted, nil, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
 		{name: "executed, panicked", call: panicking(do(func(context.Context) (int, error) { time.Sleep(s); panic(boom) })),
-			told: []ttTold{{idemflight.EventExecuted, boom, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
-		{name: "executed elsewhere, panicked", call: panicking(func(_ *testing.T, c *ttCache) {
-			ctx, cancel := context.WithCancel(ttBg)
+			told: []wantedEvent{{idemflight.EventExecuted, boom, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
+		{name: "executed elsewhere, panicked", call: panicking(func(_ *testing.T, c *cache) {
+			ctx, cancel := context.WithCancel(bg)
 			defer cancel()
 			_, _ = c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(s); panic(boom) })
-		}), told: []ttTold{{idemflight.EventExecuted, boom, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
+		}), told: []wantedEvent{{idemflight.EventExecuted, boom, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
 		{name: "executed, exited", call: exiting(do(func(context.Context) (int, error) { time.Sleep(s); runtime.Goexit(); return 0, nil })),
-			told: []ttTold{{idemflight.EventExecuted, idemflight.ErrGoexit, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
-		{name: "executed elsewhere, exited", call: func(t *testing.T, c *ttCache) {
-			ctx, cancel := context.WithCancel(ttBg)
+			told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrGoexit, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
+		{name: "executed elsewhere, exited", call: func(t *testing.T, c *cache) {
+			ctx, cancel := context.WithCancel(bg)
 			defer cancel()
 			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(s); runtime.Goexit(); return 0, nil })
 			require.ErrorIs(t, err, idemflight.ErrGoexit)
-		}, told: []ttTold{{idemflight.EventExecuted, idemflight.ErrGoexit, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
+		}, told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrGoexit, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
 		{name: "executed, panicked, nothing begun", call: panicking(do(func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); panic(boom) })),
-			told: []ttTold{{idemflight.EventExecuted, boom, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1, "Panics": 1}},
+			told: []wantedEvent{{idemflight.EventExecuted, boom, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1, "Panics": 1}},
 
-		{name: "joined", call: joined(2, do(ttSlow(3*s, 1, nil))), told: []ttTold{{idemflight.EventExecuted, nil, 3 * s, 2, idemflight.Retain},
+		{name: "joined", call: joined(2, do(returnsAfter(3*s, 1, nil))), told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 2, idemflight.Retain},
 			{kind: idemflight.EventJoined, took: 2 * s}, {kind: idemflight.EventJoined, took: 2 * s}}, counts: calls{"Executed": 1, "Joined": 2}, ends: calls{"Retains": 1}},
-		{name: "joined, retryable", call: joined(1, do(ttSlow(3*s, 1, idemflight.Retryable(boom)))), told: []ttTold{{idemflight.EventExecuted, boom, 3 * s, 1, idemflight.Release},
+		{name: "joined, retryable", call: joined(1, do(returnsAfter(3*s, 1, idemflight.Retryable(boom)))), told: []wantedEvent{{idemflight.EventExecuted, boom, 3 * s, 1, idemflight.Release},
 			{kind: idemflight.EventJoined, err: boom, took: 2 * s}}, counts: calls{"Executed": 1, "Joined": 1}, ends: calls{"Releases": 1}},
-		{name: "joined, unknown", call: joined(1, do(ttSlow(3*s, 1, idemflight.Unknown(boom)))), told: []ttTold{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 1, idemflight.Hold},
+		{name: "joined, unknown", call: joined(1, do(returnsAfter(3*s, 1, idemflight.Unknown(boom)))), told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 1, idemflight.Hold},
 			{kind: idemflight.EventJoined, err: idemflight.ErrOutcomeUnknown, took: 2 * s}}, counts: calls{"Executed": 1, "Joined": 1}, ends: calls{"Holds": 1}},
 		{name: "joined, panicked", call: joined(1, panicking(do(func(context.Context) (int, error) { time.Sleep(3 * s); panic(boom) }))),
-			told:   []ttTold{{idemflight.EventExecuted, boom, 3 * s, 1, idemflight.Hold}, {kind: idemflight.EventJoined, err: boom, took: 2 * s}},
+			told:   []wantedEvent{{idemflight.EventExecuted, boom, 3 * s, 1, idemflight.Hold}, {kind: idemflight.EventJoined, err: boom, took: 2 * s}},
 			counts: calls{"Executed": 1, "Joined": 1}, ends: calls{"Holds": 1, "Panics": 1}},
 
-		{name: "replayed", arrange: func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1) }, call: do(ttProbe), told: []ttTold{{kind: idemflight.EventReplayed}}, counts: calls{"Replayed": 1}},
-		{name: "replayed, final", arrange: do(ttFail(idemflight.Final(boom))), call: do(ttProbe), told: []ttTold{{kind: idemflight.EventReplayed, err: boom}}, counts: calls{"Replayed": 1}},
+		{name: "replayed", arrange: func(t *testing.T, c *cache) { executes(t, c, "k", 1) }, call: do(probe), told: []wantedEvent{{kind: idemflight.EventReplayed}}, counts: calls{"Replayed": 1}},
+		{name: "replayed, final", arrange: do(returns(0, idemflight.Final(boom))), call: do(probe), told: []wantedEvent{{kind: idemflight.EventReplayed, err: boom}}, counts: calls{"Replayed": 1}},
 
-		{name: "reconciled", opts: ttOptions{Reconcile: finds(3*s, 7, nil)}, arrange: hold, call: joined(1, do(ttProbe)),
-			told:   []ttTold{{kind: idemflight.EventJoined, took: 2 * s}, {idemflight.EventReconciled, nil, 3 * s, 1, idemflight.Retain}},
+		{name: "reconciled", opts: options{Reconcile: finds(3*s, 7, nil)}, arrange: held, call: joined(1, do(probe)),
+			told:   []wantedEvent{{kind: idemflight.EventJoined, took: 2 * s}, {idemflight.EventReconciled, nil, 3 * s, 1, idemflight.Retain}},
 			counts: calls{"Reconciled": 1, "Joined": 1}, ends: calls{"Retains": 1}},
-		{name: "reconciled, final", opts: ttOptions{Reconcile: finds(3*s, 7, idemflight.Final(boom))}, arrange: hold, call: do(ttProbe),
-			told:   []ttTold{{idemflight.EventReconciled, boom, 3 * s, 0, idemflight.Retain}},
+		{name: "reconciled, final", opts: options{Reconcile: finds(3*s, 7, idemflight.Final(boom))}, arrange: held, call: do(probe),
+			told:   []wantedEvent{{idemflight.EventReconciled, boom, 3 * s, 0, idemflight.Retain}},
 			counts: calls{"Reconciled": 1}, ends: calls{"Retains": 1}},
-		{name: "reconciled, forgotten", opts: ttOptions{Reconcile: finds(3*s, 7, nil)}, arrange: hold, call: func(t *testing.T, c *ttCache) {
+		{name: "reconciled, forgotten", opts: options{Reconcile: finds(3*s, 7, nil)}, arrange: held, call: func(t *testing.T, c *cache) {
 			go func() { time.Sleep(s); c.Forget("k") }()
-			do(ttProbe)(t, c)
-		}, told: []ttTold{{idemflight.EventReconciled, nil, 3 * s, 0, idemflight.Release}}, counts: calls{"Reconciled": 1}, ends: calls{"Releases": 1}},
-		{name: "reconciled: no effect, then executed", opts: ttOptions{Reconcile: finds(3*s, 7, idemflight.Retryable(boom))}, arrange: hold, call: joined(1, do(ttSlow(2*s, 1, nil))),
-			told:   []ttTold{{idemflight.EventExecuted, nil, 2 * s, 1, idemflight.Retain}, {kind: idemflight.EventJoined, took: 4 * s}},
+			do(probe)(t, c)
+		}, told: []wantedEvent{{idemflight.EventReconciled, nil, 3 * s, 0, idemflight.Release}}, counts: calls{"Reconciled": 1}, ends: calls{"Releases": 1}},
+		{name: "reconciled: no effect, then executed", opts: options{Reconcile: finds(3*s, 7, idemflight.Retryable(boom))}, arrange: held, call: joined(1, do(returnsAfter(2*s, 1, nil))),
+			told:   []wantedEvent{{idemflight.EventExecuted, nil, 2 * s, 1, idemflight.Retain}, {kind: idemflight.EventJoined, took: 4 * s}},
 			counts: calls{"Executed": 1, "Joined": 1}, ends: calls{"Releases": 1, "Retains": 1}},
-		{name: "reconciled: learned nothing", opts: ttOptions{Reconcile: finds(3*s, 7, boom)}, arrange: hold, call: joined(1, do(ttProbe)),
-			told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 2 * s},
+		{name: "reconciled: learned nothing", opts: options{Reconcile: finds(3*s, 7, boom)}, arrange: held, call: joined(1, do(probe)),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 2 * s},
 				{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 3 * s}},
 			counts: calls{"OutcomeUnknown": 2}, ends: calls{"Holds": 1}},
-		{name: "reconciled: panicked", opts: ttOptions{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { panic(boom) }}, arrange: hold, call: do(ttProbe),
-			told:   []ttTold{{kind: idemflight.EventRejected, err: boom}},
+		{name: "reconciled: panicked", opts: options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { panic(boom) }}, arrange: held, call: do(probe),
+			told:   []wantedEvent{{kind: idemflight.EventRejected, err: boom}},
 			counts: calls{"OutcomeUnknown": 1}, ends: calls{"Holds": 1, "Panics": 1}},
-		{name: "reconciled: exited", opts: ttOptions{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { runtime.Goexit(); return 0, nil }}, arrange: hold, call: do(ttProbe),
-			told:   []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown}},
+		{name: "reconciled: exited", opts: options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { runtime.Goexit(); return 0, nil }}, arrange: held, call: do(probe),
+			told:   []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown}},
 			counts: calls{"OutcomeUnknown": 1}, ends: calls{"Holds": 1, "Panics": 1}},
 
-		{name: "rejected: reused", arrange: hold, call: do(ttProbe, idemflight.WithFingerprint(ttFp(1))), told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrKeyReused}}, counts: calls{"KeyReused": 1}},
-		{name: "rejected: reused in flight", call: joined(1, do(ttSlow(3*s, 1, nil)), idemflight.WithFingerprint(ttFp(1))),
-			told:   []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrKeyReused}},
+		{name: "rejected: reused", arrange: held, call: do(probe, idemflight.WithFingerprint(fingerprint(1))), told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrKeyReused}}, counts: calls{"KeyReused": 1}},
+		{name: "rejected: reused in flight", call: joined(1, do(returnsAfter(3*s, 1, nil)), idemflight.WithFingerprint(fingerprint(1))),
+			told:   []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrKeyReused}},
 			counts: calls{"Executed": 1, "KeyReused": 1}, ends: calls{"Retains": 1}},
-		{name: "rejected: no wait", call: joined(1, do(ttSlow(3*s, 1, nil)), idemflight.WithMaxWait(idemflight.NoWait)),
-			told:   []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight}},
+		{name: "rejected: no wait", call: joined(1, do(returnsAfter(3*s, 1, nil)), idemflight.WithMaxWait(idemflight.NoWait)),
+			told:   []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight}},
 			counts: calls{"Executed": 1, "NotWaited": 1}, ends: calls{"Retains": 1}},
-		{name: "rejected: waited long enough", call: joined(1, do(ttSlow(5*s, 1, nil)), idemflight.WithMaxWait(2*s)),
-			told:   []ttTold{{idemflight.EventExecuted, nil, 5 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight, took: 2 * s}},
+		{name: "rejected: waited long enough", call: joined(1, do(returnsAfter(5*s, 1, nil)), idemflight.WithMaxWait(2*s)),
+			told:   []wantedEvent{{idemflight.EventExecuted, nil, 5 * s, 0, idemflight.Retain}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight, took: 2 * s}},
 			counts: calls{"Executed": 1, "NotWaited": 1}, ends: calls{"Retains": 1}},
-		{name: "rejected: too many wait", opts: ttOptions{MaxWaiters: 1}, call: joined(2, do(ttSlow(3*s, 1, nil))),
-			told:   []ttTold{{idemflight.EventExecuted, nil, 3 * s, 1, idemflight.Retain}, {kind: idemflight.EventJoined, took: 2 * s}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight}},
+		{name: "rejected: too many wait", opts: options{MaxWaiters: 1}, call: joined(2, do(returnsAfter(3*s, 1, nil))),
+			told:   []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 1, idemflight.Retain}, {kind: idemflight.EventJoined, took: 2 * s}, {kind: idemflight.EventRejected, err: idemflight.ErrInFlight}},
 			counts: calls{"Executed": 1, "Joined": 1, "NotWaited": 1}, ends: calls{"Retains": 1}},
-		{name: "rejected: held", arrange: hold, call: do(ttProbe), told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown}}, counts: calls{"OutcomeUnknown": 1}},
-		{name: "rejected: shed", arrange: func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", ttHeavy) }, call: do(ttProbe),
-			told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrValueShed}}, counts: calls{"ValueShed": 1}},
-		{name: "rejected: full", opts: ttOptions{MaxEntries: 1}, arrange: func(t *testing.T, c *ttCache) { ttHold(t, c, "other") }, call: do(ttProbe),
-			told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrFull}}, counts: calls{"Full": 1}},
-		{name: "rejected: closed", arrange: func(t *testing.T, c *ttCache) { require.NoError(t, c.Close(ttBg)) }, call: do(ttProbe),
-			told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrClosed}}, counts: calls{"Closed": 1}},
-		{name: "rejected: re-entrant", call: func(t *testing.T, c *ttCache) {
-			do(func(ctx context.Context) (int, error) { return c.Do(ctx, "k", ttProbe) })(t, c)
-		}, told: []ttTold{{idemflight.EventExecuted, idemflight.ErrReentrant, 0, 0, idemflight.Release}, {kind: idemflight.EventRejected, err: idemflight.ErrReentrant}},
+		{name: "rejected: held", arrange: held, call: do(probe), told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown}}, counts: calls{"OutcomeUnknown": 1}},
+		{name: "rejected: shed", arrange: func(t *testing.T, c *cache) { executes(t, c, "k", tooHeavy) }, call: do(probe),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrValueShed}}, counts: calls{"ValueShed": 1}},
+		{name: "rejected: full", opts: options{MaxEntries: 1}, arrange: func(t *testing.T, c *cache) { hold(t, c, "other") }, call: do(probe),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrFull}}, counts: calls{"Full": 1}},
+		{name: "rejected: closed", arrange: func(t *testing.T, c *cache) { require.NoError(t, c.Close(bg)) }, call: do(probe),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrClosed}}, counts: calls{"Closed": 1}},
+		{name: "rejected: re-entrant", call: func(t *testing.T, c *cache) {
+			do(func(ctx context.Context) (int, error) { return c.Do(ctx, "k", probe) })(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrReentrant, 0, 0, idemflight.Release}, {kind: idemflight.EventRejected, err: idemflight.ErrReentrant}},
 			counts: calls{"Executed": 1, "Reentrant": 1}, ends: calls{"Releases": 1}},
 
-		{name: "left: dead on arrival", call: func(_ *testing.T, c *ttCache) { _, _ = c.Do(ttDead(), "k", ttProbe) }, told: []ttTold{{kind: idemflight.EventLeft, err: idemflight.ErrLeft}}, counts: calls{"Left": 1}},
-		{name: "left: dead on arrival in flight", call: func(t *testing.T, c *ttCache) {
-			do(func(context.Context) (int, error) { _, _ = c.Do(ttDead(), "k", ttProbe); return 1, nil })(t, c)
-		}, told: []ttTold{{idemflight.EventExecuted, nil, 0, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft}},
+		{name: "left: dead on arrival", call: func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "k", probe) }, told: []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft}}, counts: calls{"Left": 1}},
+		{name: "left: dead on arrival in flight", call: func(t *testing.T, c *cache) {
+			do(func(context.Context) (int, error) { _, _ = c.Do(dead(context.Canceled), "k", probe); return 1, nil })(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft}},
 			counts: calls{"Executed": 1, "Left": 1}, ends: calls{"Retains": 1}},
-		{name: "left: joined", call: func(t *testing.T, c *ttCache) {
-			go do(ttSlow(3*s, 1, nil))(t, c)
+		{name: "left: joined", call: func(t *testing.T, c *cache) {
+			go do(returnsAfter(3*s, 1, nil))(t, c)
 			synctest.Wait()
-			leave(s, ttProbe)(t, c)
-		}, told: []ttTold{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: context.DeadlineExceeded, took: s}},
+			leave(s, probe)(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: context.DeadlineExceeded, took: s}},
 			counts: calls{"Executed": 1, "Left": 1}, ends: calls{"Retains": 1}},
-		{name: "left: the leader, then finished", call: joined(2, leave(2*s, ttSlow(5*s, 1, nil))),
-			told: []ttTold{{kind: idemflight.EventJoined, took: 4 * s}, {kind: idemflight.EventJoined, took: 4 * s},
+		{name: "left: the leader, then finished", call: joined(2, leave(2*s, returnsAfter(5*s, 1, nil))),
+			told: []wantedEvent{{kind: idemflight.EventJoined, took: 4 * s}, {kind: idemflight.EventJoined, took: 4 * s},
 				{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 2, idemflight.Retain}},
 			counts: calls{"Joined": 2, "Left": 1}, ends: calls{"Retains": 1}},
 		{name: "left: everybody, then a panic", call: leave(2*s, func(context.Context) (int, error) { time.Sleep(5 * s); panic(boom) }),
-			told:   []ttTold{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Hold}},
+			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Hold}},
 			counts: calls{"Left": 1}, ends: calls{"Holds": 1, "Panics": 1}},
-		{name: "left: the leader, then unknown", call: leave(2*s, ttSlow(5*s, 1, idemflight.Unknown(boom))),
-			told:   []ttTold{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 0, idemflight.Hold}},
+		{name: "left: the leader, then unknown", call: leave(2*s, returnsAfter(5*s, 1, idemflight.Unknown(boom))),
+			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 0, idemflight.Hold}},
 			counts: calls{"Left": 1}, ends: calls{"Holds": 1}},
-		{name: "left: the leader of a Reconcile that finds out", opts: ttOptions{Reconcile: finds(5*s, 7, nil)}, arrange: hold, call: leave(2*s, ttProbe),
-			told:   []ttTold{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 0, idemflight.Retain}},
+		{name: "left: the leader of a Reconcile that finds out", opts: options{Reconcile: finds(5*s, 7, nil)}, arrange: held, call: leave(2*s, probe),
+			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 0, idemflight.Retain}},
 			counts: calls{"Left": 1}, ends: calls{"Retains": 1}},
-		{name: "left: the leader of a Reconcile that learns nothing", opts: ttOptions{Reconcile: finds(5*s, 7, boom)}, arrange: hold, call: joined(1, leave(2*s, ttProbe)),
-			told: []ttTold{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 4 * s}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s},
+		{name: "left: the leader of a Reconcile that learns nothing", opts: options{Reconcile: finds(5*s, 7, boom)}, arrange: held, call: joined(1, leave(2*s, probe)),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 4 * s}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s},
 				{idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 1, idemflight.Hold}},
 			counts: calls{"Left": 1, "OutcomeUnknown": 1}, ends: calls{"Holds": 1}},
-		{name: "left: the leader of a Reconcile, then fn", opts: ttOptions{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: hold, call: leave(2*s, ttSlow(4*s, 1, nil)),
-			told:   []ttTold{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 4 * s, 0, idemflight.Retain}},
+		{name: "left: the leader of a Reconcile, then fn", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: leave(2*s, returnsAfter(4*s, 1, nil)),
+			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 4 * s, 0, idemflight.Retain}},
 			counts: calls{"Left": 1}, ends: calls{"Releases": 1, "Retains": 1}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				o := ttWeighted(tc.opts)
+				log := &eventLog[string]{}
+				o := weighted(tc.opts)
 				o.Observer = log.observe
 				c := idemflight.MustNew(o)
 				if tc.arrange != nil {
@@ -250,7 +249,7 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 
-				kinds := append(append([]idemflight.EventKind{}, ttCallKinds...), idemflight.EventFinished)
+				kinds := append(append([]idemflight.EventKind{}, callKinds...), idemflight.EventFinished)
 				var got []idemflight.Event[string]
 				for _, k := range kinds {
 					some := log.of(k)
@@ -261,11 +260,11 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 				for i, w := range tc.told {
 					w.check(t, got[i])
 				}
-				require.Empty(t, log.of(ttUpkeepKinds...))
+				require.Empty(t, log.of(upkeepKinds...))
 
 				after := c.Stats()
-				counted := ttCalls(after)
-				for k, n := range ttCalls(before) {
+				counted := callCounts(after)
+				for k, n := range callCounts(before) {
 					if counted[k] -= n; counted[k] == 0 {
 						delete(counted, k)
 					}
@@ -284,35 +283,35 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 }
 
 func TestPromise25_AnInvalidKeyIsToldToo(t *testing.T) {
-	log := &ttLog[string]{}
-	c := idemflight.MustNew(ttOptions{Observer: log.observe})
-	_, err := c.Do(ttBg, "", ttNever(t))
+	log := &eventLog[string]{}
+	c := idemflight.MustNew(options{Observer: log.observe})
+	_, err := c.Do(bg, "", neverRuns(t))
 	require.ErrorIs(t, err, idemflight.ErrInvalidKey)
 	require.Len(t, log.all, 1)
 	require.Equal(t, idemflight.EventRejected, log.all[0].Kind)
 	require.ErrorIs(t, log.all[0].Err, idemflight.ErrInvalidKey)
-	require.Equal(t, map[string]uint64{"InvalidKey": 1}, ttCalls(c.Stats()))
+	require.Equal(t, map[string]uint64{"InvalidKey": 1}, callCounts(c.Stats()))
 }
 
 // Event.Err is what the call returned, not what the record keeps, which is fn's own error.
 func TestPromise25_TheErrorOfTheCallAndThatOfTheRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
+		log := &eventLog[string]{}
 		var saw error
-		c := idemflight.MustNew(ttOptions{Observer: log.observe, Reconcile: func(_ context.Context, _ string, e idemflight.Entry[int]) (int, error) {
+		c := idemflight.MustNew(options{Observer: log.observe, Reconcile: func(_ context.Context, _ string, e idemflight.Entry[int]) (int, error) {
 			saw = e.Err
 			return 0, errors.New("still unknown")
 		}})
-		_, err := c.Do(ttBg, "k", ttFail(idemflight.Unknown(errTT)))
+		_, err := c.Do(bg, "k", returns(0, idemflight.Unknown(errBoom)))
 		require.Equal(t, err, log.all[0].Err, "Event.Err is the error that the call returned")
 		e, _ := c.Lookup("k")
-		require.True(t, e.Err == errTT, "Entry.Err is the original, got %v", e.Err)
-		_, err = c.Do(ttBg, "k", ttNever(t))
-		require.True(t, saw == errTT, "what Reconcile sees is the original, got %v", saw)
+		require.True(t, e.Err == errBoom, "Entry.Err is the original, got %v", e.Err)
+		_, err = c.Do(bg, "k", neverRuns(t))
+		require.True(t, saw == errBoom, "what Reconcile sees is the original, got %v", saw)
 		require.Equal(t, err, log.all[1].Err)
-		ctx, cancel := context.WithCancel(ttBg)
+		ctx, cancel := context.WithCancel(bg)
 		cancel()
-		_, err = c.Do(ctx, "other", ttNever(t))
+		_, err = c.Do(ctx, "other", neverRuns(t))
 		require.Equal(t, err, log.all[2].Err)
 	})
 }
@@ -321,9 +320,9 @@ func TestPromise25_TheErrorOfTheCallAndThatOfTheRecord(t *testing.T) {
 func TestPromise25_TheContextOfEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type who struct{}
-		as := func(name string) context.Context { return context.WithValue(ttBg, who{}, name) }
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute, MaxEntries: 2, Protect: -1, MaxWeight: 10, Observer: log.observe,
+		as := func(name string) context.Context { return context.WithValue(bg, who{}, name) }
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 2, Protect: -1, MaxWeight: 10, Observer: log.observe,
 			Weigh: func(_ string, v int) int64 {
 				if v == 13 {
 					panic("weigh")
@@ -337,7 +336,8 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 			for _, s := range log.seen(kind) {
 				got = append(got, s.ctx.Value(who{}))
 				if want[0] == nil {
-					require.Equal(t, context.Background(), s.ctx, "upkeep is told with the Background context")
+					require.Equal(t, context.Background(), s.ctx,
+						"upkeep is reported with the Background context")
 				}
 			}
 			require.ElementsMatch(t, want, got, "whose context the %v events have", kind)
@@ -345,21 +345,21 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		}
 		go func() {
 			time.Sleep(time.Second)
-			_, _ = c.Do(as("joiner"), "k", ttNever(t))
+			_, _ = c.Do(as("joiner"), "k", neverRuns(t))
 		}()
-		_, _ = c.Do(as("leader"), "k", ttSlow(2*time.Second, 1, nil))
+		_, _ = c.Do(as("leader"), "k", returnsAfter(2*time.Second, 1, nil))
 		synctest.Wait()
 		joined := log.seen(idemflight.EventJoined)
 		require.Len(t, joined, 1)
 		require.Equal(t, "joiner", joined[0].ctx.Value(who{}))
 		told(idemflight.EventExecuted, "leader")
-		_, _ = c.Do(as("replayer"), "k", ttNever(t))
+		_, _ = c.Do(as("replayer"), "k", neverRuns(t))
 		told(idemflight.EventReplayed, "replayer")
-		_, _ = c.Do(as("other"), "k", ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+		_, _ = c.Do(as("other"), "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 		told(idemflight.EventRejected, "other")
 		ctx, cancel := context.WithTimeout(as("leaver"), time.Second)
 		defer cancel()
-		_, _ = c.Do(ctx, "k2", ttSlow(2*time.Second, 1, nil))
+		_, _ = c.Do(ctx, "k2", returnsAfter(2*time.Second, 1, nil))
 		left := log.seen(idemflight.EventLeft)
 		require.Len(t, left, 1)
 		require.Equal(t, "leaver", left[0].ctx.Value(who{}))
@@ -367,19 +367,20 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		synctest.Wait()
 		finished := log.seen(idemflight.EventFinished)
 		require.Len(t, finished, 1)
-		require.NotErrorIs(t, context.Cause(finished[0].ctx), context.DeadlineExceeded, "fn's context has not the leader's end")
+		require.NotErrorIs(t, context.Cause(finished[0].ctx), context.DeadlineExceeded,
+			"fn's context has not the leader's end")
 		told(idemflight.EventFinished, "leaver")
 
-		_, _ = c.Do(as("evictor"), "k3", ttValue(1))
+		_, _ = c.Do(as("evictor"), "k3", returns(1, nil))
 		told(idemflight.EventEvicted, nil)
-		_, _ = c.Do(as("shedder"), "k4", ttValue(11))
+		_, _ = c.Do(as("shedder"), "k4", returns(11, nil))
 		told(idemflight.EventShed, nil)
-		_, _ = c.Do(as("weigher"), "k5", ttValue(13))
+		_, _ = c.Do(as("weigher"), "k5", returns(13, nil))
 		require.Len(t, log.seen(idemflight.EventPanicked), 1)
-		_, _ = c.Do(as("brief"), "k6", ttValue(1), idemflight.WithTTL(1))
+		_, _ = c.Do(as("brief"), "k6", returns(1, nil), idemflight.WithTTL(1))
 		time.Sleep(time.Nanosecond)
 		log.clear()
-		_, _ = c.Do(as("overwriter"), "k6", ttValue(1))
+		_, _ = c.Do(as("overwriter"), "k6", returns(1, nil))
 		told(idemflight.EventExpired, nil)
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -389,44 +390,73 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 	})
 }
 
-// Each record expires in one event, whoever finds it: a timer, a call for its key, one for its
+// The events of a leader that leaves, and of one whose Reconcile learned nothing, say how long it
+// waited.
+func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took [idemflight.EventPanicked + 1]time.Duration
+		c := idemflight.MustNew(options{
+			Observer: func(_ context.Context, e idemflight.Event[string]) { took[e.Kind] = e.Took },
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				time.Sleep(3 * time.Second)
+				return 0, idemflight.Unknown(errBoom)
+			},
+		})
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+		defer cancel()
+		_, err := c.Do(ctx, "k", returnsAfter(time.Hour, 0, idemflight.Unknown(errBoom)))
+		require.ErrorIs(t, err, idemflight.ErrLeft)
+		require.Equal(t, 2*time.Second, took[idemflight.EventLeft])
+		time.Sleep(time.Hour)
+		_, err = c.Do(bg, "k", neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Equal(t, 3*time.Second, took[idemflight.EventRejected])
+	})
+}
+
+// Each record expires in one event, whatever finds it: a timer, a call for its key, one for its
 // place, a method that counts.
 func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
-	finders := map[string]func(t *testing.T, c *ttCache){
-		"timer": func(*testing.T, *ttCache) {},
-		"Do": func(t *testing.T, c *ttCache) {
-			ttRuns(t, c, "retained", 9)
-			ttRuns(t, c, "held", 9)
-			ttRuns(t, c, "shed", 9)
+	finders := map[string]func(t *testing.T, c *cache){
+		"timer": func(*testing.T, *cache) {},
+		"Do": func(t *testing.T, c *cache) {
+			executes(t, c, "retained", 9)
+			executes(t, c, "held", 9)
+			executes(t, c, "shed", 9)
 		},
-		"a new key": func(t *testing.T, c *ttCache) { ttRuns(t, c, "n1", 1); ttRuns(t, c, "n2", 1); ttRuns(t, c, "n3", 1) },
-		"Restore": func(t *testing.T, c *ttCache) {
-			require.NoError(t, c.Restore("held", ttEntry(1, time.Now().Add(time.Hour))))
+		"a new key": func(t *testing.T, c *cache) {
+			executes(t, c, "n1", 1)
+			executes(t, c, "n2", 1)
+			executes(t, c, "n3", 1)
 		},
-		"Len":        func(_ *testing.T, c *ttCache) { c.Len(); c.Len() },
-		"Stats":      func(_ *testing.T, c *ttCache) { c.Stats() },
-		"Lookup":     func(_ *testing.T, c *ttCache) { c.Lookup("held") },
-		"All":        func(_ *testing.T, c *ttCache) { ttAll(c) },
-		"Forget":     func(t *testing.T, c *ttCache) { require.False(t, c.Forget("held")) },
-		"Resolve":    func(t *testing.T, c *ttCache) { require.False(t, c.Resolve("held", 1, nil)) },
-		"dead calls": func(_ *testing.T, c *ttCache) { _, _ = c.Do(ttDead(), "held", ttProbe) },
-		"closed": func(t *testing.T, c *ttCache) {
-			end := ttFly(t, c, "held")
-			_, _ = end(0, idemflight.Retryable(errTT))
+		"Restore": func(t *testing.T, c *cache) {
+			require.NoError(t, c.Restore("held", retainedEntry(1, time.Now().Add(time.Hour))))
+		},
+		"Len":        func(_ *testing.T, c *cache) { c.Len(); c.Len() },
+		"Stats":      func(_ *testing.T, c *cache) { c.Stats() },
+		"Lookup":     func(_ *testing.T, c *cache) { c.Lookup("held") },
+		"All":        func(_ *testing.T, c *cache) { entries(c) },
+		"Forget":     func(t *testing.T, c *cache) { require.False(t, c.Forget("held")) },
+		"Resolve":    func(t *testing.T, c *cache) { require.False(t, c.Resolve("held", 1, nil)) },
+		"dead calls": func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "held", probe) },
+		"closed": func(t *testing.T, c *cache) {
+			end := fly(t, c, "held")
+			_, _ = end(0, idemflight.Retryable(errBoom))
 		},
 	}
 	for name, find := range finders {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttWeighted(ttOptions{TTL: time.Minute, MaxEntries: 3, Protect: time.Minute, Observer: log.observe}))
-				ttRuns(t, c, "retained", 1)
-				ttHold(t, c, "held")
-				ttRuns(t, c, "shed", ttHeavy)
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 3, Protect: time.Minute, Observer: log.observe}))
+				executes(t, c, "retained", 1)
+				hold(t, c, "held")
+				executes(t, c, "shed", tooHeavy)
 				time.Sleep(time.Minute)
 				find(t, c)
 				if name != "Do" && name != "a new key" && name != "Restore" {
-					time.Sleep(ttLate(time.Minute))
+					time.Sleep(reclaimDelay(time.Minute))
 				}
 				synctest.Wait()
 				told := log.of(idemflight.EventExpired)
@@ -434,7 +464,8 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 				for _, e := range told {
 					seen[e.Key]++
 					if e.Key == "held" {
-						require.ErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown, "a held key has expired")
+						require.ErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
+							"a held key has expired")
 					} else {
 						require.NoError(t, e.Err, "%s has expired", e.Key)
 					}
@@ -443,10 +474,12 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 					require.Equal(t, 1, seen["held"])
 					time.Sleep(2 * time.Hour)
 					synctest.Wait()
-					require.Len(t, log.of(idemflight.EventExpired), 4, "three, and the restored one")
+					require.Len(t, log.of(idemflight.EventExpired), 4,
+						"three, and the restored one")
 					return
 				}
-				require.Equal(t, map[string]int{"retained": 1, "held": 1, "shed": 1}, seen, "expired records that were told")
+				require.Equal(t, map[string]int{"retained": 1, "held": 1, "shed": 1}, seen,
+					"expired records that were told")
 				require.EqualValues(t, 3, c.Stats().Expired)
 				require.Empty(t, log.of(idemflight.EventEvicted))
 			})
@@ -456,13 +489,13 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 
 func TestPromise25_ForgetResolveAndRestoreEmitNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttWeighted(ttOptions{Observer: log.observe}))
-		ttRuns(t, c, "a", 1)
-		ttRuns(t, c, "s", ttHeavy)
-		ttHold(t, c, "h1")
-		ttHold(t, c, "h2")
-		ttHold(t, c, "h3")
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(weighted(options{Observer: log.observe}))
+		executes(t, c, "a", 1)
+		executes(t, c, "s", tooHeavy)
+		hold(t, c, "h1")
+		hold(t, c, "h2")
+		hold(t, c, "h3")
 		before := c.Stats()
 		log.clear()
 		require.True(t, c.Forget("a"))
@@ -470,24 +503,24 @@ func TestPromise25_ForgetResolveAndRestoreEmitNothing(t *testing.T) {
 		require.True(t, c.Forget("h1"))
 		require.False(t, c.Forget("h1"))
 		require.True(t, c.Resolve("h2", 1, nil))
-		require.True(t, c.Resolve("h3", 1, idemflight.Retryable(errTT)))
+		require.True(t, c.Resolve("h3", 1, idemflight.Retryable(errBoom)))
 		require.False(t, c.Resolve("h2", 1, nil))
-		require.NoError(t, c.Restore("r", ttEntry(1, time.Now().Add(time.Hour))))
-		require.Error(t, c.Restore("r", ttEntry(1, time.Now().Add(time.Hour))))
+		require.NoError(t, c.Restore("r", retainedEntry(1, time.Now().Add(time.Hour))))
+		require.Error(t, c.Restore("r", retainedEntry(1, time.Now().Add(time.Hour))))
 		synctest.Wait()
 		require.Empty(t, log.all)
 		after := c.Stats()
-		require.Equal(t, ttCalls(before), ttCalls(after), "none of them is a call")
+		require.Equal(t, callCounts(before), callCounts(after), "none of them is a call")
 		require.Equal(t, []uint64{before.Retains, before.Releases, before.Holds}, []uint64{after.Retains, after.Releases, after.Holds}, "nor an execution")
 	})
 }
 
 func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c *ttCache
+		var c *cache
 		var told sync.Map
-		var nested atomic.Bool // what an Observer does is told to it, too
-		c = idemflight.MustNew(ttOptions{TTL: time.Minute, MaxEntries: 3, Protect: -1, MaxWeight: 10,
+		var nested atomic.Bool // an Observer sees the events of its own calls, too
+		c = idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 3, Protect: -1, MaxWeight: 10,
 			Weigh: func(k string, v int) int64 {
 				if v == 13 {
 					panic("weigh")
@@ -502,39 +535,72 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 				defer nested.Store(false)
 				c.Stats()
 				c.Len()
-				ttAll(c)
+				entries(c)
 				c.Lookup(e.Key)
 				c.Resolve(e.Key, 1, nil)
 				inner := e.Key + " of a call by the Observer"
-				_, _ = c.Do(ttBg, inner, ttValue(0))
-				_, _ = c.Do(ttBg, e.Key, ttProbe, idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithFingerprint(ttFp(200)))
+				_, _ = c.Do(bg, inner, returns(0, nil))
+				_, _ = c.Do(bg, e.Key, probe, idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithFingerprint(fingerprint(200)))
 				c.Forget(inner)
-				_ = c.Restore(inner, ttEntry(0, time.Now().Add(time.Second)))
+				_ = c.Restore(inner, retainedEntry(0, time.Now().Add(time.Second)))
 				c.Forget(inner)
 			}})
-		end := ttFly(t, c, "k")
-		go func() { _, _ = c.Do(ttBg, "k", ttNever(t)) }()
+		end := fly(t, c, "k")
+		go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
 		synctest.Wait()
 		_, _ = end(1, nil)
-		_, _ = c.Do(ttBg, "k", ttProbe)
-		ctx, cancel := context.WithTimeout(ttBg, time.Second)
+		_, _ = c.Do(bg, "k", probe)
+		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()
-		_, _ = c.Do(ctx, "left", ttSlow(2*time.Second, 1, nil))
-		_, _ = c.Do(ttBg, "", ttProbe)
+		_, _ = c.Do(ctx, "left", returnsAfter(2*time.Second, 1, nil))
+		_, _ = c.Do(bg, "", probe)
 		for i := range 10 {
-			ttRuns(t, c, ttKey(i), 6)
+			executes(t, c, keyNo(i), 6)
 		}
-		ttRuns(t, c, "heavy", 11)
-		ttRuns(t, c, "weigh", 13)
+		executes(t, c, "heavy", 11)
+		executes(t, c, "weigh", 13)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		for _, k := range append(append([]idemflight.EventKind{idemflight.EventFinished}, ttUpkeepKinds...), ttCallKinds...) {
+		for _, k := range append(append([]idemflight.EventKind{idemflight.EventFinished}, upkeepKinds...), callKinds...) {
 			if _, ok := told.Load(k); !ok && k != idemflight.EventReconciled {
 				t.Errorf("the test itself: no %v event", k)
 			}
 		}
 		require.Zero(t, c.Stats().InFlight)
 	})
+}
+
+// Once: the leader reported what it had evicted before its flight began, and an Observer that
+// then called the cache waited for a flight that waited for the Observer.
+func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
+	for name, option := range map[string][]idemflight.CallOption{"leaving": nil, "inline": {idemflight.Inline()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var c *cache
+				var told int
+				c = idemflight.MustNew(options{
+					TTL: time.Minute, MaxEntries: 1, Protect: -1,
+					Observer: func(_ context.Context, e idemflight.Event[string]) {
+						if e.Kind == idemflight.EventExpired || e.Kind == idemflight.EventEvicted {
+							told++
+							v, err := c.Do(bg, "b", one)
+							require.NoError(t, err)
+							require.Equal(t, 2, v,
+								"the Observer joins the flight, or gets its outcome")
+						}
+					},
+				})
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				_, err := c.Do(ctx, "a", one)
+				require.NoError(t, err)
+				v, err := c.Do(ctx, "b", returns(2, nil), option...)
+				require.NoError(t, err)
+				require.Equal(t, 2, v)
+				require.Equal(t, 1, told, "the eviction was told before the call returned")
+			})
+		})
+	}
 }
 
 func TestPromise25_AFailingObserverIsContained(t *testing.T) {
@@ -544,7 +610,7 @@ func TestPromise25_AFailingObserverIsContained(t *testing.T) {
 				var failing atomic.Bool
 				var told atomic.Int32
 				failing.Store(true)
-				c := idemflight.MustNew(ttWeighted(ttOptions{TTL: time.Minute, MaxEntries: 4, Protect: -1, Observer: func(context.Context, idemflight.Event[string]) {
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 4, Protect: -1, Observer: func(context.Context, idemflight.Event[string]) {
 					told.Add(1)
 					if failing.Load() {
 						fail()
@@ -570,22 +636,22 @@ func TestPromise25_AFailingObserverIsContained(t *testing.T) {
 					}
 				}
 				ask(3, func() {
-					v, err := c.Do(ttBg, "k", ttSlow(time.Second, 1, nil))
+					v, err := c.Do(bg, "k", returnsAfter(time.Second, 1, nil))
 					ok(v, 1, err)
 				})
 				ask(1, func() {
-					v, err := c.Do(ttBg, "k", ttProbe)
+					v, err := c.Do(bg, "k", probe)
 					ok(v, 1, err)
 				})
 				ask(1, func() {
-					ctx, cancel := context.WithTimeout(ttBg, time.Second)
+					ctx, cancel := context.WithTimeout(bg, time.Second)
 					defer cancel()
-					_, _ = c.Do(ctx, "left", ttSlow(2*time.Second, 2, nil))
+					_, _ = c.Do(ctx, "left", returnsAfter(2*time.Second, 2, nil))
 				})
-				ask(1, func() { _, _ = c.Do(ttBg, "", ttProbe) })
+				ask(1, func() { _, _ = c.Do(bg, "", probe) })
 				for i := range 6 {
 					ask(1, func() {
-						v, err := c.Do(ttBg, ttKey(i), ttValue(i))
+						v, err := c.Do(bg, keyNo(i), returns(i, nil))
 						ok(v, i, err)
 					})
 				}
@@ -593,13 +659,14 @@ func TestPromise25_AFailingObserverIsContained(t *testing.T) {
 				synctest.Wait()
 				st := c.Stats()
 				require.EqualValues(t, told.Load(), st.HookPanics, "each failure is counted")
-				require.EqualValues(t, 12, st.HookPanics-st.Evicted-st.Expired-st.Shed-1, "each event was told: one per call, those of upkeep, one Finished; %+v", st)
+				require.EqualValues(t, 12, st.HookPanics-st.Evicted-st.Expired-st.Shed-1,
+					"each event was told: one per call, those of upkeep, one Finished; %+v", st)
 				require.Zero(t, st.Panics)
 				require.Zero(t, st.InFlight)
 				require.Zero(t, st.Waiters)
 				failing.Store(false)
-				ttRuns(t, c, "k", 9)
-				require.Equal(t, 9, ttReplay(t, c, "k"))
+				executes(t, c, "k", 9)
+				require.Equal(t, 9, replays(t, c, "k"))
 			})
 		})
 	}
@@ -620,7 +687,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 				panics.Add(1)
 				panic("reconcile")
 			}
-			return 1, []error{nil, errTT, idemflight.Retryable(errTT)}[k%3]
+			return 1, []error{nil, errBoom, idemflight.Retryable(errBoom)}[k%3]
 		}})
 	var wg sync.WaitGroup
 	for g := range 6 {
@@ -628,7 +695,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 			rng := rand.New(rand.NewPCG(25, uint64(g)))
 			for range 800 {
 				k, how, v := rng.IntN(40), rng.IntN(16), rng.IntN(40) // fn may outlive the call, and so asks rng nothing
-				ctx, cancel := context.WithCancel(ttBg)
+				ctx, cancel := context.WithCancel(bg)
 				fn := func(ctx context.Context) (int, error) {
 					executions.Add(1)
 					if how%2 == 0 {
@@ -636,9 +703,9 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 					}
 					switch how {
 					case 0, 1:
-						return 0, idemflight.Unknown(errTT)
+						return 0, idemflight.Unknown(errBoom)
 					case 2:
-						return 0, idemflight.Retryable(errTT)
+						return 0, idemflight.Retryable(errBoom)
 					case 3:
 						panics.Add(1)
 						panic("fn")
@@ -646,7 +713,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 						cancel()
 					case 5:
 						calls.Add(1)
-						return c.Do(ctx, k, ttProbe)
+						return c.Do(ctx, k, probe)
 					}
 					return v, nil
 				}
@@ -655,7 +722,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 				case 6:
 					opts = append(opts, idemflight.WithMaxWait(idemflight.NoWait))
 				case 7:
-					opts = append(opts, idemflight.WithFingerprint(ttFp(1)))
+					opts = append(opts, idemflight.WithFingerprint(fingerprint(1)))
 				case 8:
 					opts = append(opts, idemflight.WithTTL(0))
 				case 9:
@@ -664,17 +731,17 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 					cancel()
 				}
 				calls.Add(1)
-				_ = ttPanics(func() { _, _ = c.Do(ctx, k, fn, opts...) })
+				_ = panicOf(func() { _, _ = c.Do(ctx, k, fn, opts...) })
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	require.NoError(t, c.Close(ttBg))
+	require.NoError(t, c.Close(bg))
 	calls.Add(1)
-	_, err := c.Do(ttBg, 99_999, ttProbe)
+	_, err := c.Do(bg, 99_999, probe)
 	require.ErrorIs(t, err, idemflight.ErrClosed)
-	require.NoError(t, c.Close(ttBg))
+	require.NoError(t, c.Close(bg))
 
 	st := c.Stats()
 	for range 1_000_000 { // a timer that was reclaiming, and a flight whose callers have left, tell what they have counted
@@ -684,9 +751,10 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 		runtime.Gosched()
 		st = c.Stats()
 	}
-	require.Equal(t, calls.Load(), ttSum(st), "the sum of the calls in Stats is the number of calls: %+v", st)
+	require.Equal(t, calls.Load(), sumOfCalls(st),
+		"the sum of the calls in Stats is the number of calls: %+v", st)
 	sum := uint64(0)
-	for _, k := range ttCallKinds {
+	for _, k := range callKinds {
 		sum += told[k].Load()
 	}
 	require.Equal(t, calls.Load(), sum, "call events")
@@ -711,25 +779,25 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 
 func TestStats_Now(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 			time.Sleep(time.Second)
 			return 1, nil
 		}})
 		require.Equal(t, idemflight.Stats{}, c.Stats())
-		end := ttFly(t, c, "k")
-		ctx, cancel := context.WithCancel(ttBg)
+		end := fly(t, c, "k")
+		ctx, cancel := context.WithCancel(bg)
 		for range 3 {
-			go func() { _, _ = c.Do(ctx, "k", ttNever(t)) }()
-			go func() { _, _ = c.Do(ttBg, "k", ttNever(t)) }()
+			go func() { _, _ = c.Do(ctx, "k", neverRuns(t)) }()
+			go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
 		}
 		synctest.Wait()
 		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 6}, c.Stats())
 		cancel()
 		synctest.Wait()
 		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, Left: 3}, c.Stats())
-		ttHold(t, c, "h")
+		hold(t, c, "h")
 		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, Left: 3, Executed: 1, Holds: 1, Entries: 1, Held: 1}, c.Stats())
-		go func() { _, _ = c.Do(ttBg, "h", ttNever(t)) }()
+		go func() { _, _ = c.Do(bg, "h", neverRuns(t)) }()
 		synctest.Wait()
 		require.Equal(t, idemflight.Stats{InFlight: 2, Waiters: 3, Left: 3, Executed: 1, Holds: 1}, c.Stats(), "a held key whose Reconcile runs is in flight")
 		_, _ = end(1, nil)
@@ -739,18 +807,16 @@ func TestStats_Now(t *testing.T) {
 	})
 }
 
-// LogEvents
-
 func TestLogEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		l := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug - 100}))
-		c := idemflight.MustNew(ttOptions{Observer: idemflight.LogEvents[string](l)})
-		ttRuns(t, c, "a", 1)
-		ttReplay(t, c, "a")
-		ttHold(t, c, "b")
-		_, _ = c.Do(ttBg, "b", ttNever(t))
-		_, _ = c.Do(ttDead(), "c", ttNever(t))
+		c := idemflight.MustNew(options{Observer: idemflight.LogEvents[string](l)})
+		executes(t, c, "a", 1)
+		replays(t, c, "a")
+		hold(t, c, "b")
+		_, _ = c.Do(bg, "b", neverRuns(t))
+		_, _ = c.Do(dead(context.Canceled), "c", neverRuns(t))
 		want := [][2]string{{"executed", "a"}, {"replayed", "a"}, {"executed", "b"}, {"rejected", "b"}, {"left", "c"}}
 		lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
 		require.Len(t, lines, len(want), "one record per event:\n%s", out.String())
@@ -761,7 +827,7 @@ func TestLogEvents(t *testing.T) {
 			require.Equal(t, want[i][1], rec["key"], "the key is under key")
 			require.NotContains(t, string(line), "!BADKEY")
 		}
-		require.Contains(t, string(lines[3]), errTT.Error(), "why a call was rejected is told")
+		require.Contains(t, string(lines[3]), errBoom.Error(), "the log says why a call was rejected")
 		require.Equal(t, idemflight.EventExecuted.String(), want[0][0], "as String says it")
 	})
 }
@@ -775,12 +841,12 @@ func TestLogEvents_LevelAndFields(t *testing.T) {
 	}{
 		"executed": {idemflight.Event[string]{Kind: idemflight.EventExecuted, Took: time.Second, Waiters: 2, Disposition: idemflight.Retain},
 			"INFO", fields{"took": 1e9, "waiters": 2., "disposition": "retain"}},
-		"held":     {idemflight.Event[string]{Kind: idemflight.EventFinished, Disposition: idemflight.Hold, Err: errTT}, "WARN", fields{"disposition": "hold", "err": errTT.Error()}},
+		"held":     {idemflight.Event[string]{Kind: idemflight.EventFinished, Disposition: idemflight.Hold, Err: errBoom}, "WARN", fields{"disposition": "hold", "err": errBoom.Error()}},
 		"replayed": {idemflight.Event[string]{Kind: idemflight.EventReplayed}, "INFO", fields{}},
-		"rejected": {idemflight.Event[string]{Kind: idemflight.EventRejected, Err: errTT}, "WARN", fields{"err": errTT.Error()}},
+		"rejected": {idemflight.Event[string]{Kind: idemflight.EventRejected, Err: errBoom}, "WARN", fields{"err": errBoom.Error()}},
 		"expired":  {idemflight.Event[string]{Kind: idemflight.EventExpired}, "INFO", fields{}},
-		"a hold that expired": {idemflight.Event[string]{Kind: idemflight.EventExpired, Err: errTT},
-			"WARN", fields{"err": errTT.Error()}},
+		"a hold that expired": {idemflight.Event[string]{Kind: idemflight.EventExpired, Err: errBoom},
+			"WARN", fields{"err": errBoom.Error()}},
 	} {
 		for _, asDefault := range []bool{false, true} {
 			var out bytes.Buffer
@@ -792,11 +858,12 @@ func TestLogEvents_LevelAndFields(t *testing.T) {
 				logger = nil
 			}
 			tt.e.Key = "k"
-			idemflight.LogEvents[string](logger)(ttBg, tt.e)
+			idemflight.LogEvents[string](logger)(bg, tt.e)
 			want := fields{"level": tt.level, "msg": "idemflight", "event": tt.e.Kind.String(), "key": "k"}
 			maps.Copy(want, tt.want)
 			var got fields
-			require.NoError(t, json.Unmarshal(out.Bytes(), &got), "%s, of the default logger %v", name, asDefault)
+			require.NoError(t, json.Unmarshal(out.Bytes(), &got),
+				"%s, of the default logger %v", name, asDefault)
 			delete(got, "time")
 			require.Equal(t, want, got, "%s, of the default logger %v", name, asDefault)
 		}
@@ -807,9 +874,9 @@ func TestLogEvents_EveryKindOfEvent(t *testing.T) {
 	var out bytes.Buffer
 	observe := idemflight.LogEvents[idemflight.Key](slog.New(slog.NewJSONHandler(&out, nil)))
 	for k := idemflight.EventExecuted; k <= idemflight.EventPanicked; k++ {
-		for _, err := range []error{nil, errTT, fmt.Errorf("x: %w", idemflight.ErrOutcomeUnknown), &idemflight.PanicError{Value: "v"}} {
+		for _, err := range []error{nil, errBoom, fmt.Errorf("x: %w", idemflight.ErrOutcomeUnknown), &idemflight.PanicError{Value: "v"}} {
 			out.Reset()
-			observe(ttBg, idemflight.Event[idemflight.Key]{Kind: k, Key: idemflight.Key{Scope: "s", ID: "i"}, Err: err, Took: time.Second, Waiters: 2, Disposition: idemflight.Hold})
+			observe(bg, idemflight.Event[idemflight.Key]{Kind: k, Key: idemflight.Key{Scope: "s", ID: "i"}, Err: err, Took: time.Second, Waiters: 2, Disposition: idemflight.Hold})
 			var rec map[string]any
 			require.NoError(t, json.Unmarshal(out.Bytes(), &rec), "one record for %v", k)
 			require.Equal(t, k.String(), rec["event"])

@@ -17,8 +17,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// flScale is n, or as much of it as there is time for.
-func flScale(n int) int {
+// scale is n, or as much of it as there is time for.
+func scale(n int) int {
 	if testing.Short() {
 		n /= 5
 	}
@@ -30,13 +30,13 @@ func flScale(n int) int {
 
 func TestPromise02_AFreshKeyRunsFnExactlyOnceUnderRacingCallers(t *testing.T) {
 	const callers = 200
-	keys := flScale(10_000)
-	for _, l := range flLeaders {
+	keys := scale(10_000)
+	for _, l := range leaders {
 		if l.name != "background" && l.name != "cancel" {
 			continue // the two of them are all the ways there are for fn to run
 		}
 		t.Run(l.name, func(t *testing.T) {
-			c := idemflight.MustNew(flOptions{})
+			c := idemflight.MustNew(options{})
 			runs := make([]atomic.Int32, keys)
 			var calls sync.WaitGroup
 			start := make(chan struct{})
@@ -74,8 +74,8 @@ func TestPromise02_AFreshKeyRunsFnExactlyOnceUnderRacingCallers(t *testing.T) {
 // one of them is likely to get in at the moment at which the flight ends and its outcome is kept.
 func TestPromise02_NoWindowBetweenInFlightAndKept(t *testing.T) {
 	const callers = 3
-	c := idemflight.MustNew(flOptions{})
-	keys := flScale(20_000)
+	c := idemflight.MustNew(options{})
+	keys := scale(20_000)
 	var arrived, runs atomic.Int64
 	var calls sync.WaitGroup
 	for range callers {
@@ -85,7 +85,7 @@ func TestPromise02_NoWindowBetweenInFlightAndKept(t *testing.T) {
 				fn := func(context.Context) (int, error) {
 					runs.Add(1)
 					for range 10 { // let the others come
-						c.Lookup(flKey)
+						c.Lookup(theKey)
 					}
 					return i, nil
 				}
@@ -125,21 +125,21 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 		}
 		switch rand.IntN(9) {
 		case 0:
-			return 0, errFlBoom
+			return 0, errBoom
 		case 1:
-			return 0, idemflight.Final(errFlBoom)
+			return 0, idemflight.Final(errBoom)
 		case 2:
-			return 0, idemflight.Retryable(errFlBoom)
+			return 0, idemflight.Retryable(errBoom)
 		case 3, 4:
-			return 0, idemflight.Unknown(errFlBoom)
+			return 0, idemflight.Unknown(errBoom)
 		case 5:
-			panic(errFlBoom)
+			panic(errBoom)
 		case 6:
 			runtime.Goexit()
 		}
 		return k, nil
 	}
-	opts := flOptions{
+	opts := options{
 		TTL: 50 * time.Microsecond, HoldTTL: 200 * time.Microsecond, ExecTimeout: 10 * time.Microsecond,
 		MaxEntries: 8, Protect: -1, MaxWaiters: 4, MaxWeight: 4, Weigh: func(_ string, v int) int64 { return int64(v) },
 		Reconcile: func(_ context.Context, key string, _ idemflight.Entry[int]) (int, error) { return execution(key) },
@@ -161,7 +161,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 			case 0:
 				c.Forget(key)
 			case 1:
-				c.Resolve(key, 1, []error{nil, idemflight.Retryable(errFlBoom), idemflight.Final(errFlBoom), errFlBoom}[rand.IntN(4)])
+				c.Resolve(key, 1, []error{nil, idemflight.Retryable(errBoom), idemflight.Final(errBoom), errBoom}[rand.IntN(4)])
 			case 2:
 				now := time.Now()
 				_ = c.Restore(key, idemflight.Entry[int]{
@@ -169,13 +169,13 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 					Err:   nil, StartedAt: now, CompletedAt: now, ExpiresAt: now.Add(time.Millisecond),
 				})
 			case 3:
-				_, _ = c.Do(context.Background(), strconv.Itoa(rand.IntN(1000)), flReturns(0, nil))
+				_, _ = c.Do(context.Background(), strconv.Itoa(rand.IntN(1000)), returns(0, nil))
 			case 4, 5, 6:
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(50))*time.Microsecond)
 				defer cancel()
 				_, _ = c.Do(ctx, key, fn)
 			case 7:
-				_, _ = c.Do(flCancelled(errFlCause), key, fn)
+				_, _ = c.Do(dead(errEnough), key, fn)
 			case 8:
 				_, _ = c.Do(context.Background(), key, fn)
 			case 9:
@@ -195,7 +195,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 		var acting sync.WaitGroup
 		for range goroutines {
 			acting.Go(func() {
-				for range flScale(20_000) / 4 {
+				for range scale(20_000) / 4 {
 					one := make(chan struct{})
 					go func() {
 						defer close(one)
@@ -211,7 +211,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 			defer close(closed)
 			_ = c.Close(context.Background())
 		}()
-		flSoon(t, closed, "Close, which waits for what is still in flight")
+		soon(t, closed, "Close, which waits for what is still in flight")
 		s := c.Stats()
 		require.Zero(t, s.InFlight+s.Waiters, "nothing is in flight after Close")
 		require.NoError(t, c.CheckInvariants(), "the books of the cache after all that")
@@ -228,18 +228,18 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 	}
 	for name, end := range map[string]func(i int) error{
 		"value":   func(int) error { return nil },
-		"final":   func(i int) error { return idemflight.Final(&flPlainError{strconv.Itoa(i)}) },
-		"release": func(i int) error { return &flPlainError{strconv.Itoa(i)} },
-		"hold":    func(i int) error { return idemflight.Unknown(&flPlainError{strconv.Itoa(i)}) },
-		"panic":   func(i int) error { panic(&flPlainError{strconv.Itoa(i)}) },
+		"final":   func(i int) error { return idemflight.Final(&plainError{strconv.Itoa(i)}) },
+		"release": func(i int) error { return &plainError{strconv.Itoa(i)} },
+		"hold":    func(i int) error { return idemflight.Unknown(&plainError{strconv.Itoa(i)}) },
+		"panic":   func(i int) error { panic(&plainError{strconv.Itoa(i)}) },
 	} {
-		for _, l := range flLeaders {
+		for _, l := range leaders {
 			if l.name == "deadline" {
 				continue // in real time, which may be long on a busy machine
 			}
 			t.Run(name+", "+l.name, func(t *testing.T) {
 				c := idemflight.MustNew(idemflight.Options[int, *thing]{})
-				for i := range flScale(300) {
+				for i := range scale(300) {
 					var written int // by fn, which does not return it
 					var calls sync.WaitGroup
 					start := make(chan struct{})
@@ -256,11 +256,11 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 							var v *thing
 							var ran bool
 							for errors.Is(err, idemflight.ErrInFlight) {
-								v, err = flCatch(func() (*thing, error) {
+								v, err = catch(func() (*thing, error) {
 									return c.Do(ctx, i+1, func(context.Context) (*thing, error) {
 										ran = true
 										if name == "release" && written != 0 {
-											return nil, errFlBoom // a later execution: nobody else may be reading what it writes
+											return nil, errBoom // a later execution: nobody else may be reading what it writes
 										}
 										one := new(thing)
 										one.n = i
@@ -270,7 +270,7 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 									}, opts...)
 								})
 							}
-							if errors.Is(err, errFlBoom) {
+							if errors.Is(err, errBoom) {
 								return
 							}
 							if written != i+1 {
@@ -279,7 +279,7 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 							if v != nil && (v.n != i || v.more["i"] != i) {
 								t.Errorf("a caller must see the whole value, sees %v", *v)
 							}
-							var plain *flPlainError
+							var plain *plainError
 							if name != "value" && (!errors.As(err, &plain) || plain.text != strconv.Itoa(i)) {
 								t.Errorf("a caller must see the whole error, sees %v", err)
 							}
@@ -293,8 +293,8 @@ func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *test
 	}
 }
 
-// flCatch gives a panic of call as an error.
-func flCatch[V any](call func() (V, error)) (v V, err error) {
+// catch gives a panic of call as an error.
+func catch[V any](call func() (V, error)) (v V, err error) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:

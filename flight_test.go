@@ -15,65 +15,62 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-var (
-	errFlBoom  = errors.New("boom")
-	errFlCause = errors.New("the caller had enough")
-)
-
-// flMeddling is all that can happen to a key, or to its cache, while an execution of the key runs.
+// meddlers is all that can happen to a key, or to its cache, while an execution of the key runs.
 // leave ends the context of the leader.
-var flMeddling = []struct {
+var meddlers = []struct {
 	name string
-	do   func(t *testing.T, c *flCache, leave func())
+	do   func(t *testing.T, c *cache, leave func())
 }{
-	{"forgotten", func(t *testing.T, c *flCache, _ func()) {
-		require.True(t, c.Forget(flKey), "Forget of a key in flight")
-		require.True(t, c.Forget(flKey), "and again: it is still in flight")
+	{"forgotten", func(t *testing.T, c *cache, _ func()) {
+		require.True(t, c.Forget(theKey), "Forget of a key in flight")
+		require.True(t, c.Forget(theKey), "and again: it is still in flight")
 	}},
-	{"evicted", func(t *testing.T, c *flCache, _ func()) {
+	{"evicted", func(t *testing.T, c *cache, _ func()) {
 		for i := range 100 { // MaxEntries is 8
-			_, err := c.Do(context.Background(), "other "+strconv.Itoa(i), flReturns(i, nil))
+			_, err := c.Do(context.Background(), "other "+strconv.Itoa(i), returns(i, nil))
 			if !errors.Is(err, idemflight.ErrClosed) { // by an earlier meddler
 				require.NoError(t, err, "an outcome that is kept makes room, not the flight")
 			}
 		}
 	}},
-	{"expired", func(*testing.T, *flCache, func()) { time.Sleep(time.Hour) }}, // every duration of the cache is below
-	{"left", func(_ *testing.T, _ *flCache, leave func()) {
+	{"expired", func(*testing.T, *cache, func()) { time.Sleep(time.Hour) }}, // every duration of the cache is below
+	{"left", func(_ *testing.T, _ *cache, leave func()) {
 		leave()
 		synctest.Wait()
 	}},
-	{"resolved", func(t *testing.T, c *flCache, _ func()) {
-		for _, err := range []error{nil, idemflight.Final(errFlBoom), idemflight.Retryable(errFlBoom), errFlBoom} {
-			require.False(t, c.Resolve(flKey, 7, err), "Resolve(%v) acts on held keys only, and this one is in flight", err)
+	{"resolved", func(t *testing.T, c *cache, _ func()) {
+		for _, err := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), errBoom} {
+			require.False(t, c.Resolve(theKey, 7, err),
+				"Resolve(%v) acts on held keys only, and this one is in flight", err)
 		}
 	}},
-	{"restored", func(t *testing.T, c *flCache, _ func()) {
+	{"restored", func(t *testing.T, c *cache, _ func()) {
 		for _, state := range []idemflight.State{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed} {
 			now := time.Now()
-			require.Error(t, c.Restore(flKey, idemflight.Entry[int]{
+			require.Error(t, c.Restore(theKey, idemflight.Entry[int]{
 				State: state, Value: 7, StartedAt: now.Add(-1), CompletedAt: now, ExpiresAt: now.Add(time.Hour),
 			}), "Restore(%v) wants an absent key, and this one is in flight", state)
 		}
 	}},
-	{"closed", func(t *testing.T, c *flCache, _ func()) {
-		require.ErrorIs(t, c.Close(flCancelled(errFlCause)), errFlCause, "Close waits for the flight until its context ends")
-		_, err := c.Do(context.Background(), "new", flNever[int](t))
+	{"closed", func(t *testing.T, c *cache, _ func()) {
+		require.ErrorIs(t, c.Close(dead(errEnough)), errEnough,
+			"Close waits for the flight until its context ends")
+		_, err := c.Do(context.Background(), "new", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrClosed, "a new execution after Close")
 	}},
 }
 
-// flMeddle runs test once for everything that can happen meanwhile, and once for all of it.
-func flMeddle(t *testing.T, test func(t *testing.T, meddle func(t *testing.T, c *flCache, leave func()))) {
-	for _, m := range flMeddling {
+// whileMeddling runs test once for everything that can happen meanwhile, and once for all of it.
+func whileMeddling(t *testing.T, test func(t *testing.T, meddle func(t *testing.T, c *cache, leave func()))) {
+	for _, m := range meddlers {
 		t.Run(m.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { test(t, m.do) })
 		})
 	}
 	t.Run("all of it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			test(t, func(t *testing.T, c *flCache, leave func()) {
-				for _, m := range flMeddling {
+			test(t, func(t *testing.T, c *cache, leave func()) {
+				for _, m := range meddlers {
 					m.do(t, c, leave)
 				}
 			})
@@ -82,23 +79,24 @@ func flMeddle(t *testing.T, test func(t *testing.T, meddle func(t *testing.T, c 
 }
 
 func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T) {
-	flMeddle(t, func(t *testing.T, meddle func(*testing.T, *flCache, func())) {
-		c := idemflight.MustNew(flOptions{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1})
+	whileMeddling(t, func(t *testing.T, meddle func(*testing.T, *cache, func())) {
+		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1})
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		work := flNewWork(t)
-		leader := flGo(c, ctx, flKey, work.returns(1, nil))
+		work := newWork(t)
+		leader := start(c, ctx, theKey, work.returns(1, nil))
 		synctest.Wait()
 
 		meddle(t, c, cancel)
-		e, ok := c.Lookup(flKey)
+		e, ok := c.Lookup(theKey)
 		require.True(t, ok, "the key is still known")
 		require.Equal(t, idemflight.InFlight, e.State, "the key is still in flight")
 
-		second := flGo(c, context.Background(), flKey, work.returns(2, nil))
-		third := flGo(c, t.Context(), flKey, work.returns(3, nil), idemflight.Inline())
+		second := start(c, context.Background(), theKey, work.returns(2, nil))
+		third := start(c, t.Context(), theKey, work.returns(3, nil), idemflight.Inline())
 		synctest.Wait()
-		require.EqualValues(t, 1, work.runs.Load(), "callers that arrive before the flight ends join it, whatever happened meanwhile")
+		require.EqualValues(t, 1, work.runs.Load(),
+			"callers that arrive before the flight ends join it, whatever happened meanwhile")
 		require.False(t, second.returned(), "a joined caller waits for the outcome")
 		work.open()
 		synctest.Wait()
@@ -112,31 +110,34 @@ func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T
 func TestPromise01_ReconcileCountsAsAnExecution(t *testing.T) {
 	// Reconcile finds that it did not take place, and fn runs in the same flight: the key is
 	// meddled with in both of its executions.
-	flMeddle(t, func(t *testing.T, meddle func(*testing.T, *flCache, func())) {
-		asking, working := flNewWork(t), flNewWork(t)
-		c := idemflight.MustNew(flOptions{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1,
+	whileMeddling(t, func(t *testing.T, meddle func(*testing.T, *cache, func())) {
+		asking, working := newWork(t), newWork(t)
+		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1,
 			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-				return asking.returns(0, idemflight.Retryable(errFlBoom))(ctx)
+				return asking.returns(0, idemflight.Retryable(errBoom))(ctx)
 			}})
-		_, err := c.Do(context.Background(), flKey, flReturns(0, idemflight.Unknown(errFlBoom)))
+		_, err := c.Do(context.Background(), theKey, returns(0, idemflight.Unknown(errBoom)))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "the key is held")
 
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		leader := flGo(c, ctx, flKey, working.returns(1, nil))
+		leader := start(c, ctx, theKey, working.returns(1, nil))
 		synctest.Wait()
-		require.EqualValues(t, 1, asking.running.Load(), "Reconcile runs when a call meets a held key")
+		require.EqualValues(t, 1, asking.running.Load(),
+			"Reconcile runs when a call meets a held key")
 		meddle(t, c, cancel)
-		second := flGo(c, context.Background(), flKey, working.returns(2, nil))
+		second := start(c, context.Background(), theKey, working.returns(2, nil))
 		synctest.Wait()
-		require.EqualValues(t, 1, asking.runs.Load(), "a caller that comes while Reconcile runs joins")
+		require.EqualValues(t, 1, asking.runs.Load(),
+			"a caller that comes while Reconcile runs joins")
 		require.Zero(t, working.runs.Load(), "fn does not run beside Reconcile")
 
 		asking.open()
 		synctest.Wait()
-		require.EqualValues(t, 1, working.running.Load(), "fn runs once Reconcile found that nothing took place")
+		require.EqualValues(t, 1, working.running.Load(),
+			"fn runs once Reconcile found that nothing took place")
 		meddle(t, c, cancel)
-		third := flGo(c, context.Background(), flKey, working.returns(3, nil))
+		third := start(c, context.Background(), theKey, working.returns(3, nil))
 		synctest.Wait()
 		require.EqualValues(t, 1, asking.runs.Load(), "Reconcile does not run beside fn")
 		require.EqualValues(t, 1, working.runs.Load(), "fn does not run beside itself")
@@ -153,13 +154,14 @@ func TestPromise01_ReconcileCountsAsAnExecution(t *testing.T) {
 
 func TestPromise01_OtherKeysAreNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
-		work := flNewWork(t)
+		c := idemflight.MustNew(options{})
+		work := newWork(t)
 		for i := range 100 {
-			flGo(c, t.Context(), strconv.Itoa(i), work.returns(i, nil))
+			start(c, t.Context(), strconv.Itoa(i), work.returns(i, nil))
 		}
 		synctest.Wait()
-		require.EqualValues(t, 100, work.running.Load(), "executions of different keys run beside each other")
+		require.EqualValues(t, 100, work.running.Load(),
+			"executions of different keys run beside each other")
 		require.Equal(t, 100, c.Stats().InFlight, "Stats.InFlight")
 		work.open()
 	})
@@ -167,35 +169,35 @@ func TestPromise01_OtherKeysAreNotHeldUp(t *testing.T) {
 
 func TestPromise02_WhileAnOutcomeIsKeptFnDoesNotRun(t *testing.T) {
 	for name, kept := range map[string]struct {
-		fn     flFn
+		fn     intFn
 		source idemflight.Source
 		want   error
 		state  idemflight.State
 	}{
-		"success":         {flReturns(1, nil), idemflight.Replayed, nil, idemflight.Retained},
-		"zero value":      {flReturns(0, nil), idemflight.Replayed, nil, idemflight.Retained},
-		"final":           {flReturns(1, idemflight.Final(errFlBoom)), idemflight.Replayed, errFlBoom, idemflight.Retained},
-		"unknown":         {flReturns(1, idemflight.Unknown(errFlBoom)), idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
-		"panic":           {func(context.Context) (int, error) { panic(errFlBoom) }, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
-		"Goexit":          {flGoexits, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
-		"too heavy: shed": {flReturns(1000, nil), idemflight.None, idemflight.ErrValueShed, idemflight.Shed},
+		"success":         {returns(1, nil), idemflight.Replayed, nil, idemflight.Retained},
+		"zero value":      {returns(0, nil), idemflight.Replayed, nil, idemflight.Retained},
+		"final":           {returns(1, idemflight.Final(errBoom)), idemflight.Replayed, errBoom, idemflight.Retained},
+		"unknown":         {returns(1, idemflight.Unknown(errBoom)), idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
+		"panic":           {func(context.Context) (int, error) { panic(errBoom) }, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
+		"Goexit":          {goexits, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
+		"too heavy: shed": {returns(1000, nil), idemflight.None, idemflight.ErrValueShed, idemflight.Shed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(flOptions{TTL: time.Minute, MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
-				flGo(c, t.Context(), flKey, kept.fn)
+				c := idemflight.MustNew(options{TTL: time.Minute, MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
+				start(c, t.Context(), theKey, kept.fn)
 				synctest.Wait()
 				for i, opts := range [][]idemflight.CallOption{
 					nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}, {idemflight.WithTTL(0)}, {idemflight.WithTTL(time.Nanosecond)}, nil,
 				} {
-					for _, ctx := range []context.Context{context.Background(), t.Context(), flCancelled(errFlCause)} {
-						_, err := c.Do(ctx, flKey, flNever[int](t), opts...)
+					for _, ctx := range []context.Context{context.Background(), t.Context(), dead(errEnough)} {
+						_, err := c.Do(ctx, theKey, neverRuns(t), opts...)
 						if kept.want == nil {
 							require.NoError(t, err, "call %d after a success", i)
 						} else {
 							require.ErrorIs(t, err, kept.want, "call %d", i)
 						}
-						e, ok := c.Lookup(flKey)
+						e, ok := c.Lookup(theKey)
 						require.True(t, ok, "still kept after call %d", i)
 						require.Equal(t, kept.state, e.State, "state after call %d", i)
 					}
@@ -211,14 +213,14 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 	// outcome must be kept.
 	for range 100 {
 		synctest.Test(t, func(t *testing.T) {
-			var c *flCache
-			c = idemflight.MustNew(flOptions{Observer: func(_ context.Context, ev idemflight.Event[string]) {
-				e, ok := c.Lookup(flKey)
+			var c *cache
+			c = idemflight.MustNew(options{Observer: func(_ context.Context, ev idemflight.Event[string]) {
+				e, ok := c.Lookup(theKey)
 				if !ok || e.State != idemflight.Retained {
-					t.Errorf("an observer that is told of %v must find the outcome kept, found %v", ev.Kind, e.State)
+					t.Errorf("an observer that sees %v must find the outcome kept, found %v", ev.Kind, e.State)
 				}
 			}})
-			work := flNewWork(t)
+			work := newWork(t)
 			var calls sync.WaitGroup
 			for i := range 10 {
 				calls.Go(func() {
@@ -226,10 +228,10 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 					if i%2 == 0 {
 						ctx = context.Background()
 					}
-					if v, err := c.Do(ctx, flKey, work.returns(1, nil)); v != 1 || err != nil {
+					if v, err := c.Do(ctx, theKey, work.returns(1, nil)); v != 1 || err != nil {
 						t.Errorf("a caller of the flight got (%v, %v), want (1, nil)", v, err)
 					}
-					if r, err := c.DoResult(ctx, flKey, flNever[int](t)); r.Value != 1 || r.Source != idemflight.Replayed || err != nil {
+					if r, err := c.DoResult(ctx, theKey, neverRuns(t)); r.Value != 1 || r.Source != idemflight.Replayed || err != nil {
 						t.Errorf("the second call got (%v, %v), want 1, Replayed", r, err)
 					}
 				})
@@ -243,33 +245,35 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 }
 
 func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
-	for name, end := range map[string]error{"success": nil, "error": errFlBoom, "panic": nil, "final": idemflight.Final(errFlBoom)} {
+	for name, end := range map[string]error{"success": nil, "error": errBoom, "panic": nil, "final": idemflight.Final(errBoom)} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				var c *flCache
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				var c *cache
 				asked := 0
 				look := func(hook string) {
 					asked++
-					e, ok := c.Lookup(flKey)
+					e, ok := c.Lookup(theKey)
 					require.True(t, ok, "%s is asked while the key is in flight", hook)
-					require.Equal(t, idemflight.InFlight, e.State, "%s is asked while the key is in flight", hook)
-					_, err := c.Do(context.Background(), flKey, flNever[int](t), idemflight.WithMaxWait(idemflight.NoWait))
-					require.ErrorIs(t, err, idemflight.ErrInFlight, "%s is asked while the key is in flight", hook)
+					require.Equal(t, idemflight.InFlight, e.State,
+						"%s is asked while the key is in flight", hook)
+					_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(idemflight.NoWait))
+					require.ErrorIs(t, err, idemflight.ErrInFlight,
+						"%s is asked while the key is in flight", hook)
 				}
-				c = idemflight.MustNew(flOptions{
+				c = idemflight.MustNew(options{
 					MaxWeight: 10, Weigh: func(string, int) int64 { look("Weigh"); return 1 },
 					Classify: func(error) idemflight.Disposition { look("Classify"); return idemflight.Retain },
 				})
-				call := flGo(c, ctx, flKey, func(context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(context.Context) (int, error) {
 					if name == "panic" {
-						panic(errFlBoom)
+						panic(errBoom)
 					}
 					return 1, end
 				}, opts...)
 				synctest.Wait()
 				require.True(t, call.returned())
 				require.NotZero(t, asked, "a hook must have been asked")
-				e, ok := c.Lookup(flKey)
+				e, ok := c.Lookup(theKey)
 				require.True(t, ok)
 				require.Equal(t, idemflight.Retained, e.State)
 			})
@@ -279,27 +283,77 @@ func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
 
 func TestPromise02_WhatIsReleasedRunsAgainOncePerCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
+		c := idemflight.MustNew(options{})
 		runs := 0
 		for range 5 {
-			_, err := c.Do(t.Context(), flKey, func(context.Context) (int, error) { runs++; return 0, idemflight.Retryable(errFlBoom) })
-			require.ErrorIs(t, err, errFlBoom)
+			_, err := c.Do(t.Context(), theKey, func(context.Context) (int, error) { runs++; return 0, idemflight.Retryable(errBoom) })
+			require.ErrorIs(t, err, errBoom)
 		}
 		require.Equal(t, 5, runs, "a retryable error keeps nothing, and each call runs fn once")
 	})
 }
 
-// flAllMethods calls every method of c, from inside an execution of flKey.
-func flAllMethods(t *testing.T, c *flCache, ctx context.Context) {
-	if _, err := c.Do(ctx, flKey, flNever[int](t)); !errors.Is(err, idemflight.ErrReentrant) {
+// An outcome stored between a call's first look and its next is replayed like any: with the error
+// that is kept, reported as a replay, and the replay saves it from the next eviction.
+func TestDo_ReplaysOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
+	for name, ends := range map[string]error{"value": nil, "final": errBoom} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1, Observer: log.observe})
+				came := false
+				onYield(t, func(point string) {
+					if point == "meet" && !came {
+						came = true
+						_, err := c.Do(bg, "k", func(context.Context) (int, error) { return 1, idemflight.Final(ends) })
+						require.ErrorIs(t, err, ends)
+					}
+				})
+				v, err := c.Do(bg, "k", neverRuns(t))
+				require.True(t, came, "the seam")
+				require.Equal(t, 1, v)
+				require.True(t, err == ends, "the error that is kept, got %v", err)
+				require.Equal(t, []string{"k"}, log.keys(idemflight.EventReplayed))
+				require.EqualValues(t, 1, c.Stats().Replayed)
+				executes(t, c, "b", 1)
+				executes(t, c, "c", 1)
+				_, ok := c.Lookup("k")
+				require.True(t, ok, "k was replayed, b was not")
+			})
+		})
+	}
+}
+
+// A call that found nothing looks again if anything was inserted meanwhile, small records and full
+// ones.
+func TestDo_FindsOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		came := false
+		onYield(t, func(point string) {
+			if point == "meet" && !came {
+				came = true
+				executes(t, c, "k", 1)
+				executes(t, c, "full", 1, idemflight.WithFingerprint(fingerprint(1)))
+			}
+		})
+		require.Equal(t, 1, replays(t, c, "k"))
+		require.True(t, came, "the seam")
+	})
+}
+
+// callAllMethods calls every method of c, from inside an execution of theKey.
+func callAllMethods(t *testing.T, c *cache, ctx context.Context) {
+	if _, err := c.Do(ctx, theKey, neverRuns(t)); !errors.Is(err, idemflight.ErrReentrant) {
 		t.Errorf("Do for the key itself: want ErrReentrant, got %v", err)
 	}
-	if e, ok := c.Lookup(flKey); !ok || e.State != idemflight.InFlight {
+	if e, ok := c.Lookup(theKey); !ok || e.State != idemflight.InFlight {
 		t.Errorf("Lookup of the key itself: want it in flight, got %v, %v", e.State, ok)
 	}
 	seen := false
 	for k := range c.All() {
-		seen = seen || k == flKey
+		seen = seen || k == theKey
 		c.Len()
 	}
 	if !seen {
@@ -310,7 +364,7 @@ func flAllMethods(t *testing.T, c *flCache, ctx context.Context) {
 	}
 	c.Len()
 	c.Forget("nobody")
-	c.Resolve(flKey, 1, nil)
+	c.Resolve(theKey, 1, nil)
 	_ = c.Restore("restored", idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)})
 }
 
@@ -318,28 +372,28 @@ func TestPromise03_FnRunsWithNoLockHeld(t *testing.T) {
 	for name, ctx := range map[string]context.Context{"own goroutine": context.Background(), "other goroutine": t.Context()} {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}} {
 			t.Run(fmt.Sprintf("%s, %d options", name, len(opts)), func(t *testing.T) {
-				var c *flCache
-				c = idemflight.MustNew(flOptions{
+				var c *cache
+				c = idemflight.MustNew(options{
 					Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-						flAllMethods(t, c, ctx)
-						return 0, idemflight.Retryable(errFlBoom)
+						callAllMethods(t, c, ctx)
+						return 0, idemflight.Retryable(errBoom)
 					}})
-				call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
-					flAllMethods(t, c, ctx)
-					return 0, idemflight.Unknown(errFlBoom)
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
+					callAllMethods(t, c, ctx)
+					return 0, idemflight.Unknown(errBoom)
 				}, opts...)
-				flSoon(t, call.done, "fn that calls every method")
+				soon(t, call.done, "fn that calls every method")
 				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "the key is held")
 
-				call = flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
-					flAllMethods(t, c, ctx)
-					c.Forget(flKey)
+				call = start(c, ctx, theKey, func(ctx context.Context) (int, error) {
+					callAllMethods(t, c, ctx)
+					c.Forget(theKey)
 					if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 						t.Errorf("Close from inside an execution: want ErrReentrant, got %v", err)
 					}
 					return 1, nil
 				}, opts...)
-				flSoon(t, call.done, "Reconcile and fn that call every method")
+				soon(t, call.done, "Reconcile and fn that call every method")
 				require.NoError(t, call.err)
 				require.Equal(t, 1, call.res.Value)
 			})
@@ -350,16 +404,16 @@ func TestPromise03_FnRunsWithNoLockHeld(t *testing.T) {
 func TestPromise03_FnMayCallDoForOtherKeysOfAnyShard(t *testing.T) {
 	for name, ctx := range map[string]context.Context{"own goroutine": context.Background(), "other goroutine": t.Context()} {
 		t.Run(name, func(t *testing.T) {
-			c := idemflight.MustNew(flOptions{})
-			call := flGo(c, ctx, flKey, func(ctx context.Context) (int, error) {
+			c := idemflight.MustNew(options{})
+			call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 				for i := range 2000 {
-					if v, err := c.Do(ctx, strconv.Itoa(i), flReturns(i, nil)); v != i || err != nil {
+					if v, err := c.Do(ctx, strconv.Itoa(i), returns(i, nil)); v != i || err != nil {
 						return 0, fmt.Errorf("inner call %d got (%d, %w)", i, v, err)
 					}
 				}
 				return 1, nil
 			})
-			flSoon(t, call.done, "fn that calls Do for 2000 keys")
+			soon(t, call.done, "fn that calls Do for 2000 keys")
 			call.got(t, idemflight.Executed, 1)
 
 			var down func(ctx context.Context, depth int) (int, error)
@@ -369,32 +423,32 @@ func TestPromise03_FnMayCallDoForOtherKeysOfAnyShard(t *testing.T) {
 				}
 				return c.Do(ctx, "depth "+strconv.Itoa(depth), func(ctx context.Context) (int, error) { return down(ctx, depth+1) })
 			}
-			call = flGo(c, ctx, "top", func(ctx context.Context) (int, error) { return down(ctx, 0) })
-			flSoon(t, call.done, "200 executions inside each other")
+			call = start(c, ctx, "top", func(ctx context.Context) (int, error) { return down(ctx, 0) })
+			soon(t, call.done, "200 executions inside each other")
 			call.got(t, idemflight.Executed, 200)
 		})
 	}
 }
 
 func TestPromise03_NobodyElseWaitsForALockWhileFnRuns(t *testing.T) {
-	c := idemflight.MustNew(flOptions{})
-	work := flNewWork(t)
-	leader := flGo(c, t.Context(), flKey, work.returns(1, nil))
-	joined := flGo(c, t.Context(), flKey, work.returns(2, nil))
-	own := flGo(c, context.Background(), "own goroutine", work.returns(1, nil))
+	c := idemflight.MustNew(options{})
+	work := newWork(t)
+	leader := start(c, t.Context(), theKey, work.returns(1, nil))
+	joined := start(c, t.Context(), theKey, work.returns(2, nil))
+	own := start(c, context.Background(), "own goroutine", work.returns(1, nil))
 	others := make(chan struct{})
 	go func() {
 		defer close(others)
 		for i := range 2000 {
-			_, _ = c.Do(t.Context(), strconv.Itoa(i), flReturns(i, nil))
+			_, _ = c.Do(t.Context(), strconv.Itoa(i), returns(i, nil))
 		}
-		c.Lookup(flKey)
-		c.Forget(flKey)
+		c.Lookup(theKey)
+		c.Forget(theKey)
 		c.Stats()
 	}()
-	flSoon(t, others, "calls on other keys while two executions run")
+	soon(t, others, "calls on other keys while two executions run")
 	work.open()
-	flSoon(t, leader.done, "the leader")
-	flSoon(t, joined.done, "the joined caller")
-	flSoon(t, own.done, "the leader on its own goroutine")
+	soon(t, leader.done, "the leader")
+	soon(t, joined.done, "the joined caller")
+	soon(t, own.done, "the leader on its own goroutine")
 }

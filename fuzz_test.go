@@ -16,7 +16,7 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Keys and errors that are hard on who prints them.
+// Keys and errors that are hard on the code that prints them.
 type (
 	fuzzValuer   string // what slog asks for a value panics
 	fuzzStringer string // what fmt asks for a text panics
@@ -115,12 +115,15 @@ func FuzzLogEvents(f *testing.F) {
 		require.Equal(t, e.Kind.String(), record["event"])
 		require.Contains(t, record, "key")
 		if keyShape%12 == 0 {
-			require.Equal(t, string([]rune(key)), record["key"], "word for word, as far as it is text")
+			require.Equal(t, string([]rune(key)), record["key"],
+				"word for word, as far as it is text")
 		}
 		require.Equal(t, err != nil, record["err"] != nil, "why, if there is a why: %q", lines[0])
 		require.NotContains(t, asJSON.String(), "!BADKEY")
 
-		require.Equal(t, 1, bytes.Count(asText.Bytes(), []byte("\n")), "one line: %q", asText.String())
-		require.Contains(t, asText.String(), " msg=idemflight event="+e.Kind.String()+" key", "%q", asText.String())
+		require.Equal(t, 1, bytes.Count(asText.Bytes(), []byte("\n")),
+			"one line: %q", asText.String())
+		require.Contains(t, asText.String(), " msg=idemflight event="+e.Kind.String()+" key",
+			"%q", asText.String())
 	})
 }

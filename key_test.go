@@ -2,7 +2,6 @@ package idemflight_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"regexp"
 	"sync"
@@ -15,20 +14,18 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Keys
-
-// ttTakes expects of a key that Do runs fn, or that no method accepts it.
-func ttTakes[K comparable](t *testing.T, name string, key K, valid bool) {
+// checkKey expects of a key that Do runs fn, or that no method accepts it.
+func checkKey[K comparable](t *testing.T, name string, key K, valid bool) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			log := &ttLog[K]{}
+			log := &eventLog[K]{}
 			c := idemflight.MustNew(idemflight.Options[K, int]{Observer: log.observe})
 			ran := 0
 			fn := func(context.Context) (int, error) { ran++; return 1, nil }
 			if valid {
 				for range 2 {
-					v, err := c.Do(ttBg, key, fn)
+					v, err := c.Do(bg, key, fn)
 					require.NoError(t, err, "a valid key")
 					require.Equal(t, 1, v)
 				}
@@ -38,7 +35,7 @@ func ttTakes[K comparable](t *testing.T, name string, key K, valid bool) {
 				return
 			}
 			for range 2 {
-				r, err := c.DoResult(ttBg, key, fn)
+				r, err := c.DoResult(bg, key, fn)
 				require.ErrorIs(t, err, idemflight.ErrInvalidKey)
 				require.Zero(t, r, "no outcome was obtained")
 			}
@@ -47,11 +44,11 @@ func ttTakes[K comparable](t *testing.T, name string, key K, valid bool) {
 			require.False(t, ok)
 			require.False(t, c.Forget(key))
 			require.False(t, c.Resolve(key, 1, nil))
-			require.ErrorIs(t, c.Restore(key, ttEntry(1, time.Now().Add(time.Hour))), idemflight.ErrInvalidKey)
+			require.ErrorIs(t, c.Restore(key, retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrInvalidKey)
 			require.Zero(t, c.Len())
 			require.Equal(t, idemflight.Stats{InvalidKey: 2}, c.Stats())
 			require.Len(t, log.of(idemflight.EventRejected), 2)
-			require.Len(t, log.of(ttCallKinds...), 2)
+			require.Len(t, log.of(callKinds...), 2)
 		})
 	})
 }
@@ -74,65 +71,74 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	nan := math.NaN()
 	// Each type is a Cache to compile, so there is one of each sort.
 
-	// The zero value of K is nobody's key ...
-	ttTakes(t, "empty string", "", false)
-	ttTakes(t, "empty named string", name(""), false)
-	ttTakes(t, "zero struct", pair{}, false)
-	ttTakes(t, "zero array", [2]byte{}, false)
-	ttTakes(t, "nil pointer", (*int)(nil), false)
-	ttTakes(t, "nil channel", (chan int)(nil), false)
-	ttTakes(t, "nil interface", any(nil), false)
+	// The zero value of K is no caller's key ...
+	checkKey(t, "empty string", "", false)
+	checkKey(t, "empty named string", name(""), false)
+	checkKey(t, "zero struct", pair{}, false)
+	checkKey(t, "zero array", [2]byte{}, false)
+	checkKey(t, "nil pointer", (*int)(nil), false)
+	checkKey(t, "nil channel", (chan int)(nil), false)
+	checkKey(t, "nil interface", any(nil), false)
 	// ... unless K is numeric or bool.
-	ttTakes(t, "int 0", 0, true)
-	ttTakes(t, "named int 0", number(0), true)
-	ttTakes(t, "uintptr 0", uintptr(0), true)
-	ttTakes(t, "duration 0", time.Duration(0), true)
-	ttTakes(t, "float 0", 0.0, true)
-	ttTakes(t, "float -0", math.Copysign(0, -1), true)
-	ttTakes(t, "complex 0", complex128(0), true)
-	ttTakes(t, "false", false, true)
-	ttTakes(t, "named false", flag(false), true)
+	checkKey(t, "int 0", 0, true)
+	checkKey(t, "named int 0", number(0), true)
+	checkKey(t, "uintptr 0", uintptr(0), true)
+	checkKey(t, "duration 0", time.Duration(0), true)
+	checkKey(t, "float 0", 0.0, true)
+	checkKey(t, "float -0", math.Copysign(0, -1), true)
+	checkKey(t, "complex 0", complex128(0), true)
+	checkKey(t, "false", false, true)
+	checkKey(t, "named false", flag(false), true)
 
-	ttTakes(t, "string", " ", true)
-	ttTakes(t, "struct", pair{B: 1}, true)
-	ttTakes(t, "array", [2]byte{0, 1}, true)
-	ttTakes(t, "pointer", new(int), true)
-	ttTakes(t, "interface", any("k"), true)
+	checkKey(t, "string", " ", true)
+	checkKey(t, "struct", pair{B: 1}, true)
+	checkKey(t, "array", [2]byte{0, 1}, true)
+	checkKey(t, "pointer", new(int), true)
+	checkKey(t, "interface", any("k"), true)
 
-	ttTakes(t, "Key without both", idemflight.Key{}, false)
-	ttTakes(t, "Key without ID", idemflight.Key{Scope: "s"}, false)
-	ttTakes(t, "Key without Scope", idemflight.Key{ID: "i"}, false)
-	ttTakes(t, "Key", idemflight.Key{Scope: "s", ID: "i"}, true)
-	ttTakes(t, "own type like Key", like{Scope: "s"}, true)
+	checkKey(t, "Key without both", idemflight.Key{}, false)
+	checkKey(t, "Key without ID", idemflight.Key{Scope: "s"}, false)
+	checkKey(t, "Key without Scope", idemflight.Key{ID: "i"}, false)
+	checkKey(t, "Key", idemflight.Key{Scope: "s", ID: "i"}, true)
+	checkKey(t, "own type like Key", like{Scope: "s"}, true)
 
-	ttTakes(t, "NaN", nan, false)
-	ttTakes(t, "complex NaN", complex(0, nan), false)
-	ttTakes(t, "NaN in a struct", deep{A: nan, P: new(int)}, false)
-	ttTakes(t, "NaN in an array", [1]float64{nan}, false)
-	ttTakes(t, "NaN in an interface", any(nan), false)
-	ttTakes(t, "infinity", math.Inf(1), true)
+	checkKey(t, "NaN", nan, false)
+	checkKey(t, "complex NaN", complex(0, nan), false)
+	checkKey(t, "NaN in a struct", deep{A: nan, P: new(int)}, false)
+	checkKey(t, "NaN in an array", [1]float64{nan}, false)
+	checkKey(t, "NaN in an interface", any(nan), false)
+	checkKey(t, "infinity", math.Inf(1), true)
 }
 
-func TestKey_ScopesDoNotMeet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
-		for i, k := range []idemflight.Key{{Scope: "a", ID: "1"}, {Scope: "b", ID: "1"}, {Scope: "a", ID: "2"}, {Scope: "a1", ID: "1"}, {Scope: "a", ID: "11"}} {
-			v, err := c.Do(ttBg, k, ttValue(i))
-			require.NoError(t, err)
-			require.Equal(t, i, v, "%v is a key of its own", k)
-		}
-	})
+// Once: a Key without Scope passed for valid inside a key of interface type.
+func TestErrInvalidKey_ForAnInterfaceThatHoldsAKeyWithoutScope(t *testing.T) {
+	c := idemflight.MustNew(idemflight.Options[any, int]{})
+	_, err := c.Do(bg, idemflight.Key{ID: "1"}, one)
+	require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+	_, err = c.Do(bg, idemflight.Key{Scope: "s", ID: "1"}, one)
+	require.NoError(t, err)
 }
 
 // A zero that is a key, and floats that are equal without having the same bits.
 func TestPromise21_NegativeZeroIsZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[float64, int]{})
-		_, err := c.Do(ttBg, 0.0, ttValue(1))
+		_, err := c.Do(bg, 0.0, returns(1, nil))
 		require.NoError(t, err)
-		v, err := c.Do(ttBg, math.Copysign(0, -1), ttNever(t))
+		v, err := c.Do(bg, math.Copysign(0, -1), neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, 1, v, "-0 and 0 are one key, as they are equal")
+	})
+}
+
+func TestKey_ScopesDoNotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
+		for i, k := range []idemflight.Key{{Scope: "a", ID: "1"}, {Scope: "b", ID: "1"}, {Scope: "a", ID: "2"}, {Scope: "a1", ID: "1"}, {Scope: "a", ID: "11"}} {
+			v, err := c.Do(bg, k, returns(i, nil))
+			require.NoError(t, err)
+			require.Equal(t, i, v, "%v is a key of its own", k)
+		}
 	})
 }
 
@@ -171,46 +177,4 @@ func TestNewID_IsARandomUUIDv4(t *testing.T) {
 			require.Len(t, d, 16, "every digit is random at position %d", i)
 		}
 	}
-}
-
-func TestFingerprintOf_TellsPartsApart(t *testing.T) {
-	b := func(parts ...string) (bs [][]byte) {
-		for _, p := range parts {
-			bs = append(bs, []byte(p))
-		}
-		return bs
-	}
-	different := [][][]byte{b(), b(""), b("", ""), b("", "", ""), b("ab", "c"), b("a", "bc"), b("abc"), b("", "abc"), b("abc", ""), b("c", "ab"),
-		b("\x00"), b("\x00\x00"), b("\x00", ""), b(string(make([]byte, 256))), b(string(make([]byte, 8))), b(string(make([]byte, 7)), "")}
-	seen := map[idemflight.Fingerprint]int{}
-	for i, parts := range different {
-		f := idemflight.FingerprintOf(parts...)
-		require.NotZero(t, f, "a fingerprint of something is not none")
-		require.Equal(t, f, idemflight.FingerprintOf(parts...), "the same parts, the same fingerprint")
-		if j, ok := seen[f]; ok {
-			t.Errorf("%q and %q have one fingerprint, expected two", different[j], parts)
-		}
-		seen[f] = i
-	}
-	require.Equal(t, idemflight.FingerprintOf(nil), idemflight.FingerprintOf([]byte{}), "a nil part is an empty part")
-}
-
-func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
-	check := func(kind string, named []fmt.Stringer, others []fmt.Stringer) {
-		seen := map[string]bool{}
-		for _, s := range append(named, others...) {
-			require.NotEmpty(t, s.String(), "a %s has a name", kind)
-			require.False(t, seen[s.String()], "%s %q names two values", kind, s)
-			seen[s.String()] = true
-		}
-	}
-	check("Source", []fmt.Stringer{idemflight.None, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
-		[]fmt.Stringer{idemflight.Source(-1), idemflight.Source(99)})
-	check("State", []fmt.Stringer{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed},
-		[]fmt.Stringer{idemflight.State(-1), idemflight.State(99)})
-	check("Disposition", []fmt.Stringer{idemflight.Release, idemflight.Retain, idemflight.Hold},
-		[]fmt.Stringer{idemflight.Disposition(-1), idemflight.Disposition(99)})
-	check("EventKind", []fmt.Stringer{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
-		idemflight.EventRejected, idemflight.EventLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
-		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
 }

@@ -12,9 +12,12 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// raceEnabled: the race detector makes everything some ten times slower, so stress tests do less.
+var raceEnabled = false // race_test.go
+
 // TestMain fails the run if a goroutine outlives the tests. With IDEMFLIGHT_SHARDS=N in the
-// environment, every cache of the suite has at most N shards, and with IDEMFLIGHT_HASHBITS=N its keys
-// have at most 2^N hashes; TestShardSeam and TestHashSeam show that it is so.
+// environment, every cache of the suite has at most N shards, and with IDEMFLIGHT_HASHBITS=N its
+// keys have at most 2^N hashes; TestShardSeam and TestHashSeam show that it is so.
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_SHARDS")); err == nil {
 		idemflight.LimitShards(n) // for the whole run
@@ -28,9 +31,10 @@ func TestMain(m *testing.M) {
 // TestShardSeam asserts that IDEMFLIGHT_SHARDS is in force, and that without it a big cache is
 // spread over more than one shard, so that the two runs of the suite really differ.
 func TestShardSeam(t *testing.T) {
-	shards := idemflight.MustNew(idemflight.Options[string, int]{}).Shards()
+	shards := idemflight.MustNew(options{}).Shards()
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_SHARDS")); err == nil {
-		require.Equal(t, n, shards, "shards of a cache with default options under IDEMFLIGHT_SHARDS=%d", n)
+		require.Equal(t, n, shards,
+			"shards of a cache with default options under IDEMFLIGHT_SHARDS=%d", n)
 		return
 	}
 	require.Greater(t, shards, 1, "shards of a cache with default options")
@@ -38,12 +42,13 @@ func TestShardSeam(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for procs, want := range map[int]int{1: 64, 16: 64, 20: 80, 32: 128, 64: 128} {
 		runtime.GOMAXPROCS(procs)
-		require.Equal(t, want, idemflight.MustNew(idemflight.Options[string, int]{}).Shards(), "shards on %d cores", procs)
+		require.Equal(t, want, idemflight.MustNew(options{}).Shards(),
+			"shards on %d cores", procs)
 	}
 }
 
 // TestHashSeam asserts that IDEMFLIGHT_HASHBITS is in force, and that without it keys which collide
-// under one seed do not under another: nobody can choose keys that meet in one shard.
+// under one seed do not under another: an attacker cannot choose keys that meet in one shard.
 func TestHashSeam(t *testing.T) {
 	c, other := idemflight.MustNew(idemflight.Options[int, int]{}), idemflight.MustNew(idemflight.Options[int, int]{})
 	keys := make([]int, 10_000)
@@ -51,7 +56,8 @@ func TestHashSeam(t *testing.T) {
 		keys[i] = i + 1
 	}
 	if n, err := strconv.Atoi(os.Getenv("IDEMFLIGHT_HASHBITS")); err == nil {
-		require.Equal(t, 1<<n, c.Hashes(keys...), "hashes of 10,000 keys under IDEMFLIGHT_HASHBITS=%d", n)
+		require.Equal(t, 1<<n, c.Hashes(keys...),
+			"hashes of 10,000 keys under IDEMFLIGHT_HASHBITS=%d", n)
 		return
 	}
 	require.Equal(t, len(keys), c.Hashes(keys...))
@@ -69,5 +75,6 @@ func TestHashSeam(t *testing.T) {
 	for _, key := range together {
 		spread[other.ShardOf(key)] = true
 	}
-	require.Greater(t, len(spread), other.Shards()/4, "shards of the other cache that the same keys are in")
+	require.Greater(t, len(spread), other.Shards()/4,
+		"shards of the other cache that the same keys are in")
 }

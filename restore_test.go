@@ -16,282 +16,30 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Close
-
-func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-			t.Error("Reconcile ran, expected that it is refused")
-			return 0, nil
-		}})
-		ttRuns(t, c, "expiring", 1)
-		time.Sleep(30 * time.Second)
-		ttHold(t, c, "held")
-		ttRuns(t, c, "forgotten", 2)
-		ttRuns(t, c, "kept", 3)
-		require.NoError(t, c.Close(ttBg))
-		time.Sleep(30 * time.Second)
-		require.True(t, c.Forget("forgotten"), "what needs no execution goes on")
-		for _, k := range []string{"new", "expiring", "forgotten"} {
-			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithTTL(0)}} {
-				r, err := c.DoResult(ttBg, k, ttNever(t), opts...)
-				require.ErrorIs(t, err, idemflight.ErrClosed, "a new execution of %q", k)
-				require.Zero(t, r)
-			}
-		}
-		_, err := c.Do(ttBg, "held", ttNever(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "Reconcile's execution is refused, the key is still held")
-		require.ErrorIs(t, err, errTT)
-		require.NotErrorIs(t, err, idemflight.ErrClosed)
-		require.Equal(t, 3, ttReplay(t, c, "kept"), "replays go on")
-		require.True(t, c.Resolve("held", 4, nil))
-		require.Equal(t, 4, ttReplay(t, c, "held"))
-		require.EqualValues(t, 9, c.Stats().Closed)
-		require.Equal(t, 2, c.Len())
-	})
-}
-
-func TestPromise24_FlightsAndJoinsGoOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{})
-		end := ttFly(t, c, "k")
-		closed := make(chan error, 1)
-		go func() { closed <- c.Close(ttBg) }()
-		synctest.Wait()
-		_, err := c.Do(ttBg, "new", ttNever(t))
-		require.ErrorIs(t, err, idemflight.ErrClosed, "refused from the moment of Close on, not of its return")
-		joined := make(chan idemflight.Result[int], 1)
-		go func() {
-			r, err := c.DoResult(ttBg, "k", ttNever(t))
-			if err != nil {
-				t.Errorf("a call that joins after Close got %v, expected the outcome", err)
-			}
-			joined <- r
-		}()
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		require.Empty(t, closed, "Close waits while an execution is in flight")
-		r, err := end(5, nil)
-		require.NoError(t, err)
-		require.False(t, r.ExpiresAt.IsZero(), "the outcome is kept as usual")
-		require.Equal(t, 5, (<-joined).Value)
-		require.NoError(t, <-closed)
-		require.Equal(t, 5, ttReplay(t, c, "k"))
-	})
-}
-
-// A flight that has begun goes on to its end, also from Reconcile to fn.
-func TestPromise24_AFlightGoesOnFromReconcileToFn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan struct{})
-		c := idemflight.MustNew(ttOptions{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
-			<-gate
-			return 0, idemflight.Retryable(errTT)
-		}})
-		ttHold(t, c, "k")
-		done := make(chan idemflight.Result[int], 1)
-		go func() {
-			r, err := c.DoResult(ttBg, "k", func(context.Context) (int, error) { time.Sleep(time.Minute); return 6, nil })
-			if err != nil {
-				t.Errorf("the leader got %v, expected fn's value", err)
-			}
-			done <- r
-		}()
-		synctest.Wait()
-		closed := make(chan error, 1)
-		go func() { closed <- c.Close(ttBg) }()
-		synctest.Wait()
-		close(gate)
-		time.Sleep(30 * time.Second)
-		require.Empty(t, closed, "fn runs in the flight that Close waits for")
-		time.Sleep(30 * time.Second)
-		require.NoError(t, <-closed)
-		r := <-done
-		require.Equal(t, 6, r.Value)
-		require.Equal(t, idemflight.Executed, r.Source)
-	})
-}
-
-func TestPromise24_CloseWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cause := errors.New("shutdown deadline")
-		c := idemflight.MustNew(ttOptions{})
-		// Two flights; the leader of one has left, and fn ignores its context.
-		ctx, cancel := context.WithTimeout(ttBg, time.Second)
-		defer cancel()
-		_, err := c.Do(ctx, "left", func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil })
-		require.ErrorIs(t, err, idemflight.ErrLeft)
-		go func() {
-			_, _ = c.Do(ttBg, "inline", func(context.Context) (int, error) { time.Sleep(2 * time.Minute); return 2, nil }, idemflight.Inline())
-		}()
-		synctest.Wait()
-		start := time.Now()
-
-		canceled, cancelCause := context.WithCancelCause(ttBg)
-		cancelCause(cause)
-		err = c.Close(canceled)
-		require.ErrorIs(t, err, cause, "Close answers with context.Cause")
-		require.True(t, time.Now().Equal(start))
-		require.ErrorIs(t, c.Close(ttDead()), context.Canceled)
-		timeout, cancel2 := context.WithTimeoutCause(ttBg, time.Second, cause)
-		defer cancel2()
-		require.ErrorIs(t, c.Close(timeout), cause)
-		require.Equal(t, time.Second, time.Since(start), "it waits until its context ends")
-
-		var wg sync.WaitGroup
-		for range 3 { // calling it again is safe, at the same time too
-			wg.Go(func() {
-				if err := c.Close(ttBg); err != nil {
-					t.Errorf("Close got %v, expected nil", err)
-				}
-				if took := time.Since(start); took != 2*time.Minute {
-					t.Errorf("Close returned after %v, expected when the last execution ended, 2m0s", took)
-				}
-			})
-		}
-		wg.Wait()
-		require.NoError(t, c.Close(ttBg))
-		require.Equal(t, 1, ttReplay(t, c, "left"))
-		require.Equal(t, 2, ttReplay(t, c, "inline"))
-	})
-}
-
-func TestPromise24_WithNothingInFlightCloseIsNilWhateverTheContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for range 20 { // no coin may be tossed
-			c := idemflight.MustNew(ttOptions{})
-			require.NoError(t, c.Close(ttDead()), "a cache never used")
-			require.NoError(t, c.Close(ttDead()), "again")
-			c = idemflight.MustNew(ttOptions{})
-			ttRuns(t, c, "k", 1)
-			ttHold(t, c, "h")
-			require.NoError(t, c.Close(ttDead()), "kept keys are not in flight")
-			require.NoError(t, c.Close(ttBg))
-			_, err := c.Do(ttBg, "new", ttNever(t))
-			require.ErrorIs(t, err, idemflight.ErrClosed)
-		}
-	})
-}
-
-func TestPromise24_CloseFromInsideAnExecution(t *testing.T) {
-	ways := map[string]func(ctx context.Context, c *ttCache) error{
-		"fn's context": func(ctx context.Context, c *ttCache) error { return c.Close(ctx) },
-		"a derived context, ended": func(ctx context.Context, c *ttCache) error {
-			ctx, cancel := context.WithCancel(ctx)
-			cancel()
-			return c.Close(ctx)
-		},
-		"another goroutine of fn": func(ctx context.Context, c *ttCache) error {
-			got := make(chan error)
-			go func() { got <- c.Close(ctx) }()
-			return <-got
-		},
-		"an inner execution": func(ctx context.Context, c *ttCache) error {
-			v, err := c.DoResult(ctx, "inner", func(ctx context.Context) (int, error) { return 0, idemflight.Final(c.Close(ctx)) })
-			_ = v
-			return err
-		},
-		"an inner execution of another cache": func(ctx context.Context, c *ttCache) error {
-			_, err := idemflight.MustNew(ttOptions{}).Do(ctx, "inner", func(ctx context.Context) (int, error) { return 0, idemflight.Final(c.Close(ctx)) })
-			return err
-		},
-	}
-	for name, way := range ways {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{})
-				start := time.Now()
-				_, err := c.Do(ttBg, "k", func(ctx context.Context) (int, error) {
-					require.ErrorIs(t, way(ctx, c), idemflight.ErrReentrant, "waiting would be for itself")
-					_, err := c.Do(ttBg, "new", ttNever(t))
-					require.ErrorIs(t, err, idemflight.ErrClosed, "it closes all the same")
-					return 1, nil
-				})
-				require.NoError(t, err)
-				require.True(t, time.Now().Equal(start), "without waiting")
-				require.NoError(t, c.Close(ttBg))
-			})
-		})
-	}
-	t.Run("Reconcile", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			var c *ttCache
-			c = idemflight.MustNew(ttOptions{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-				return 3, idemflight.Final(c.Close(ctx))
-			}})
-			ttHold(t, c, "k")
-			_, err := c.Do(ttBg, "k", ttNever(t))
-			require.ErrorIs(t, err, idemflight.ErrReentrant)
-		})
-	})
-	t.Run("an execution of another cache waits", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, other := idemflight.MustNew(ttOptions{}), idemflight.MustNew(ttOptions{})
-			end := ttFly(t, c, "k")
-			go func() {
-				time.Sleep(time.Minute)
-				_, _ = end(1, nil)
-			}()
-			start := time.Now()
-			_, err := other.Do(ttBg, "k", func(ctx context.Context) (int, error) { return 0, c.Close(context.WithoutCancel(ctx)) })
-			require.NoError(t, err, "no execution of this cache is around the call")
-			require.Equal(t, time.Minute, time.Since(start))
-		})
-	})
-}
-
-func TestPromise24_TimersStop(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			log := &ttLog[string]{}
-			c := idemflight.MustNew(ttOptions{TTL: time.Minute, Observer: log.observe})
-			ttRuns(t, c, "a", 1)
-			ttHold(t, c, "b")
-			if late { // an outcome that comes after Close arms none either
-				end := ttFly(t, c, "late")
-				require.ErrorIs(t, c.Close(ttDead()), context.Canceled)
-				_, err := end(1, nil)
-				require.NoError(t, err)
-			}
-			require.NoError(t, c.Close(ttBg))
-			time.Sleep(24 * time.Hour)
-			synctest.Wait()
-			require.Empty(t, log.of(idemflight.EventExpired), "no timer rings after Close: expired memory waits for the next call")
-			_, ok := c.Lookup("a")
-			require.False(t, ok, "expired is expired all the same")
-			require.Zero(t, c.Len())
-			_, err := c.Do(ttBg, "b", ttNever(t))
-			require.ErrorIs(t, err, idemflight.ErrClosed)
-		})
-	}
-}
-
-// All
-
 func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttWeighted(ttOptions{TTL: time.Hour, HoldTTL: 2 * time.Hour}))
+		c := idemflight.MustNew(weighted(options{TTL: time.Hour, HoldTTL: 2 * time.Hour}))
 		start := time.Now()
 		by := idemflight.WithFingerprint
-		_, err := c.Do(ttBg, "final", func(context.Context) (int, error) { time.Sleep(time.Second); return 3, idemflight.Final(errTT) }, by(ttFp(1)))
-		require.ErrorIs(t, err, errTT)
-		end := ttFly(t, c, "flying", by(ttFp(2)))
+		_, err := c.Do(bg, "final", returnsAfter(time.Second, 3, idemflight.Final(errBoom)), by(fingerprint(1)))
+		require.ErrorIs(t, err, errBoom)
+		end := fly(t, c, "flying", by(fingerprint(2)))
 		for range 3 {
-			go func() { _, _ = c.Do(ttBg, "flying", ttNever(t), by(ttFp(2))) }()
+			go func() { _, _ = c.Do(bg, "flying", neverRuns(t), by(fingerprint(2))) }()
 		}
 		time.Sleep(time.Second)
-		ttHold(t, c, "held", by(ttFp(3)))
-		ttRuns(t, c, "shed", ttHeavy, by(ttFp(4)))
-		ttRuns(t, c, "gone", 1, idemflight.WithTTL(1))
-		ttRuns(t, c, "zero", 0, by(ttFp(5)))
+		hold(t, c, "held", by(fingerprint(3)))
+		executes(t, c, "shed", tooHeavy, by(fingerprint(4)))
+		executes(t, c, "gone", 1, idemflight.WithTTL(1))
+		executes(t, c, "zero", 0, by(fingerprint(5)))
 		time.Sleep(time.Nanosecond)
 		at := func(d time.Duration) time.Time { return start.Add(d) }
 		want := map[string]idemflight.Entry[int]{
-			"final":  {State: idemflight.Retained, Value: 3, Err: errTT, Fingerprint: ttFp(1), StartedAt: at(0), CompletedAt: at(time.Second), ExpiresAt: at(time.Hour + time.Second)},
-			"flying": {State: idemflight.InFlight, Fingerprint: ttFp(2), Waiters: 3, StartedAt: at(time.Second)},
-			"held":   {State: idemflight.Held, Err: errTT, Fingerprint: ttFp(3), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(2*time.Hour + 2*time.Second)},
-			"shed":   {State: idemflight.Shed, Fingerprint: ttFp(4), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(time.Hour + 2*time.Second)},
-			"zero":   {State: idemflight.Retained, Fingerprint: ttFp(5), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(time.Hour + 2*time.Second)},
+			"final":  {State: idemflight.Retained, Value: 3, Err: errBoom, Fingerprint: fingerprint(1), StartedAt: at(0), CompletedAt: at(time.Second), ExpiresAt: at(time.Hour + time.Second)},
+			"flying": {State: idemflight.InFlight, Fingerprint: fingerprint(2), Waiters: 3, StartedAt: at(time.Second)},
+			"held":   {State: idemflight.Held, Err: errBoom, Fingerprint: fingerprint(3), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(2*time.Hour + 2*time.Second)},
+			"shed":   {State: idemflight.Shed, Fingerprint: fingerprint(4), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(time.Hour + 2*time.Second)},
+			"zero":   {State: idemflight.Retained, Fingerprint: fingerprint(5), StartedAt: at(2 * time.Second), CompletedAt: at(2 * time.Second), ExpiresAt: at(time.Hour + 2*time.Second)},
 		}
 		got := map[string]idemflight.Entry[int]{}
 		for k, e := range c.All() {
@@ -302,16 +50,19 @@ func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 		require.Len(t, got, len(want))
 		for k, w := range want {
 			g := got[k]
-			require.True(t, w.StartedAt.Equal(g.StartedAt), "StartedAt of %s: %v", k, g.StartedAt.Sub(start))
-			require.True(t, w.CompletedAt.Equal(g.CompletedAt), "CompletedAt of %s: %v", k, g.CompletedAt.Sub(start))
-			require.True(t, w.ExpiresAt.Equal(g.ExpiresAt), "ExpiresAt of %s: %v", k, g.ExpiresAt.Sub(start))
+			require.True(t, w.StartedAt.Equal(g.StartedAt),
+				"StartedAt of %s: %v", k, g.StartedAt.Sub(start))
+			require.True(t, w.CompletedAt.Equal(g.CompletedAt),
+				"CompletedAt of %s: %v", k, g.CompletedAt.Sub(start))
+			require.True(t, w.ExpiresAt.Equal(g.ExpiresAt),
+				"ExpiresAt of %s: %v", k, g.ExpiresAt.Sub(start))
 			l, ok := c.Lookup(k)
 			require.True(t, ok)
 			require.Equal(t, g, l, "Lookup shows what All shows")
 			w.StartedAt, w.CompletedAt, w.ExpiresAt = g.StartedAt, g.CompletedAt, g.ExpiresAt
 			require.Equal(t, w, g, "entry of %s", k)
 		}
-		require.Zero(t, ttCalls(c.Stats())["Replayed"], "no use is counted")
+		require.Zero(t, callCounts(c.Stats())["Replayed"], "no use is counted")
 		_, err = end(1, nil)
 		require.NoError(t, err)
 		synctest.Wait()
@@ -320,9 +71,9 @@ func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 
 func TestAll_HoldsNoLockAndStopsWhenTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{MaxEntries: 1000})
+		c := idemflight.MustNew(options{MaxEntries: 1000})
 		for i := range 300 {
-			ttRuns(t, c, ttKey(i), i)
+			executes(t, c, keyNo(i), i)
 		}
 		n := 0
 		for range c.All() {
@@ -335,9 +86,9 @@ func TestAll_HoldsNoLockAndStopsWhenTold(t *testing.T) {
 		all := c.All()
 		for k, e := range all { // the body may do whatever it likes, to every shard
 			seen++
-			require.Equal(t, k, ttKey(e.Value))
+			require.Equal(t, k, keyNo(e.Value))
 			require.True(t, c.Forget(k))
-			ttRuns(t, c, fmt.Sprint("new", seen), seen, idemflight.WithTTL(0))
+			executes(t, c, fmt.Sprint("new", seen), seen, idemflight.WithTTL(0))
 			c.Lookup(k)
 			if seen%100 == 0 {
 				c.Len()
@@ -354,10 +105,8 @@ func TestAll_HoldsNoLockAndStopsWhenTold(t *testing.T) {
 	})
 }
 
-// Restore
-
 func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
-	good := func() idemflight.Entry[int] { return ttEntry(1, time.Now().Add(time.Hour)) }
+	good := func() idemflight.Entry[int] { return retainedEntry(1, time.Now().Add(time.Hour)) }
 	with := func(change func(e *idemflight.Entry[int])) idemflight.Entry[int] {
 		e := good()
 		change(&e)
@@ -368,7 +117,7 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 	}
 	cases := []struct {
 		name    string
-		arrange func(t *testing.T, c *ttCache) func()
+		arrange func(t *testing.T, c *cache) func()
 		key     string
 		entry   func() idemflight.Entry[int]
 		is      error
@@ -376,17 +125,17 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 	}{
 		{name: "an invalid key", key: "", entry: good, is: idemflight.ErrInvalidKey},
 		{name: "an invalid key in flight", key: "", entry: func() idemflight.Entry[int] { return with(state(idemflight.InFlight)) }, is: idemflight.ErrInvalidKey},
-		{name: "a closed cache", arrange: func(t *testing.T, c *ttCache) func() { require.NoError(t, c.Close(ttBg)); return nil }, key: "k", entry: good, is: idemflight.ErrClosed},
-		{name: "a closed cache, in flight", arrange: func(t *testing.T, c *ttCache) func() { require.NoError(t, c.Close(ttBg)); return nil }, key: "k",
+		{name: "a closed cache", arrange: func(t *testing.T, c *cache) func() { require.NoError(t, c.Close(bg)); return nil }, key: "k", entry: good, is: idemflight.ErrClosed},
+		{name: "a closed cache, in flight", arrange: func(t *testing.T, c *cache) func() { require.NoError(t, c.Close(bg)); return nil }, key: "k",
 			entry: func() idemflight.Entry[int] { return with(state(idemflight.InFlight)) }, is: idemflight.ErrClosed},
-		{name: "no room", arrange: func(t *testing.T, c *ttCache) func() { ttHold(t, c, "a"); ttHold(t, c, "b"); return nil }, key: "k", entry: good, is: idemflight.ErrFull},
-		{name: "no room, held", arrange: func(t *testing.T, c *ttCache) func() { ttRuns(t, c, "a", 1); ttRuns(t, c, "b", 1); return nil }, key: "k",
+		{name: "no room", arrange: func(t *testing.T, c *cache) func() { hold(t, c, "a"); hold(t, c, "b"); return nil }, key: "k", entry: good, is: idemflight.ErrFull},
+		{name: "no room, held", arrange: func(t *testing.T, c *cache) func() { executes(t, c, "a", 1); executes(t, c, "b", 1); return nil }, key: "k",
 			entry: func() idemflight.Entry[int] { return with(state(idemflight.Held)) }, is: idemflight.ErrFull},
-		{name: "a retained key", arrange: func(t *testing.T, c *ttCache) func() { ttRuns(t, c, "k", 5); return nil }, key: "k", entry: good, says: `(?i)absent|kept|retained|exists|present|already`},
-		{name: "a held key", arrange: func(t *testing.T, c *ttCache) func() { ttHold(t, c, "k"); return nil }, key: "k", entry: good, says: `(?i)absent|kept|held|exists|present|already`},
-		{name: "a shed key", arrange: func(t *testing.T, c *ttCache) func() { ttRuns(t, c, "k", ttHeavy); return nil }, key: "k", entry: good, says: `(?i)absent|kept|shed|exists|present|already`},
-		{name: "a key in flight", arrange: func(t *testing.T, c *ttCache) func() {
-			end := ttFly(t, c, "k")
+		{name: "a retained key", arrange: func(t *testing.T, c *cache) func() { executes(t, c, "k", 5); return nil }, key: "k", entry: good, says: `(?i)absent|kept|retained|exists|present|already`},
+		{name: "a held key", arrange: func(t *testing.T, c *cache) func() { hold(t, c, "k"); return nil }, key: "k", entry: good, says: `(?i)absent|kept|held|exists|present|already`},
+		{name: "a shed key", arrange: func(t *testing.T, c *cache) func() { executes(t, c, "k", tooHeavy); return nil }, key: "k", entry: good, says: `(?i)absent|kept|shed|exists|present|already`},
+		{name: "a key in flight", arrange: func(t *testing.T, c *cache) func() {
+			end := fly(t, c, "k")
 			return func() { _, _ = end(5, nil) }
 		}, key: "k", entry: good, says: `(?i)absent|in.?flight|exists|present|already`},
 		{name: "no state", key: "k", entry: func() idemflight.Entry[int] { return with(state(0)) }, says: `(?i)state`},
@@ -398,8 +147,8 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 		{name: "shed without ExpiresAt", key: "k", entry: func() idemflight.Entry[int] {
 			return with(func(e *idemflight.Entry[int]) { e.State, e.ExpiresAt = idemflight.Shed, time.Time{} })
 		}, says: `(?i)expire`},
-		{name: "retained, expired now", key: "k", entry: func() idemflight.Entry[int] { return ttEntry(1, time.Now()) }, says: `(?i)expire`},
-		{name: "retained, expired long ago", key: "k", entry: func() idemflight.Entry[int] { return ttEntry(1, time.Now().Add(-time.Hour)) }, says: `(?i)expire`},
+		{name: "retained, expired now", key: "k", entry: func() idemflight.Entry[int] { return retainedEntry(1, time.Now()) }, says: `(?i)expire`},
+		{name: "retained, expired long ago", key: "k", entry: func() idemflight.Entry[int] { return retainedEntry(1, time.Now().Add(-time.Hour)) }, says: `(?i)expire`},
 		{name: "held, expired now", key: "k", entry: func() idemflight.Entry[int] {
 			return with(func(e *idemflight.Entry[int]) { e.State, e.ExpiresAt = idemflight.Held, time.Now() })
 		}, says: `(?i)expire`},
@@ -407,13 +156,13 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 			return with(func(e *idemflight.Entry[int]) { e.State, e.ExpiresAt = idemflight.Shed, time.Now() })
 		}, says: `(?i)expire`},
 		{name: "good", key: "k", entry: good},
-		{name: "good by a nanosecond", key: "k", entry: func() idemflight.Entry[int] { return ttEntry(1, time.Now().Add(1)) }},
+		{name: "good by a nanosecond", key: "k", entry: func() idemflight.Entry[int] { return retainedEntry(1, time.Now().Add(1)) }},
 		{name: "held without ExpiresAt", key: "k", entry: func() idemflight.Entry[int] {
 			return with(func(e *idemflight.Entry[int]) { e.State, e.ExpiresAt = idemflight.Held, time.Time{} })
 		}},
 		{name: "in flight with nothing else", key: "k", entry: func() idemflight.Entry[int] { return idemflight.Entry[int]{State: idemflight.InFlight} }},
-		{name: "over an expired record", arrange: func(t *testing.T, c *ttCache) func() {
-			ttRuns(t, c, "k", 5, idemflight.WithTTL(1))
+		{name: "over an expired record", arrange: func(t *testing.T, c *cache) func() {
+			executes(t, c, "k", 5, idemflight.WithTTL(1))
 			time.Sleep(time.Nanosecond)
 			return nil
 		}, key: "k", entry: good},
@@ -422,17 +171,17 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe}))
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(weighted(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe}))
 				var after func()
 				if tc.arrange != nil {
 					after = tc.arrange(t, c)
 				}
 				before, had := c.Lookup(tc.key)
-				calls := ttSum(c.Stats())
+				calls := sumOfCalls(c.Stats())
 				err := c.Restore(tc.key, tc.entry())
 				synctest.Wait()
-				require.Equal(t, calls, ttSum(c.Stats()), "Restore is no call")
+				require.Equal(t, calls, sumOfCalls(c.Stats()), "Restore is no call")
 				if tc.is == nil && tc.says == "" {
 					require.NoError(t, err)
 					_, ok := c.Lookup(tc.key)
@@ -443,10 +192,12 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 				if tc.is != nil {
 					require.ErrorIs(t, err, tc.is)
 				} else {
-					require.Regexp(t, regexp.MustCompile(tc.says), err.Error(), "the error says which of the conditions was not met")
+					require.Regexp(t, regexp.MustCompile(tc.says), err.Error(),
+						"the error says which of the conditions was not met")
 				}
 				for _, other := range []error{idemflight.ErrInvalidKey, idemflight.ErrFull, idemflight.ErrClosed} {
-					require.Equal(t, other == tc.is, errors.Is(err, other), "%v is no %v", err, other)
+					require.Equal(t, other == tc.is, errors.Is(err, other),
+						"%v is no %v", err, other)
 				}
 				now, has := c.Lookup(tc.key)
 				require.Equal(t, had, has)
@@ -454,21 +205,23 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 				said[tc.name] = err.Error()
 				if after != nil {
 					after()
-					require.Equal(t, 5, ttReplay(t, c, "k"))
+					require.Equal(t, 5, replays(t, c, "k"))
 				}
 			})
 		})
 	}
-	require.NotEqual(t, said["no state"], said["retained without ExpiresAt"], "different faults, different words")
-	require.NotEqual(t, said["a retained key"], said["no state"], "different faults, different words")
+	require.NotEqual(t, said["no state"], said["retained without ExpiresAt"],
+		"different faults, different words")
+	require.NotEqual(t, said["a retained key"], said["no state"],
+		"different faults, different words")
 }
 
 func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: 5 * time.Minute, HoldTTL: 7 * time.Minute, Observer: log.observe})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: 5 * time.Minute, HoldTTL: 7 * time.Minute, Observer: log.observe})
 		now := time.Now().Round(0) // no monotonic reading, as after a file
-		base := idemflight.Entry[int]{Fingerprint: ttFp(1), StartedAt: now.Add(-40 * time.Minute), CompletedAt: now.Add(-30 * time.Minute), ExpiresAt: now.Add(30 * time.Minute)}
+		base := idemflight.Entry[int]{Fingerprint: fingerprint(1), StartedAt: now.Add(-40 * time.Minute), CompletedAt: now.Add(-30 * time.Minute), ExpiresAt: now.Add(30 * time.Minute)}
 		entry := func(s idemflight.State, v int, err error) idemflight.Entry[int] {
 			e := base
 			e.State, e.Value, e.Err = s, v, err
@@ -477,8 +230,8 @@ func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 		given := map[string]idemflight.Entry[int]{
 			"value": entry(idemflight.Retained, 4, nil),
 			"zero":  entry(idemflight.Retained, 0, nil),
-			"final": entry(idemflight.Retained, 5, errTT),
-			"held":  entry(idemflight.Held, 0, errTT),
+			"final": entry(idemflight.Retained, 5, errBoom),
+			"held":  entry(idemflight.Held, 0, errBoom),
 			"mute":  entry(idemflight.Held, 0, nil),
 			"shed":  entry(idemflight.Shed, 0, nil),
 		}
@@ -497,11 +250,11 @@ func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 			require.Equal(t, e, got, "entry of %s", k)
 		}
 		ask := func(k string) (idemflight.Result[int], error) {
-			return c.DoResult(ttBg, k, ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+			return c.DoResult(bg, k, neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 		}
 		time.Sleep(30*time.Minute - 1)
 		for k, e := range given {
-			_, err := c.Do(ttBg, k, ttNever(t))
+			_, err := c.Do(bg, k, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrKeyReused, "the fingerprint came along")
 			r, err := ask(k)
 			switch e.State {
@@ -522,7 +275,7 @@ func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 		}
 		time.Sleep(time.Nanosecond)
 		for k := range given {
-			ttRuns(t, c, k, 9)
+			executes(t, c, k, 9)
 		}
 		synctest.Wait()
 		require.Len(t, log.of(idemflight.EventExpired), len(given))
@@ -533,14 +286,14 @@ func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 // eighth of; no other TTL of the cache matters.
 func TestPromise24_ARestoredRecordGoesByItsOwnTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: 1000 * time.Hour, HoldTTL: 2000 * time.Hour, Observer: log.observe})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: 1000 * time.Hour, HoldTTL: 2000 * time.Hour, Observer: log.observe})
 		for _, s := range []idemflight.State{idemflight.Retained, idemflight.Held, idemflight.Shed} {
-			e := ttEntry(0, time.Now().Add(20*time.Second))
+			e := retainedEntry(0, time.Now().Add(20*time.Second))
 			e.State, e.CompletedAt = s, time.Now().Add(-20*time.Second)
 			require.NoError(t, c.Restore(s.String(), e))
 		}
-		time.Sleep(20*time.Second + ttLate(40*time.Second))
+		time.Sleep(20*time.Second + reclaimDelay(40*time.Second))
 		synctest.Wait()
 		require.Len(t, log.of(idemflight.EventExpired), 3)
 		for _, s := range log.seen(idemflight.EventExpired) {
@@ -554,13 +307,13 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 		t.Run(fmt.Sprint(hold), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var held idemflight.Entry[int]
-				c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: hold})
-				require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, Value: 3, Waiters: 4, Fingerprint: ttFp(1), StartedAt: time.Now().Add(-time.Hour)}))
+				c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: hold})
+				require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, Value: 3, Waiters: 4, Fingerprint: fingerprint(1), StartedAt: time.Now().Add(-time.Hour)}))
 				e, ok := c.Lookup("k")
 				require.True(t, ok)
 				require.Equal(t, idemflight.Held, e.State)
 				require.ErrorIs(t, e.Err, idemflight.ErrInterrupted)
-				require.Equal(t, ttFp(1), e.Fingerprint)
+				require.Equal(t, fingerprint(1), e.Fingerprint)
 				require.Zero(t, e.Waiters)
 				require.Zero(t, e.Value, "a held key keeps no value")
 				require.Equal(t, 1, c.Stats().Held)
@@ -569,20 +322,21 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 					require.Zero(t, e.ExpiresAt, "held without end")
 					want = 1000 * time.Hour
 				} else {
-					require.True(t, e.ExpiresAt.Equal(time.Now().Add(want)), "held for HoldTTL from now, got %v", time.Until(e.ExpiresAt))
+					require.True(t, e.ExpiresAt.Equal(time.Now().Add(want)),
+						"held for HoldTTL from now, got %v", time.Until(e.ExpiresAt))
 				}
 				time.Sleep(want - 1)
-				_, err := c.Do(ttBg, "k", ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+				_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 				require.ErrorIs(t, err, idemflight.ErrInterrupted)
 				time.Sleep(time.Nanosecond)
 				if hold >= 0 {
-					ttRuns(t, c, "k", 1)
+					executes(t, c, "k", 1)
 				}
 
-				c = idemflight.MustNew(ttOptions{Reconcile: func(_ context.Context, _ string, e idemflight.Entry[int]) (int, error) { held = e; return 8, nil }})
+				c = idemflight.MustNew(options{Reconcile: func(_ context.Context, _ string, e idemflight.Entry[int]) (int, error) { held = e; return 8, nil }})
 				require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight}))
-				v, err := c.Do(ttBg, "k", ttNever(t))
+				v, err := c.Do(bg, "k", neverRuns(t))
 				require.NoError(t, err, "Reconcile finds out about it")
 				require.Equal(t, 8, v)
 				require.Equal(t, idemflight.Held, held.State)
@@ -596,29 +350,31 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 
 func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 2, Protect: -1, Observer: log.observe}))
-		ttRuns(t, c, "a", 1)
-		ttRuns(t, c, "b", 1)
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(weighted(options{MaxEntries: 2, Protect: -1, Observer: log.observe}))
+		executes(t, c, "a", 1)
+		executes(t, c, "b", 1)
 		log.clear()
 		later := time.Now().Add(time.Hour)
-		require.NoError(t, c.Restore("c", ttEntry(9, later)))
+		require.NoError(t, c.Restore("c", retainedEntry(9, later)))
 		synctest.Wait()
 		require.Len(t, log.keys(idemflight.EventEvicted), 1, "it evicts like a new key")
 		require.EqualValues(t, 1, c.Stats().Evicted)
-		require.NoError(t, c.Restore("d", ttEntry(5, later)))
+		require.NoError(t, c.Restore("d", retainedEntry(5, later)))
 		synctest.Wait()
 		require.Len(t, log.keys(idemflight.EventEvicted), 2)
 		require.Contains(t, append(log.keys(idemflight.EventShed), log.keys(idemflight.EventEvicted)...), "c", "9 and 5 do not fit together")
-		for _, s := range log.seen(ttUpkeepKinds...) {
-			require.Equal(t, context.Background(), s.ctx, "upkeep is told with the Background context")
+		for _, s := range log.seen(upkeepKinds...) {
+			require.Equal(t, context.Background(), s.ctx,
+				"upkeep is reported with the Background context")
 		}
-		require.Empty(t, log.of(ttCallKinds...), "Restore is no call")
+		require.Empty(t, log.of(callKinds...), "Restore is no call")
 		require.LessOrEqual(t, c.Stats().Weight, int64(10))
 
-		require.NoError(t, c.Restore("heavy", ttEntry(11, later)))
-		ttIs(t, c, idemflight.Shed, "heavy")
-		require.Contains(t, log.keys(idemflight.EventShed), "heavy", "one too heavy is shed at once")
+		require.NoError(t, c.Restore("heavy", retainedEntry(11, later)))
+		requireState(t, c, idemflight.Shed, "heavy")
+		require.Contains(t, log.keys(idemflight.EventShed), "heavy",
+			"one too heavy is shed at once")
 		require.Equal(t, 2, c.Len())
 	})
 }
@@ -626,36 +382,36 @@ func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 // The whole way: a process in full swing is closed, saved and read back by the next.
 func TestPromise24_ARoundTripKeepsEveryKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old := idemflight.MustNew(ttWeighted(ttOptions{HoldTTL: -1}))
+		old := idemflight.MustNew(weighted(options{HoldTTL: -1}))
 		rng := rand.New(rand.NewPCG(24, 24))
 		ran := map[string]bool{}
 		for i := range 200 {
-			k := ttKey(i)
+			k := keyNo(i)
 			ran[k] = true
-			opts := []idemflight.CallOption{idemflight.WithFingerprint(ttFp(i % 3)), idemflight.WithTTL(time.Duration(rng.IntN(100)) * time.Hour)}
+			opts := []idemflight.CallOption{idemflight.WithFingerprint(fingerprint(i % 3)), idemflight.WithTTL(time.Duration(rng.IntN(100)) * time.Hour)}
 			switch i % 4 {
 			case 0:
-				_, _ = old.Do(ttBg, k, ttValue(0), opts...)
+				_, _ = old.Do(bg, k, returns(0, nil), opts...)
 			case 1:
-				_, _ = old.Do(ttBg, k, ttFail(idemflight.Final(errTT)), opts...)
+				_, _ = old.Do(bg, k, returns(0, idemflight.Final(errBoom)), opts...)
 			case 2:
-				_, _ = old.Do(ttBg, k, ttFail(idemflight.Unknown(errTT)), opts...)
+				_, _ = old.Do(bg, k, returns(0, idemflight.Unknown(errBoom)), opts...)
 			case 3:
-				_, _ = old.Do(ttBg, k, ttValue(ttHeavy), opts...)
+				_, _ = old.Do(bg, k, returns(tooHeavy, nil), opts...)
 			}
 			time.Sleep(time.Minute)
 		}
-		end := ttFly(t, old, "flying")
-		require.ErrorIs(t, old.Close(ttDead()), context.Canceled)
+		end := fly(t, old, "flying")
+		require.ErrorIs(t, old.Close(dead(context.Canceled)), context.Canceled)
 
-		saved := ttAll(old)
-		fresh := idemflight.MustNew(ttWeighted(ttOptions{HoldTTL: -1}))
+		saved := entries(old)
+		fresh := idemflight.MustNew(weighted(options{HoldTTL: -1}))
 		for k, e := range saved {
 			// What a file keeps of a time.
 			e.StartedAt, e.CompletedAt, e.ExpiresAt = e.StartedAt.Round(0), e.CompletedAt.Round(0), e.ExpiresAt.Round(0)
 			require.NoError(t, fresh.Restore(k, e))
 		}
-		back := ttAll(fresh)
+		back := entries(fresh)
 		require.Len(t, back, len(saved))
 		for k, e := range saved {
 			g := back[k]
@@ -668,7 +424,8 @@ func TestPromise24_ARoundTripKeepsEveryKey(t *testing.T) {
 			require.Equal(t, e, g)
 		}
 		for passed := 0; passed < 100; passed += 9 {
-			require.Equal(t, old.Len()+1, fresh.Len(), "both expire the same keys at the same time, after %d h", passed)
+			require.Equal(t, old.Len()+1, fresh.Len(),
+				"both expire the same keys at the same time, after %d h", passed)
 			time.Sleep(9 * time.Hour)
 		}
 		_, err := end(1, nil)
@@ -685,11 +442,11 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 		start := make(chan struct{})
 		var restored error
 		var got [2]int
-		wg.Go(func() { <-start; restored = c.Restore(k, ttEntry(-k, time.Now().Add(time.Hour))) })
+		wg.Go(func() { <-start; restored = c.Restore(k, retainedEntry(-k, time.Now().Add(time.Hour))) })
 		for i := range got {
 			wg.Go(func() {
 				<-start
-				got[i], _ = c.Do(ttBg, k, func(context.Context) (int, error) { return k, nil })
+				got[i], _ = c.Do(bg, k, func(context.Context) (int, error) { return k, nil })
 			})
 		}
 		close(start)
@@ -702,39 +459,52 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 	}
 }
 
-// A Restore that is refused may be the last to give a place back: then it stops the timer, as all do
-// who may leave the cache empty.
-func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
+// Restore, like Do, finds room that appears while it looks for it.
+func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{})
-		ttRuns(t, c, "a", 1) // arms the timer
-		var end func(int, error) (idemflight.Result[int], error)
-		fired, settles := 0, 0
-		ttHook(t, func(point string) {
-			switch point {
-			case "settle": // of Restore, which has its place
-				if settles++; settles == 1 {
-					require.True(t, c.Forget("a"))
-					end = ttFly(t, c, "k")
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		require.NoError(t, c.Restore("held", idemflight.Entry[int]{State: idemflight.Held}))
+		end := fly(t, c, "other")
+		looks := 0
+		onYield(t, func(point string) {
+			if point == "restore" {
+				if looks++; looks == 2 { // after the search, which found nothing that may go
+					_, err := end(1, nil)
+					require.NoError(t, err)
 				}
-			case "restore: refused":
-				_, err := end(0, idemflight.Retryable(errTT))
-				require.ErrorIs(t, err, errTT)
-			case "fired":
-				fired++
 			}
 		})
-		err := c.Restore("k", ttEntry(1, time.Now().Add(time.Hour)))
-		require.ErrorContains(t, err, "in flight")
-		require.Equal(t, 2, settles, "the seam: Restore and a flight that came in between")
-		require.Zero(t, c.Len())
-		time.Sleep(2 * idemflight.DefaultTTL)
-		synctest.Wait()
-		require.Zero(t, fired, "how often the timer of an empty cache fired")
+		require.NoError(t, c.Restore("k", retainedEntry(7, time.Now().Add(time.Hour))))
+		require.GreaterOrEqual(t, looks, 2, "the seam")
+		require.Equal(t, 7, replays(t, c, "k"))
+	})
+}
 
-		ttRuns(t, c, "b", 1)
-		time.Sleep(2 * idemflight.DefaultTTL)
-		synctest.Wait()
-		require.NotZero(t, fired, "the seam: the timer is seen to fire")
+// panickingError panics when it is looked into.
+type panickingError struct{}
+
+func (panickingError) Error() string { return "bad error" }
+func (panickingError) Unwrap() error { panic("bad error") }
+
+func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{HoldTTL: time.Hour})
+		start := time.Now()
+		time.Sleep(time.Minute)
+		require.ErrorContains(t, c.Restore("late", retainedEntry(1, start)), "expired 1m0s ago")
+
+		require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
+		e, ok := c.Lookup("k")
+		require.True(t, ok)
+		require.Equal(t, [3]time.Duration{0, time.Minute, 61 * time.Minute},
+			[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "interrupted now, and held from now on")
+
+		bad := fmt.Errorf("kept: %w", panickingError{})
+		require.NoError(t, c.Restore("bad", idemflight.Entry[int]{State: idemflight.Held, Err: bad}))
+		e, _ = c.Lookup("bad")
+		require.Error(t, e.Err, "an error that cannot be looked into is kept all the same")
+		require.Equal(t, bad.Error(), e.Err.Error())
+		_, err := c.Do(bg, "bad", neverRuns(t))
+		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }

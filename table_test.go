@@ -19,8 +19,6 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-var one = func(context.Context) (int, error) { return 1, nil }
-
 // replayedWithoutLock replays key and asserts that it took no lock.
 func replayedWithoutLock[V any](t *testing.T, c *idemflight.Cache[string, V], key string, opts ...idemflight.CallOption) {
 	t.Helper()

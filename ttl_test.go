@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,66 +19,58 @@ import (
 
 func TestPromise15_TTLCountsFromCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute})
+		c := idemflight.MustNew(options{TTL: time.Minute})
 		start := time.Now()
-		r, err := c.DoResult(ttBg, "k", func(context.Context) (int, error) {
+		r, err := c.DoResult(bg, "k", func(context.Context) (int, error) {
 			time.Sleep(40 * time.Second)
 			return 1, nil
 		})
 		require.NoError(t, err)
 		require.True(t, r.CompletedAt.Equal(start.Add(40*time.Second)), "CompletedAt is the end of the execution, got %v after its start", r.CompletedAt.Sub(start))
-		require.True(t, r.ExpiresAt.Equal(start.Add(100*time.Second)), "the TTL counts from completion, got %v after the start", r.ExpiresAt.Sub(start))
+		require.True(t, r.ExpiresAt.Equal(start.Add(100*time.Second)),
+			"the TTL counts from completion, got %v after the start", r.ExpiresAt.Sub(start))
 
 		time.Sleep(time.Minute - 1)
-		require.Equal(t, 1, ttReplay(t, c, "k"), "99.999999999 s after the start of an execution of 40 s the TTL of a minute is not over")
+		require.Equal(t, 1, replays(t, c, "k"), "99.999999999 s after the start of an execution of 40 s the TTL of a minute is not over")
 		time.Sleep(time.Nanosecond)
-		ttRuns(t, c, "k", 2)
+		executes(t, c, "k", 2)
 	})
 }
 
 func TestPromise15_ReplaysDoNotExtendIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute})
-		first := ttRuns(t, c, "k", 1)
+		c := idemflight.MustNew(options{TTL: time.Minute})
+		first := executes(t, c, "k", 1)
 		for range 59 {
 			time.Sleep(time.Second)
-			r, err := c.DoResult(ttBg, "k", ttNever(t))
+			r, err := c.DoResult(bg, "k", neverRuns(t))
 			require.NoError(t, err)
 			require.Equal(t, idemflight.Replayed, r.Source)
 			require.True(t, r.ExpiresAt.Equal(first.ExpiresAt), "a replay must not move ExpiresAt")
-			require.True(t, r.CompletedAt.Equal(first.CompletedAt), "a replay must not move CompletedAt")
+			require.True(t, r.CompletedAt.Equal(first.CompletedAt),
+				"a replay must not move CompletedAt")
 		}
 		time.Sleep(time.Second)
-		ttRuns(t, c, "k", 2)
+		executes(t, c, "k", 2)
 	})
 }
 
-// ttStates are the ways for key "k" to be kept until ttTTL from now, and what Do answers then.
-const ttTTL = 10 * time.Second
+// keptStates are the ways for key "k" to be kept until stateTTL from now, and what Do answers then.
+const stateTTL = 10 * time.Second
 
-var ttStates = []struct {
+var keptStates = []struct {
 	name  string
 	state idemflight.State
 	err   error
-	put   func(t *testing.T, c *ttCache)
+	put   func(t *testing.T, c *cache)
 }{
-	{"retained", idemflight.Retained, nil, func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1, idemflight.WithFingerprint(ttFp(1))) }},
-	{"held", idemflight.Held, idemflight.ErrOutcomeUnknown, func(t *testing.T, c *ttCache) {
-		ttHold(t, c, "k", idemflight.WithFingerprint(ttFp(1)))
+	{"retained", idemflight.Retained, nil, func(t *testing.T, c *cache) { executes(t, c, "k", 1, idemflight.WithFingerprint(fingerprint(1))) }},
+	{"held", idemflight.Held, idemflight.ErrOutcomeUnknown, func(t *testing.T, c *cache) {
+		hold(t, c, "k", idemflight.WithFingerprint(fingerprint(1)))
 	}},
-	{"shed", idemflight.Shed, idemflight.ErrValueShed, func(t *testing.T, c *ttCache) {
-		ttRuns(t, c, "k", ttHeavy, idemflight.WithFingerprint(ttFp(1)))
+	{"shed", idemflight.Shed, idemflight.ErrValueShed, func(t *testing.T, c *cache) {
+		executes(t, c, "k", tooHeavy, idemflight.WithFingerprint(fingerprint(1)))
 	}},
-}
-
-// ttHeavy is a value that Weigh in ttWeighted makes too heavy for MaxWeight 10; every other value
-// weighs itself.
-const ttHeavy = 1000
-
-func ttWeighted(o ttOptions) ttOptions {
-	o.MaxWeight = 10
-	o.Weigh = func(_ string, v int) int64 { return int64(v) }
-	return o
 }
 
 // Every method is asked on a cache of its own, since one that reclaims would hide the fault of the
@@ -88,11 +78,11 @@ func ttWeighted(o ttOptions) ttOptions {
 func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 	asks := []struct {
 		name string
-		ask  func(t *testing.T, c *ttCache, log *ttLog[string], s idemflight.State, wantErr error, alive bool)
+		ask  func(t *testing.T, c *cache, log *eventLog[string], s idemflight.State, wantErr error, alive bool)
 	}{
-		{"Do", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, wantErr error, alive bool) {
+		{"Do", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, wantErr error, alive bool) {
 			ran := false
-			v, err := c.Do(ttBg, "k", func(context.Context) (int, error) { ran = true; return 2, nil }, idemflight.WithFingerprint(ttFp(1)))
+			v, err := c.Do(bg, "k", func(context.Context) (int, error) { ran = true; return 2, nil }, idemflight.WithFingerprint(fingerprint(1)))
 			require.Equal(t, !alive, ran, "fn runs exactly when the record has expired")
 			switch {
 			case !alive:
@@ -105,22 +95,22 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				require.Equal(t, 1, v)
 			}
 		}},
-		{"Do with a dead context", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, wantErr error, alive bool) {
-			_, err := c.Do(ttDead(), "k", ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+		{"Do with a dead context", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, wantErr error, alive bool) {
+			_, err := c.Do(dead(context.Canceled), "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 			if !alive {
 				wantErr = idemflight.ErrLeft
 			}
 			require.ErrorIs(t, err, wantErr)
 		}},
-		{"Do with another fingerprint", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, _ error, alive bool) {
-			_, err := c.Do(ttBg, "k", ttValue(2), idemflight.WithFingerprint(ttFp(2)))
+		{"Do with another fingerprint", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
+			_, err := c.Do(bg, "k", returns(2, nil), idemflight.WithFingerprint(fingerprint(2)))
 			if alive {
 				require.ErrorIs(t, err, idemflight.ErrKeyReused)
 			} else {
 				require.NoError(t, err, "after expiry any fingerprint is welcome")
 			}
 		}},
-		{"Lookup", func(t *testing.T, c *ttCache, _ *ttLog[string], s idemflight.State, _ error, alive bool) {
+		{"Lookup", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
 			e, ok := c.Lookup("k")
 			require.Equal(t, alive, ok)
 			if alive {
@@ -129,40 +119,43 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				require.Zero(t, e, "the entry of an expired key")
 			}
 		}},
-		{"All", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, _ error, alive bool) {
-			require.Equal(t, alive, len(ttAll(c)) == 1, "All yields the key exactly while it is unexpired")
+		{"All", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
+			require.Equal(t, alive, len(entries(c)) == 1,
+				"All yields the key exactly while it is unexpired")
 		}},
-		{"Len", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, _ error, alive bool) {
+		{"Len", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
 			require.Equal(t, alive, c.Len() == 1, "Len is %d", c.Len())
 		}},
-		{"Stats", func(t *testing.T, c *ttCache, _ *ttLog[string], s idemflight.State, _ error, alive bool) {
+		{"Stats", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
 			st := c.Stats()
 			require.Equal(t, alive, st.Entries == 1, "Stats.Entries is %d", st.Entries)
-			require.Equal(t, alive && s == idemflight.Held, st.Held == 1, "Stats.Held is %d", st.Held)
-			require.Equal(t, alive && s == idemflight.Retained, st.Weight == 1, "Stats.Weight is %d", st.Weight)
+			require.Equal(t, alive && s == idemflight.Held, st.Held == 1,
+				"Stats.Held is %d", st.Held)
+			require.Equal(t, alive && s == idemflight.Retained, st.Weight == 1,
+				"Stats.Weight is %d", st.Weight)
 		}},
-		{"Forget", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, _ error, alive bool) {
+		{"Forget", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
 			require.Equal(t, alive, c.Forget("k"))
 		}},
-		{"Resolve", func(t *testing.T, c *ttCache, _ *ttLog[string], s idemflight.State, _ error, alive bool) {
+		{"Resolve", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
 			require.Equal(t, alive && s == idemflight.Held, c.Resolve("k", 1, nil))
 		}},
-		{"Restore", func(t *testing.T, c *ttCache, _ *ttLog[string], _ idemflight.State, _ error, alive bool) {
-			err := c.Restore("k", ttEntry(2, time.Now().Add(time.Hour)))
+		{"Restore", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
+			err := c.Restore("k", retainedEntry(2, time.Now().Add(time.Hour)))
 			require.Equal(t, alive, err != nil, "Restore wants an absent key; it answered %v", err)
 		}},
-		{"Restore of an entry with that deadline", func(t *testing.T, c *ttCache, _ *ttLog[string], s idemflight.State, _ error, alive bool) {
+		{"Restore of an entry with that deadline", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
 			var e idemflight.Entry[int]
-			for _, e = range ttAll(c) {
+			for _, e = range entries(c) {
 			}
 			if e.State == 0 { // expired: no method shows it any more
-				e = ttEntry(1, time.Now())
+				e = retainedEntry(1, time.Now())
 			}
-			fresh := idemflight.MustNew(ttOptions{})
+			fresh := idemflight.MustNew(options{})
 			require.Equal(t, alive, fresh.Restore("k", e) == nil)
 		}},
-		{"a new key when full", func(t *testing.T, c *ttCache, log *ttLog[string], s idemflight.State, _ error, alive bool) {
-			_, err := c.Do(ttBg, "new", ttValue(2))
+		{"a new key when full", func(t *testing.T, c *cache, log *eventLog[string], s idemflight.State, _ error, alive bool) {
+			_, err := c.Do(bg, "new", returns(2, nil))
 			synctest.Wait()
 			switch {
 			case !alive:
@@ -173,20 +166,21 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				require.ErrorIs(t, err, idemflight.ErrFull, "held keys are never evicted")
 			default:
 				require.NoError(t, err)
-				require.Len(t, log.of(idemflight.EventEvicted), 1, "an unexpired outcome that goes is evicted")
+				require.Len(t, log.of(idemflight.EventEvicted), 1,
+					"an unexpired outcome that goes is evicted")
 				require.Empty(t, log.of(idemflight.EventExpired))
 			}
 		}},
 	}
-	for _, s := range ttStates {
+	for _, s := range keptStates {
 		for _, offset := range []time.Duration{-1, 0, 1} {
 			for _, a := range asks {
 				t.Run(fmt.Sprintf("%s/%+dns/%s", s.name, offset, a.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						log := &ttLog[string]{}
-						c := idemflight.MustNew(ttWeighted(ttOptions{TTL: ttTTL, MaxEntries: 1, Protect: -1, Observer: log.observe}))
+						log := &eventLog[string]{}
+						c := idemflight.MustNew(weighted(options{TTL: stateTTL, MaxEntries: 1, Protect: -1, Observer: log.observe}))
 						s.put(t, c)
-						time.Sleep(ttTTL + offset)
+						time.Sleep(stateTTL + offset)
 						a.ask(t, c, log, s.state, s.err, offset < 0)
 					})
 				})
@@ -199,16 +193,18 @@ func TestPromise15_ReconcileIsNotAskedAtTheInstant(t *testing.T) {
 	for _, offset := range []time.Duration{-1, 0, 1} {
 		t.Run(fmt.Sprintf("%+dns", offset), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{TTL: ttTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
-				ttHold(t, c, "k")
-				time.Sleep(ttTTL + offset)
-				r, err := c.DoResult(ttBg, "k", ttValue(2))
+				c := idemflight.MustNew(options{TTL: stateTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
+				hold(t, c, "k")
+				time.Sleep(stateTTL + offset)
+				r, err := c.DoResult(bg, "k", returns(2, nil))
 				require.NoError(t, err)
 				if offset < 0 {
-					require.Equal(t, idemflight.Reconciled, r.Source, "the key is held for another nanosecond")
+					require.Equal(t, idemflight.Reconciled, r.Source,
+						"the key is held for another nanosecond")
 					require.Equal(t, 7, r.Value)
 				} else {
-					require.Equal(t, idemflight.Executed, r.Source, "an expired hold is not reconciled, fn runs")
+					require.Equal(t, idemflight.Executed, r.Source,
+						"an expired hold is not reconciled, fn runs")
 					require.Equal(t, 2, r.Value)
 				}
 			})
@@ -218,37 +214,68 @@ func TestPromise15_ReconcileIsNotAskedAtTheInstant(t *testing.T) {
 
 func TestPromise15_TTLOfANanosecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: 1})
-		ttRuns(t, c, "k", 1)
-		require.Equal(t, 1, ttReplay(t, c, "k"), "no time has passed")
+		c := idemflight.MustNew(options{TTL: 1})
+		executes(t, c, "k", 1)
+		require.Equal(t, 1, replays(t, c, "k"), "no time has passed")
 		time.Sleep(time.Nanosecond)
-		ttRuns(t, c, "k", 2)
+		executes(t, c, "k", 2)
 	})
 }
 
 func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
-	for _, s := range ttStates {
+	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttWeighted(ttOptions{TTL: ttTTL}))
+				c := idemflight.MustNew(weighted(options{TTL: stateTTL}))
 				s.put(t, c)
 				done := time.Now()
 				time.Sleep(time.Second)
 				e, ok := c.Lookup("k")
 				require.True(t, ok)
 				require.True(t, e.CompletedAt.Equal(done), "Entry.CompletedAt")
-				require.True(t, e.ExpiresAt.Equal(done.Add(ttTTL)), "Entry.ExpiresAt is completion plus TTL, got %v", e.ExpiresAt.Sub(done))
-				require.Equal(t, e, ttAll(c)["k"], "All shows what Lookup shows")
-				r, err := c.DoResult(ttBg, "k", ttNever(t), idemflight.WithFingerprint(ttFp(1)))
+				require.True(t, e.ExpiresAt.Equal(done.Add(stateTTL)),
+					"Entry.ExpiresAt is completion plus TTL, got %v", e.ExpiresAt.Sub(done))
+				require.Equal(t, e, entries(c)["k"], "All shows what Lookup shows")
+				r, err := c.DoResult(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 				if s.err != nil {
 					require.ErrorIs(t, err, s.err)
 					require.Equal(t, idemflight.None, r.Source, "no outcome was obtained")
 					return
 				}
-				require.True(t, r.ExpiresAt.Equal(done.Add(ttTTL)), "Result.ExpiresAt of a replay")
+				require.True(t, r.ExpiresAt.Equal(done.Add(stateTTL)),
+					"Result.ExpiresAt of a replay")
 			})
 		})
 	}
+}
+
+// Once: no test noticed the planted fault that callers, those of the flight included, were given
+// the ExpiresAt of Options.TTL for an outcome with a TTL of its own.
+func TestExpiresAt_OfATTLOfItsOwnIsTheSameForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{TTL: time.Hour, HoldTTL: -1})
+		fn := returnsAfter(time.Second, 1, nil)
+		want := time.Now().Add(time.Second + time.Minute)
+		joined := make(chan idemflight.Result[int], 1)
+		go func() {
+			time.Sleep(time.Millisecond)
+			r, _ := c.DoResult(context.Background(), "k", fn)
+			joined <- r
+		}()
+		led, err := c.DoResult(context.Background(), "k", fn, idemflight.WithTTL(time.Minute))
+		require.NoError(t, err)
+		replayed, err := c.DoResult(context.Background(), "k", fn)
+		require.NoError(t, err)
+		for _, r := range []idemflight.Result[int]{led, <-joined, replayed} {
+			require.True(t, want.Equal(r.ExpiresAt),
+				"%v: expires at %v, want %v", r.Source, r.ExpiresAt, want)
+		}
+		held, err := c.DoResult(context.Background(), "held", func(context.Context) (int, error) {
+			return 0, idemflight.Unknown(errors.New("no answer"))
+		})
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Zero(t, held.ExpiresAt, "what is held without end")
+	})
 }
 
 func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
@@ -258,19 +285,19 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 		for _, uptime := range []time.Duration{0, 1, 2 * year} { // now + TTL overflows only some time after New
 			ways := []struct {
 				name string
-				opts ttOptions
-				put  func(t *testing.T, c *ttCache)
+				opts options
+				put  func(t *testing.T, c *cache)
 				err  error
 			}{
-				{"TTL", ttOptions{TTL: d}, func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1) }, nil},
-				{"WithTTL", ttOptions{}, func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1, idemflight.WithTTL(d)) }, nil},
-				{"HoldTTL", ttOptions{HoldTTL: d}, func(t *testing.T, c *ttCache) { ttHold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
-				{"TTL for a hold", ttOptions{TTL: d}, func(t *testing.T, c *ttCache) { ttHold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
-				{"Restore", ttOptions{}, func(t *testing.T, c *ttCache) {
-					require.NoError(t, c.Restore("k", ttEntry(1, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))))
+				{"TTL", options{TTL: d}, func(t *testing.T, c *cache) { executes(t, c, "k", 1) }, nil},
+				{"WithTTL", options{}, func(t *testing.T, c *cache) { executes(t, c, "k", 1, idemflight.WithTTL(d)) }, nil},
+				{"HoldTTL", options{HoldTTL: d}, func(t *testing.T, c *cache) { hold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
+				{"TTL for a hold", options{TTL: d}, func(t *testing.T, c *cache) { hold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
+				{"Restore", options{}, func(t *testing.T, c *cache) {
+					require.NoError(t, c.Restore("k", retainedEntry(1, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))))
 				}, nil},
-				{"Resolve", ttOptions{TTL: d}, func(t *testing.T, c *ttCache) {
-					ttHold(t, c, "k")
+				{"Resolve", options{TTL: d}, func(t *testing.T, c *cache) {
+					hold(t, c, "k")
 					require.True(t, c.Resolve("k", 1, nil))
 				}, nil},
 			}
@@ -283,13 +310,14 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 						for range 3 {
 							e, ok := c.Lookup("k")
 							require.True(t, ok, "kept %v after completion, with a TTL of %v", time.Since(e.CompletedAt), d)
-							require.False(t, e.ExpiresAt.Before(time.Now()), "ExpiresAt %v lies in the future", e.ExpiresAt)
-							_, err := c.Do(ttBg, "k", ttNever(t))
+							require.False(t, e.ExpiresAt.Before(time.Now()),
+								"ExpiresAt %v lies in the future", e.ExpiresAt)
+							_, err := c.Do(bg, "k", neverRuns(t))
 							require.ErrorIs(t, err, w.err)
 							require.Equal(t, 1, c.Len())
 							time.Sleep(60 * year)
 						}
-						require.Len(t, ttAll(c), 1)
+						require.Len(t, entries(c), 1)
 					})
 				})
 			}
@@ -297,26 +325,43 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 	}
 }
 
+// A TTL that ends after all that the clock can tell is reported as it is, to every caller.
+func TestExpiresAt_OfAHugeTTLIsTheSameForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{TTL: math.MaxInt64})
+		do := func() idemflight.Result[int] {
+			res, err := c.DoResult(context.Background(), "k", returnsAfter(time.Second, 1, nil))
+			require.NoError(t, err)
+			return res
+		}
+		joined := make(chan idemflight.Result[int])
+		go func() { time.Sleep(time.Millisecond); joined <- do() }()
+		for _, res := range []idemflight.Result[int]{do(), <-joined, do()} {
+			require.Equal(t, time.Duration(math.MaxInt64), res.ExpiresAt.Sub(res.CompletedAt), res.Source)
+		}
+	})
+}
+
 // With a Protect that overflows, either everything is protected or nothing is.
 func TestPromise15_HugeProtectDoesNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: math.MaxInt64, Protect: math.MaxInt64 - 1, MaxEntries: 1})
+		c := idemflight.MustNew(options{TTL: math.MaxInt64, Protect: math.MaxInt64 - 1, MaxEntries: 1})
 		time.Sleep(time.Hour)
-		ttRuns(t, c, "k", 1)
+		executes(t, c, "k", 1)
 		time.Sleep(24 * time.Hour)
-		_, err := c.Do(ttBg, "new", ttNever(t))
+		_, err := c.Do(bg, "new", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrFull)
 	})
 }
 
 func TestPromise15_NegativeTTLs(t *testing.T) {
-	_, err := idemflight.New(ttOptions{TTL: -1})
+	_, err := idemflight.New(options{TTL: -1})
 	require.ErrorContains(t, err, "TTL", "a negative TTL is an error from New")
 
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{})
+		c := idemflight.MustNew(options{})
 		for _, d := range []time.Duration{-1, math.MinInt64} {
-			r := ttRuns(t, c, "k", 1, idemflight.WithTTL(d))
+			r := executes(t, c, "k", 1, idemflight.WithTTL(d))
 			require.Zero(t, r.ExpiresAt, "WithTTL(%d) means 0: nothing is kept", d)
 			require.Zero(t, c.Len(), "WithTTL(%d) means 0: nothing is kept", d)
 		}
@@ -326,23 +371,23 @@ func TestPromise15_NegativeTTLs(t *testing.T) {
 func TestPromise15_NegativeHoldTTLHoldsWithoutEnd(t *testing.T) {
 	for _, d := range []time.Duration{-1, math.MinInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{TTL: time.Second, HoldTTL: d})
-			ttHold(t, c, "k")
+			c := idemflight.MustNew(options{TTL: time.Second, HoldTTL: d})
+			hold(t, c, "k")
 			for range 3 {
 				e, ok := c.Lookup("k")
 				require.True(t, ok, "HoldTTL %d holds without end", d)
 				require.Equal(t, idemflight.Held, e.State)
 				require.Zero(t, e.ExpiresAt, "no end is no ExpiresAt")
-				require.Zero(t, ttAll(c)["k"].ExpiresAt, "no end is no ExpiresAt")
-				_, err := c.Do(ttBg, "k", ttNever(t))
+				require.Zero(t, entries(c)["k"].ExpiresAt, "no end is no ExpiresAt")
+				_, err := c.Do(bg, "k", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 				require.Equal(t, 1, c.Stats().Held)
 				time.Sleep(50 * 365 * 24 * time.Hour)
 			}
 			require.True(t, c.Resolve("k", 1, nil), "until it is resolved")
-			require.Equal(t, 1, ttReplay(t, c, "k"))
+			require.Equal(t, 1, replays(t, c, "k"))
 			time.Sleep(time.Second)
-			ttHold(t, c, "k")
+			hold(t, c, "k")
 			require.True(t, c.Forget("k"), "or forgotten")
 		})
 	}
@@ -363,16 +408,17 @@ func TestPromise15_HoldTTL(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(ttOptions{TTL: tc.ttl, HoldTTL: tc.hold})
-				ttHold(t, c, "k")
+				c := idemflight.MustNew(options{TTL: tc.ttl, HoldTTL: tc.hold})
+				hold(t, c, "k")
 				e, ok := c.Lookup("k")
 				require.True(t, ok)
-				require.Equal(t, tc.want, e.ExpiresAt.Sub(e.CompletedAt), "how long the key is to be held")
+				require.Equal(t, tc.want, e.ExpiresAt.Sub(e.CompletedAt),
+					"how long the key is to be held")
 				time.Sleep(tc.want - 1)
-				_, err := c.Do(ttBg, "k", ttNever(t))
+				_, err := c.Do(bg, "k", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 				time.Sleep(time.Nanosecond)
-				ttRuns(t, c, "k", 1)
+				executes(t, c, "k", 1)
 			})
 		})
 	}
@@ -380,39 +426,148 @@ func TestPromise15_HoldTTL(t *testing.T) {
 
 func TestPromise15_DefaultTTLIsADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{})
-		ttRuns(t, c, "k", 1)
+		c := idemflight.MustNew(options{})
+		executes(t, c, "k", 1)
 		time.Sleep(24*time.Hour - 1)
-		require.Equal(t, 1, ttReplay(t, c, "k"))
+		require.Equal(t, 1, replays(t, c, "k"))
 		time.Sleep(time.Nanosecond)
-		ttRuns(t, c, "k", 2)
+		executes(t, c, "k", 2)
 	})
 }
 
-// Each record expires by its own TTL, whatever was used or put in before or after it.
+// Each record expires by its own TTL, whatever was used or inserted before or after it.
 func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 300
-		c := idemflight.MustNew(ttOptions{MaxEntries: n})
+		c := idemflight.MustNew(options{MaxEntries: n})
 		ttls := rand.New(rand.NewPCG(15, 1)).Perm(n)
 		for i, s := range ttls {
-			ttRuns(t, c, ttKey(i), i, idemflight.WithTTL(time.Duration(s+1)*time.Minute))
+			executes(t, c, keyNo(i), i, idemflight.WithTTL(time.Duration(s+1)*time.Minute))
 		}
 		for passed := 1; passed <= n; passed++ {
 			time.Sleep(time.Minute)
 			require.Equal(t, n-passed, c.Len(), "unexpired after %d minutes", passed)
 			for i := passed % 7; i < n; i += 7 {
-				_, ok := c.Lookup(ttKey(i))
-				require.Equal(t, ttls[i]+1 > passed, ok, "key with a TTL of %d min after %d min", ttls[i]+1, passed)
+				_, ok := c.Lookup(keyNo(i))
+				require.Equal(t, ttls[i]+1 > passed, ok,
+					"key with a TTL of %d min after %d min", ttls[i]+1, passed)
 			}
 		}
 	})
 }
 
+// A small record has room for 32 bits of what its execution took. Whatever that was, and whatever
+// the record is, its times are reported to the nanosecond.
+func TestLookup_TimesOfLongExecutions(t *testing.T) {
+	for _, took := range []time.Duration{0, 1, time.Second, 1<<32 - 1, 1 << 32, time.Minute, time.Hour} {
+		for name, opts := range map[string][]idemflight.CallOption{
+			"small": nil,
+			"full":  {idemflight.WithFingerprint(fingerprint(1))},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{})
+				time.Sleep(time.Second) // the cache is not as old as the execution
+				start := time.Now()
+				_, err := c.Do(bg, "k", func(context.Context) (int, error) { time.Sleep(took); return 1, nil }, opts...)
+				require.NoError(t, err)
+				end := time.Now()
+				time.Sleep(time.Minute)
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
+				require.Equal(t, took, end.Sub(start))
+				require.Equal(t, name == "small" && took < 1<<32, c.Small() == 1,
+					"%s record, %v: small", name, took)
+			})
+		}
+	}
+}
+
+// Once: of an execution longer than 4 s, leader and replay got wall times some nanoseconds apart:
+// the wall clock and the monotonic clock are not read at one instant.
+func TestResult_TimesOfSlowExecutionsAreTheSameForAll(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	for range 1000 {
+		kept, told := c.TimesOfSlow("k")
+		require.Equal(t, told, kept)
+	}
+}
+
+// A key resolved by hand has the start of the execution that left it held, in this process or in
+// the one before; its TTL counts from now.
+func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
+	for name, hold := range map[string]func(t *testing.T, c *cache){
+		"held here": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", returnsAfter(time.Second, 0, idemflight.Unknown(errBoom)))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		},
+		"restored": func(t *testing.T, c *cache) {
+			now := time.Now()
+			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
+				StartedAt: now, CompletedAt: now.Add(time.Second), ExpiresAt: now.Add(time.Hour)}))
+			time.Sleep(time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour})
+				time.Sleep(time.Second)
+				start := time.Now()
+				hold(t, c)
+				time.Sleep(8 * time.Second)
+				require.True(t, c.Resolve("k", 7, nil))
+				e, ok := c.Lookup("k")
+				require.True(t, ok)
+				require.Equal(t, [3]time.Duration{0, 9 * time.Second, 69 * time.Second},
+					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "start, end and expiry")
+			})
+		})
+	}
+}
+
+// Once: after the wall clock had been set, every record was a full one, as long as the process
+// lived; and an outcome kept before gave Restore an outdated ExpiresAt.
+func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
+	c := idemflight.MustNew(options{TTL: time.Hour})
+	do := func(key string) idemflight.Result[int] {
+		res, err := c.DoResult(context.Background(), key, returns(1, nil))
+		require.NoError(t, err)
+		return res
+	}
+	do("before")
+	for n, seconds := range []int{7200, -14400, 120} {
+		c.SetWallClock(seconds)
+		res := do("after " + strconv.Itoa(n))
+		now := time.Now().Round(0)
+		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute,
+			"the clock set by %d s", seconds)
+		require.WithinDuration(t, now.Add(time.Hour), res.ExpiresAt.Round(0), time.Minute)
+		e, _ := c.Lookup("before")
+		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute,
+			"what Restore would be given")
+		require.Equal(t, n+2, c.Small(), "small records")
+		require.Equal(t, idemflight.Replayed, do("before").Source,
+			"the deadline must not have moved")
+	}
+}
+
+// Outcomes of one instant are small records, as those of different ones are.
+func TestRecords_OfOneInstantAreSmall(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		for i := range 10 {
+			executes(t, c, keyNo(i), i)
+		}
+		require.Equal(t, 10, c.Small())
+	})
+}
+
 func TestPromise16_InFlightNothingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: 1, HoldTTL: 1, ExecTimeout: time.Second})
-		end := ttFly(t, c, "k")
+		c := idemflight.MustNew(options{TTL: 1, HoldTTL: 1, ExecTimeout: time.Second})
+		end := fly(t, c, "k")
 		for range 24 {
 			time.Sleep(time.Hour)
 			e, ok := c.Lookup("k")
@@ -420,8 +575,8 @@ func TestPromise16_InFlightNothingExpires(t *testing.T) {
 			require.Equal(t, idemflight.InFlight, e.State)
 			require.Zero(t, e.ExpiresAt, "a flight has no deadline")
 			require.Zero(t, e.CompletedAt, "a flight is not complete")
-			require.Len(t, ttAll(c), 1)
-			_, err := c.Do(ttBg, "k", ttNever(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.Len(t, entries(c), 1)
+			_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithMaxWait(idemflight.NoWait))
 			require.ErrorIs(t, err, idemflight.ErrInFlight)
 		}
 		r, err := end(1, nil)
@@ -434,15 +589,15 @@ func TestPromise16_InFlightNothingExpires(t *testing.T) {
 func TestPromise16_AHoldDoesNotExpireWhileItIsReconciled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		still := errors.New("still unknown")
-		c := idemflight.MustNew(ttOptions{HoldTTL: time.Minute, ExecTimeout: -1, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+		c := idemflight.MustNew(options{HoldTTL: time.Minute, ExecTimeout: -1, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 			time.Sleep(time.Hour)
 			return 0, still
 		}})
-		ttHold(t, c, "k")
+		hold(t, c, "k")
 		time.Sleep(time.Minute - 1)
-		go func() { _, _ = c.Do(ttBg, "k", ttNever(t)) }()
+		go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
 		time.Sleep(30 * time.Minute)
-		_, err := c.Do(ttBg, "k", ttNever(t))
+		_, err := c.Do(bg, "k", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, still)
 		e, ok := c.Lookup("k")
@@ -453,40 +608,40 @@ func TestPromise16_AHoldDoesNotExpireWhileItIsReconciled(t *testing.T) {
 
 func TestPromise16_JoinedCallersGetTheOutcomeHoweverShortTheTTL(t *testing.T) {
 	ways := map[string]struct {
-		opts ttOptions
+		opts options
 		call []idemflight.CallOption
 	}{
-		"TTL of 1 ns":     {ttOptions{TTL: 1}, nil},
-		"WithTTL of 1 ns": {ttOptions{}, []idemflight.CallOption{idemflight.WithTTL(1)}},
-		"WithTTL(0)":      {ttOptions{}, []idemflight.CallOption{idemflight.WithTTL(0)}},
-		"WithTTL(-1)":     {ttOptions{}, []idemflight.CallOption{idemflight.WithTTL(-1)}},
-		"shed at once":    {ttWeighted(ttOptions{TTL: 1}), nil},
-		"full and plain":  {ttOptions{TTL: 1, MaxEntries: 1, Protect: -1}, nil},
+		"TTL of 1 ns":     {options{TTL: 1}, nil},
+		"WithTTL of 1 ns": {options{}, []idemflight.CallOption{idemflight.WithTTL(1)}},
+		"WithTTL(0)":      {options{}, []idemflight.CallOption{idemflight.WithTTL(0)}},
+		"WithTTL(-1)":     {options{}, []idemflight.CallOption{idemflight.WithTTL(-1)}},
+		"shed at once":    {weighted(options{TTL: 1}), nil},
+		"full and plain":  {options{TTL: 1, MaxEntries: 1, Protect: -1}, nil},
 	}
 	for name, w := range ways {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := idemflight.MustNew(w.opts)
-				end := ttFly(t, c, "k", w.call...)
+				end := fly(t, c, "k", w.call...)
 				const n = 20
 				var wg sync.WaitGroup
 				for range n {
 					wg.Go(func() {
-						r, err := c.DoResult(ttBg, "k", ttNever(t))
-						if err != nil || r.Value != ttHeavy || r.Source != idemflight.Joined {
+						r, err := c.DoResult(bg, "k", neverRuns(t))
+						if err != nil || r.Value != tooHeavy || r.Source != idemflight.Joined {
 							t.Errorf("a joined caller got (%d, %v) by %v, expected the flight's value and Joined", r.Value, err, r.Source)
 						}
 					})
 				}
 				synctest.Wait()
 				time.Sleep(time.Hour)
-				r, err := end(ttHeavy, nil)
+				r, err := end(tooHeavy, nil)
 				require.NoError(t, err)
-				require.Equal(t, ttHeavy, r.Value)
+				require.Equal(t, tooHeavy, r.Value)
 				wg.Wait()
 				time.Sleep(time.Nanosecond)
 				require.Zero(t, c.Len(), "after its TTL nothing is kept")
-				ttRuns(t, c, "k", 2)
+				executes(t, c, "k", 2)
 			})
 		})
 	}
@@ -494,45 +649,49 @@ func TestPromise16_JoinedCallersGetTheOutcomeHoweverShortTheTTL(t *testing.T) {
 
 func TestPromise16_WithTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{TTL: time.Minute, HoldTTL: time.Minute, Observer: log.observe})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Minute, Observer: log.observe})
 
-		r := ttRuns(t, c, "zero", 1, idemflight.WithTTL(0))
+		r := executes(t, c, "zero", 1, idemflight.WithTTL(0))
 		require.Zero(t, r.ExpiresAt, "the outcome is not kept")
 		require.False(t, r.CompletedAt.IsZero(), "it is complete all the same")
 		require.Zero(t, c.Len(), "WithTTL(0) retains nothing")
-		require.Equal(t, idemflight.Release, log.of(idemflight.EventExecuted)[0].Disposition, "of an outcome that is not retained")
-		ttRuns(t, c, "zero", 2, idemflight.WithTTL(0))
+		require.Equal(t, idemflight.Release, log.of(idemflight.EventExecuted)[0].Disposition,
+			"of an outcome that is not retained")
+		executes(t, c, "zero", 2, idemflight.WithTTL(0))
 
-		_, err := c.Do(ttBg, "final", ttFail(idemflight.Final(errTT)), idemflight.WithTTL(0))
-		require.ErrorIs(t, err, errTT)
+		_, err := c.Do(bg, "final", returns(0, idemflight.Final(errBoom)), idemflight.WithTTL(0))
+		require.ErrorIs(t, err, errBoom)
 		require.Zero(t, c.Len(), "WithTTL(0) retains no final error either")
 
-		ttHold(t, c, "hold", idemflight.WithTTL(0))
+		hold(t, c, "hold", idemflight.WithTTL(0))
 		e, ok := c.Lookup("hold")
 		require.True(t, ok, "WithTTL(0) does not affect a hold")
 		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "a hold lasts HoldTTL")
-		ttHold(t, c, "hold2", idemflight.WithTTL(time.Second))
+		hold(t, c, "hold2", idemflight.WithTTL(time.Second))
 		e, _ = c.Lookup("hold2")
-		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "a hold lasts HoldTTL, not the WithTTL of a retained outcome")
+		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt),
+			"a hold lasts HoldTTL, not the WithTTL of a retained outcome")
 
-		r = ttRuns(t, c, "long", 1, idemflight.WithTTL(time.Hour))
-		require.Equal(t, time.Hour, r.ExpiresAt.Sub(r.CompletedAt), "WithTTL may be longer than Options.TTL")
-		r = ttRuns(t, c, "short", 1, idemflight.WithTTL(time.Second))
-		require.Equal(t, time.Second, r.ExpiresAt.Sub(r.CompletedAt), "WithTTL may be shorter than Options.TTL")
+		r = executes(t, c, "long", 1, idemflight.WithTTL(time.Hour))
+		require.Equal(t, time.Hour, r.ExpiresAt.Sub(r.CompletedAt),
+			"WithTTL may be longer than Options.TTL")
+		r = executes(t, c, "short", 1, idemflight.WithTTL(time.Second))
+		require.Equal(t, time.Second, r.ExpiresAt.Sub(r.CompletedAt),
+			"WithTTL may be shorter than Options.TTL")
 		time.Sleep(time.Second)
-		ttRuns(t, c, "short", 2)
+		executes(t, c, "short", 2)
 		time.Sleep(time.Hour - time.Second - 1)
-		require.Equal(t, 1, ttReplay(t, c, "long"))
+		require.Equal(t, 1, replays(t, c, "long"))
 	})
 }
 
 func TestPromise16_TheLeadersTTLCounts(t *testing.T) {
 	for _, leader := range []time.Duration{0, time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{TTL: time.Minute})
-			end := ttFly(t, c, "k", idemflight.WithTTL(leader))
-			go func() { _, _ = c.Do(ttBg, "k", ttNever(t), idemflight.WithTTL(10*time.Minute)) }()
+			c := idemflight.MustNew(options{TTL: time.Minute})
+			end := fly(t, c, "k", idemflight.WithTTL(leader))
+			go func() { _, _ = c.Do(bg, "k", neverRuns(t), idemflight.WithTTL(10*time.Minute)) }()
 			synctest.Wait()
 			r, err := end(1, nil)
 			require.NoError(t, err)
@@ -540,340 +699,11 @@ func TestPromise16_TheLeadersTTLCounts(t *testing.T) {
 				require.Zero(t, c.Len(), "the leader's WithTTL(0) counts, not the joined caller's")
 				return
 			}
-			require.Equal(t, leader, r.ExpiresAt.Sub(r.CompletedAt), "the leader's WithTTL counts, not the joined caller's")
-			_, err = c.Do(ttBg, "k", ttNever(t), idemflight.WithTTL(0))
+			require.Equal(t, leader, r.ExpiresAt.Sub(r.CompletedAt),
+				"the leader's WithTTL counts, not the joined caller's")
+			_, err = c.Do(bg, "k", neverRuns(t), idemflight.WithTTL(0))
 			require.NoError(t, err)
 			require.Equal(t, 1, c.Len(), "a replaying caller's WithTTL changes nothing")
 		})
 	}
-}
-
-// ttLate returns how long after its expiry a record may still be there.
-func ttLate(ttl time.Duration) time.Duration { return max(time.Second, ttl/8) }
-
-func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
-	for _, ttl := range []time.Duration{1, time.Millisecond, time.Second, 7 * time.Second, 8*time.Second + 1, 80 * time.Second, 24 * time.Hour, 300 * 24 * time.Hour} {
-		for _, n := range []int{1, 500} {
-			t.Run(fmt.Sprintf("%v/%d", ttl, n), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttOptions{TTL: ttl, Observer: log.observe})
-					for i := range n {
-						if i%2 == 0 {
-							ttRuns(t, c, ttKey(i), i)
-						} else {
-							ttHold(t, c, ttKey(i))
-						}
-					}
-					time.Sleep(ttl + ttLate(ttl))
-					synctest.Wait()
-					require.Len(t, log.of(idemflight.EventExpired), n, "expired records told within max(1 s, TTL/8) after their expiry, without a call")
-					runtime.KeepAlive(c)
-				})
-			})
-		}
-	}
-}
-
-// The deadlines come in every order: falling ones need a timer that is set again to ring earlier,
-// rising ones a timer that is armed again.
-func TestPromise17_EachByItsOwnTTL(t *testing.T) {
-	const n = 400
-	orders := map[string]func(i int) time.Duration{
-		"rising":   func(i int) time.Duration { return time.Duration(i+1) * 100 * time.Millisecond },
-		"falling":  func(i int) time.Duration { return time.Duration(n-i) * 100 * time.Millisecond },
-		"shuffled": func(i int) time.Duration { return time.Duration(i*37%n+1) * time.Second },
-		"far apart": func(i int) time.Duration {
-			return []time.Duration{24 * time.Hour, time.Second, time.Hour, time.Millisecond, 1}[i%5]
-		},
-	}
-	for name, ttlOf := range orders {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttOptions{Observer: log.observe})
-				deadline, longest := map[string]time.Time{}, time.Duration(0)
-				ttl := map[string]time.Duration{}
-				for i := range n {
-					k, d := ttKey(i), ttlOf(i)
-					deadline[k] = ttRuns(t, c, k, i, idemflight.WithTTL(d)).ExpiresAt
-					ttl[k], longest = d, max(longest, d)
-					if name != "far apart" {
-						time.Sleep(13 * time.Millisecond)
-					}
-				}
-				time.Sleep(longest + ttLate(longest))
-				synctest.Wait()
-				seen := log.seen(idemflight.EventExpired)
-				require.Len(t, seen, n, "every record expires once")
-				for _, s := range seen {
-					late := s.at.Sub(deadline[s.Key])
-					require.GreaterOrEqual(t, late, time.Duration(0), "%s with TTL %v reclaimed before its deadline", s.Key, ttl[s.Key])
-					require.LessOrEqual(t, late, ttLate(ttl[s.Key]), "%s with TTL %v reclaimed too long after its deadline", s.Key, ttl[s.Key])
-				}
-				runtime.KeepAlive(c)
-			})
-		})
-	}
-}
-
-// A record's own TTL is that of the option it came with: HoldTTL, WithTTL, what Restore brought.
-func TestPromise17_OfEveryOrigin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttWeighted(ttOptions{TTL: 24 * time.Hour, HoldTTL: 10 * time.Second, Observer: log.observe}))
-		var ends []time.Duration // after now, with the slack of each
-		add := func(left, own time.Duration) { ends = append(ends, left+ttLate(own)) }
-
-		ttHold(t, c, "held")
-		add(10*time.Second, 10*time.Second)
-		ttRuns(t, c, "shed", ttHeavy, idemflight.WithTTL(30*time.Second))
-		add(30*time.Second, 30*time.Second)
-		now := time.Now()
-		e := ttEntry(1, now.Add(40*time.Second))
-		e.CompletedAt = now.Add(-40 * time.Second)
-		require.NoError(t, c.Restore("restored", e))
-		add(40*time.Second, 80*time.Second)
-		ttHold(t, c, "resolved")
-		require.True(t, c.Resolve("resolved", 1, nil))
-		add(24*time.Hour, 24*time.Hour)
-
-		for i, d := range ends {
-			time.Sleep(time.Until(now.Add(d)))
-			synctest.Wait()
-			require.Len(t, log.of(idemflight.EventExpired), i+1, "expired %v after the start: %v", d, log.of(idemflight.EventExpired))
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-type ttThing [64]byte
-type ttThingError [64]byte
-
-func (*ttThingError) Error() string { return "thing" }
-
-func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const ttl = time.Minute
-		c := idemflight.MustNew(idemflight.Options[*ttThing, *ttThing]{TTL: ttl})
-		const n = 64
-		var keys, values [n]weak.Pointer[ttThing]
-		var errs [n]weak.Pointer[ttThingError]
-		func() {
-			for i := range n {
-				k, v, e := &ttThing{}, &ttThing{}, &ttThingError{}
-				keys[i], values[i], errs[i] = weak.Make(k), weak.Make(v), weak.Make(e)
-				_, _ = c.Do(ttBg, k, func(context.Context) (*ttThing, error) {
-					switch i % 3 {
-					case 0:
-						return v, idemflight.Final(e)
-					case 1:
-						return v, idemflight.Unknown(e)
-					}
-					return v, nil
-				})
-			}
-		}()
-		runtime.GC()
-		for i := range n {
-			require.NotNil(t, keys[i].Value(), "key %d is kept", i)
-			require.Equal(t, i%3 != 1, values[i].Value() != nil, "value %d is kept unless the key is held, which keeps no value", i)
-			require.Equal(t, i%3 != 2, errs[i].Value() != nil, "error %d is kept", i)
-		}
-		time.Sleep(ttl + ttLate(ttl))
-		synctest.Wait()
-		runtime.GC()
-		for i := range n {
-			require.Nil(t, keys[i].Value(), "key %d is garbage after its expiry", i)
-			require.Nil(t, values[i].Value(), "value %d is garbage after its expiry", i)
-			require.Nil(t, errs[i].Value(), "error %d is garbage after its expiry", i)
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-// Values that are kept no more are garbage at once, while the key is remembered.
-func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[int, *ttThing]{Protect: -1, MaxEntries: 4, MaxWeight: 10,
-			Weigh: func(k int, _ *ttThing) int64 { return map[int]int64{1: 11}[k] }})
-		do := func(k int, opts ...idemflight.CallOption) weak.Pointer[ttThing] {
-			v := &ttThing{}
-			_, err := c.Do(ttBg, k, func(context.Context) (*ttThing, error) { return v, nil }, opts...)
-			require.NoError(t, err)
-			return weak.Make(v)
-		}
-		gone := map[string]weak.Pointer[ttThing]{
-			"shed":     do(1),
-			"released": do(2, idemflight.WithTTL(0)),
-			"forgot":   do(3),
-			"evicted":  do(4),
-		}
-		require.True(t, c.Forget(3))
-		for k := range 4 {
-			do(100 + k)
-		}
-		runtime.GC()
-		for name, v := range gone {
-			require.Nil(t, v.Value(), "the value that was %s", name)
-		}
-		runtime.KeepAlive(c)
-	})
-}
-
-func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	ways := map[string]func(c *idemflight.Cache[int, [8]int64], n int){
-		"expired": func(*idemflight.Cache[int, [8]int64], int) {
-			time.Sleep(time.Minute + ttLate(time.Minute))
-			synctest.Wait()
-		},
-		"forgotten": func(c *idemflight.Cache[int, [8]int64], n int) {
-			for i := range n {
-				c.Forget(i + 1)
-			}
-		},
-	}
-	records := map[string][]idemflight.CallOption{"small": nil, "full": {idemflight.WithFingerprint(ttFp(1))}}
-	for name, empty := range ways {
-		for record, opts := range records {
-			t.Run(name+"/"+record, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
-					before := heap()
-					const n = 20_000
-					for i := range n {
-						_, _ = c.Do(ttBg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
-					}
-					full := heap() - before
-					require.Greater(t, full, int64(n*64), "the measure itself: %d values must show in the heap", n)
-					empty(c, n)
-					left := heap() - before
-					require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
-					runtime.KeepAlive(c)
-				})
-			})
-		}
-	}
-}
-
-// ttGoroutines counts those of the process; one that is just exiting gets the time to do so.
-func ttGoroutines(want int) int {
-	for range 10_000 {
-		if runtime.NumGoroutine() <= want {
-			break
-		}
-		runtime.Gosched()
-	}
-	return runtime.NumGoroutine()
-}
-
-func TestPromise17_NoGoroutineWhileNothingRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		before := runtime.NumGoroutine()
-		c := idemflight.MustNew(ttOptions{TTL: time.Hour, HoldTTL: time.Hour, Observer: func(context.Context, idemflight.Event[string]) {},
-			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errTT }})
-		require.LessOrEqual(t, ttGoroutines(before), before, "New starts no goroutine")
-
-		ctx, cancel := context.WithCancel(ttBg)
-		_, err := c.Do(ctx, "k", ttValue(1))
-		require.NoError(t, err)
-		ttHold(t, c, "held")
-		_, err = c.Do(ctx, "held", ttNever(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-		_, err = c.Do(ctx, "looked", func(ctx context.Context) (int, error) {
-			derived, stop := context.WithTimeout(ctx, time.Hour)
-			defer stop()
-			_ = derived.Done()
-			return 1, nil
-		})
-		require.NoError(t, err)
-		end := ttFly(t, c, "joined")
-		go func() { _, _ = c.Do(ctx, "joined", ttNever(t)) }()
-		synctest.Wait()
-		_, err = end(1, nil)
-		require.NoError(t, err)
-		synctest.Wait()
-		require.LessOrEqual(t, ttGoroutines(before), before, "none when idle, with four keys kept and contexts not yet ended")
-		cancel()
-		time.Sleep(30 * time.Minute)
-		synctest.Wait()
-		require.LessOrEqual(t, ttGoroutines(before), before, "none while waiting for the expiry")
-		time.Sleep(10 * time.Hour)
-		synctest.Wait()
-		require.LessOrEqual(t, ttGoroutines(before), before, "none after everything has expired")
-		runtime.KeepAlive(c)
-	})
-}
-
-func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
-	uses := map[string]func(t *testing.T, c *ttCache){
-		"unused":   func(*testing.T, *ttCache) {},
-		"retained": func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", 1) },
-		"held":     func(t *testing.T, c *ttCache) { ttHold(t, c, "k") },
-		"shed":     func(t *testing.T, c *ttCache) { ttRuns(t, c, "k", ttHeavy) },
-		"many": func(t *testing.T, c *ttCache) {
-			for i := range 500 {
-				ttRuns(t, c, ttKey(i), 0, idemflight.WithTTL(time.Duration(i)*100*time.Millisecond))
-			}
-		},
-		"its fn armed the ExecTimeout": func(t *testing.T, c *ttCache) {
-			_, err := c.Do(ttBg, "k", func(ctx context.Context) (int, error) { _ = ctx.Done(); return 1, nil })
-			require.NoError(t, err)
-		},
-		"its leader left": func(t *testing.T, c *ttCache) {
-			ctx, cancel := context.WithTimeout(ttBg, time.Second)
-			defer cancel()
-			_, err := c.Do(ctx, "k", func(context.Context) (int, error) { time.Sleep(2 * time.Second); return 1, nil })
-			require.ErrorIs(t, err, idemflight.ErrLeft)
-		},
-		"its outcome was reclaimed by a call": func(t *testing.T, c *ttCache) {
-			ttRuns(t, c, "k", 1)
-			time.Sleep(time.Minute)
-			require.Zero(t, c.Len())
-			require.Zero(t, c.Stats().Entries)
-		},
-	}
-	for name, use := range uses {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				made := func() weak.Pointer[ttCache] {
-					c := idemflight.MustNew(ttWeighted(ttOptions{TTL: time.Minute, ExecTimeout: time.Hour}))
-					use(t, c)
-					return weak.Make(c)
-				}()
-				if name != "unused" {
-					time.Sleep(time.Minute + 2*time.Second + ttLate(time.Minute))
-				}
-				synctest.Wait()
-				runtime.GC()
-				require.Nil(t, made.Value(), "an abandoned cache is garbage once its entries have expired")
-			})
-		})
-	}
-}
-
-func ttKey(i int) string { return "key-" + strconv.Itoa(i) }
-
-// A TTL that ends after all that the clock can tell is told as it is, to everybody.
-func TestHugeTTLIsToldToAllAlike(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{TTL: math.MaxInt64})
-		do := func() idemflight.Result[int] {
-			res, err := c.DoResult(context.Background(), "k", func(context.Context) (int, error) { time.Sleep(time.Second); return 1, nil })
-			require.NoError(t, err)
-			return res
-		}
-		joined := make(chan idemflight.Result[int])
-		go func() { time.Sleep(time.Millisecond); joined <- do() }()
-		for _, res := range []idemflight.Result[int]{do(), <-joined, do()} {
-			require.Equal(t, time.Duration(math.MaxInt64), res.ExpiresAt.Sub(res.CompletedAt), res.Source)
-		}
-	})
 }

@@ -14,15 +14,10 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// flSliceError is an error that == panics on.
-type flSliceError []string
-
-func (e flSliceError) Error() string { return fmt.Sprint([]string(e)) }
-
 func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 	type thing struct{ n int }
 	one := &thing{1}
-	plain := &flPlainError{"declined"}
+	plain := &plainError{"declined"}
 	for name, end := range map[string]struct {
 		value *thing
 		err   error
@@ -36,37 +31,39 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 		"retryable":      {one, idemflight.Retryable(plain), plain, false},
 		"nil, unmarked":  {nil, plain, plain, false},
 		"nil, final":     {nil, idemflight.Final(plain), plain, true},
-		"marked by kind": {one, idemflight.Final(flSliceError{"a"}), flSliceError{"a"}, true},
-		"plain slice":    {one, flSliceError{"a"}, flSliceError{"a"}, false},
+		"marked by kind": {one, idemflight.Final(sliceError{"a"}), sliceError{"a"}, true},
+		"plain slice":    {one, sliceError{"a"}, sliceError{"a"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 				c := idemflight.MustNew(idemflight.Options[string, *thing]{})
-				gate := flNewGate(t)
-				calls := []*flCall[*thing]{flGo(c, ctx, flKey, func(context.Context) (*thing, error) {
+				gate := newGate(t)
+				calls := []*pending[*thing]{start(c, ctx, theKey, func(context.Context) (*thing, error) {
 					gate.wait()
 					return end.value, end.err
 				}, opts...)}
 				synctest.Wait()
 				calls = append(calls,
-					flGo(c, t.Context(), flKey, flNever[*thing](t)),
-					flGo(c, context.Background(), flKey, flNever[*thing](t)),
-					flGo(c, t.Context(), flKey, flNever[*thing](t), idemflight.Inline()),
-					flGo(c, t.Context(), flKey, flNever[*thing](t), idemflight.WithMaxWait(time.Hour)))
+					start(c, t.Context(), theKey, neverRunsAs[*thing](t)),
+					start(c, context.Background(), theKey, neverRunsAs[*thing](t)),
+					start(c, t.Context(), theKey, neverRunsAs[*thing](t), idemflight.Inline()),
+					start(c, t.Context(), theKey, neverRunsAs[*thing](t), idemflight.WithMaxWait(time.Hour)))
 				synctest.Wait()
 				gate.open()
 				synctest.Wait()
 				if end.kept {
-					calls = append(calls, flGo(c, t.Context(), flKey, flNever[*thing](t)), flGo(c, flCancelled(errFlCause), flKey, flNever[*thing](t)))
+					calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[*thing](t)), start(c, dead(errEnough), theKey, neverRunsAs[*thing](t)))
 					synctest.Wait()
 				}
 				for i, call := range calls {
-					require.True(t, call.returned() && call.panicked == nil && !call.exited, "call %d must have returned", i)
+					require.True(t, call.returned() && call.panicked == nil && !call.exited,
+						"call %d must have returned", i)
 					require.Equal(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Joined, idemflight.Replayed, idemflight.Replayed}[i], call.res.Source, "source of call %d", i)
 					if end.value == nil {
 						require.Nil(t, call.res.Value, "value of call %d", i)
 					} else {
-						require.Same(t, end.value, call.res.Value, "every caller gets the very value that fn returned, call %d did not", i)
+						require.Same(t, end.value, call.res.Value,
+							"every caller gets the very value that fn returned, call %d did not", i)
 					}
 					require.IsType(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
 					require.Equal(t, end.want, call.err, "every caller gets the very error that fn returned or marked, call %d did not", i)
@@ -79,48 +76,46 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 	}
 }
 
-type flPlainError struct{ text string }
-
-func (e *flPlainError) Error() string { return e.text }
-
 func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
 	for name, end := range map[string]struct {
 		err      error
 		replayed bool
 		held     bool
 	}{
-		"unmarked":  {errFlBoom, false, false},
-		"retryable": {idemflight.Retryable(errFlBoom), false, false},
-		"final":     {idemflight.Final(errFlBoom), true, false},
-		"unknown":   {idemflight.Unknown(errFlBoom), false, true},
-		"ambiguous": {fmt.Errorf("%w: %w", errFlBoom, context.DeadlineExceeded), false, true},
+		"unmarked":  {errBoom, false, false},
+		"retryable": {idemflight.Retryable(errBoom), false, false},
+		"final":     {idemflight.Final(errBoom), true, false},
+		"unknown":   {idemflight.Unknown(errBoom), false, true},
+		"ambiguous": {fmt.Errorf("%w: %w", errBoom, context.DeadlineExceeded), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{})
-				work := flNewWork(t)
-				leader := flGo(c, ctx, flKey, work.returns(7, end.err), opts...)
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{})
+				work := newWork(t)
+				leader := start(c, ctx, theKey, work.returns(7, end.err), opts...)
 				synctest.Wait()
-				joined := flGo(c, t.Context(), flKey, flNever[int](t))
+				joined := start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
 				work.open()
 				synctest.Wait()
-				for _, call := range []*flCall[int]{leader, joined} {
-					require.ErrorIs(t, call.err, errFlBoom)
-					require.Equal(t, end.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown), "is ErrOutcomeUnknown: %v", call.err)
-					require.Equal(t, 7, call.res.Value, "the callers of the flight get fn's value, also with an error")
+				for _, call := range []*pending[int]{leader, joined} {
+					require.ErrorIs(t, call.err, errBoom)
+					require.Equal(t, end.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown),
+						"is ErrOutcomeUnknown: %v", call.err)
+					require.Equal(t, 7, call.res.Value,
+						"the callers of the flight get fn's value, also with an error")
 				}
 				require.Equal(t, idemflight.Executed, leader.res.Source)
 				require.Equal(t, idemflight.Joined, joined.res.Source)
 				if end.replayed {
-					v, err := c.Do(t.Context(), flKey, flNever[int](t))
-					require.ErrorIs(t, err, errFlBoom)
+					v, err := c.Do(t.Context(), theKey, neverRuns(t))
+					require.ErrorIs(t, err, errBoom)
 					require.Equal(t, 7, v, "the value is part of the outcome that is replayed")
 				}
 				if end.held {
-					v, err := c.Do(t.Context(), flKey, flNever[int](t))
+					v, err := c.Do(t.Context(), theKey, neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-					require.ErrorIs(t, err, errFlBoom)
+					require.ErrorIs(t, err, errBoom)
 					require.Zero(t, v, "a held key keeps no value")
 				}
 			})
@@ -128,24 +123,24 @@ func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
 	}
 }
 
-// flValue requires that v, a zero or nil value, is executed, joined and replayed like any other.
-func flValue[V any](t *testing.T, name string, v V) {
+// checkValue requires that v, a zero or nil value, is executed, joined and replayed like any other.
+func checkValue[V any](t *testing.T, name string, v V) {
 	t.Run(name, func(t *testing.T) {
-		flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+		eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 			c := idemflight.MustNew(idemflight.Options[string, V]{})
-			gate := flNewGate(t)
-			calls := []*flCall[V]{flGo(c, ctx, flKey, func(context.Context) (V, error) { gate.wait(); return v, nil }, opts...)}
+			gate := newGate(t)
+			calls := []*pending[V]{start(c, ctx, theKey, func(context.Context) (V, error) { gate.wait(); return v, nil }, opts...)}
 			synctest.Wait()
-			calls = append(calls, flGo(c, t.Context(), flKey, flNever[V](t)))
+			calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[V](t)))
 			synctest.Wait()
 			gate.open()
 			synctest.Wait()
-			calls = append(calls, flGo(c, t.Context(), flKey, flNever[V](t)))
+			calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[V](t)))
 			synctest.Wait()
 			for i, call := range calls {
 				call.got(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Replayed}[i], v)
 			}
-			e, ok := c.Lookup(flKey)
+			e, ok := c.Lookup(theKey)
 			require.True(t, ok)
 			require.Equal(t, idemflight.Retained, e.State, "it is kept like any value")
 			require.Equal(t, 1, c.Len(), "it is kept like any value")
@@ -154,17 +149,17 @@ func flValue[V any](t *testing.T, name string, v V) {
 }
 
 func TestPromise09_ZeroAndNilValuesAreValues(t *testing.T) {
-	flValue(t, "0", 0)
-	flValue(t, "empty string", "")
-	flValue(t, "false", false)
-	flValue(t, "no fields", struct{}{})
-	flValue(t, "nil pointer", (*int)(nil))
-	flValue(t, "nil slice", []int(nil))
-	flValue(t, "nil map", map[string]int(nil))
-	flValue(t, "nil channel", (chan int)(nil))
-	flValue(t, "nil interface", any(nil))
-	flValue(t, "nil error as a value", error(nil))
-	flValue(t, "nil pointer in an interface", any((*int)(nil)))
+	checkValue(t, "0", 0)
+	checkValue(t, "empty string", "")
+	checkValue(t, "false", false)
+	checkValue(t, "no fields", struct{}{})
+	checkValue(t, "nil pointer", (*int)(nil))
+	checkValue(t, "nil slice", []int(nil))
+	checkValue(t, "nil map", map[string]int(nil))
+	checkValue(t, "nil channel", (chan int)(nil))
+	checkValue(t, "nil interface", any(nil))
+	checkValue(t, "nil error as a value", error(nil))
+	checkValue(t, "nil pointer in an interface", any((*int)(nil)))
 }
 
 func TestPromise09_VIsSharedForTheWholeTTL(t *testing.T) {
@@ -172,7 +167,7 @@ func TestPromise09_VIsSharedForTheWholeTTL(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[string, []int]{TTL: time.Hour})
 		one := []int{1, 2, 3}
 		for range 6 {
-			v, err := c.Do(t.Context(), flKey, flReturns(one, nil))
+			v, err := c.Do(t.Context(), theKey, returns(one, nil))
 			require.NoError(t, err)
 			require.Same(t, &one[0], &v[0], "the value is shared, not copied")
 			time.Sleep(9 * time.Minute)
@@ -182,18 +177,18 @@ func TestPromise09_VIsSharedForTheWholeTTL(t *testing.T) {
 
 func TestPromise09_AFlightThatAllHaveLeftStillSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{MaxEntries: 1})
-		work := flNewWork(t)
+		c := idemflight.MustNew(options{MaxEntries: 1})
+		work := newWork(t)
 		ctx, cancel := context.WithCancelCause(context.Background())
-		var calls []*flCall[int]
+		var calls []*pending[int]
 		for range 5 {
-			calls = append(calls, flGo(c, ctx, flKey, work.returns(0, nil)))
+			calls = append(calls, start(c, ctx, theKey, work.returns(0, nil)))
 		}
 		synctest.Wait()
-		cancel(errFlCause)
+		cancel(errEnough)
 		synctest.Wait()
 		for _, call := range calls {
-			call.left(t, ctx, errFlCause)
+			call.left(t, ctx, errEnough)
 		}
 		require.Equal(t, 1, c.Stats().InFlight, "the flight goes on with nobody")
 		work.open()
@@ -201,45 +196,94 @@ func TestPromise09_AFlightThatAllHaveLeftStillSettles(t *testing.T) {
 		s := c.Stats()
 		require.Zero(t, s.InFlight, "Stats.InFlight")
 		require.EqualValues(t, 1, s.Retains, "Stats.Retains")
-		retry := flGo(c, t.Context(), flKey, flNever[int](t))
+		retry := start(c, t.Context(), theKey, neverRuns(t))
 		synctest.Wait()
 		retry.got(t, idemflight.Replayed, 0)
 	})
 }
 
-// refused requires that the call has ended with ErrInFlight, after it waited for took.
-func (call *flCall[V]) refused(t *testing.T, took time.Duration) {
-	t.Helper()
-	require.True(t, call.returned(), "who may not wait any longer returns")
-	require.ErrorIs(t, call.err, idemflight.ErrInFlight, "who may not wait (any longer) gets ErrInFlight")
-	require.NotErrorIs(t, call.err, idemflight.ErrLeft, "its own context has not ended")
-	require.Zero(t, call.res, "no outcome was obtained")
-	require.Equal(t, took, call.took(), "how long the call waited")
+// Once: no test noticed the planted fault that callers which joined through Do or Wrap got
+// another error than DoResult's. They share a flight's outcome alike: the very error of fn, its
+// value beside it, even of an outcome that is not kept.
+func TestJoinedCallers_OfEveryFormGetTheSame(t *testing.T) {
+	errFn := errors.New("fn's own")
+	for name, end := range map[string]struct {
+		err  error
+		opts []idemflight.CallOption
+	}{
+		"value":                {nil, nil},
+		"value that is shared": {nil, []idemflight.CallOption{idemflight.WithTTL(0)}},
+		"final":                {idemflight.Final(errFn), nil},
+		"released":             {idemflight.Retryable(errFn), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{})
+				fn := func(context.Context) (int, error) { time.Sleep(time.Second); return 7, end.err }
+				wrapped := idemflight.Wrap(c, func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil },
+					func(ctx context.Context, _ string) (int, error) { return fn(ctx) }, end.opts...)
+				type answer struct {
+					v   int
+					err error
+				}
+				answers := make(chan answer, 4)
+				for _, call := range []func() (int, error){
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) }, // leads
+					func() (int, error) { return c.Do(context.Background(), "k", fn, end.opts...) },
+					func() (int, error) {
+						r, err := c.DoResult(context.Background(), "k", fn, end.opts...)
+						return r.Value, err
+					},
+					func() (int, error) { return wrapped(context.Background(), "k") },
+				} {
+					go func() {
+						v, err := call()
+						answers <- answer{v, err}
+					}()
+					synctest.Wait()
+				}
+				for range 4 {
+					a := <-answers
+					require.Equal(t, 7, a.v, "the value, beside an error too")
+					if end.err == nil {
+						require.NoError(t, a.err)
+					} else {
+						require.True(t, a.err == errFn, "fn's own error, not %#v", a.err)
+					}
+				}
+				s := c.Stats()
+				require.Equal(t, [2]uint64{1, 3}, [2]uint64{s.Executed, s.Joined},
+					"Executed and Joined")
+			})
+		})
+	}
 }
 
 func TestPromise10_MaxWaitIsExact(t *testing.T) {
 	for _, wait := range []time.Duration{1, time.Millisecond, time.Second, time.Hour, 1000 * time.Hour} {
 		t.Run(wait.String(), func(t *testing.T) {
-			flEachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(flOptions{})
-				work := flNewWork(t)
-				leader := flGo(c, ctx, flKey, work.returns(1, nil), opts...)
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				c := idemflight.MustNew(options{})
+				work := newWork(t)
+				leader := start(c, ctx, theKey, work.returns(1, nil), opts...)
 				time.Sleep(time.Second)
-				flying := flGoroutines(t)
-				var calls []*flCall[int]
+				flying := goroutines(t)
+				var calls []*pending[int]
 				for _, ctx := range []context.Context{context.Background(), t.Context()} {
 					calls = append(calls,
-						flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(wait)),
-						flGo(c, ctx, flKey, flNever[int](t), idemflight.Inline(), idemflight.WithMaxWait(wait)))
+						start(c, ctx, theKey, neverRuns(t), idemflight.WithMaxWait(wait)),
+						start(c, ctx, theKey, neverRuns(t), idemflight.Inline(), idemflight.WithMaxWait(wait)))
 				}
-				stays := flGo(c, t.Context(), flKey, flNever[int](t))
+				stays := start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
 				if wait < 2*time.Second { // until then the leader with a deadline is there
-					require.Equal(t, flying+5, flGoroutines(t), "goroutines: waiting for a limited time needs none")
+					require.Equal(t, flying+5, goroutines(t),
+						"goroutines: waiting for a limited time needs none")
 				}
 				time.Sleep(wait - 1)
 				for _, call := range calls {
-					require.False(t, call.returned(), "a nanosecond before its MaxWait a call waits")
+					require.False(t, call.returned(),
+						"a nanosecond before its MaxWait a call waits")
 				}
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
@@ -263,20 +307,20 @@ func TestPromise10_MaxWaitIsExact(t *testing.T) {
 func TestPromise10_NoWaitDoesNotWaitAtAll(t *testing.T) {
 	for _, wait := range []time.Duration{idemflight.NoWait, 0, -1, -time.Hour, math.MinInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(flOptions{})
-			work := flNewWork(t)
-			leader := flGo(c, t.Context(), flKey, work.returns(1, nil))
+			c := idemflight.MustNew(options{})
+			work := newWork(t)
+			leader := start(c, t.Context(), theKey, work.returns(1, nil))
 			synctest.Wait()
 			for _, ctx := range []context.Context{context.Background(), t.Context()} {
-				call := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+				call := start(c, ctx, theKey, neverRuns(t), idemflight.WithMaxWait(wait))
 				synctest.Wait()
 				call.refused(t, 0)
 			}
-			require.Zero(t, c.Stats().Waiters, "who does not wait is no waiter")
+			require.Zero(t, c.Stats().Waiters, "a caller that does not wait is no waiter")
 			work.open()
 			synctest.Wait()
 			leader.got(t, idemflight.Executed, 1)
-			call := flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+			call := start(c, t.Context(), theKey, neverRuns(t), idemflight.WithMaxWait(wait))
 			synctest.Wait()
 			call.got(t, idemflight.Replayed, 1) // a replay needs no waiting
 		})
@@ -286,11 +330,11 @@ func TestPromise10_NoWaitDoesNotWaitAtAll(t *testing.T) {
 func TestPromise10_AnOutcomeWithinMaxWaitIsShared(t *testing.T) {
 	for _, wait := range []time.Duration{time.Second + 1, time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(flOptions{})
-			work := flNewWork(t)
-			flGo(c, t.Context(), flKey, work.returns(1, nil))
+			c := idemflight.MustNew(options{})
+			work := newWork(t)
+			start(c, t.Context(), theKey, work.returns(1, nil))
 			synctest.Wait()
-			joined := flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(wait))
+			joined := start(c, t.Context(), theKey, neverRuns(t), idemflight.WithMaxWait(wait))
 			time.Sleep(time.Second)
 			work.open()
 			synctest.Wait()
@@ -302,17 +346,17 @@ func TestPromise10_AnOutcomeWithinMaxWaitIsShared(t *testing.T) {
 
 func TestPromise10_WhicheverEndsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
-		work := flNewWork(t)
-		flGo(c, t.Context(), flKey, work.returns(1, nil))
+		c := idemflight.MustNew(options{})
+		work := newWork(t)
+		start(c, t.Context(), theKey, work.returns(1, nil))
 		synctest.Wait()
-		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errFlCause)
+		ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Second, errEnough)
 		defer cancel()
-		first := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(time.Second))
-		second := flGo(c, ctx, flKey, flNever[int](t), idemflight.WithMaxWait(3*time.Second))
+		first := start(c, ctx, theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
+		second := start(c, ctx, theKey, neverRuns(t), idemflight.WithMaxWait(3*time.Second))
 		time.Sleep(time.Hour)
 		first.refused(t, time.Second)
-		second.left(t, ctx, errFlCause)
+		second.left(t, ctx, errEnough)
 		require.Equal(t, 2*time.Second, second.took())
 	})
 }
@@ -320,30 +364,31 @@ func TestPromise10_WhicheverEndsFirst(t *testing.T) {
 func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 	for _, wait := range []time.Duration{idemflight.NoWait, 0, 1, time.Second} {
 		t.Run(wait.String(), func(t *testing.T) {
-			for _, l := range flLeaders {
+			for _, l := range leaders {
 				if l.name == "deadline" {
 					continue // it leaves, for a reason of its own
 				}
 				t.Run(l.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						finding := flNewWork(t)
-						c := idemflight.MustNew(flOptions{MaxWaiters: 1, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+						finding := newWork(t)
+						c := idemflight.MustNew(options{MaxWaiters: 1, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 							return finding.returns(2, nil)(ctx)
 						}})
 						ctx, cancel := l.ctx()
 						defer cancel()
 						opts := append([]idemflight.CallOption{idemflight.WithMaxWait(wait)}, l.opts...)
-						work := flNewWork(t)
-						leader := flGo(c, ctx, flKey, work.returns(1, idemflight.Unknown(errFlBoom)), opts...)
+						work := newWork(t)
+						leader := start(c, ctx, theKey, work.returns(1, idemflight.Unknown(errBoom)), opts...)
 						time.Sleep(time.Minute)
-						require.False(t, leader.returned(), "MaxWait is about the flights of others")
+						require.False(t, leader.returned(),
+							"MaxWait is about the flights of others")
 						work.open()
 						synctest.Wait()
 						require.ErrorIs(t, leader.err, idemflight.ErrOutcomeUnknown)
 
-						leader = flGo(c, ctx, flKey, flNever[int](t), opts...)
+						leader = start(c, ctx, theKey, neverRuns(t), opts...)
 						time.Sleep(time.Minute)
-						require.False(t, leader.returned(), "who asks Reconcile leads its flight")
+						require.False(t, leader.returned(), "the caller that asks Reconcile leads its flight")
 						finding.open()
 						synctest.Wait()
 						leader.got(t, idemflight.Reconciled, 2)
@@ -356,57 +401,58 @@ func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 
 func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{MaxWaiters: 3})
-		work, otherWork := flNewWork(t), flNewWork(t)
+		c := idemflight.MustNew(options{MaxWaiters: 3})
+		work, otherWork := newWork(t), newWork(t)
 		leaderCtx, leave := context.WithCancelCause(context.Background())
-		leader := flGo(c, leaderCtx, flKey, work.returns(1, nil))
+		leader := start(c, leaderCtx, theKey, work.returns(1, nil))
 		synctest.Wait()
 		ctx, cancel := context.WithCancelCause(context.Background())
-		joined := []*flCall[int]{
-			flGo(c, ctx, flKey, flNever[int](t)),
-			flGo(c, t.Context(), flKey, flNever[int](t), idemflight.WithMaxWait(time.Minute)),
-			flGo(c, context.Background(), flKey, flNever[int](t)),
+		joined := []*pending[int]{
+			start(c, ctx, theKey, neverRuns(t)),
+			start(c, t.Context(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Minute)),
+			start(c, context.Background(), theKey, neverRuns(t)),
 		}
 		synctest.Wait()
 		full := func(why string) {
 			t.Helper()
 			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.WithMaxWait(time.Hour)}, {idemflight.Inline()}} {
-				call := flGo(c, t.Context(), flKey, flNever[int](t), opts...)
+				call := start(c, t.Context(), theKey, neverRuns(t), opts...)
 				synctest.Wait()
-				require.True(t, call.returned(), "one more than MaxWaiters is refused at once: %s", why)
+				require.True(t, call.returned(),
+					"one more than MaxWaiters is refused at once: %s", why)
 				call.refused(t, 0)
 			}
 			require.Equal(t, 3, c.Stats().Waiters, "waiters, the refused not among them: %s", why)
 		}
 		full("the leader does not count, three joined do")
 
-		leave(errFlCause)
+		leave(errEnough)
 		synctest.Wait()
-		leader.left(t, leaderCtx, errFlCause)
+		leader.left(t, leaderCtx, errEnough)
 		full("the leader that left makes no place, it had none")
 
-		cancel(errFlCause)
+		cancel(errEnough)
 		synctest.Wait()
-		joined[0].left(t, ctx, errFlCause)
+		joined[0].left(t, ctx, errEnough)
 		require.Equal(t, 2, c.Stats().Waiters)
-		joined[0] = flGo(c, t.Context(), flKey, flNever[int](t))
+		joined[0] = start(c, t.Context(), theKey, neverRuns(t))
 		synctest.Wait()
-		require.False(t, joined[0].returned(), "who left makes place for another")
+		require.False(t, joined[0].returned(), "a caller that left makes place for another")
 		full("whose context ended was replaced")
 
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		joined[1].refused(t, time.Minute)
-		joined[1] = flGo(c, t.Context(), flKey, flNever[int](t))
+		joined[1] = start(c, t.Context(), theKey, neverRuns(t))
 		synctest.Wait()
 		require.False(t, joined[1].returned(), "whose MaxWait has passed makes place for another")
 		full("whose MaxWait has passed was replaced")
 
 		// Another flight has waiters of its own.
-		others := []*flCall[int]{flGo(c, t.Context(), "other", otherWork.returns(1, nil))}
+		others := []*pending[int]{start(c, t.Context(), "other", otherWork.returns(1, nil))}
 		synctest.Wait()
 		for range 3 {
-			others = append(others, flGo(c, t.Context(), "other", flNever[int](t)))
+			others = append(others, start(c, t.Context(), "other", neverRuns(t)))
 		}
 		synctest.Wait()
 		for _, call := range others {
@@ -419,7 +465,7 @@ func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
 			call.got(t, idemflight.Joined, 1)
 		}
 		for range 10 {
-			call := flGo(c, t.Context(), flKey, flNever[int](t))
+			call := start(c, t.Context(), theKey, neverRuns(t))
 			synctest.Wait()
 			call.got(t, idemflight.Replayed, 1) // replays are not bounded
 		}
@@ -428,16 +474,16 @@ func TestPromise10_MaxWaitersBoundsJoinedCallersPerFlight(t *testing.T) {
 
 func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
-		work := flNewWork(t)
-		flGo(c, t.Context(), flKey, work.returns(1, nil))
+		c := idemflight.MustNew(options{})
+		work := newWork(t)
+		start(c, t.Context(), theKey, work.returns(1, nil))
 		synctest.Wait()
-		var joined []*flCall[int]
+		var joined []*pending[int]
 		for range 1000 {
-			joined = append(joined, flGo(c, t.Context(), flKey, flNever[int](t)))
+			joined = append(joined, start(c, t.Context(), theKey, neverRuns(t)))
 		}
 		synctest.Wait()
-		e, _ := c.Lookup(flKey)
+		e, _ := c.Lookup(theKey)
 		require.Equal(t, 1000, e.Waiters, "Entry.Waiters")
 		work.open()
 		synctest.Wait()
@@ -447,25 +493,25 @@ func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 	})
 }
 
-// Who does not wait is never counted among those that do: there is nothing to leave.
-func TestNoWaitJoinsNothing(t *testing.T) {
+// A caller that does not wait is never counted among those that do: it has nothing to leave.
+func TestNoWait_JoinsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(flOptions{})
+		c := idemflight.MustNew(options{})
 		left := 0
-		ttHook(t, func(point string) {
+		onYield(t, func(point string) {
 			if point == "leave" {
 				left++
 			}
 		})
-		end := ttFly(t, c, flKey)
+		end := fly(t, c, theKey)
 		for _, d := range []time.Duration{0, idemflight.NoWait} {
-			_, err := c.Do(context.Background(), flKey, ttNever(t), idemflight.WithMaxWait(d))
+			_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(d))
 			require.ErrorIs(t, err, idemflight.ErrInFlight)
 		}
 		require.Zero(t, left)
-		_, err := c.Do(context.Background(), flKey, ttNever(t), idemflight.WithMaxWait(time.Second))
+		_, err := c.Do(context.Background(), theKey, neverRuns(t), idemflight.WithMaxWait(time.Second))
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
-		require.Equal(t, 1, left, "the seam: who waits leaves")
+		require.Equal(t, 1, left, "the seam: a caller that waits leaves")
 		_, err = end(1, nil)
 		require.NoError(t, err)
 	})

@@ -18,39 +18,23 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// ttSheds makes a cache with MaxWeight 10 whose values weigh themselves.
-func ttSheds(o ttOptions) (*ttCache, *ttLog[string]) {
-	log := &ttLog[string]{}
-	o.Observer = log.observe
-	return idemflight.MustNew(ttWeighted(o)), log
-}
-
-// ttIs expects that the keys are kept in that state.
-func ttIs(t *testing.T, c *ttCache, s idemflight.State, keys ...string) {
-	t.Helper()
-	for _, k := range keys {
-		e, ok := c.Lookup(k)
-		require.True(t, ok, "%q is kept", k)
-		require.Equal(t, s, e.State, "state of %q", k)
-	}
-}
-
 func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, log := ttSheds(ttOptions{TTL: time.Minute})
-		ttRuns(t, c, "a", 4)
-		r := ttRuns(t, c, "b", 3)
-		ttRuns(t, c, "c", 3)
-		require.Empty(t, log.of(idemflight.EventShed), "a weight of exactly MaxWeight sheds nothing")
+		c, log := shedding(options{TTL: time.Minute})
+		executes(t, c, "a", 4)
+		r := executes(t, c, "b", 3)
+		executes(t, c, "c", 3)
+		require.Empty(t, log.of(idemflight.EventShed),
+			"a weight of exactly MaxWeight sheds nothing")
 		require.EqualValues(t, 10, c.Stats().Weight)
-		require.Equal(t, 4, ttReplay(t, c, "a"))
+		require.Equal(t, 4, replays(t, c, "a"))
 
-		ttRuns(t, c, "d", 1) // one over: b is the least recently used
+		executes(t, c, "d", 1) // one over: b is the least recently used
 		synctest.Wait()
 		require.Equal(t, []string{"b"}, log.keys(idemflight.EventShed))
 		require.EqualValues(t, 8, c.Stats().Weight)
 		require.EqualValues(t, 1, c.Stats().Shed)
-		ttIs(t, c, idemflight.Retained, "a", "c", "d")
+		requireState(t, c, idemflight.Retained, "a", "c", "d")
 		e, ok := c.Lookup("b")
 		require.True(t, ok, "what is shed is still kept")
 		require.Equal(t, idemflight.Shed, e.State)
@@ -61,45 +45,45 @@ func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 
 		for range 3 {
 			time.Sleep(10 * time.Second)
-			r, err := c.DoResult(ttBg, "b", ttNever(t))
+			r, err := c.DoResult(bg, "b", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrValueShed)
 			require.Zero(t, r, "no outcome was obtained")
 		}
 		require.EqualValues(t, 3, c.Stats().ValueShed)
 		time.Sleep(30*time.Second - 1)
-		_, err := c.Do(ttBg, "b", ttNever(t))
+		_, err := c.Do(bg, "b", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrValueShed, "until it expires")
 		time.Sleep(time.Nanosecond)
-		ttRuns(t, c, "b", 5)
+		executes(t, c, "b", 5)
 	})
 }
 
 func TestPromise20_ShedUntilEvictedOrForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, log := ttSheds(ttOptions{MaxEntries: 1, Protect: -1})
-		ttRuns(t, c, "a", ttHeavy)
-		ttRuns(t, c, "b", 1)
+		c, log := shedding(options{MaxEntries: 1, Protect: -1})
+		executes(t, c, "a", tooHeavy)
+		executes(t, c, "b", 1)
 		synctest.Wait()
 		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
-		ttRuns(t, c, "a", ttHeavy)
+		executes(t, c, "a", tooHeavy)
 		require.True(t, c.Forget("a"))
-		ttRuns(t, c, "a", 1)
+		executes(t, c, "a", 1)
 	})
 }
 
 func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
-	for _, w := range []int{10, 11, ttHeavy, math.MaxInt} {
+	for _, w := range []int{10, 11, tooHeavy, math.MaxInt} {
 		t.Run(fmt.Sprint(w), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, log := ttSheds(ttOptions{})
+				c, log := shedding(options{})
 				others := []string{"a", "b", "c"}
 				for _, k := range others {
-					ttRuns(t, c, k, 2)
+					executes(t, c, k, 2)
 				}
-				end := ttFly(t, c, "heavy")
+				end := fly(t, c, "heavy")
 				var wg sync.WaitGroup
 				wg.Go(func() {
-					r, err := c.DoResult(ttBg, "heavy", ttNever(t))
+					r, err := c.DoResult(bg, "heavy", neverRuns(t))
 					if err != nil || r.Value != w || r.Source != idemflight.Joined {
 						t.Errorf("a joined caller got (%d, %v) by %v, expected the value", r.Value, err, r.Source)
 					}
@@ -111,19 +95,21 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 				require.Equal(t, idemflight.Executed, r.Source)
 				wg.Wait()
 				synctest.Wait()
-				require.Equal(t, idemflight.Retain, log.of(idemflight.EventExecuted)[3].Disposition, "a shed outcome is kept")
+				require.Equal(t, idemflight.Retain, log.of(idemflight.EventExecuted)[3].Disposition,
+					"a shed outcome is kept")
 				if w == 10 { // it fits, alone
-					ttIs(t, c, idemflight.Retained, "heavy")
-					ttIs(t, c, idemflight.Shed, others...)
+					requireState(t, c, idemflight.Retained, "heavy")
+					requireState(t, c, idemflight.Shed, others...)
 					require.EqualValues(t, 10, c.Stats().Weight)
 					return
 				}
 				require.False(t, r.ExpiresAt.IsZero(), "a shed outcome is kept")
-				require.Equal(t, []string{"heavy"}, log.keys(idemflight.EventShed), "it alone is shed, at once")
-				ttIs(t, c, idemflight.Shed, "heavy")
-				ttIs(t, c, idemflight.Retained, others...)
+				require.Equal(t, []string{"heavy"}, log.keys(idemflight.EventShed),
+					"it alone is shed, at once")
+				requireState(t, c, idemflight.Shed, "heavy")
+				requireState(t, c, idemflight.Retained, others...)
 				require.EqualValues(t, 6, c.Stats().Weight)
-				_, err = c.Do(ttBg, "heavy", ttNever(t))
+				_, err = c.Do(bg, "heavy", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrValueShed)
 			})
 		})
@@ -132,20 +118,21 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 
 func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
 			if k == "least" {
 				return math.MinInt64
 			}
 			return int64(v)
 		}})
-		ttRuns(t, c, "ten", 10)
-		ttRuns(t, c, "minus", -5)
-		ttRuns(t, c, "least", 1)
+		executes(t, c, "ten", 10)
+		executes(t, c, "minus", -5)
+		executes(t, c, "least", 1)
 		require.EqualValues(t, 10, c.Stats().Weight)
 		require.Empty(t, log.of(idemflight.EventShed))
-		ttRuns(t, c, "one", 1)
-		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed), "a negative weight makes no room")
+		executes(t, c, "one", 1)
+		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed),
+			"a negative weight makes no room")
 		require.EqualValues(t, 1, c.Stats().Weight)
 		require.True(t, c.Forget("minus"))
 		require.True(t, c.Forget("least"))
@@ -156,43 +143,43 @@ func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
 func TestPromise20_HugeWeightsDoNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		weights := []int64{math.MaxInt64, math.MaxInt64, 1, math.MaxInt64 - 1, 2}
-		c := idemflight.MustNew(ttOptions{MaxWeight: math.MaxInt64, Weigh: func(_ string, v int) int64 { return weights[v] }})
+		c := idemflight.MustNew(options{MaxWeight: math.MaxInt64, Weigh: func(_ string, v int) int64 { return weights[v] }})
 		for i := range weights {
-			ttRuns(t, c, ttKey(i), i)
+			executes(t, c, keyNo(i), i)
 			sum := int64(0)
-			for _, e := range ttAll(c) {
+			for _, e := range entries(c) {
 				if e.State == idemflight.Retained {
 					sum += weights[e.Value]
 				}
 			}
 			require.GreaterOrEqual(t, sum, int64(0), "the sum over what is retained")
 			require.Equal(t, sum, c.Stats().Weight)
-			ttIs(t, c, idemflight.Retained, ttKey(i))
+			requireState(t, c, idemflight.Retained, keyNo(i))
 		}
-		ttIs(t, c, idemflight.Shed, ttKey(0), ttKey(1))
+		requireState(t, c, idemflight.Shed, keyNo(0), keyNo(1))
 	})
 }
 
 func TestPromise20_SheddingPassesOverTheNewcomerAndTheWeightless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, log := ttSheds(ttOptions{})
+		c, log := shedding(options{})
 		for i := range 20 {
-			ttRuns(t, c, fmt.Sprint("old", i), 0)
+			executes(t, c, fmt.Sprint("old", i), 0)
 		}
-		ttRuns(t, c, "a", 6)
+		executes(t, c, "a", 6)
 		for i := range 20 {
-			ttRuns(t, c, fmt.Sprint("mid", i), 0)
+			executes(t, c, fmt.Sprint("mid", i), 0)
 		}
-		ttRuns(t, c, "b", 4)
-		ttRuns(t, c, "new", 9)
+		executes(t, c, "b", 4)
+		executes(t, c, "new", 9)
 		synctest.Wait()
 		require.ElementsMatch(t, []string{"a", "b"}, log.keys(idemflight.EventShed))
-		ttIs(t, c, idemflight.Retained, "new")
+		requireState(t, c, idemflight.Retained, "new")
 		for i := range 20 {
-			ttIs(t, c, idemflight.Retained, fmt.Sprint("old", i), fmt.Sprint("mid", i))
+			requireState(t, c, idemflight.Retained, fmt.Sprint("old", i), fmt.Sprint("mid", i))
 		}
 		require.EqualValues(t, 9, c.Stats().Weight)
-		ttRuns(t, c, "weightless", 0)
+		executes(t, c, "weightless", 0)
 		require.Len(t, log.of(idemflight.EventShed), 2, "a newcomer without weight sheds nothing")
 	})
 }
@@ -200,29 +187,31 @@ func TestPromise20_SheddingPassesOverTheNewcomerAndTheWeightless(t *testing.T) {
 func TestPromise20_ProtectDoesNotProtectFromIt(t *testing.T) {
 	for _, protect := range []time.Duration{0, time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			c, log := ttSheds(ttOptions{TTL: time.Hour, Protect: protect})
-			ttRuns(t, c, "a", 10)
-			ttRuns(t, c, "b", 10)
-			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed), "with Protect %v", protect)
+			c, log := shedding(options{TTL: time.Hour, Protect: protect})
+			executes(t, c, "a", 10)
+			executes(t, c, "b", 10)
+			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed),
+				"with Protect %v", protect)
 		})
 	}
 }
 
-// An outcome that has expired at this very instant is not retained any more, so it pushes nobody.
+// An outcome that has expired at this very instant is not retained any more, so it pushes none out.
 func TestPromise20_TheExpiredWeighNothing(t *testing.T) {
 	for _, n := range []int{1, 5} {
 		synctest.Test(t, func(t *testing.T) {
-			c, log := ttSheds(ttOptions{})
-			ttRuns(t, c, "lives", 4)
+			c, log := shedding(options{})
+			executes(t, c, "lives", 4)
 			for i := range n {
-				ttRuns(t, c, ttKey(i), 5/n, idemflight.WithTTL(time.Second))
+				executes(t, c, keyNo(i), 5/n, idemflight.WithTTL(time.Second))
 			}
-			ttRuns(t, c, "lives too", 1)
+			executes(t, c, "lives too", 1)
 			time.Sleep(time.Second)
-			ttRuns(t, c, "new", 5)
+			executes(t, c, "new", 5)
 			synctest.Wait()
-			require.Empty(t, log.keys(idemflight.EventShed), "with %d expired ones gone, 4 + 1 + 5 are MaxWeight", n)
-			ttIs(t, c, idemflight.Retained, "lives", "lives too", "new")
+			require.Empty(t, log.keys(idemflight.EventShed),
+				"with %d expired ones gone, 4 + 1 + 5 are MaxWeight", n)
+			requireState(t, c, idemflight.Retained, "lives", "lives too", "new")
 			require.EqualValues(t, 10, c.Stats().Weight)
 		})
 	}
@@ -233,14 +222,14 @@ func TestPromise20_TheExpiredWeighNothing(t *testing.T) {
 func TestPromise20_TheSumIsExact(t *testing.T) {
 	for _, n := range []int{8, 64, 300} {
 		t.Run(fmt.Sprintf("%d of weight 1", n), func(t *testing.T) {
-			c := idemflight.MustNew(ttOptions{MaxWeight: int64(n), Weigh: func(string, int) int64 { return 1 }})
+			c := idemflight.MustNew(options{MaxWeight: int64(n), Weigh: func(string, int) int64 { return 1 }})
 			for i := range n {
-				ttRuns(t, c, ttKey(i), i)
+				executes(t, c, keyNo(i), i)
 			}
 			require.EqualValues(t, n, c.Stats().Weight)
 			require.Zero(t, c.Stats().Shed, "%d outcomes of weight 1 fit %d", n, n)
 			for i := range n {
-				ttRuns(t, c, ttKey(n+i), i)
+				executes(t, c, keyNo(n+i), i)
 				require.EqualValues(t, i+1, c.Stats().Shed, "each further one sheds one")
 				require.EqualValues(t, n, c.Stats().Weight)
 			}
@@ -249,8 +238,8 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 	t.Run("any mixture", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const limit = 1000
-			log := &ttLog[string]{}
-			c := idemflight.MustNew(ttOptions{MaxWeight: limit, MaxEntries: 60, Protect: -1, HoldTTL: time.Minute, Observer: log.observe,
+			log := &eventLog[string]{}
+			c := idemflight.MustNew(options{MaxWeight: limit, MaxEntries: 60, Protect: -1, HoldTTL: time.Minute, Observer: log.observe,
 				Weigh: func(_ string, v int) int64 { return int64(v) }})
 			rng := rand.New(rand.NewPCG(20, 20))
 			weight := map[string]int{}
@@ -258,7 +247,7 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 				before := c.Stats().Weight
 				log.clear()
 				added := 0
-				k := ttKey(rng.IntN(120))
+				k := keyNo(rng.IntN(120))
 				switch rng.IntN(10) {
 				case 0:
 					c.Forget(k)
@@ -266,14 +255,14 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 					time.Sleep(time.Duration(rng.IntN(20)) * time.Second)
 					before = 0 // some have expired
 				case 2:
-					_, _ = c.Do(ttBg, k, ttFail(idemflight.Unknown(errTT)))
+					_, _ = c.Do(bg, k, returns(0, idemflight.Unknown(errBoom)))
 				case 3:
 					if w := rng.IntN(100); c.Resolve(k, w, nil) {
 						added, weight[k] = w, w
 					}
 				case 4:
 					w := rng.IntN(100)
-					if c.Restore(k, ttEntry(w, time.Now().Add(time.Minute))) == nil {
+					if c.Restore(k, retainedEntry(w, time.Now().Add(time.Minute))) == nil {
 						added, weight[k] = w, w
 					}
 				default:
@@ -281,14 +270,14 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 					if i%50 == 0 {
 						w = limit + rng.IntN(2)
 					}
-					r, err := c.DoResult(ttBg, k, ttValue(w), idemflight.WithTTL(time.Duration(1+rng.IntN(300))*time.Second))
+					r, err := c.DoResult(bg, k, returns(w, nil), idemflight.WithTTL(time.Duration(1+rng.IntN(300))*time.Second))
 					if err == nil && r.Source == idemflight.Executed {
 						added, weight[k] = w, w
 					}
 				}
 				synctest.Wait()
 				sum := int64(0)
-				for _, e := range ttAll(c) {
+				for _, e := range entries(c) {
 					sum += int64(e.Value)
 				}
 				st := c.Stats()
@@ -299,7 +288,8 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 				if before+int64(added) <= limit {
 					require.Empty(t, shed, "step %d: %d + %d fit %d", i, before, added, limit)
 				} else if len(shed) > 0 && added <= limit {
-					require.Greater(t, st.Weight+int64(weight[shed[len(shed)-1]]), int64(limit), "step %d: the last value shed had to go", i)
+					require.Greater(t, st.Weight+int64(weight[shed[len(shed)-1]]), int64(limit),
+						"step %d: the last value shed had to go", i)
 				}
 			}
 			require.Positive(t, c.Stats().Shed, "the test itself: something was shed")
@@ -311,9 +301,9 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 func TestPromise20_WhatIsWeighed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []int
-		c := idemflight.MustNew(ttOptions{MaxWeight: 1000, Weigh: func(_ string, v int) int64 { asked = append(asked, v); return int64(v) },
+		c := idemflight.MustNew(options{MaxWeight: 1000, Weigh: func(_ string, v int) int64 { asked = append(asked, v); return int64(v) },
 			Reconcile: func(_ context.Context, k string, _ idemflight.Entry[int]) (int, error) {
-				return 5, map[string]error{"reconciled": nil, "not": errTT}[k]
+				return 5, map[string]error{"reconciled": nil, "not": errBoom}[k]
 			}})
 		weighed := func(what string, want []int, weight int64) {
 			t.Helper()
@@ -322,30 +312,30 @@ func TestPromise20_WhatIsWeighed(t *testing.T) {
 			require.Equal(t, weight, c.Stats().Weight, what)
 			asked = nil
 		}
-		ttRuns(t, c, "a", 1)
+		executes(t, c, "a", 1)
 		weighed("a success", []int{1}, 1)
-		_, err := c.Do(ttBg, "final", func(context.Context) (int, error) { return 2, idemflight.Final(errTT) })
-		require.ErrorIs(t, err, errTT)
+		_, err := c.Do(bg, "final", returns(2, idemflight.Final(errBoom)))
+		require.ErrorIs(t, err, errBoom)
 		weighed("a final error, with its value", []int{2}, 3)
-		_, _ = c.Do(ttBg, "a", ttNever(t))
+		_, _ = c.Do(bg, "a", neverRuns(t))
 		weighed("no replay", nil, 3)
-		_, _ = c.Do(ttBg, "released", func(context.Context) (int, error) { return 3, idemflight.Retryable(errTT) })
+		_, _ = c.Do(bg, "released", returns(3, idemflight.Retryable(errBoom)))
 		weighed("nothing that is released", nil, 3)
-		ttRuns(t, c, "zero", 3, idemflight.WithTTL(0))
+		executes(t, c, "zero", 3, idemflight.WithTTL(0))
 		weighed("nothing that is not to be retained", nil, 3)
-		_, _ = c.Do(ttBg, "reconciled", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
-		_, _ = c.Do(ttBg, "not", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
-		_, _ = c.Do(ttBg, "resolved", func(context.Context) (int, error) { return 4, idemflight.Unknown(errTT) })
+		_, _ = c.Do(bg, "reconciled", returns(4, idemflight.Unknown(errBoom)))
+		_, _ = c.Do(bg, "not", returns(4, idemflight.Unknown(errBoom)))
+		_, _ = c.Do(bg, "resolved", returns(4, idemflight.Unknown(errBoom)))
 		weighed("nothing that is held", nil, 3)
-		_, err = c.Do(ttBg, "not", ttNever(t))
+		_, err = c.Do(bg, "not", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		weighed("nothing that is held again", nil, 3)
-		_, err = c.Do(ttBg, "reconciled", ttNever(t))
+		_, err = c.Do(bg, "reconciled", neverRuns(t))
 		require.NoError(t, err)
 		weighed("what Reconcile found", []int{5}, 8)
 		require.True(t, c.Resolve("resolved", 6, nil))
 		weighed("what was resolved", []int{6}, 14)
-		e := ttEntry(7, time.Now().Add(time.Minute))
+		e := retainedEntry(7, time.Now().Add(time.Minute))
 		require.NoError(t, c.Restore("restored", e))
 		weighed("what was restored", []int{7}, 21)
 		e.State = idemflight.Held
@@ -358,30 +348,30 @@ func TestPromise20_WhatIsWeighed(t *testing.T) {
 
 func TestPromise20_WhatResolveAndReconcileBringIsBoundToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttWeighted(ttOptions{Observer: log.observe,
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(weighted(options{Observer: log.observe,
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 9, nil }}))
-		ttHold(t, c, "h1")
-		ttHold(t, c, "h2")
-		ttHold(t, c, "h3")
+		hold(t, c, "h1")
+		hold(t, c, "h2")
+		hold(t, c, "h3")
 		require.True(t, c.Resolve("h1", 8, nil))
-		ttIs(t, c, idemflight.Retained, "h1")
-		v, err := c.Do(ttBg, "h2", ttNever(t))
+		requireState(t, c, idemflight.Retained, "h1")
+		v, err := c.Do(bg, "h2", neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, 9, v)
 		synctest.Wait()
 		require.Equal(t, []string{"h1"}, log.keys(idemflight.EventShed))
 		require.True(t, c.Resolve("h3", 11, nil))
-		ttIs(t, c, idemflight.Shed, "h1", "h3")
-		ttIs(t, c, idemflight.Retained, "h2")
+		requireState(t, c, idemflight.Shed, "h1", "h3")
+		requireState(t, c, idemflight.Retained, "h2")
 		require.EqualValues(t, 9, c.Stats().Weight)
 	})
 }
 
 func TestPromise20_WeighRunsWithoutLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c *ttCache
-		c = idemflight.MustNew(ttOptions{MaxWeight: 10, Weigh: func(k string, v int) int64 {
+		var c *cache
+		c = idemflight.MustNew(options{MaxWeight: 10, Weigh: func(k string, v int) int64 {
 			if k != "k" {
 				return 1
 			}
@@ -389,13 +379,13 @@ func TestPromise20_WeighRunsWithoutLock(t *testing.T) {
 			c.Len()
 			c.Stats()
 			for i := range 50 { // keys of every shard
-				_, _ = c.Do(ttBg, ttKey(i), ttValue(i))
-				c.Forget(ttKey(i))
+				_, _ = c.Do(bg, keyNo(i), returns(i, nil))
+				c.Forget(keyNo(i))
 			}
 			return 1
 		}})
-		ttRuns(t, c, "k", 1)
-		require.Equal(t, 1, ttReplay(t, c, "k"))
+		executes(t, c, "k", 1)
+		require.Equal(t, 1, replays(t, c, "k"))
 	})
 }
 
@@ -405,15 +395,15 @@ func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
 		for _, leads := range []string{"on its own goroutine", "inline", "elsewhere"} {
 			t.Run(name+" "+leads, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttOptions{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
+					log := &eventLog[string]{}
+					c := idemflight.MustNew(options{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
 						if k == "k" {
 							fail()
 						}
 						return int64(v)
 					}})
-					ttRuns(t, c, "full", 10)
-					ctx, opts := ttBg, []idemflight.CallOption(nil)
+					executes(t, c, "full", 10)
+					ctx, opts := bg, []idemflight.CallOption(nil)
 					switch leads {
 					case "inline":
 						opts = append(opts, idemflight.Inline())
@@ -433,7 +423,7 @@ func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
 					synctest.Wait()
 					for range 3 {
 						go func() {
-							v, err := c.Do(ttBg, "k", ttNever(t))
+							v, err := c.Do(bg, "k", neverRuns(t))
 							if err == nil && v == 5 {
 								joined.Add(1)
 							}
@@ -446,7 +436,7 @@ func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
 					if name == "panic" || leads == "elsewhere" { // a Goexit takes the caller's goroutine with it
 						require.EqualValues(t, 1, led.Load(), "the leader gets the outcome")
 					}
-					require.Equal(t, 5, ttReplay(t, c, "k"), "it is retained")
+					require.Equal(t, 5, replays(t, c, "k"), "it is retained")
 					st := c.Stats()
 					require.EqualValues(t, 10, st.Weight, "it weighs 0")
 					require.EqualValues(t, 1, st.HookPanics)
@@ -473,11 +463,11 @@ func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
 
 func TestPromise20_MaxWeightAndWeighComeTogether(t *testing.T) {
 	weigh := func(string, int) int64 { return 1 }
-	_, err := idemflight.New(ttOptions{MaxWeight: 1})
+	_, err := idemflight.New(options{MaxWeight: 1})
 	require.Error(t, err, "MaxWeight without Weigh")
-	_, err = idemflight.New(ttOptions{Weigh: weigh})
+	_, err = idemflight.New(options{Weigh: weigh})
 	require.Error(t, err, "Weigh without MaxWeight")
-	_, err = idemflight.New(ttOptions{MaxWeight: 1, Weigh: weigh})
+	_, err = idemflight.New(options{MaxWeight: 1, Weigh: weigh})
 	require.NoError(t, err)
 }
 
@@ -497,7 +487,7 @@ func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
 						for range caches {
 							c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: entries, Protect: -1,
 								MaxWeight: weight*int64(tc.m) + weight - 1, Weigh: func(int, int) int64 { return weight }})
-							ttRecency(t, c, tc.m, tc.scan, rhythm)
+							checkRecency(t, c, tc.m, tc.scan, rhythm)
 							require.Positive(t, c.Stats().Shed, "the test itself: the scan sheds")
 						}
 					})
@@ -505,4 +495,49 @@ func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A replay saves a value once.
+func TestPromise20_ASecondChanceIsUsedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 5)
+		executes(t, c, "b", 5)
+		replays(t, c, "a")
+		executes(t, c, "c", 5)
+		requireState(t, c, idemflight.Shed, "b")
+		executes(t, c, "d", 5)
+		requireState(t, c, idemflight.Shed, "a")
+		requireState(t, c, idemflight.Retained, "c", "d")
+	})
+}
+
+// Expired records are removed before a value is shed.
+func TestPromise20_TheExpiredGoFirst(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c, log := shedding(options{TTL: time.Minute})
+		executes(t, c, "a", 5, idemflight.WithTTL(time.Second))
+		executes(t, c, "b", 5)
+		time.Sleep(time.Second)
+		executes(t, c, "c", 5)
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventExpired))
+		requireState(t, c, idemflight.Retained, "b", "c")
+	})
+}
+
+// The value to shed first is known across shards, even when the former first one has just been
+// removed and was first in nothing else.
+func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "a", 0)
+		time.Sleep(time.Second)
+		executes(t, c, "b", 5)
+		time.Sleep(time.Second)
+		executes(t, c, "c", 5)
+		require.True(t, c.Forget("b"))
+		require.NoError(t, c.CheckInvariants())
+	})
 }

@@ -1,12 +1,13 @@
 package idemhttp_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,20 @@ func TestDuplicateWhoseContextEnds(t *testing.T) {
 	})
 }
 
+// Once: the cause for which a client's context had ended was taken for an answer of the cache.
+func TestARequestThatEndedHasLeftWhateverItsCause(t *testing.T) {
+	for _, cause := range slices.Concat(answersOfACache, []error{idemflight.ErrOutcomeUnknown}) {
+		t.Run(cause.Error(), func(t *testing.T) {
+			h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) {
+				t.Error("a request that has ended must not execute")
+			}))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(cause)
+			requireProblem(t, call(h, post("k", "x").WithContext(ctx)), http.StatusServiceUnavailable, "left", true)
+		})
+	}
+}
+
 // A duplicate that hangs up while it waits leaves no waiter behind.
 func TestDuplicateThatHangsUp(t *testing.T) {
 	release := make(chan struct{})
@@ -159,6 +174,32 @@ func TestDuplicateThatHangsUp(t *testing.T) {
 	require.Equal(t, uint64(1), m.Cache().Stats().Left)
 	close(release)
 	require.Equal(t, "done", first.read().Body)
+}
+
+// Once: a duplicate of a flight that was released after an error which wraps an answer of a cache
+// was told that its outcome is unknown.
+func TestADuplicateOfAReleasedFlightMayRetryWhateverTheErrorWraps(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	release := make(chan struct{})
+	h := m.Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+		idemflight.NoEffect(r.Context())
+		<-release
+		panic(fmt.Errorf("inner: %w", idemflight.ErrOutcomeUnknown))
+	}))
+	led := make(chan struct{})
+	go func() {
+		defer close(led)
+		defer func() { _ = recover() }()
+		h.ServeHTTP(httptest.NewRecorder(), post("k", "x"))
+	}()
+	until(t, "the first is in flight", func() bool { return m.Cache().Stats().InFlight == 1 })
+	joined := make(chan answer, 1)
+	go func() { joined <- call(h, post("k", "x")) }()
+	until(t, "the duplicate waits", waiters(m, "k", 1))
+	close(release)
+	requireProblem(t, <-joined, http.StatusInternalServerError, "failed", true)
+	<-led
+	require.Zero(t, m.Cache().Len(), "nothing is kept")
 }
 
 // The client of the executing request hangs up before the answer: the work goes on, the retry gets
@@ -219,6 +260,31 @@ func TestClientGoneWhileStreaming(t *testing.T) {
 	})
 }
 
+// broken is a writer whose client has gone.
+type broken struct{ http.ResponseWriter }
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("the client has gone") }
+func (broken) FlushError() error         { return errors.New("the client has gone") }
+
+// Once: no test noticed the planted fault that an answer was not recorded to its end once its
+// client had gone. It is, however the handler writes it.
+func TestAnAnswerThatNobodyReadsIsRecorded(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		require.NoError(t, http.NewResponseController(w).Flush(), "Flush reports success")
+		n, err := w.Write([]byte("bytes,"))
+		require.NoError(t, err, "Write reports success")
+		require.Equal(t, 6, n)
+		_, err = io.WriteString(w, "text,")
+		require.NoError(t, err, "WriteString reports success")
+		_, err = io.Copy(w, io.LimitReader(strings.NewReader("copied"), 6))
+		require.NoError(t, err, "io.Copy reports success")
+	}))
+	h.ServeHTTP(broken{httptest.NewRecorder()}, post("k", ""))
+	a := call(h, post("k", ""))
+	require.True(t, a.replayed())
+	require.Equal(t, "bytes,text,copied", a.Body)
+}
+
 // A client that reads slowly does not keep the others waiting: the outcome is there before the
 // answer has gone out.
 func TestSlowReaderKeepsNobodyWaiting(t *testing.T) {
@@ -248,7 +314,7 @@ func TestPipelinedDuplicates(t *testing.T) {
 	require.Equal(t, "2 2", c.read().Body)
 }
 
-// A request that comes in pieces is one request.
+// A request that arrives in pieces is one request.
 func TestClientThatPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := inMemory(newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))
@@ -305,7 +371,7 @@ func TestThousandConcurrentDuplicates(t *testing.T) {
 			}}, a, "every answer")
 		}
 		require.Equal(t, n-1, marked, "all but one are marked")
-		require.True(t, s.post(t, "k", "payload").replayed(), "and who comes later")
+		require.True(t, s.post(t, "k", "payload").replayed(), "and a later duplicate")
 	})
 }
 
@@ -326,280 +392,5 @@ func TestReplayedUntilTTL(t *testing.T) {
 		a := get()
 		require.Equal(t, "2", a.Body, "the instant itself counts as expired")
 		require.False(t, a.replayed())
-	})
-}
-
-var neverReplayed = []string{
-	"Set-Cookie", "sEt-cookIe2", "WWW-Authenticate", "Proxy-Authenticate", "Connection", "Keep-Alive", "TE", "Upgrade", "Proxy-Connection",
-	"X-Named", "Date", "Age", "Server-Timing", "RateLimit", "ratelimit-policy", "RateLimit-Limit", "X-RateLimit-Remaining", "x-ratelimit-reset", "Retry-After",
-	"X-Request-ID", "traceparent", "Access-Control-Allow-Origin", "ACCESS-CONTROL-EXPOSE-HEADERS",
-}
-
-func TestNeverReplayedHeaders(t *testing.T) {
-	set := func(h http.Header, prefix string) {
-		for _, name := range neverReplayed {
-			h[prefix+name] = []string{"secret"}
-		}
-		h["Connection"] = []string{"x-named, close"}
-		h[prefix+"Kept"] = []string{"1"}
-	}
-	check := func(t *testing.T, a answer) {
-		require.True(t, a.replayed())
-		require.Equal(t, http.Header{"Kept": {"1"}, "Idempotent-Replayed": {"true"}}, a.Header)
-		require.Equal(t, http.Header{"Kept": {"1"}}, a.Trailer)
-	}
-	m := newMiddleware(t, idemhttp.Options{})
-	h := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
-		set(w.Header(), "")
-		w.WriteHeader(200)
-		set(w.Header(), http.TrailerPrefix)
-	}))
-	require.NotEmpty(t, call(h, post("k", "")).Header.Get("Set-Cookie"), "the first client gets them")
-	check(t, withoutPrefixed(call(h, post("k", ""))))
-
-	// What comes by Resolve, Reconcile and Restore has been through no recorder.
-	resp := &idemhttp.Response{Status: 200, Header: http.Header{}, Trailer: http.Header{}}
-	set(resp.Header, "")
-	for _, name := range neverReplayed {
-		resp.Trailer[name] = []string{"secret"}
-	}
-	resp.Trailer["kept"] = []string{"1"}
-	resp.Header["idempotent-replayed"] = []string{"false"}
-	t.Run("Restore", func(t *testing.T) {
-		require.NoError(t, m.Cache().Restore(sharedKey("restored"), idemflight.Entry[*idemhttp.Response]{
-			State: idemflight.Retained, Value: resp, Fingerprint: idemhttp.DefaultFingerprint(post("", ""), nil),
-			CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
-		}))
-		check(t, withoutPrefixed(call(h, post("restored", ""))))
-	})
-	held := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
-		must(idemflight.BeginEffect(r.Context()))
-		w.WriteHeader(500)
-	}))
-	t.Run("Resolve", func(t *testing.T) {
-		call(held, post("resolved", ""))
-		require.True(t, m.Cache().Resolve(sharedKey("resolved"), resp, nil))
-		check(t, withoutPrefixed(call(h, post("resolved", ""))))
-	})
-	t.Run("Reconcile", func(t *testing.T) {
-		opts := idemhttp.DefaultCacheOptions()
-		opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
-			return resp, nil
-		}
-		held := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
-			must(idemflight.BeginEffect(r.Context()))
-			w.WriteHeader(500)
-		}))
-		require.Equal(t, 500, call(held, post("k", "")).Status)
-		for range 2 {
-			check(t, withoutPrefixed(call(held, post("k", ""))))
-		}
-	})
-}
-
-// A declared Content-Length is recomputed from the body there is, and an answer that may have none
-// gets none, whoever retained it.
-func TestContentLengthIsRecomputed(t *testing.T) {
-	m := newMiddleware(t, idemhttp.Options{})
-	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
-		must(idemflight.BeginEffect(r.Context()))
-		w.WriteHeader(500)
-	}))
-	for _, c := range []struct {
-		status int
-		body   string
-		want   string
-		wants  []string
-	}{
-		{200, medium, medium, []string{"6000"}}, {200, "", "", []string{"0"}}, {204, "x", "", nil}, {304, "x", "", nil},
-	} {
-		key := fmt.Sprintf("%d-%d", c.status, len(c.body))
-		call(h, post(key, ""))
-		require.True(t, m.Cache().Resolve(sharedKey(key), &idemhttp.Response{
-			Status: c.status, Body: []byte(c.body), Header: http.Header{"content-length": {"123"}},
-		}, nil))
-		a := call(handler(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", "77")
-			h.ServeHTTP(w, r)
-		}), post(key, ""))
-		require.Equal(t, c.status, a.Status)
-		require.Equal(t, c.want, a.Body)
-		require.Equal(t, c.wants, a.Header["Content-Length"], "status %d", c.status)
-	}
-}
-
-// A trailer that is never replayed is not, also where middleware outside announces one of that name.
-func TestNeverReplayedTrailerAnnouncedOutside(t *testing.T) {
-	inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, "x")
-		w.Header().Set("Set-Cookie", "secret")
-		w.Header().Set("X-Sum", "1")
-	}))
-	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Trailer", "Set-Cookie, X-Sum")
-		inner.ServeHTTP(w, r)
-	}))
-	require.Equal(t, "secret", s.post(t, "k", "").Trailer.Get("Set-Cookie"))
-	a := s.post(t, "k", "")
-	require.Empty(t, a.Trailer.Get("Set-Cookie"))
-	require.Equal(t, "1", a.Trailer.Get("X-Sum"))
-}
-
-// withoutPrefixed takes off what httptest's recorder shows of trailers among the headers.
-func withoutPrefixed(a answer) answer {
-	for name := range a.Header {
-		if strings.HasPrefix(name, http.TrailerPrefix) {
-			delete(a.Header, name)
-		}
-	}
-	return a
-}
-
-// Told by value: what outer middleware set and the handler left alone is each request's own.
-func TestHeadersOfOuterMiddleware(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		var n counter
-		m := newMiddleware(t, idemhttp.Options{})
-		inner := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
-			h := w.Header()
-			h.Set("X-Changed", "handler")
-			h.Add("Vary", "Accept")
-			h.Del("X-Removed")
-			h["X-Same"] = []string{h.Get("X-Same")}
-			h.Set("X-New", "handler")
-			io.WriteString(w, "body")
-			h.Set("X-Own", "late")
-			h.Set("X-Changed", "late")
-		}))
-		s := serve(t, protocol, handler(func(w http.ResponseWriter, r *http.Request) {
-			id := fmt.Sprint("outer ", n.add())
-			for _, name := range []string{"X-Own", "X-Changed", "X-Removed", "X-Same"} {
-				w.Header().Set(name, id)
-			}
-			w.Header().Set("Vary", "Origin")
-			inner.ServeHTTP(w, r)
-		}))
-		for i := range 3 {
-			a := s.post(t, "k", "")
-			id := fmt.Sprint("outer ", i+1)
-			require.Equal(t, id, a.Header.Get("X-Own"), "answer %d: left alone", i)
-			require.Equal(t, id, a.Header.Get("X-Same"), "answer %d: set to the value it had", i)
-			require.Equal(t, "handler", a.Header.Get("X-Changed"), "answer %d: as it stood at WriteHeader", i)
-			require.Equal(t, []string{"Origin", "Accept"}, a.Header["Vary"], "answer %d: added to", i)
-			require.NotContains(t, a.Header, "X-Removed", "answer %d: removed", i)
-			require.Equal(t, "handler", a.Header.Get("X-New"))
-			require.Equal(t, i > 0, a.replayed())
-		}
-	})
-}
-
-// The replay header is the middleware's alone.
-func TestReplayHeader(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		for _, name := range []string{"Idempotent-Replayed", "idempotent-replayed", "IDEMPOTENT-replayed"} {
-			inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
-				w.Header()[name] = []string{"handler"}
-				if r.ContentLength > 0 {
-					w.WriteHeader(103)
-					w.Header()[name] = []string{"handler"}
-					w.Header()["Trailer"] = []string{name}
-					w.WriteHeader(200)
-					w.Header()["Idempotent-Replayed"] = []string{"trailer"}
-					w.Header()[http.TrailerPrefix+name] = []string{"trailer"}
-				}
-			}))
-			s := serve(t, protocol, handler(func(w http.ResponseWriter, r *http.Request) {
-				w.Header()[name] = []string{"outer"}
-				inner.ServeHTTP(w, r)
-			}))
-			for i, body := range []string{"", "b"} {
-				got := s.see(t, fmt.Sprint("executed", i)) // with a body
-				require.NotContains(t, canon(got.Header), "Idempotent-Replayed", "executed")
-				require.Empty(t, got.Trailer.Get("Idempotent-Replayed"), "executed")
-				require.NotContains(t, fmt.Sprint(got.early), "handler", "1xx of the executed")
-				first := s.post(t, fmt.Sprint("k", i), body)
-				require.NotContains(t, canon(first.Header), "Idempotent-Replayed", "executed")
-				again := s.post(t, fmt.Sprint("k", i), body)
-				require.Equal(t, []string{"true"}, canon(again.Header)["Idempotent-Replayed"], "replayed")
-				require.Empty(t, again.Trailer.Get("Idempotent-Replayed"))
-			}
-			requireProblem(t, s.post(t, "k0", "other"), 422, "key-reused", false)
-			requireProblem(t, s.post(t, "bad key", "other"), 400, "malformed-key", false)
-		}
-		s := serve(t, protocol, newMiddleware(t, idemhttp.Options{ReplayHeader: "x-again", HeaderName: "x-key"}).Handler(handler(func(http.ResponseWriter, *http.Request) {})))
-		for i := range 2 {
-			r := s.request(t, t.Context(), "", nil)
-			r.Header.Set("X-Key", "k")
-			require.Equal(t, i == 1, s.send(t, r).Header.Get("X-Again") == "true", "names of one's own")
-		}
-	})
-}
-
-// gzipped is compression as people write it: it encodes for who accepts it.
-func gzipped(next http.Handler) http.Handler {
-	return handler(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("Vary", "Accept-Encoding")
-		if r.Header.Get("Accept-Encoding") != "gzip" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		w.Header().Set("Content-Encoding", "gzip")
-		z := gzip.NewWriter(w)
-		defer z.Close()
-		next.ServeHTTP(gzipWriter{w, z}, r)
-	})
-}
-
-type gzipWriter struct {
-	http.ResponseWriter
-	z io.Writer
-}
-
-func (g gzipWriter) WriteHeader(status int) {
-	g.Header().Del("Content-Length")
-	g.ResponseWriter.WriteHeader(status)
-}
-func (g gzipWriter) Write(p []byte) (int, error) { return g.z.Write(p) }
-
-func TestCompressionOutsideAndInside(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		for _, declares := range []bool{false, true} {
-			body := strings.Repeat("compressible ", 1000)
-			page := handler(func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "text/plain")
-				if declares {
-					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-				}
-				io.WriteString(w, body)
-			})
-			send := func(s *server, accept string) answer {
-				r := s.request(t, t.Context(), "k", nil)
-				r.Header.Set("Accept-Encoding", accept)
-				a := s.send(t, r)
-				if a.Header.Get("Content-Encoding") == "gzip" {
-					z, err := gzip.NewReader(strings.NewReader(a.Body))
-					require.NoError(t, err, "the bytes match the encoding")
-					var plain bytes.Buffer
-					_, err = io.Copy(&plain, z)
-					require.NoError(t, err)
-					a.Body = plain.String()
-				}
-				require.Equal(t, body, a.Body)
-				require.Equal(t, "text/plain", a.Header.Get("Content-Type"))
-				return a
-			}
-			outside := serve(t, protocol, gzipped(newMiddleware(t, idemhttp.Options{}).Handler(page)))
-			for i, accept := range []string{"gzip", "identity", "gzip"} {
-				a := send(outside, accept)
-				require.Equal(t, accept == "gzip", a.Header.Get("Content-Encoding") == "gzip", "outside, each gets what it accepts")
-				require.Equal(t, i > 0, a.replayed())
-			}
-			inside := serve(t, protocol, newMiddleware(t, idemhttp.Options{}).Handler(gzipped(page)))
-			for i, accept := range []string{"gzip", "identity", "gzip"} {
-				a := send(inside, accept)
-				require.Equal(t, "gzip", a.Header.Get("Content-Encoding"), "inside, the first client's encoding is replayed")
-				require.Equal(t, i > 0, a.replayed())
-			}
-		}
 	})
 }

@@ -1,13 +1,16 @@
 package idemhttp_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -28,7 +31,8 @@ func TestClassifyStatus(t *testing.T) {
 		if status >= 200 && status < 500 && !slices.Contains(released, status) {
 			want = idemflight.Retain
 		}
-		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}), "status %d", status)
+		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}),
+			"status %d", status)
 	}
 }
 
@@ -130,6 +134,26 @@ func TestEffectBegunHoldsTheKey(t *testing.T) {
 			_, waiting, _, ran := flightOf(t, idemhttp.Options{}, afterBegin(afterNoEffect(status(code))))
 			require.Equal(t, code, waiting.Status)
 			require.Equal(t, 2, ran, "nothing took place: the retry runs")
+		})
+	}
+}
+
+// Once: a held key whose cause was ErrReentrant was taken for a middleware mounted twice, and its
+// handler ran again, unguarded; other causes told the client to take a new key.
+func TestAnUnknownOutcomeStaysUnknownWhateverCausedIt(t *testing.T) {
+	for _, cause := range answersOfACache {
+		t.Run(cause.Error(), func(t *testing.T) {
+			var runs counter
+			h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {
+				runs.add()
+				_ = idemflight.BeginEffect(r.Context())
+				panic(fmt.Errorf("inner: %w", cause))
+			}))
+			require.Panics(t, func() { call(h, post("k", "x")) }, "the executing request")
+			for range 2 {
+				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+			}
+			require.Equal(t, 1, runs.count(), "executions of a held key")
 		})
 	}
 }
@@ -337,7 +361,8 @@ func TestReconcileAnswers(t *testing.T) {
 				require.Equal(t, "5", a.Header.Get("Content-Length"), "recomputed")
 				continue
 			}
-			require.True(t, strings.HasSuffix(problem.Type, "#problem-"+c.kind), "case %d: %s", i, problem.Type)
+			require.True(t, strings.HasSuffix(problem.Type, "#problem-"+c.kind),
+				"case %d: %s", i, problem.Type)
 			require.Equal(t, c.retryable, problem.Retryable, "case %d", i)
 			require.Error(t, problem.Err)
 			if c.is != nil {
@@ -350,6 +375,30 @@ func TestReconcileAnswers(t *testing.T) {
 	s.post(t, "again", "")
 	require.False(t, s.post(t, "again", "").replayed(), "no effect: it runs, for this request")
 	require.Equal(t, before+2, ran.count())
+}
+
+// Once: an answer of another call of a cache, inside the error of a Reconcile that learned nothing,
+// was taken for the answer of this one.
+func TestAReconcileThatLearnsNothingNeverRunsTheHandler(t *testing.T) {
+	for _, cause := range answersOfACache {
+		t.Run(cause.Error(), func(t *testing.T) {
+			opts := idemhttp.DefaultCacheOptions()
+			opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+				return nil, fmt.Errorf("inner: %w", cause)
+			}
+			var runs counter
+			h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+				runs.add()
+				_ = idemflight.BeginEffect(r.Context())
+				w.WriteHeader(http.StatusBadGateway)
+			}))
+			require.Equal(t, http.StatusBadGateway, call(h, post("k", "x")).Status)
+			for range 2 {
+				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+			}
+			require.Equal(t, 1, runs.count(), "executions of a held key")
+		})
+	}
 }
 
 func TestBodyOmitted(t *testing.T) {
@@ -426,6 +475,41 @@ func TestMountedTwice(t *testing.T) {
 	})
 }
 
+// Once: mounted twice, the inner one hid the form and the pattern from the server and from
+// middleware outside.
+func TestMountedTwiceNoFormFilesAreLeft(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("TMP", dir)
+	m := newMiddleware(t, idemhttp.Options{})
+	inner := http.NewServeMux()
+	inner.HandleFunc("POST /payments", func(_ http.ResponseWriter, r *http.Request) {
+		require.NoError(t, r.ParseMultipartForm(1), "the form")
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Len(t, files, 1, "files of the form while it is read")
+	})
+	var pattern string
+	s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		m.Handler(m.Handler(inner)).ServeHTTP(w, r)
+		pattern = r.Pattern
+	}))
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	_, _ = file.Write(bytes.Repeat([]byte("x"), 100_000))
+	require.NoError(t, form.Close())
+	r := s.request(t, t.Context(), "k", &body)
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	require.Equal(t, http.StatusOK, s.send(t, r).Status)
+	s.Close() // it has cleaned up by then
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, files, "files of the form that are left")
+	require.Equal(t, "POST /payments", pattern, "what middleware outside sees")
+}
+
 // Exactly one call of the cache for each request that gets there, on the goroutine of ServeHTTP.
 func TestOneCallOfTheCache(t *testing.T) {
 	var events []idemflight.EventKind
@@ -433,7 +517,8 @@ func TestOneCallOfTheCache(t *testing.T) {
 	opts.Observer = func(_ context.Context, e idemflight.Event[idemflight.Key]) { events = append(events, e.Kind) }
 	h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
 		buf := make([]byte, 64<<10)
-		require.Contains(t, string(buf[:runtime.Stack(buf, false)]), "TestOneCallOfTheCache(", "ServeHTTP's own goroutine")
+		require.Contains(t, string(buf[:runtime.Stack(buf, false)]), "TestOneCallOfTheCache(",
+			"ServeHTTP's own goroutine")
 	}))
 	for _, key := range []string{"a", "a", "b", "bad key"} {
 		call(h, post(key, ""))
@@ -441,7 +526,27 @@ func TestOneCallOfTheCache(t *testing.T) {
 	require.Equal(t, []idemflight.EventKind{idemflight.EventExecuted, idemflight.EventReplayed, idemflight.EventExecuted}, events)
 }
 
-// http.Server.Shutdown waits for the executing request, also when its client has gone.
+// Once: no test noticed the planted fault that a refused request was not one call of the cache,
+// as an answered one is.
+func TestARefusedRequestIsOneCallOfTheCache(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	var events []idemflight.EventKind
+	opts.Observer = func(_ context.Context, e idemflight.Event[idemflight.Key]) { events = append(events, e.Kind) }
+	m := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)})
+	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		must(idemflight.BeginEffect(r.Context()))
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	call(h, post("k", "x"))
+	events = nil
+	requireProblem(t, call(h, post("k", "y")), http.StatusUnprocessableEntity, "key-reused", false)
+	requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+	require.NoError(t, m.Cache().Close(t.Context()))
+	requireProblem(t, call(h, post("new", "x")), http.StatusServiceUnavailable, "closed", true)
+	require.Equal(t, []idemflight.EventKind{idemflight.EventRejected, idemflight.EventRejected, idemflight.EventRejected}, events)
+}
+
+// http.Server.Shutdown waits for the executing request, even when its client has gone.
 func TestShutdownWaits(t *testing.T) {
 	release := make(chan struct{})
 	m := newMiddleware(t, idemhttp.Options{})
@@ -538,7 +643,7 @@ func TestProblemHook(t *testing.T) {
 		if key, _ := idemhttp.KeyFrom(r.Context()); key.ID == "held" {
 			panic(errBoom)
 		}
-		// Another request with the same key comes meanwhile.
+		// Another request with the same key arrives meanwhile.
 		require.Equal(t, 599, call(h, post("k", "").WithContext(context.Background())).Status)
 	}))
 	func() {
@@ -564,7 +669,7 @@ func TestProblemHook(t *testing.T) {
 	require.Equal(t, errBoom, panicked.Value)
 }
 
-// The 500 to who waited for a flight that panicked tells the server why.
+// The 500 to a duplicate that waited for a flight that panicked tells the server why.
 func TestProblemOfAReleasedPanic(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		var got idemhttp.Problem
@@ -590,4 +695,22 @@ func TestProblemAmongOuterHeaders(t *testing.T) {
 	require.NotContains(t, canon(a.Header), "Idempotent-Replayed")
 	require.NotContains(t, a.Header, "Content-Length")
 	require.Equal(t, "7", a.Header.Get("X-Outer"))
+}
+
+// Once: a Retry-After that middleware outside had set in a case of its own was left on a final
+// problem.
+func TestNoRetryAfterIsLeftOnAProblemThatIsFinal(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	w := httptest.NewRecorder()
+	w.Header()["retry-after"] = []string{"9"}
+	w.Header()["cache-control"] = []string{"public"}
+	h.ServeHTTP(w, post(strings.Repeat("x", 256), "x"))
+	for name, values := range w.Header() {
+		if strings.EqualFold(name, "Retry-After") {
+			t.Errorf("%s: %q on a problem that is not retryable", name, values)
+		}
+		if strings.EqualFold(name, "Cache-Control") {
+			require.Equal(t, []string{"no-store"}, values)
+		}
+	}
 }

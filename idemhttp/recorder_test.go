@@ -326,7 +326,7 @@ func (s *server) see(t testing.TB, key string) (got seen) {
 	return got
 }
 
-// unframed takes off how the body's end is told, which may differ.
+// unframed takes off how the body's end is marked, which may differ.
 func (s seen) unframed() seen {
 	s.Header = s.Header.Clone()
 	if s.Status != 304 { // there it says something of the resource
@@ -346,7 +346,8 @@ func TestClientSeesNoDifference(t *testing.T) {
 				bare := serve(t, protocol, c.h).see(t, "k")
 				s := serve(t, protocol, m.Handler(c.h))
 				first := s.see(t, "k")
-				require.Equal(t, bare.unframed(), first.unframed(), "the first client, compared to the bare handler")
+				require.Equal(t, bare.unframed(), first.unframed(),
+					"the first client, compared to the bare handler")
 
 				again := s.see(t, "k")
 				if c.omitted {
@@ -357,7 +358,8 @@ func TestClientSeesNoDifference(t *testing.T) {
 				again.Header.Del("Idempotent-Replayed")
 				first.early = nil // 1xx are no answers
 				again.Header, first.Header = canon(again.Header), canon(first.Header)
-				require.Equal(t, first.unframed(), again.unframed(), "the retry, compared to the first client")
+				require.Equal(t, first.unframed(), again.unframed(),
+					"the retry, compared to the first client")
 			})
 		}
 	})
@@ -577,7 +579,8 @@ func TestTrailersOfOuterMiddleware(t *testing.T) {
 			}, canon(s.post(t, "k", "").Trailer), "answer %d", i)
 		}
 		e, _ := m.Cache().Lookup(sharedKey("k"))
-		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer, "the record has the handler's")
+		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer,
+			"the record has the handler's")
 	})
 }
 
@@ -606,7 +609,8 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	call(outer(func(http.ResponseWriter, *http.Request) {}), post("nothing", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}}, got)
 	call(outer(func(w http.ResponseWriter, _ *http.Request) { w.Header()["x-odd"] = []string{"1"} }), post("odd", ""))
-	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"X-Odd": {"1"}}}, got, "names are canonical")
+	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{"X-Odd": {"1"}}}, got,
+		"names are canonical")
 	call(outer(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
 		w.Header().Set(http.TrailerPrefix+"Idempotent-Replayed", "handler")
@@ -619,4 +623,159 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	require.Equal(t, 101, w.Code, "a final status of HTTP/1")
 	require.Equal(t, 101, got.Status)
 	require.Equal(t, before, m.Cache().Len(), "and not stored")
+}
+
+// deferring is middleware outside that sends its header with the first bytes, as those do that
+// compress, and has changed it until then.
+type deferring struct {
+	http.ResponseWriter
+	code int
+	sent bool
+}
+
+func (d *deferring) WriteHeader(code int) {
+	if d.code == 0 {
+		d.code = code
+		d.Header().Set("X-Outside", "1")
+		d.Header().Del("Content-Length")
+	}
+}
+
+func (d *deferring) Write(p []byte) (int, error) {
+	if d.code == 0 {
+		d.WriteHeader(http.StatusOK)
+	}
+	if !d.sent {
+		d.sent = true
+		d.ResponseWriter.WriteHeader(d.code)
+		p = append([]byte("transformed: "), p...)
+		n, err := d.ResponseWriter.Write(p)
+		return max(n-len("transformed: "), 0), err
+	}
+	return d.ResponseWriter.Write(p)
+}
+
+// Once: middleware that sends its header with the first bytes found the handler's later headers
+// in place of its own.
+func TestMiddlewareOutsideMaySendItsHeaderWithTheBody(t *testing.T) {
+	odd := handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		w.Header().Set("Content-Length", "2")
+		w.Header().Set("X-Stays", "early")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, "ok")
+		w.Header().Set("X-Stays", "late")
+		w.Header().Set("X-Sum", "42")
+	})
+	outside := func(next http.Handler) http.Handler {
+		return handler(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(&deferring{ResponseWriter: w}, r) })
+	}
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		bare := serve(t, protocol, outside(odd)).post(t, "", "x")
+		covered := serve(t, protocol, outside(newMiddleware(t, idemhttp.Options{}).Handler(odd)))
+		first := covered.post(t, "k", "x")
+		require.Equal(t, "1", first.Header.Get("X-Outside"))
+		require.Equal(t, "early", first.Header.Get("X-Stays"))
+		require.Equal(t, bare, first, "what the first client gets without and with the middleware")
+	})
+}
+
+// restless is middleware outside that changes the header when it is written.
+type restless struct{ http.ResponseWriter }
+
+func (s restless) WriteHeader(status int) {
+	h := s.Header()
+	h.Set("X-Added", "outside")
+	h.Set("X-Changed", "outside")
+	h.Del("X-Removed")
+	s.ResponseWriter.WriteHeader(status)
+}
+
+func (s restless) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// Once: no test noticed the planted fault that the handler's changes after WriteHeader were lost
+// once the answer passed through.
+func TestHeadersChangedAfterWriteHeaderAreFoundAgain(t *testing.T) {
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"flushed":   func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
+		"too large": func(w http.ResponseWriter) { io.WriteString(w, "large") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 3}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+				h := w.Header()
+				h.Set("X-Changed", "in time")
+				h.Set("X-Removed", "in time")
+				w.WriteHeader(http.StatusOK)
+				h.Set("X-Late", "handler")
+				h.Set("X-Taken-Back", "handler")
+				begin(w)
+				require.Equal(t, "handler", w.Header().Get("X-Late"),
+					"what the handler has set itself")
+				h.Del("X-Taken-Back")
+				io.WriteString(w, "x")
+				require.NotContains(t, w.Header(), "X-Taken-Back",
+					"what the handler has deleted itself")
+			}))
+			w := httptest.NewRecorder()
+			inner.ServeHTTP(restless{w}, post("k", ""))
+			require.Equal(t, http.Header{"X-Added": {"outside"}, "X-Changed": {"outside"}, "X-Late": {"handler"}}, w.Header(),
+				"what middleware outside finds: what it has changed stays")
+		})
+	}
+}
+
+// counting is middleware outside that begins the body at the first Write, as those do that
+// compress.
+type counting struct {
+	http.ResponseWriter
+	writes int
+}
+
+func (c *counting) Write(p []byte) (int, error) { c.writes++; return c.ResponseWriter.Write(p) }
+func (c *counting) FlushError() error           { return nil }
+
+// Once: no test noticed the planted fault that an answer without a body was sent with an empty
+// Write.
+func TestAnAnswerWithoutBodyIsSentWithoutWrite(t *testing.T) {
+	inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+		must(http.NewResponseController(w).Flush())
+	}))
+	for _, who := range []string{"executing", "replayed"} {
+		c := &counting{ResponseWriter: httptest.NewRecorder()}
+		inner.ServeHTTP(c, post("k", ""))
+		require.Zero(t, c.writes, who)
+	}
+}
+
+// Once: no test noticed the planted fault that an invalid status did not panic if the writer
+// would not mind. The fault is the handler's, and is to be seen there.
+func TestAnInvalidStatusPanicsInTheHandler(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{Classify: func(*idemhttp.Response) idemflight.Disposition { return idemflight.Retain }})
+	h := m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		for _, status := range []int{-1, 0, 99, 1000} {
+			require.Panics(t, func() { w.WriteHeader(status) }, "status %d", status)
+		}
+		for _, status := range []int{100, 999} {
+			require.NotPanics(t, func() { w.WriteHeader(status) }, "status %d", status)
+		}
+	}))
+	for range 2 {
+		d := discard{h: make(http.Header)}
+		h.ServeHTTP(&d, post("k", ""))
+		require.Equal(t, 999, d.status, "the first final one, also replayed")
+	}
+}
+
+// Once: no test noticed the planted fault that over HTTP/2 a 101 was taken for the final status.
+func TestSwitchingProtocolsIsNoFinalStatusOfHTTP2(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	r := post("k", "")
+	r.ProtoMajor = 2
+	m.Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		w.WriteHeader(http.StatusCreated)
+	})).ServeHTTP(&discard{h: make(http.Header)}, r)
+	e, _ := m.Cache().Lookup(sharedKey("k"))
+	require.Equal(t, http.StatusCreated, e.Value.Status)
 }

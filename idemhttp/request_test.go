@@ -40,7 +40,32 @@ func TestNewNamesEveryBadField(t *testing.T) {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, KeyReusedStatus: status, MaxWait: idemflight.NoWait, Methods: []string{"PUT", "DELETE"}})
 		require.NoError(t, err, "status %d", status)
 	}
-	require.Panics(t, func() { newMiddleware(t, idemhttp.Options{}).Handler(nil) }, "a nil handler is noticed when it is mounted")
+	require.Panics(t, func() { newMiddleware(t, idemhttp.Options{}).Handler(nil) },
+		"a nil handler is noticed when it is mounted")
+}
+
+// Once: no test noticed the planted fault that New let a size of -1 pass.
+func TestNewRefusesTheFirstSizeBelowZero(t *testing.T) {
+	_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, MaxRequestBytes: -1})
+	require.ErrorContains(t, err, "Options.MaxRequestBytes is -1")
+	_, err = idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, MaxResponseBytes: -1})
+	require.ErrorContains(t, err, "Options.MaxResponseBytes is -1")
+}
+
+// Once: no test noticed the planted fault that New took some byte for one that a token may have,
+// or the other way round.
+func TestNamesOfHeadersAreTokens(t *testing.T) {
+	const others = "!#$%&'*+-.^_`|~"
+	for c := range 256 {
+		name := string([]byte{byte(c)})
+		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, HeaderName: name, Methods: []string{name}})
+		if '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || strings.Contains(others, name) {
+			require.NoError(t, err, "%q may be a name", name)
+			continue
+		}
+		require.ErrorContains(t, err, "Options.HeaderName", "%q", name)
+		require.ErrorContains(t, err, "Options.Methods", "%q", name)
+	}
 }
 
 // Each step of the order is taken only if those before it are satisfied.
@@ -116,12 +141,23 @@ func TestBothFormsNameTheSameKey(t *testing.T) {
 	require.Equal(t, 1, ran.count(), "executions")
 }
 
+// Once: no test noticed the planted fault that keys were compared without regard to case.
+func TestKeysThatDifferInCaseAreTwo(t *testing.T) {
+	var ran counter
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) { ran.add() }))
+	for _, key := range []string{"order-a", "Order-A", `"ORDER-A"`} {
+		require.False(t, call(h, post(key, "")).replayed(), "a key is opaque: %s", key)
+	}
+	require.Equal(t, 3, ran.count(), "executions")
+}
+
 func TestMissingKey(t *testing.T) {
 	ok := handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) })
 	require.Equal(t, 202, call(newMiddleware(t, idemhttp.Options{}).Handler(ok), post("", "")).Status, "without Require it passes")
 	h := newMiddleware(t, idemhttp.Options{Require: true}).Handler(ok)
 	requireProblem(t, call(h, post("", "")), 400, "missing-key", false)
-	require.Equal(t, 202, call(h, httptest.NewRequest("GET", "/", nil)).Status, "a GET needs no key")
+	require.Equal(t, 202, call(h, httptest.NewRequest("GET", "/", nil)).Status,
+		"a GET needs no key")
 }
 
 // The very same writer and request, body unread, Scope not called.
@@ -167,6 +203,18 @@ func TestMethodsCompareWithoutCase(t *testing.T) {
 	require.Equal(t, 2, ran.count(), "patch is covered by PATCH")
 }
 
+// Once: no test noticed the planted fault that Methods could be changed after New, through the
+// slice that New was given.
+func TestMethodsAreThoseAtNew(t *testing.T) {
+	methods := []string{"PUT"}
+	h := newMiddleware(t, idemhttp.Options{Methods: methods, Require: true}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	methods[0] = "DELETE"
+	for method, status := range map[string]int{"PUT": http.StatusBadRequest, "DELETE": http.StatusOK} {
+		require.Equal(t, status, call(h, httptest.NewRequest(method, "/", nil)).Status,
+			"%s without a key", method)
+	}
+}
+
 func TestScope(t *testing.T) {
 	var ran counter
 	var scope string
@@ -190,7 +238,8 @@ func TestScope(t *testing.T) {
 		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
 	} {
 		scope, scopeErr = c.scope, c.err
-		require.Equal(t, c.status, call(h, post("k", "")).Status, "scope %q, error %v", c.scope, c.err)
+		require.Equal(t, c.status, call(h, post("k", "")).Status,
+			"scope %q, error %v", c.scope, c.err)
 		require.False(t, problem.Retryable, "a failing scope is not retryable")
 		if c.err != nil {
 			require.ErrorIs(t, problem.Err, c.err, "Scope's own error")
@@ -203,7 +252,8 @@ func TestScope(t *testing.T) {
 
 	for _, scope = range []string{"a", "b", "a"} {
 		scopeErr = nil
-		require.Equal(t, scope, call(h, post("k", "")).Body, "one customer never sees another's answer")
+		require.Equal(t, scope, call(h, post("k", "")).Body,
+			"one customer never sees another's answer")
 	}
 	require.Equal(t, 2, ran.count(), "the same key of two customers is two keys")
 	shared, err := idemhttp.SharedScope(post("k", ""))
@@ -226,7 +276,8 @@ func TestDefaultFingerprint(t *testing.T) {
 	base := of("POST", "/p?a=1&b=2&a=3", "body")
 	require.NotZero(t, base)
 	require.Equal(t, base, of("POST", "/p?b=2&a=1&a=3", "body"), "sorted by name")
-	require.Equal(t, base, of("POST", "/p?%61=1&b=%32&&a=3", "body"), "names and values as they parse")
+	require.Equal(t, base, of("POST", "/p?%61=1&b=%32&&a=3", "body"),
+		"names and values as they parse")
 	for _, other := range []idemflight.Fingerprint{
 		of("PATCH", "/p?a=1&b=2&a=3", "body"), of("POST", "/q?a=1&b=2&a=3", "body"), of("POST", "/p?a=3&b=2&a=1", "body"),
 		of("POST", "/p?a=1&b=2", "body"), of("POST", "/p?a=1&b=2&a=3", "bodY"), of("POST", "/p", "body"),
@@ -240,10 +291,26 @@ func TestDefaultFingerprint(t *testing.T) {
 	seen := map[idemflight.Fingerprint]string{}
 	for _, query := range []string{"a=%zz", "a=%yy", "a=%25zz", "a=1;b=2", "a=1&b=2", "a=1%3Bb=2", "a=%zz&b=1", "", "%", "%25", "a=b=c", "a=b%26c", "a=b&c"} {
 		f := of("POST", "/p?"+query, "")
-		require.NotContains(t, seen, f, "%q and %q: what does not parse counts as sent", query, seen[f])
+		require.NotContains(t, seen, f,
+			"%q and %q: what does not parse counts as sent", query, seen[f])
 		seen[f] = query
 	}
-	require.Equal(t, of("POST", "/p?a=%zz&b=1&c=2", ""), of("POST", "/p?c=2&b=1&a=%zz", ""), "the rest is sorted all the same")
+	require.Equal(t, of("POST", "/p?a=%zz&b=1&c=2", ""), of("POST", "/p?c=2&b=1&a=%zz", ""),
+		"the rest is sorted all the same")
+}
+
+// Once: no test noticed the planted fault that the default fingerprint was one of another text.
+// That text does not change: fingerprints outlive the process (Restore).
+func TestDefaultFingerprintIsForGood(t *testing.T) {
+	for sent, text := range map[string]string{
+		"": "", "a": "a=", "b=2&a=%31&b=1": "a=1&b=2&b=1", "a=%20&b=+": "a=+&b=+",
+		"%zz": "%zz", "%zz&a=1": "a=1&%zz", "%zz&b;c": "%zz&b;c", "%zz&a=1&b;c": "a=1&%zz&b;c", "&&a=1&": "a=1",
+	} {
+		r := post("k", "")
+		r.URL.RawQuery = sent
+		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte("/payments"), []byte(text), []byte("body")),
+			idemhttp.DefaultFingerprint(r, []byte("body")), "query %q", sent)
+	}
 }
 
 func TestZeroFingerprintMeansNoCheck(t *testing.T) {
@@ -270,7 +337,8 @@ func TestBodyIsHandedOverWhole(t *testing.T) {
 		for i, size := range []int{0, 1, 511, 512, 513, 65536, 65537, 100_000} {
 			want := strings.Repeat("b", size)
 			require.Equal(t, 200, s.post(t, fmt.Sprint("length", i), want).Status, "%d bytes", size)
-			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes with Content-Length", size)
+			require.Equal(t, seen{want, int64(size), nil, nil}, <-got,
+				"%d bytes with Content-Length", size)
 			chunked := s.request(t, t.Context(), fmt.Sprint("chunked", i), io.MultiReader(strings.NewReader(want)))
 			require.Equal(t, 200, s.send(t, chunked).Status, "%d bytes", size)
 			require.Equal(t, seen{want, int64(size), nil, nil}, <-got, "%d bytes without", size)
@@ -282,6 +350,43 @@ func TestBodyIsHandedOverWhole(t *testing.T) {
 		requireProblem(t, s.post(t, "large", strings.Repeat("b", 100_001)), 413, "body-too-large", false)
 		requireProblem(t, s.send(t, s.request(t, t.Context(), "large", io.MultiReader(strings.NewReader(strings.Repeat("b", 100_001))))), 413, "body-too-large", false)
 	})
+}
+
+// Once: no test noticed the planted fault that a request without a body was handed over with an
+// empty one.
+func TestARequestWithoutBodyIsHandedOverWithout(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, http.NoBody, r.Body)
+		w.WriteHeader(http.StatusCreated)
+	}))
+	for key, body := range map[string]io.ReadCloser{"nil": nil, "none": http.NoBody, "empty": io.NopCloser(strings.NewReader(""))} {
+		r := post(key, "")
+		r.Body = body
+		require.Equal(t, http.StatusCreated, call(h, r).Status, key)
+	}
+}
+
+// thrifty is a body that takes an empty buffer for a fault of its reader.
+type thrifty struct{ io.Reader }
+
+func (t thrifty) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, errBoom
+	}
+	return t.Reader.Read(p)
+}
+
+// Once: no test noticed the planted fault that a body longer than its Content-Length was cut.
+// Middleware outside may have decompressed it.
+func TestABodyLongerThanItsContentLengthIsHandedOverWhole(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { copyAll(w, r.Body) }))
+	for _, size := range []int{4, 5, 1000, 100_000} {
+		body := strings.Repeat("b", size)
+		r := httptest.NewRequest(http.MethodPost, "/", thrifty{strings.NewReader(body)})
+		r.Header.Set("Idempotency-Key", strconv.Itoa(size))
+		r.ContentLength = 3
+		require.Equal(t, body, call(h, r).Body, "%d bytes", size)
+	}
 }
 
 func TestABodyIsNobodyElses(t *testing.T) {
@@ -383,7 +488,8 @@ func TestContextOfTheHandler(t *testing.T) {
 		require.Equal(t, "u", handlers.Value(userKey{}), "the request's values")
 		deadline, ok := handlers.Deadline()
 		require.True(t, ok)
-		require.Greater(t, time.Until(deadline), 90*time.Minute, "the cache's ExecTimeout, not the outer deadline")
+		require.Greater(t, time.Until(deadline), 90*time.Minute,
+			"the cache's ExecTimeout, not the outer deadline")
 		cancel()
 		require.NoError(t, handlers.Err(), "not the request's cancellation")
 		require.NoError(t, idemflight.BeginEffect(handlers), "BeginEffect knows the context")

@@ -17,8 +17,8 @@ import (
 	"github.com/idemflight/idemflight/idemhttp"
 )
 
-// An answer is buffered up to MaxResponseBytes; from the first Flush on, or past that size, it passes
-// through.
+// An answer is buffered up to MaxResponseBytes; from the first Flush on, or past that size, it
+// passes through.
 func TestBufferedUntilFlushOrPastTheSize(t *testing.T) {
 	w := httptest.NewRecorder()
 	h := newMiddleware(t, idemhttp.Options{MaxResponseBytes: 10}).Handler(handler(func(rw http.ResponseWriter, r *http.Request) {
@@ -32,7 +32,8 @@ func TestBufferedUntilFlushOrPastTheSize(t *testing.T) {
 			require.Equal(t, "1234567890", w.Body.String(), "all there is, at the first Flush")
 		}
 		io.WriteString(rw, "x")
-		require.Equal(t, "1234567890x", w.Body.String(), "past the size, or flushed, it passes through")
+		require.Equal(t, "1234567890x", w.Body.String(),
+			"past the size, or flushed, it passes through")
 		require.Equal(t, 201, w.Code)
 	}))
 	h.ServeHTTP(w, post("size", ""))

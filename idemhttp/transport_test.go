@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -174,3 +175,44 @@ func TestTransportErrorsAreTheBases(t *testing.T) {
 type failing struct{}
 
 func (failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, errBoom }
+
+// countingFailing is a network that is down.
+type countingFailing struct{ sent int }
+
+func (c *countingFailing) RoundTrip(*http.Request) (*http.Response, error) {
+	c.sent++
+	return nil, errBoom
+}
+
+// Once: no test noticed the planted fault that Transport sent a failed request again. Retrying is
+// the business of the caller: Transport itself sends once.
+func TestTransportSendsOnce(t *testing.T) {
+	var base countingFailing
+	r := httptest.NewRequest(http.MethodPost, "http://memory/payments", http.NoBody)
+	r = r.WithContext(idemhttp.WithKey(r.Context(), "k"))
+	_, err := (&idemhttp.Transport{Base: &base}).RoundTrip(r)
+	require.ErrorIs(t, err, errBoom)
+	require.Equal(t, 1, base.sent, "requests that were sent")
+}
+
+// idle is a network whose connections can be closed.
+type idle struct {
+	countingFailing
+	closed int
+}
+
+func (i *idle) CloseIdleConnections() { i.closed++ }
+
+// Once: no test noticed the planted fault that CloseIdleConnections was not passed on to the
+// base, or to http.DefaultTransport where there is none.
+func TestCloseIdleConnectionsIsTheBases(t *testing.T) {
+	base, usual := new(idle), new(idle)
+	was := http.DefaultTransport
+	http.DefaultTransport = usual
+	defer func() { http.DefaultTransport = was }()
+	(&http.Client{Transport: &idemhttp.Transport{Base: base}}).CloseIdleConnections()
+	require.Equal(t, []int{1, 0}, []int{base.closed, usual.closed})
+	(&http.Client{Transport: &idemhttp.Transport{}}).CloseIdleConnections()
+	require.Equal(t, []int{1, 1}, []int{base.closed, usual.closed})
+	(&http.Client{Transport: &idemhttp.Transport{Base: failing{}}}).CloseIdleConnections()
+}

@@ -15,25 +15,25 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// The fault table: every way for fn to end × what it said about its effect × who is waiting. What
-// must come out is computed from the contract's table alone, and compared whole: what every caller
-// got, what the next call does, every counter, every call event.
+// The fault table: every way for fn to end × what it said about its effect × the callers that wait.
+// The expected end is computed from the contract's table alone, and compared whole: what every
+// caller got, what the next call does, every counter, every call event.
 
 const (
-	ocFnTime      = 10 * time.Second // fn's work before it ends in its way
-	ocExecTimeout = time.Minute
+	fnTime      = 10 * time.Second // fn's work before it ends in its way
+	execTimeout = time.Minute
 )
 
 var (
-	errOcFailed   = errors.New("failed")
-	ocRefused     = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-	errOcPanicked = errors.New("panicked")
+	errFailed   = errors.New("failed")
+	errRefused  = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	errPanicked = errors.New("panicked")
 )
 
-// ocFault is a way for fn to end.
-type ocFault struct {
+// fault is a way for fn to end.
+type fault struct {
 	name  string
-	end   func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+	end   func(ctx context.Context, c *cache) (int, error)
 	took  time.Duration          // from fn's start
 	value int                    // fn's value
 	is    error                  // what its error is; nil = success
@@ -42,88 +42,88 @@ type ocFault struct {
 	fixed bool                   // success or a marker: plain whatever was said
 	// how it ended if it did not return
 	panics, exits bool
-	// what else it did
+	// its other deeds
 	reenters, forgets, closes bool
 }
 
-var ocFaults = []ocFault{
-	{name: "success", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, nil }},
-	{name: "error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 7, errOcFailed }},
-	{name: "Final", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Final(errOcFailed)
+var faults = []fault{
+	{name: "success", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *cache) (int, error) { return 7, nil }},
+	{name: "error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release,
+		end: func(context.Context, *cache) (int, error) { return 7, errFailed }},
+	{name: "Final", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *cache) (int, error) {
+			return 7, idemflight.Final(errFailed)
 		}},
-	{name: "Retryable", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Retryable(errOcFailed)
+	{name: "Retryable", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, fixed: true,
+		end: func(context.Context, *cache) (int, error) {
+			return 7, idemflight.Retryable(errFailed)
 		}},
-	{name: "Unknown", took: ocFnTime, value: 7, is: errOcFailed, plain: idemflight.Hold, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			return 7, idemflight.Unknown(errOcFailed)
+	{name: "Unknown", took: fnTime, value: 7, is: errFailed, plain: idemflight.Hold, fixed: true,
+		end: func(context.Context, *cache) (int, error) {
+			return 7, idemflight.Unknown(errFailed)
 		}},
-	{name: "timeout", took: ocExecTimeout, is: context.DeadlineExceeded, plain: idemflight.Hold,
-		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+	{name: "timeout", took: execTimeout, is: context.DeadlineExceeded, plain: idemflight.Hold,
+		end: func(ctx context.Context, _ *cache) (int, error) {
 			<-ctx.Done()
 			return 0, fmt.Errorf("bank: %w", ctx.Err())
 		}},
-	{name: "dial error", took: ocFnTime, is: ocRefused, same: true, plain: idemflight.Release,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { return 0, ocRefused }},
-	{name: "panic(value)", took: ocFnTime, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic("boom") }},
-	{name: "panic(error)", took: ocFnTime, is: errOcPanicked, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errOcPanicked) }},
-	{name: "panic(marked error)", took: ocFnTime, is: errOcPanicked, plain: idemflight.Hold, panics: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			panic(idemflight.Retryable(errOcPanicked))
+	{name: "dial error", took: fnTime, is: errRefused, same: true, plain: idemflight.Release,
+		end: func(context.Context, *cache) (int, error) { return 0, errRefused }},
+	{name: "panic(value)", took: fnTime, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *cache) (int, error) { panic("boom") }},
+	{name: "panic(error)", took: fnTime, is: errPanicked, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *cache) (int, error) { panic(errPanicked) }},
+	{name: "panic(marked error)", took: fnTime, is: errPanicked, plain: idemflight.Hold, panics: true,
+		end: func(context.Context, *cache) (int, error) {
+			panic(idemflight.Retryable(errPanicked))
 		}},
-	{name: "Goexit", took: ocFnTime, is: idemflight.ErrGoexit, plain: idemflight.Hold, exits: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 7, nil }},
-	{name: "ctx ended", took: ocFnTime, is: context.Canceled, plain: idemflight.Hold,
-		end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+	{name: "Goexit", took: fnTime, is: idemflight.ErrGoexit, plain: idemflight.Hold, exits: true,
+		end: func(context.Context, *cache) (int, error) { runtime.Goexit(); return 7, nil }},
+	{name: "ctx ended", took: fnTime, is: context.Canceled, plain: idemflight.Hold,
+		end: func(ctx context.Context, _ *cache) (int, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()
 			return 0, fmt.Errorf("bank: %w", ctx.Err())
 		}},
-	{name: "slow", took: 3 * ocExecTimeout, value: 7, plain: idemflight.Retain, fixed: true,
-		end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-			time.Sleep(3*ocExecTimeout - ocFnTime) // deaf to its context
+	{name: "slow", took: 3 * execTimeout, value: 7, plain: idemflight.Retain, fixed: true,
+		end: func(context.Context, *cache) (int, error) {
+			time.Sleep(3*execTimeout - fnTime) // deaf to its context
 			return 7, nil
 		}},
-	{name: "re-entrant", took: ocFnTime, is: idemflight.ErrReentrant, plain: idemflight.Release, reenters: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
-			v, err := c.Do(context.WithValue(ctx, ocCtxKey{}, 1), ocKey, ocReturns(1, nil))
+	{name: "re-entrant", took: fnTime, is: idemflight.ErrReentrant, plain: idemflight.Release, reenters: true,
+		end: func(ctx context.Context, c *cache) (int, error) {
+			v, err := c.Do(context.WithValue(ctx, nameKey{}, 1), theKey, returns(1, nil))
 			return v, fmt.Errorf("again: %w", err)
 		}},
-	{name: "Forget inside", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true, forgets: true,
-		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
-			if !c.Forget(ocKey) {
+	{name: "Forget inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, forgets: true,
+		end: func(_ context.Context, c *cache) (int, error) {
+			if !c.Forget(theKey) {
 				return 0, errors.New("Forget of a key in flight must return true")
 			}
 			return 7, nil
 		}},
-	{name: "Forget inside, then error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, forgets: true,
-		end: func(_ context.Context, c *idemflight.Cache[string, int]) (int, error) {
-			c.Forget(ocKey)
-			return 7, errOcFailed
+	{name: "Forget inside, then error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, forgets: true,
+		end: func(_ context.Context, c *cache) (int, error) {
+			c.Forget(theKey)
+			return 7, errFailed
 		}},
-	{name: "Close inside", took: ocFnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+	{name: "Close inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
+		end: func(ctx context.Context, c *cache) (int, error) {
 			if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 				return 0, fmt.Errorf("Close inside fn must return ErrReentrant, got %v", err)
 			}
 			return 7, nil
 		}},
-	{name: "Close inside, then error", took: ocFnTime, value: 7, is: errOcFailed, same: true, plain: idemflight.Release, closes: true,
-		end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+	{name: "Close inside, then error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, closes: true,
+		end: func(ctx context.Context, c *cache) (int, error) {
 			_ = c.Close(ctx)
-			return 7, errOcFailed
+			return 7, errFailed
 		}},
 }
 
 // becomes is what the contract makes of the fault.
-func (f ocFault) becomes(said idemflight.Disposition, ask bool) idemflight.Disposition {
+func (f fault) becomes(said idemflight.Disposition, ask bool) idemflight.Disposition {
 	d := f.plain
 	if !f.fixed && !ask {
 		d = said
@@ -134,8 +134,8 @@ func (f ocFault) becomes(said idemflight.Disposition, ask bool) idemflight.Dispo
 	return d
 }
 
-// ocScene is who is there while fn runs.
-type ocScene struct {
+// scene is the callers that are there while fn runs.
+type scene struct {
 	name       string
 	joined     int
 	leaderGone bool
@@ -145,13 +145,13 @@ type ocScene struct {
 	full       bool // MaxEntries is 1
 }
 
-var ocScenes = []ocScene{
+var scenes = []scene{
 	{name: "leader alone"},
-	{name: "leader alone, who cannot leave", own: true},
+	{name: "leader alone, which cannot leave", own: true},
 	{name: "with joined callers", joined: 2},
 	{name: "joined caller gone", joined: 2, gone: 1},
 	{name: "leader gone", joined: 2, leaderGone: true},
-	{name: "leader gone, who was alone", leaderGone: true},
+	{name: "leader gone, which was alone", leaderGone: true},
 	{name: "all gone", joined: 2, gone: 2, leaderGone: true},
 	{name: "Inline", joined: 2, own: true, inline: true},
 	{name: "Inline, ctx ends", joined: 2, gone: 2, own: true, inline: true, leaderGone: true},
@@ -159,8 +159,8 @@ var ocScenes = []ocScene{
 	{name: "at capacity, leader gone", full: true, leaderGone: true},
 }
 
-// ocPlaces asserts that in flight + kept is what it must be, as Len and Stats tell it.
-func ocPlaces(t *testing.T, c *idemflight.Cache[string, int], inFlight, kept, held int, what string) {
+// requirePlaces asserts that in flight + kept is what it must be, as Len and Stats tell it.
+func requirePlaces(t *testing.T, c *cache, inFlight, kept, held int, what string) {
 	t.Helper()
 	s := c.Stats()
 	require.Equal(t, [4]int{inFlight, kept, kept, held}, [4]int{s.InFlight, s.Entries, c.Len(), s.Held}, "%s: InFlight, Entries, Len, Held", what)
@@ -171,40 +171,35 @@ func ocPlaces(t *testing.T, c *idemflight.Cache[string, int], inFlight, kept, he
 	require.Equal(t, inFlight+kept, n, "%s: All shows what is in flight and what is kept", what)
 }
 
-// ocCalls is the sum of the counters of calls.
-func ocCalls(s idemflight.Stats) uint64 {
-	return s.Executed + s.Joined + s.Replayed + s.Reconciled + s.KeyReused + s.NotWaited + s.OutcomeUnknown + s.ValueShed +
-		s.Full + s.Closed + s.Reentrant + s.InvalidKey + s.Left
-}
-
 func TestPromise12_FaultTable(t *testing.T) {
-	for _, f := range ocFaults {
-		for _, effect := range ocEffects {
-			for _, scene := range ocScenes {
+	for _, f := range faults {
+		for _, effect := range effects {
+			for _, scene := range scenes {
 				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { ocPlayFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, false) })
+					synctest.Test(t, func(t *testing.T) { playFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, false) })
 				})
 			}
 		}
 	}
 }
 
-// The same for an fn that runs in the flight of a Reconcile that said Retryable: nothing may differ.
+// The same for an fn that runs in the flight of a Reconcile that said Retryable: nothing may
+// differ.
 func TestPromise13_FaultTableOfFnAfterReconcile(t *testing.T) {
-	for _, f := range ocFaults {
-		for _, effect := range ocEffects {
-			for _, scene := range ocScenes {
+	for _, f := range faults {
+		for _, effect := range effects {
+			for _, scene := range scenes {
 				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { ocPlayFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, true) })
+					synctest.Test(t, func(t *testing.T) { playFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, true) })
 				})
 			}
 		}
 	}
 }
 
-func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemflight.Disposition, scene ocScene, reconciled bool) {
-	events := new(ocEvents)
-	opts := idemflight.Options[string, int]{MaxEntries: ocFew, ExecTimeout: ocExecTimeout, Observer: events.observe}
+func playFault(t *testing.T, f fault, say func(context.Context), want idemflight.Disposition, scene scene, reconciled bool) {
+	events := &eventLog[string]{}
+	opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe}
 	if scene.full {
 		opts.MaxEntries = 1
 	}
@@ -222,7 +217,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 	var calls, running, runs int
 	var before idemflight.Stats
 	if reconciled {
-		ocHold(t, c, ocKey)
+		holdAfterASecond(t, c, theKey)
 		calls++
 		before = idemflight.Stats{Executed: 1, Holds: 1, Releases: 1}
 	}
@@ -235,17 +230,17 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		}
 		say(ctx)
 		if f.name != "timeout" { // which waits for its context alone
-			time.Sleep(ocFnTime)
+			time.Sleep(fnTime)
 		}
 		return f.end(ctx, c)
 	}
-	call := func(ctx context.Context, key string, fn ocFn, opts ...idemflight.CallOption) *ocCall {
+	call := func(ctx context.Context, key string, fn intFn, opts ...idemflight.CallOption) *pending[int] {
 		calls++
-		return ocDo(c, ctx, key, fn, opts...)
+		return start(c, ctx, key, fn, opts...)
 	}
 
-	// Who is there.
-	start := time.Now()
+	// The callers arrive.
+	began := time.Now()
 	var callOpts []idemflight.CallOption
 	if scene.inline {
 		callOpts = append(callOpts, idemflight.Inline())
@@ -255,33 +250,33 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 	if scene.own && !scene.leaderGone {
 		leaderCtx = context.Background()
 	}
-	leader := call(leaderCtx, ocKey, fn, callOpts...)
+	leader := call(leaderCtx, theKey, fn, callOpts...)
 	synctest.Wait()
-	var stay, leave []*ocCall
+	var stay, leave []*pending[int]
 	joinedCtx, joinedLeave := context.WithCancel(context.Background())
 	defer joinedLeave()
 	for i := range scene.joined {
 		if i < scene.gone {
-			leave = append(leave, call(joinedCtx, ocKey, fn, callOpts...))
+			leave = append(leave, call(joinedCtx, theKey, fn, callOpts...))
 		} else {
-			stay = append(stay, call(context.Background(), ocKey, fn, callOpts...))
+			stay = append(stay, call(context.Background(), theKey, fn, callOpts...))
 		}
 	}
 	synctest.Wait()
 	require.Equal(t, 1, runs, "fn must run once, for the leader")
-	ocPlaces(t, c, 1, 0, 0, "in flight")
+	requirePlaces(t, c, 1, 0, 0, "in flight")
 	require.Equal(t, scene.joined, c.Stats().Waiters, "Stats.Waiters in flight")
-	e, ok := c.Lookup(ocKey)
+	e, ok := c.Lookup(theKey)
 	require.True(t, ok, "Lookup in flight")
 	require.Equal(t, [2]int{int(idemflight.InFlight), scene.joined}, [2]int{int(e.State), e.Waiters}, "state and waiters in flight")
 
 	if scene.full {
-		other := call(context.Background(), "other", ocNever(t))
+		other := call(context.Background(), "other", neverRuns(t))
 		synctest.Wait()
 		require.ErrorIs(t, other.err, idemflight.ErrFull, "the flight's key has the only place")
 	}
 
-	// Who leaves.
+	// Some leave.
 	time.Sleep(time.Second)
 	leaderLeft := scene.leaderGone && !scene.inline
 	if scene.leaderGone {
@@ -289,24 +284,25 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 	}
 	joinedLeave()
 	synctest.Wait()
-	require.Equal(t, leaderLeft, leader.done.Load(), "whether the leader has left")
+	require.Equal(t, leaderLeft, leader.returned(), "whether the leader has left")
 	if leaderLeft {
 		leave = append(leave, leader)
 	} else {
 		stay = append(stay, leader)
 	}
 	for _, gone := range leave {
-		require.True(t, gone.done.Load(), "who leaves must return at once")
-		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
-		require.ErrorIs(t, gone.err, context.Canceled, "who left: its context's error")
-		require.Zero(t, gone.res, "who left obtained nothing")
+		require.True(t, gone.returned(), "a caller that leaves must return at once")
+		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
+		require.ErrorIs(t, gone.err, context.Canceled, "a caller that left: its context's error")
+		require.Zero(t, gone.res, "a caller that left obtained nothing")
 	}
-	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters, "Stats.Waiters after some left")
-	ocPlaces(t, c, 1, 0, 0, "in flight, after some left")
+	require.Equal(t, len(stay)-map[bool]int{true: 0, false: 1}[leaderLeft], c.Stats().Waiters,
+		"Stats.Waiters after some left")
+	requirePlaces(t, c, 1, 0, 0, "in flight, after some left")
 	require.Equal(t, 1, runs, "leaving must not start another execution")
-	time.Sleep(f.took - time.Since(start) - time.Nanosecond)
+	time.Sleep(f.took - time.Since(began) - time.Nanosecond)
 	synctest.Wait()
-	ocPlaces(t, c, 1, 0, 0, "in flight until fn really returns")
+	requirePlaces(t, c, 1, 0, 0, "in flight until fn really returns")
 
 	// What everybody gets.
 	time.Sleep(2 * time.Nanosecond)
@@ -316,7 +312,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		if caller == leader {
 			who = "the leader"
 		}
-		require.True(t, caller.done.Load(), "%s must not be stranded", who)
+		require.True(t, caller.returned(), "%s must not be stranded", who)
 		switch {
 		case f.panics && caller == leader:
 			p, ok := caller.panicked.(*idemflight.PanicError)
@@ -329,7 +325,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		}
 		require.Nil(t, caller.panicked, "%s must not panic", who)
 		require.False(t, caller.exited, "%s must not exit", who)
-		ocCheckError(t, f, want, caller.err, who)
+		checkFaultError(t, f, want, caller.err, who)
 		require.Equal(t, f.value, caller.res.Value, "%s: fn's value", who)
 		source := idemflight.Joined
 		if caller == leader {
@@ -337,13 +333,14 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		}
 		require.Equal(t, source, caller.res.Source, "%s: Source", who)
 		require.False(t, caller.res.CompletedAt.IsZero(), "%s: CompletedAt", who)
-		require.Equal(t, want == idemflight.Release, caller.res.ExpiresAt.IsZero(), "%s: ExpiresAt is zero exactly when nothing is kept", who)
+		require.Equal(t, want == idemflight.Release, caller.res.ExpiresAt.IsZero(),
+			"%s: ExpiresAt is zero exactly when nothing is kept", who)
 	}
 	require.Equal(t, 1, runs, "executions of the flight")
 	require.Zero(t, running, "nothing runs any more")
 
 	// What is left, before the next call.
-	require.Equal(t, want, ocBecame(t, c, ocKey), "what became of the key")
+	require.Equal(t, want, dispositionOf(t, c, theKey), "what became of the key")
 	kept, held := 1, 0
 	wantStats := before
 	wantStats.Joined, wantStats.Left = uint64(len(stay)), uint64(len(leave))
@@ -373,10 +370,10 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 	}
 	wantStats.Entries, wantStats.Held = kept, held
 	require.Equal(t, wantStats, c.Stats(), "Stats after the flight")
-	ocPlaces(t, c, 0, kept, held, "after the flight")
+	requirePlaces(t, c, 0, kept, held, "after the flight")
 
 	if scene.full {
-		other := call(context.Background(), "other", ocReturns(1, idemflight.Retryable(errOcFailed)))
+		other := call(context.Background(), "other", returns(1, idemflight.Retryable(errFailed)))
 		synctest.Wait()
 		switch {
 		case kept == 1: // held, or protected since it is young
@@ -392,21 +389,22 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		default:
 			wantStats.Executed++
 			wantStats.Releases++
-			require.True(t, other.err == errOcFailed, "the place must have been given back: another key got %v", other.err)
+			require.True(t, other.err == errFailed,
+				"the place must have been given back: another key got %v", other.err)
 		}
 	}
 
 	// What the next call does.
-	next := call(context.Background(), ocKey, func(ctx context.Context) (int, error) { runs++; return 99, idemflight.BeginEffect(ctx) })
+	next := call(context.Background(), theKey, func(ctx context.Context) (int, error) { runs++; return 99, idemflight.BeginEffect(ctx) })
 	synctest.Wait()
-	require.True(t, next.done.Load(), "the next call must not hang")
+	require.True(t, next.returned(), "the next call must not hang")
 	switch {
 	case want == idemflight.Retain:
 		wantStats.Replayed++
 		require.Equal(t, 1, runs, "the next call must not run fn")
 		require.Equal(t, idemflight.Replayed, next.res.Source, "the next call's source")
 		require.Equal(t, f.value, next.res.Value, "the next call's value")
-		ocCheckError(t, f, want, next.err, "the next call")
+		checkFaultError(t, f, want, next.err, "the next call")
 	case want == idemflight.Hold:
 		wantStats.OutcomeUnknown++
 		if reconciled && !f.closes { // Reconcile was asked once more, and held again
@@ -416,7 +414,7 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		require.Equal(t, 1, runs, "the next call must not run fn")
 		require.Equal(t, idemflight.None, next.res.Source, "the next call's source")
 		require.Zero(t, next.res.Value, "the next call's value")
-		ocCheckError(t, f, want, next.err, "the next call")
+		checkFaultError(t, f, want, next.err, "the next call")
 	case f.closes:
 		wantStats.Closed++
 		require.Equal(t, 1, runs, "the next call must not run fn")
@@ -431,42 +429,47 @@ func ocPlayFault(t *testing.T, f ocFault, say func(context.Context), want idemfl
 		require.Equal(t, idemflight.Executed, next.res.Source, "the next call's source")
 	}
 	require.Equal(t, wantStats, c.Stats(), "Stats after the next call")
-	require.Equal(t, uint64(calls), ocCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
+	require.Equal(t, uint64(calls), sumOfCalls(c.Stats()),
+		"the sum of the counters of calls must be the number of calls")
 
 	// Each call has one event, and a flight whose leader left has one more.
-	require.Len(t, events.take(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+	require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
 		idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
-	finished := events.take(idemflight.EventFinished)
-	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+	finished := events.of(idemflight.EventFinished)
+	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
+		"EventFinished exactly when the leader left")
 	for _, ev := range finished {
 		require.Equal(t, want, ev.Disposition, "Disposition of EventFinished")
 		require.Equal(t, f.took, ev.Took, "Took of EventFinished")
-		ocCheckError(t, f, want, ev.Err, "Event.Err of EventFinished")
+		checkFaultError(t, f, want, ev.Err, "Event.Err of EventFinished")
 	}
-	for _, ev := range events.take(idemflight.EventExecuted) {
-		if ev.Key == ocKey && ev.Took == f.took {
+	for _, ev := range events.of(idemflight.EventExecuted) {
+		if ev.Key == theKey && ev.Took == f.took {
 			require.Equal(t, want, ev.Disposition, "Disposition of EventExecuted")
-			if !f.panics && !f.exits { // else the call returned no error
-				ocCheckError(t, f, want, ev.Err, "Event.Err of EventExecuted")
+			if !f.panics && !f.exits { // otherwise the call returned no error
+				checkFaultError(t, f, want, ev.Err, "Event.Err of EventExecuted")
 			}
 		}
 	}
-	for _, ev := range events.take(idemflight.EventJoined) {
-		ocCheckError(t, f, want, ev.Err, "Event.Err of EventJoined")
+	for _, ev := range events.of(idemflight.EventJoined) {
+		checkFaultError(t, f, want, ev.Err, "Event.Err of EventJoined")
 	}
-	require.Empty(t, events.take(idemflight.EventEvicted, idemflight.EventExpired, idemflight.EventShed, idemflight.EventPanicked), "no upkeep was due")
+	require.Empty(t, events.of(idemflight.EventEvicted, idemflight.EventExpired, idemflight.EventShed, idemflight.EventPanicked), "no upkeep was due")
 }
 
-// ocCheckError checks the error of a caller that obtained the outcome of f, or met it held.
-func ocCheckError(t *testing.T, f ocFault, want idemflight.Disposition, err error, who string) {
+// checkFaultError checks the error of a caller that obtained the outcome of f, or met it held.
+func checkFaultError(t *testing.T, f fault, want idemflight.Disposition, err error, who string) {
 	t.Helper()
-	require.Equal(t, want == idemflight.Hold, errors.Is(err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held, got %v", who, err)
+	require.Equal(t, want == idemflight.Hold, errors.Is(err, idemflight.ErrOutcomeUnknown),
+		"%s: ErrOutcomeUnknown exactly when held, got %v", who, err)
 	var p *idemflight.PanicError
-	require.Equal(t, f.panics, errors.As(err, &p), "%s: a *PanicError exactly after a panic, got %v", who, err)
+	require.Equal(t, f.panics, errors.As(err, &p),
+		"%s: a *PanicError exactly after a panic, got %v", who, err)
 	switch {
 	case f.is != nil:
 		require.ErrorIs(t, err, f.is, "%s: must wrap fn's error", who)
-		require.True(t, !f.same || want == idemflight.Hold || err == f.is, "%s: must get fn's own error, got %#v", who, err)
+		require.True(t, !f.same || want == idemflight.Hold || err == f.is,
+			"%s: must get fn's own error, got %#v", who, err)
 	case f.panics:
 		require.Equal(t, "boom", p.Value, "%s: PanicError.Value", who)
 	default:
@@ -476,17 +479,17 @@ func ocCheckError(t *testing.T, f ocFault, want idemflight.Disposition, err erro
 
 // A context that is dead on arrival starts nothing, however fn would have ended.
 func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
-	for _, f := range ocFaults {
+	for _, f := range faults {
 		for _, inline := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(idemflight.Options[string, int]{})
+				c := idemflight.MustNew(options{})
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()
 				var opts []idemflight.CallOption
 				if inline {
 					opts = append(opts, idemflight.Inline())
 				}
-				call := ocDo(c, ctx, ocKey, func(ctx context.Context) (int, error) {
+				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					t.Errorf("%s: fn must not run", f.name)
 					return f.end(ctx, c)
 				}, opts...)
@@ -498,11 +501,11 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 	}
 }
 
-// The same with Reconcile in fn's place: every way for it to end × who is waiting.
+// The same with Reconcile in fn's place: every way for it to end × the callers that wait.
 func TestPromise13_ReconcileFaultTable(t *testing.T) {
 	type found struct {
 		name   string
-		end    func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error)
+		end    func(ctx context.Context, c *cache) (int, error)
 		took   time.Duration
 		want   idemflight.Disposition
 		is     error
@@ -510,56 +513,56 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 		reent  bool
 		closes bool
 	}
-	always := func(v int, err error) func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-		return func(context.Context, *idemflight.Cache[string, int]) (int, error) { return v, err }
+	always := func(v int, err error) func(context.Context, *cache) (int, error) {
+		return func(context.Context, *cache) (int, error) { return v, err }
 	}
 	const Release, Retain, Hold = idemflight.Release, idemflight.Retain, idemflight.Hold
 	for _, f := range []found{
-		{name: "success", took: ocFnTime, want: Retain, end: always(9, nil)},
-		{name: "Final", took: ocFnTime, want: Retain, is: errOcFailed, end: always(9, idemflight.Final(errOcFailed))},
-		{name: "Retryable", took: ocFnTime, want: Release, end: always(9, idemflight.Retryable(errOcFailed))},
-		{name: "error", took: ocFnTime, want: Hold, is: errOcFailed, end: always(9, errOcFailed)},
-		{name: "Unknown", took: ocFnTime, want: Hold, is: errOcFailed, end: always(9, idemflight.Unknown(errOcFailed))},
-		{name: "dial error", took: ocFnTime, want: Hold, is: ocRefused, end: always(9, ocRefused)},
-		{name: "timeout", took: ocExecTimeout, want: Hold, is: context.DeadlineExceeded,
-			end: func(ctx context.Context, _ *idemflight.Cache[string, int]) (int, error) {
+		{name: "success", took: fnTime, want: Retain, end: always(9, nil)},
+		{name: "Final", took: fnTime, want: Retain, is: errFailed, end: always(9, idemflight.Final(errFailed))},
+		{name: "Retryable", took: fnTime, want: Release, end: always(9, idemflight.Retryable(errFailed))},
+		{name: "error", took: fnTime, want: Hold, is: errFailed, end: always(9, errFailed)},
+		{name: "Unknown", took: fnTime, want: Hold, is: errFailed, end: always(9, idemflight.Unknown(errFailed))},
+		{name: "dial error", took: fnTime, want: Hold, is: errRefused, end: always(9, errRefused)},
+		{name: "timeout", took: execTimeout, want: Hold, is: context.DeadlineExceeded,
+			end: func(ctx context.Context, _ *cache) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			}},
-		{name: "panic", took: ocFnTime, want: Hold, is: errOcPanicked, panics: true,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { panic(errOcPanicked) }},
-		{name: "Goexit", took: ocFnTime, want: Hold, is: idemflight.ErrGoexit, panics: true,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) { runtime.Goexit(); return 9, nil }},
-		{name: "slow", took: 3 * ocExecTimeout, want: Retain,
-			end: func(context.Context, *idemflight.Cache[string, int]) (int, error) {
-				time.Sleep(3*ocExecTimeout - ocFnTime)
+		{name: "panic", took: fnTime, want: Hold, is: errPanicked, panics: true,
+			end: func(context.Context, *cache) (int, error) { panic(errPanicked) }},
+		{name: "Goexit", took: fnTime, want: Hold, is: idemflight.ErrGoexit, panics: true,
+			end: func(context.Context, *cache) (int, error) { runtime.Goexit(); return 9, nil }},
+		{name: "slow", took: 3 * execTimeout, want: Retain,
+			end: func(context.Context, *cache) (int, error) {
+				time.Sleep(3*execTimeout - fnTime)
 				return 9, nil
 			}},
-		{name: "re-entrant", took: ocFnTime, want: Hold, is: idemflight.ErrReentrant, reent: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
-				return c.Do(ctx, ocKey, ocReturns(1, nil))
+		{name: "re-entrant", took: fnTime, want: Hold, is: idemflight.ErrReentrant, reent: true,
+			end: func(ctx context.Context, c *cache) (int, error) {
+				return c.Do(ctx, theKey, returns(1, nil))
 			}},
-		{name: "Close inside", took: ocFnTime, want: Retain, closes: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		{name: "Close inside", took: fnTime, want: Retain, closes: true,
+			end: func(ctx context.Context, c *cache) (int, error) {
 				if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 					return 0, fmt.Errorf("Close inside Reconcile must return ErrReentrant, got %v", err)
 				}
 				return 9, nil
 			}},
 		// The flight has begun, so it goes on: the execution of fn is a part of it.
-		{name: "Close inside, then Retryable", took: ocFnTime, want: Release, closes: true,
-			end: func(ctx context.Context, c *idemflight.Cache[string, int]) (int, error) {
+		{name: "Close inside, then Retryable", took: fnTime, want: Release, closes: true,
+			end: func(ctx context.Context, c *cache) (int, error) {
 				_ = c.Close(ctx)
-				return 9, idemflight.Retryable(errOcFailed)
+				return 9, idemflight.Retryable(errFailed)
 			}},
 	} {
-		for _, scene := range ocScenes {
+		for _, scene := range scenes {
 			t.Run(f.name+"/"+scene.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					events := new(ocEvents)
-					var c *idemflight.Cache[string, int]
+					events := &eventLog[string]{}
+					var c *cache
 					var running, reconciled, runs int
-					opts := idemflight.Options[string, int]{MaxEntries: ocFew, ExecTimeout: ocExecTimeout, Observer: events.observe,
+					opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe,
 						Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 							reconciled++
 							running++
@@ -568,7 +571,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 								t.Errorf("at most one execution of a key must run, %d do", running)
 							}
 							if f.name != "timeout" {
-								time.Sleep(ocFnTime)
+								time.Sleep(fnTime)
 							}
 							return f.end(ctx, c)
 						}}
@@ -576,7 +579,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						opts.MaxEntries = 1
 					}
 					c = idemflight.MustNew(opts)
-					ocHold(t, c, ocKey)
+					holdAfterASecond(t, c, theKey)
 					calls := 1
 					fn := func(context.Context) (int, error) {
 						runs++
@@ -585,42 +588,43 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						if running != 1 {
 							t.Errorf("at most one execution of a key must run, %d do", running)
 						}
-						time.Sleep(ocFnTime)
+						time.Sleep(fnTime)
 						return 8, nil
 					}
-					call := func(ctx context.Context, key string) *ocCall {
+					call := func(ctx context.Context, key string) *pending[int] {
 						calls++
 						var opts []idemflight.CallOption
 						if scene.inline {
 							opts = append(opts, idemflight.Inline())
 						}
-						return ocDo(c, ctx, key, fn, opts...)
+						return start(c, ctx, key, fn, opts...)
 					}
 					leaderCtx, leaderLeaves := context.WithCancel(context.Background())
 					defer leaderLeaves()
 					if scene.own && !scene.leaderGone {
 						leaderCtx = context.Background()
 					}
-					start := time.Now()
-					leader := call(leaderCtx, ocKey)
+					began := time.Now()
+					leader := call(leaderCtx, theKey)
 					synctest.Wait()
 					joinedCtx, joinedLeave := context.WithCancel(context.Background())
 					defer joinedLeave()
-					var stay, leave []*ocCall
+					var stay, leave []*pending[int]
 					for i := range scene.joined {
 						if i < scene.gone {
-							leave = append(leave, call(joinedCtx, ocKey))
+							leave = append(leave, call(joinedCtx, theKey))
 						} else {
-							stay = append(stay, call(context.Background(), ocKey))
+							stay = append(stay, call(context.Background(), theKey))
 						}
 					}
 					synctest.Wait()
-					ocPlaces(t, c, 1, 0, 0, "while Reconcile runs")
+					requirePlaces(t, c, 1, 0, 0, "while Reconcile runs")
 					want := idemflight.Stats{Executed: 1, Holds: 1}
 					if scene.full {
 						other := call(context.Background(), "other")
 						synctest.Wait()
-						require.ErrorIs(t, other.err, idemflight.ErrFull, "the held key's place is its Reconcile's")
+						require.ErrorIs(t, other.err, idemflight.ErrFull,
+							"the held key's place is its Reconcile's")
 						want.Full++
 					}
 					time.Sleep(time.Second)
@@ -636,17 +640,17 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						stay = append(stay, leader)
 					}
 					for _, gone := range leave {
-						require.True(t, gone.done.Load(), "who leaves must return at once")
-						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "who left")
+						require.True(t, gone.returned(), "a caller that leaves must return at once")
+						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
 						want.Left++
 					}
 					total := f.took
 					if f.want == Release {
-						total += ocFnTime
+						total += fnTime
 					}
-					time.Sleep(total - time.Since(start) - time.Nanosecond)
+					time.Sleep(total - time.Since(began) - time.Nanosecond)
 					synctest.Wait()
-					ocPlaces(t, c, 1, 0, 0, "until the flight ends")
+					requirePlaces(t, c, 1, 0, 0, "until the flight ends")
 					time.Sleep(2 * time.Nanosecond)
 					synctest.Wait()
 
@@ -664,7 +668,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						if caller == leader {
 							who, src = "the leader", source
 						}
-						require.True(t, caller.done.Load(), "%s must not be stranded", who)
+						require.True(t, caller.returned(), "%s must not be stranded", who)
 						require.Nil(t, caller.panicked, "%s must not panic", who)
 						require.False(t, caller.exited, "%s must not exit", who)
 						if f.is != nil {
@@ -708,31 +712,34 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						calls++
 					}
 					want.Entries, want.Held = 1, held
-					require.Equal(t, became, ocBecame(t, c, ocKey), "what became of the key")
+					require.Equal(t, became, dispositionOf(t, c, theKey), "what became of the key")
 					require.Equal(t, want, c.Stats(), "Stats after the flight")
-					require.Equal(t, uint64(calls), ocCalls(c.Stats()), "the sum of the counters of calls must be the number of calls")
-					ocPlaces(t, c, 0, 1, held, "after the flight")
+					require.Equal(t, uint64(calls), sumOfCalls(c.Stats()),
+						"the sum of the counters of calls must be the number of calls")
+					requirePlaces(t, c, 0, 1, held, "after the flight")
 
 					// Reconcile runs once per call that meets the key held, and never for one that is not.
-					next := call(context.Background(), ocKey)
+					next := call(context.Background(), theKey)
 					time.Sleep(time.Hour)
 					synctest.Wait()
-					require.True(t, next.done.Load(), "the next call must not hang")
+					require.True(t, next.returned(), "the next call must not hang")
 					if f.want == Hold {
 						require.Equal(t, 2, reconciled, "the next call must ask Reconcile again")
 						require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown, "the next call")
 					} else {
 						require.Equal(t, 1, reconciled, "the next call must not ask Reconcile")
-						require.Equal(t, idemflight.Replayed, next.res.Source, "the next call's source")
+						require.Equal(t, idemflight.Replayed, next.res.Source,
+							"the next call's source")
 						require.Equal(t, value, next.res.Value, "the next call's value")
 					}
 					if f.reent {
 						calls++
 					}
-					require.Len(t, events.take(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+					require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
 						idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
-					finished := events.take(idemflight.EventFinished)
-					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft], "EventFinished exactly when the leader left")
+					finished := events.of(idemflight.EventFinished)
+					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
+						"EventFinished exactly when the leader left")
 					for _, ev := range finished {
 						require.Equal(t, became, ev.Disposition, "Disposition of EventFinished")
 					}

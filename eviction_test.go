@@ -16,17 +16,15 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Eviction
-
 func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
-	for _, s := range ttStates {
+	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &ttLog[string]{}
-				c := idemflight.MustNew(ttWeighted(ttOptions{MaxEntries: 1, Protect: -1, Observer: log.observe}))
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(weighted(options{MaxEntries: 1, Protect: -1, Observer: log.observe}))
 				s.put(t, c)
 				ran := false
-				r, err := c.DoResult(ttBg, "new", func(context.Context) (int, error) { ran = true; return 2, nil })
+				r, err := c.DoResult(bg, "new", func(context.Context) (int, error) { ran = true; return 2, nil })
 				synctest.Wait()
 				if s.state == idemflight.Held {
 					require.ErrorIs(t, err, idemflight.ErrFull, "held keys are never evicted")
@@ -42,20 +40,21 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 				require.EqualValues(t, 1, c.Stats().Evicted)
 				_, ok := c.Lookup("k")
 				require.False(t, ok)
-				require.EqualValues(t, 2, c.Stats().Weight, "the weight of what is evicted goes with it")
+				require.EqualValues(t, 2, c.Stats().Weight,
+					"the weight of what is evicted goes with it")
 			})
 		})
 	}
 }
 
-// What is evicted is told with its key, once, and counted, however many there are.
+// Each eviction is reported with its key, once, and counted, however many there are.
 func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &ttLog[string]{}
-		c := idemflight.MustNew(ttOptions{MaxEntries: 50, Protect: -1, Observer: log.observe})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 50, Protect: -1, Observer: log.observe})
 		const n = 500
 		for i := range n {
-			ttRuns(t, c, ttKey(i), i)
+			executes(t, c, keyNo(i), i)
 		}
 		evicted := log.keys(idemflight.EventEvicted)
 		require.Len(t, evicted, n-50)
@@ -65,21 +64,21 @@ func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 			require.False(t, ok, "%s was told as evicted", k)
 		}
 		slices.Sort(evicted)
-		require.Len(t, slices.Compact(evicted), n-50, "each is told once")
+		require.Len(t, slices.Compact(evicted), n-50, "each is reported once")
 	})
 }
 
-// ttRecency scans c with new keys while it uses the m/2 keys of a set as seldom as the promise
+// checkRecency scans c with new keys while it uses the m/2 keys of a set as seldom as the promise
 // allows, or as often as it can, and expects that they survive.
-func ttRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm string) {
+func checkRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm string) {
 	t.Helper()
 	next := 1_000_000
 	insert := func(k int) {
-		v, err := c.Do(ttBg, k, func(context.Context) (int, error) { return k, nil })
+		v, err := c.Do(bg, k, func(context.Context) (int, error) { return k, nil })
 		require.NoError(t, err)
 		require.Equal(t, k, v)
 	}
-	for range m + m/2 { // a cache that is full of what nobody asks for again
+	for range m + m/2 { // a cache full of keys that no caller asks for again
 		insert(next)
 		next++
 	}
@@ -88,7 +87,7 @@ func ttRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm 
 	var set []member
 	inserted := 0
 	use := func(i int) {
-		v, err := c.Do(ttDead(), set[i].key, ttProbe)
+		v, err := c.Do(dead(context.Canceled), set[i].key, probe)
 		require.NoError(t, err, "key %d of a set of %d, last used %d insertions ago, %d being a quarter of %d, insertion %d", i, len(set), inserted-set[i].used, gap, m, inserted)
 		require.Equal(t, set[i].key, v)
 		set[i].used = inserted
@@ -119,7 +118,7 @@ func ttRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm 
 	for i := range m / 2 {
 		step(i + 1)
 		set = append(set, member{i + 1, inserted})
-		if rhythm == "together" || rhythm == "spread" { // their first gap would else be longer
+		if rhythm == "together" || rhythm == "spread" { // otherwise their first gap would be longer
 			use(i)
 		}
 	}
@@ -128,9 +127,6 @@ func ttRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhythm 
 		next++
 	}
 }
-
-// ttProbe is an fn that leaves nothing behind, should it run.
-func ttProbe(context.Context) (int, error) { return 0, idemflight.Retryable(errTT) }
 
 // Which shard a key falls into differs from cache to cache, so the small ones are tried often.
 func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
@@ -145,7 +141,7 @@ func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
 			t.Run(fmt.Sprintf("%d/%s", tc.m, rhythm), func(t *testing.T) {
 				for range tc.caches {
 					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.m, Protect: -1})
-					ttRecency(t, c, tc.m, tc.scan, rhythm)
+					checkRecency(t, c, tc.m, tc.scan, rhythm)
 				}
 			})
 		}
@@ -164,7 +160,7 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 				for range tc.caches {
 					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.entries, Protect: -1})
 					for i := range tc.held {
-						_, err := c.Do(ttBg, -1-i, func(context.Context) (int, error) { return 0, idemflight.Unknown(errTT) })
+						_, err := c.Do(bg, -1-i, returns(0, idemflight.Unknown(errBoom)))
 						require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 					}
 					gate := make(chan struct{})
@@ -172,11 +168,11 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 					for i := range tc.flying {
 						started.Add(1)
 						ended.Go(func() {
-							_, _ = c.Do(ttBg, -100_000-i, func(context.Context) (int, error) { started.Done(); <-gate; return 0, nil })
+							_, _ = c.Do(bg, -100_000-i, func(context.Context) (int, error) { started.Done(); <-gate; return 0, nil })
 						})
 					}
 					started.Wait()
-					ttRecency(t, c, m, 10*m+100, rhythm)
+					checkRecency(t, c, m, 10*m+100, rhythm)
 					require.Equal(t, tc.held, c.Stats().Held)
 					require.Equal(t, tc.flying, c.Stats().InFlight)
 					close(gate)
@@ -186,8 +182,6 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 		}
 	}
 }
-
-// Protect
 
 func TestPromise19_Protect(t *testing.T) {
 	cases := []struct {
@@ -217,13 +211,13 @@ func TestPromise19_Protect(t *testing.T) {
 		for _, n := range []int{1, 40} {
 			t.Run(fmt.Sprintf("%s/%d", tc.name, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttOptions{TTL: tc.ttl, Protect: tc.protect, MaxEntries: n, Observer: log.observe})
+					log := &eventLog[string]{}
+					c := idemflight.MustNew(options{TTL: tc.ttl, Protect: tc.protect, MaxEntries: n, Observer: log.observe})
 					var r idemflight.Result[int]
 					var err error
 					for i := range n {
 						// An execution of some length: the protection counts from completion.
-						r, err = c.DoResult(ttBg, ttKey(i), func(context.Context) (int, error) {
+						r, err = c.DoResult(bg, keyNo(i), func(context.Context) (int, error) {
 							if i == 0 {
 								time.Sleep(5 * time.Minute)
 							}
@@ -237,16 +231,18 @@ func TestPromise19_Protect(t *testing.T) {
 					}
 					if safe > 0 {
 						time.Sleep(safe - 1)
-						_, err := c.Do(ttBg, "new", ttNever(t))
+						_, err := c.Do(bg, "new", neverRuns(t))
 						require.ErrorIs(t, err, idemflight.ErrFull, "%v less 1 ns after completion, with a TTL of %v and Protect %v", safe, tc.ttl, tc.protect)
 						time.Sleep(time.Nanosecond)
 					}
-					ttRuns(t, c, "new", 1)
+					executes(t, c, "new", 1)
 					synctest.Wait()
 					if tc.want < 0 {
-						require.Empty(t, log.of(idemflight.EventEvicted), "nothing is evicted, the place came from one that had expired")
+						require.Empty(t, log.of(idemflight.EventEvicted),
+							"nothing is evicted, the place came from one that had expired")
 					} else {
-						require.Len(t, log.of(idemflight.EventEvicted), 1, "%v after completion", safe)
+						require.Len(t, log.of(idemflight.EventEvicted), 1,
+							"%v after completion", safe)
 					}
 				})
 			})
@@ -257,13 +253,13 @@ func TestPromise19_Protect(t *testing.T) {
 // Only completion counts: replays move no outcome back under protection.
 func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(ttOptions{TTL: time.Hour, Protect: 10 * time.Minute, MaxEntries: 1})
-		ttRuns(t, c, "k", 1)
+		c := idemflight.MustNew(options{TTL: time.Hour, Protect: 10 * time.Minute, MaxEntries: 1})
+		executes(t, c, "k", 1)
 		for range 10 {
 			time.Sleep(time.Minute)
-			require.Equal(t, 1, ttReplay(t, c, "k"))
+			require.Equal(t, 1, replays(t, c, "k"))
 		}
-		ttRuns(t, c, "new", 2)
+		executes(t, c, "new", 2)
 	})
 }
 
@@ -272,7 +268,7 @@ func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
 func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 	const protect = 10 * time.Hour
 	now := func(ago time.Duration) idemflight.Entry[int] { // completed so long ago
-		e := ttEntry(1, time.Now().Add(200*time.Hour))
+		e := retainedEntry(1, time.Now().Add(200*time.Hour))
 		e.CompletedAt = time.Now().Add(-ago)
 		e.StartedAt = e.CompletedAt
 		return e
@@ -280,46 +276,46 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 	// What the cache is filled with: n outcomes, of which none is unprotected before a minute has
 	// passed, and then one more with each minute, in the order of their numbers.
 	age := func(n, i int) time.Duration { return protect - time.Duration(i+1)*time.Minute }
-	fills := map[string]func(t *testing.T, c *ttCache, n int){
-		"completed in order": func(t *testing.T, c *ttCache, n int) {
+	fills := map[string]func(t *testing.T, c *cache, n int){
+		"completed in order": func(t *testing.T, c *cache, n int) {
 			for i := range n {
-				ttRuns(t, c, ttKey(i), i)
+				executes(t, c, keyNo(i), i)
 				time.Sleep(time.Minute)
 			}
 			time.Sleep(protect - time.Duration(n)*time.Minute - time.Minute)
 			time.Sleep(time.Minute) // the first is at its boundary one minute earlier than below
 		},
-		"restored oldest first": func(t *testing.T, c *ttCache, n int) {
+		"restored oldest first": func(t *testing.T, c *cache, n int) {
 			for i := range n {
-				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
 			}
 			time.Sleep(time.Minute)
 		},
-		"restored newest first": func(t *testing.T, c *ttCache, n int) {
+		"restored newest first": func(t *testing.T, c *cache, n int) {
 			for i := n - 1; i >= 0; i-- {
-				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
 			}
 			time.Sleep(time.Minute)
 		},
-		"restored in any order": func(t *testing.T, c *ttCache, n int) {
+		"restored in any order": func(t *testing.T, c *cache, n int) {
 			for _, i := range rand.New(rand.NewPCG(19, uint64(n))).Perm(n) {
 				e := now(age(n, i))
 				if i%3 == 0 {
 					e.State, e.Value = idemflight.Shed, 0
 				}
-				require.NoError(t, c.Restore(ttKey(i), e))
+				require.NoError(t, c.Restore(keyNo(i), e))
 			}
 			time.Sleep(time.Minute)
 		},
-		"executed and restored": func(t *testing.T, c *ttCache, n int) {
+		"executed and restored": func(t *testing.T, c *cache, n int) {
 			for i := n - 1; i >= 0; i-- { // the youngest are executed, before the older come back
 				if i >= n/2 {
 					continue
 				}
-				require.NoError(t, c.Restore(ttKey(i), now(age(n, i))))
+				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
 			}
 			for i := n / 2; i < n; i++ {
-				ttRuns(t, c, ttKey(i), i)
+				executes(t, c, keyNo(i), i)
 			}
 			time.Sleep(time.Minute)
 		},
@@ -328,22 +324,24 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 		for _, n := range []int{1, 2, 8, 64, 300} {
 			t.Run(fmt.Sprintf("%s/%d", name, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttOptions{TTL: 200 * time.Hour, Protect: protect, MaxEntries: n, Observer: log.observe})
+					log := &eventLog[string]{}
+					c := idemflight.MustNew(options{TTL: 200 * time.Hour, Protect: protect, MaxEntries: n, Observer: log.observe})
 					fill(t, c, n)
 					let := n
 					if name == "executed and restored" {
 						let = n / 2
 					}
 					for i := range let {
-						r, err := c.DoResult(ttBg, fmt.Sprint("new", i), ttValue(i))
-						require.NoError(t, err, "the %d-th of %d is the one that Protect lets go", i, n)
+						r, err := c.DoResult(bg, fmt.Sprint("new", i), returns(i, nil))
+						require.NoError(t, err,
+							"the %d-th of %d is the one that Protect lets go", i, n)
 						require.Equal(t, idemflight.Executed, r.Source)
 						synctest.Wait()
 						evicted := log.keys(idemflight.EventEvicted)
-						require.Equal(t, ttKey(i), evicted[len(evicted)-1], "the only one that Protect lets go")
+						require.Equal(t, keyNo(i), evicted[len(evicted)-1],
+							"the only one that Protect lets go")
 						if n <= 64 || i%50 == 0 {
-							_, err = c.Do(ttBg, "one too many", ttNever(t))
+							_, err = c.Do(bg, "one too many", neverRuns(t))
 							require.ErrorIs(t, err, idemflight.ErrFull, "all others are protected")
 						}
 						time.Sleep(time.Minute)
@@ -360,25 +358,25 @@ func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
 		for _, at := range []string{"first", "middle", "last"} {
 			t.Run(fmt.Sprintf("%d/%s", n, at), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					log := &ttLog[string]{}
-					c := idemflight.MustNew(ttOptions{TTL: 20 * time.Hour, Protect: 10 * time.Hour, MaxEntries: n, Observer: log.observe})
+					log := &eventLog[string]{}
+					c := idemflight.MustNew(options{TTL: 20 * time.Hour, Protect: 10 * time.Hour, MaxEntries: n, Observer: log.observe})
 					old := map[string]int{"first": 0, "middle": n / 2, "last": n - 1}[at]
 					for i := range n {
 						if i == old {
-							e := ttEntry(1, time.Now().Add(time.Hour))
+							e := retainedEntry(1, time.Now().Add(time.Hour))
 							e.CompletedAt = time.Now().Add(-11 * time.Hour)
-							require.NoError(t, c.Restore(ttKey(i), e))
+							require.NoError(t, c.Restore(keyNo(i), e))
 							continue
 						}
-						ttRuns(t, c, ttKey(i), i)
+						executes(t, c, keyNo(i), i)
 						for range 3 {
-							require.Equal(t, i, ttReplay(t, c, ttKey(i)))
+							require.Equal(t, i, replays(t, c, keyNo(i)))
 						}
 					}
-					ttRuns(t, c, "new", 1)
+					executes(t, c, "new", 1)
 					synctest.Wait()
-					require.Equal(t, []string{ttKey(old)}, log.keys(idemflight.EventEvicted))
-					_, err := c.Do(ttBg, "one too many", ttNever(t))
+					require.Equal(t, []string{keyNo(old)}, log.keys(idemflight.EventEvicted))
+					_, err := c.Do(bg, "one too many", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrFull)
 				})
 			})
@@ -386,31 +384,139 @@ func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
 	}
 }
 
-// A completes first and is put in last, since Weigh takes its time over it: the order in which
-// outcomes are put in is not that of their completion. Which of the two shares A's shard differs.
+// A completes first and is inserted last, since Weigh takes its time over it: outcomes are not
+// inserted in the order of their completion. Which of the two shares A's shard differs.
 func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 	for _, slow := range []time.Duration{time.Millisecond, 99 * time.Millisecond, time.Second} {
 		t.Run(fmt.Sprint(slow), func(t *testing.T) {
 			for range 8 {
 				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(ttOptions{TTL: 20 * time.Hour, Protect: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
+					c := idemflight.MustNew(options{TTL: 20 * time.Hour, Protect: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
 						if k == "A" {
 							time.Sleep(slow)
 						}
 						return 0
 					}})
-					go func() { _, _ = c.Do(ttBg, "A", ttValue(1)) }()
+					go func() { _, _ = c.Do(bg, "A", returns(1, nil)) }()
 					time.Sleep(slow / 2)
 					for i := range 3 {
-						ttRuns(t, c, ttKey(i), i)
+						executes(t, c, keyNo(i), i)
 					}
 					time.Sleep(time.Hour - slow/2)
 					synctest.Wait()
-					ttRuns(t, c, "new", 2)
+					executes(t, c, "new", 2)
 					_, ok := c.Lookup("A")
 					require.False(t, ok, "A completed an hour ago, the others later")
 				})
 			}
 		})
 	}
+}
+
+// Once: an outcome that Weigh had kept from being inserted stood in front of younger ones and hid
+// from Protect.
+func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{
+			Protect: 45 * time.Minute, MaxEntries: 2, MaxWeight: 100,
+			Weigh: func(key string, _ int) int64 {
+				if key == "slow" {
+					time.Sleep(time.Hour)
+				}
+				return 1
+			},
+		})
+		go func() { _, _ = c.Do(bg, "slow", one) }()
+		time.Sleep(30 * time.Minute)
+		_, err := c.Do(bg, "young", one)
+		require.NoError(t, err)
+		time.Sleep(31 * time.Minute)
+		_, err = c.Do(bg, "new", one)
+		require.NoError(t, err, "the slow one completed 61 minutes ago and gives its place")
+		_, ok := c.Lookup("young")
+		require.True(t, ok, "the young one is protected")
+	})
+}
+
+// Where the clock stands still, numbers tell which replays were before the search for room: their
+// records get the second chance.
+func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		executes(t, c, "a", 1)
+		replays(t, c, "a")
+		executes(t, c, "b", 1)
+		executes(t, c, "c", 1)
+		requireState(t, c, idemflight.Retained, "a", "c")
+	})
+}
+
+// A value that is shed leaves its key to be evicted in its turn, not before: even its second chance
+// stays.
+func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{MaxEntries: 4, Protect: -1}))
+		executes(t, c, "a", 6)
+		executes(t, c, "b", 0)
+		replays(t, c, "a")
+		executes(t, c, "x", 7) // a has to go for it
+		requireState(t, c, idemflight.Shed, "a")
+		executes(t, c, "c", 0)
+		executes(t, c, "d", 0) // one too many
+		requireState(t, c, idemflight.Shed, "a")
+		_, ok := c.Lookup("b")
+		require.False(t, ok, "b was never replayed")
+	})
+}
+
+// Once: no test noticed the planted fault that an outcome replayed once stayed forever. However
+// approximate the recency, an outcome that is no longer in use gives way to those inserted after
+// it.
+func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
+	const places = 64
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, Protect: -1})
+	put := func(key int) {
+		fn := func(context.Context) (int, error) { return key, nil }
+		_, err := c.Do(context.Background(), key, fn, idemflight.WithFingerprint(idemflight.FingerprintOf(nil)))
+		require.NoError(t, err)
+	}
+	for range 2 { // the second time is a replay
+		for key := range places {
+			put(key + 1)
+		}
+	}
+	for key := range 4 * places {
+		put(1_000_000 + key)
+	}
+	for key := range places {
+		_, kept := c.Lookup(key + 1)
+		require.False(t, kept, "key %d was last used %d new keys ago", key+1, 4*places)
+	}
+}
+
+// A call that has evicted another key for its own, and then finds its own held, asks Reconcile: the
+// eviction is reported all the same.
+func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe,
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
+		executes(t, c, "a", 1)
+		meets, came := 0, false
+		onYield(t, func(point string) {
+			if point != "meet" || came {
+				return
+			}
+			if meets++; meets == 2 { // of k: there is room now
+				came = true
+				hold(t, c, "k")
+			}
+		})
+		r, err := c.DoResult(bg, "k", neverRuns(t))
+		require.NoError(t, err)
+		require.True(t, came, "the seam")
+		require.Equal(t, idemflight.Reconciled, r.Source)
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
+	})
 }

@@ -1,0 +1,77 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/idemflight/idemflight"
+)
+
+// Reconcile turns "unknown" from a dead end into an answer: it asks the bank. Here the answer to
+// one charge was lost after the bank had booked it; the other never got there.
+func ExampleOptions_reconcile() {
+	ctx := context.Background()
+	bank := new(exampleBank)
+	cache := idemflight.MustNew(idemflight.Options[string, string]{
+		Reconcile: func(ctx context.Context, key string, held idemflight.Entry[string]) (string, error) {
+			fmt.Printf("  asking about %s: %v\n", key, held.Err)
+			if receipt, ok := bank.booked[key]; ok {
+				return receipt, nil // it took place: retained, fn does not run
+			}
+			return "", idemflight.Retryable(errors.New("not booked")) // it did not: fn runs
+		},
+	})
+	pay := func(id string) {
+		r, err := cache.DoResult(ctx, id, func(ctx context.Context) (string, error) {
+			return bank.pay(ctx, id)
+		})
+		if errors.Is(err, idemflight.ErrOutcomeUnknown) {
+			fmt.Println(id, "unknown")
+			return
+		}
+		fmt.Println(id, r.Value, r.Source)
+	}
+
+	bank.trouble = errConnectionLost // after it was booked
+	pay("rent")
+	pay("rent")
+	bank.trouble = errors.New("timeout") // before it was
+	pay("phone")
+	pay("phone")
+	// Output:
+	// rent unknown
+	//   asking about rent: connection lost
+	// rent receipt 1 reconciled
+	// phone unknown
+	//   asking about phone: timeout
+	// phone receipt 2 executed
+}
+
+// An operator that has found out settles a held key by hand.
+func ExampleCache_Resolve() {
+	ctx := context.Background()
+	cache := idemflight.MustNew(idemflight.Options[string, string]{})
+	pay := func(context.Context) (string, error) { return "", idemflight.Unknown(errConnectionLost) }
+	for _, id := range []string{"rent", "phone", "food"} {
+		_, _ = cache.Do(ctx, id, pay)
+	}
+
+	// The bank's statement shows the rent but not the phone bill; the food is still unclear.
+	fmt.Println(cache.Resolve("rent", "receipt 7", nil))
+	fmt.Println(cache.Resolve("phone", "", idemflight.Retryable(errors.New("not booked"))))
+	fmt.Println(cache.Resolve("food", "", errors.New("statement not there yet")))
+
+	payNow := func(context.Context) (string, error) { return "receipt 8", nil }
+	fmt.Println(cache.Do(ctx, "rent", payNow))
+	fmt.Println(cache.Do(ctx, "phone", payNow))
+	_, err := cache.Do(ctx, "food", payNow)
+	fmt.Println(errors.Is(err, idemflight.ErrOutcomeUnknown))
+	// Output:
+	// true
+	// true
+	// false
+	// receipt 7 <nil>
+	// receipt 8 <nil>
+	// true
+}

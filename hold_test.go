@@ -1,0 +1,439 @@
+package idemflight_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+)
+
+func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
+	for name, end := range map[string]struct {
+		fn   intFn
+		want func(error) bool
+	}{
+		"Unknown": {returns(7, idemflight.Unknown(errBoom)), func(err error) bool { return errors.Is(err, errBoom) }},
+		"BeginEffect": {func(ctx context.Context) (int, error) {
+			_ = idemflight.BeginEffect(ctx)
+			return 7, errBoom
+		}, func(err error) bool { return errors.Is(err, errBoom) }},
+		"Classify": {func(context.Context) (int, error) { return 7, io.ErrUnexpectedEOF }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{})
+			fp := idemflight.FingerprintOf([]byte("payload"))
+			fn := func(ctx context.Context) (int, error) {
+				time.Sleep(time.Second)
+				return end.fn(ctx)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			began := time.Now()
+			leader := start(c, ctx, theKey, fn, idemflight.WithFingerprint(fp))
+			synctest.Wait()
+			joined := start(c, ctx, theKey, neverRuns(t), idemflight.WithFingerprint(fp))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			for who, call := range map[string]*pending[int]{"leader": leader, "joined": joined} {
+				require.True(t, call.returned(), "%s, %s must have its answer", name, who)
+				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s, %s", name, who)
+				require.True(t, end.want(call.err),
+					"%s, %s: must wrap the original, got %v", name, who, call.err)
+				require.Equal(t, 7, call.res.Value,
+					"%s, %s: callers of the flight get fn's value too", name, who)
+			}
+			require.Equal(t, idemflight.Executed, leader.res.Source,
+				"a held outcome is one that was obtained")
+			require.Equal(t, idemflight.Joined, joined.res.Source,
+				"a held outcome is one that was obtained")
+
+			time.Sleep(time.Minute)
+			res, err := c.DoResult(ctx, theKey, neverRuns(t), idemflight.WithFingerprint(fp))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: a later call", name)
+			require.True(t, end.want(err),
+				"%s: a later call's error must wrap the original, got %v", name, err)
+			require.Zero(t, res.Value, "%s: a held key keeps no value", name)
+			require.Equal(t, idemflight.None, res.Source,
+				"%s: a later call obtains no outcome", name)
+			_, err = c.Do(ctx, theKey, neverRuns(t))
+			require.ErrorIs(t, err, idemflight.ErrKeyReused,
+				"%s: the held key keeps its fingerprint", name)
+
+			e, ok := c.Lookup(theKey)
+			require.True(t, ok, "%s: the key must be held", name)
+			require.True(t, end.want(e.Err), "%s: Entry.Err is the original, got %v", name, e.Err)
+			require.NotErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
+				"%s: Entry.Err is the original", name)
+			e.Err = nil
+			require.Equal(t, idemflight.Entry[int]{
+				State: idemflight.Held, Fingerprint: fp, StartedAt: e.StartedAt, CompletedAt: e.CompletedAt, ExpiresAt: e.ExpiresAt,
+			}, e, "%s: the held entry", name)
+			require.True(t, began.Equal(e.StartedAt),
+				"%s: StartedAt, want %v, got %v", name, began, e.StartedAt)
+			require.True(t, began.Add(time.Second).Equal(e.CompletedAt),
+				"%s: CompletedAt, got %v", name, e.CompletedAt)
+			require.True(t, began.Add(time.Second).Add(idemflight.DefaultTTL).Equal(e.ExpiresAt),
+				"%s: ExpiresAt, got %v", name, e.ExpiresAt)
+
+			s := c.Stats()
+			require.Equal(t, idemflight.Stats{Executed: 1, Joined: 1, OutcomeUnknown: 1, KeyReused: 1, Holds: 1, Entries: 1, Held: 1}, s, "%s: Stats", name)
+		})
+	}
+}
+
+func TestPromise13_ReleaseSharesTheErrorAndTheNextCallRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		failed := errors.New("transient")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		leader := start(c, ctx, theKey, func(context.Context) (int, error) { time.Sleep(time.Second); return 7, failed })
+		synctest.Wait()
+		joined := start(c, ctx, theKey, neverRuns(t))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, call := range []*pending[int]{leader, joined} {
+			require.True(t, call.err == failed,
+				"callers of a released flight share fn's own error, got %#v", call.err)
+			require.Equal(t, 7, call.res.Value, "and fn's value")
+			require.True(t, call.res.ExpiresAt.IsZero(), "ExpiresAt of an outcome that is not kept")
+			require.True(t, call.res.CompletedAt.Equal(time.Now()),
+				"CompletedAt of an outcome that is not kept")
+		}
+		res, err := c.DoResult(ctx, theKey, returns(8, nil))
+		require.NoError(t, err, "the next call runs")
+		require.Equal(t, 8, res.Value)
+		require.Equal(t, idemflight.Executed, res.Source)
+	})
+}
+
+func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
+	declined := errors.New("declined")
+	for name, r := range map[string]struct {
+		err     error
+		settles bool
+		want    idemflight.Disposition
+		replay  error
+	}{
+		"nil":               {nil, true, idemflight.Retain, nil},
+		"Final":             {idemflight.Final(declined), true, idemflight.Retain, declined},
+		"wrapped Final":     {fmt.Errorf("by hand: %w", idemflight.Final(declined)), true, idemflight.Retain, declined},
+		"Final(nil)":        {idemflight.Final(nil), true, idemflight.Retain, nil},
+		"Retryable":         {idemflight.Retryable(declined), true, idemflight.Release, nil},
+		"wrapped Retryable": {fmt.Errorf("by hand: %w", idemflight.Retryable(declined)), true, idemflight.Release, nil},
+		"unmarked":          {declined, false, idemflight.Hold, nil},
+		"Unknown":           {idemflight.Unknown(declined), false, idemflight.Hold, nil},
+		"Unknown of Final":  {idemflight.Unknown(idemflight.Final(declined)), false, idemflight.Hold, nil},
+		"Final of Unknown":  {idemflight.Final(idemflight.Unknown(declined)), true, idemflight.Retain, declined},
+		"panic with Final":  {&idemflight.PanicError{Value: idemflight.Final(declined)}, false, idemflight.Hold, nil},
+		"what is released":  {idemflight.ErrFull, false, idemflight.Hold, nil}, // by Classify, which is not asked
+		"joined markers":    {errors.Join(idemflight.Retryable(io.EOF), idemflight.Final(declined)), true, idemflight.Retain, declined},
+		"Final, unmarked":   {errors.Join(idemflight.Final(declined), declined), false, idemflight.Hold, nil},
+		"unmarked, Retry":   {errors.Join(declined, idemflight.Retryable(declined)), false, idemflight.Hold, nil},
+	} {
+		for _, holdTTL := range []time.Duration{0, -1, time.Minute} {
+			synctest.Test(t, func(t *testing.T) {
+				events := &eventLog[string]{}
+				const ttl = 3 * time.Hour
+				c := idemflight.MustNew(options{MaxEntries: 1, TTL: ttl, HoldTTL: holdTTL, Observer: events.observe,
+					Classify: func(error) idemflight.Disposition {
+						t.Error("Classify must not be asked by Resolve")
+						return idemflight.Retain
+					}})
+				fp := idemflight.FingerprintOf([]byte("payload"))
+				// The TTL of the call that left the key held is not that of what an operator finds.
+				holdAfterASecond(t, c, theKey, idemflight.WithFingerprint(fp), idemflight.WithTTL(time.Second))
+				before, _ := c.Lookup(theKey)
+				stats, told := c.Stats(), len(events.of())
+				time.Sleep(30 * time.Second)
+
+				require.Equal(t, r.settles, c.Resolve(theKey, 42, r.err),
+					"%s: whether Resolve settled it", name)
+				require.Equal(t, r.want, dispositionOf(t, c, theKey),
+					"%s: what became of the key", name)
+				require.Len(t, events.of(), told, "%s: Resolve must emit nothing of its own", name)
+				after, _ := c.Lookup(theKey)
+				s := c.Stats()
+				switch r.want {
+				case idemflight.Hold:
+					require.Equal(t, before, after, "%s: the entry must stay held as it was", name)
+					require.Equal(t, stats, s, "%s: Stats must not change", name)
+				case idemflight.Release:
+					require.Zero(t, s.Entries+s.Held+c.Len(), "%s: nothing is kept", name)
+				case idemflight.Retain:
+					require.Equal(t, [2]int{1, 0}, [2]int{s.Entries, s.Held},
+						"%s: Stats.Entries and Held", name)
+					require.Equal(t, fp, after.Fingerprint,
+						"%s: the fingerprint must be kept", name)
+					require.Equal(t, 42, after.Value, "%s: the value Resolve was given", name)
+					require.True(t, after.CompletedAt.Equal(time.Now()),
+						"%s: settled now, got %v", name, after.CompletedAt)
+					require.True(t, after.ExpiresAt.Equal(time.Now().Add(ttl)),
+						"%s: Options.TTL from now, got %v", name, after.ExpiresAt)
+					require.False(t, c.Resolve(theKey, 43, nil),
+						"%s: a second operator must not act", name)
+					_, err := c.Do(t.Context(), theKey, neverRuns(t))
+					require.ErrorIs(t, err, idemflight.ErrKeyReused,
+						"%s: a call without the fingerprint", name)
+					time.Sleep(ttl - time.Nanosecond)
+					res, err := c.DoResult(t.Context(), theKey, neverRuns(t), idemflight.WithFingerprint(fp))
+					require.Equal(t, 42, res.Value, "%s: replayed value", name)
+					require.Equal(t, idemflight.Replayed, res.Source,
+						"%s: source of the replay", name)
+					if r.replay == nil {
+						require.NoError(t, err, "%s: replayed error", name)
+					} else {
+						require.ErrorIs(t, err, r.replay, "%s: replayed error", name)
+						require.Equal(t, r.err.Error(), err.Error(),
+							"%s: text of the replayed error", name)
+						require.True(t, after.Err == err, "%s: Entry.Err is what is replayed", name)
+						requireNoMarker(t, err, name+", replayed after Resolve")
+					}
+					if name == "Final" {
+						require.True(t, err == declined,
+							"the replay must give the marked error itself, got %#v", err)
+					}
+					time.Sleep(time.Nanosecond)
+					_, ok := c.Lookup(theKey)
+					require.False(t, ok, "%s: must have expired", name)
+				}
+				if r.want != idemflight.Hold {
+					v, err := c.Do(t.Context(), theKey, returns(99, nil))
+					require.NoError(t, err, "%s: the next call runs", name)
+					require.Equal(t, 99, v, "%s: the next call runs", name)
+				}
+			})
+		}
+	}
+}
+
+func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{HoldTTL: time.Hour, MaxWeight: 10, Weigh: func(_ string, v int) int64 { return int64(v) }})
+		_, err := c.Do(t.Context(), "retained", returns(1, nil))
+		require.NoError(t, err)
+		_, err = c.Do(t.Context(), "shed", returns(11, nil))
+		require.NoError(t, err)
+		holdAfterASecond(t, c, "expired")
+		time.Sleep(time.Hour)
+		flying := start(c, t.Context(), "in flight", returnsAfter(time.Minute, 1, nil))
+		synctest.Wait()
+		for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), idemflight.Unknown(errBoom), errBoom} {
+			for _, key := range []string{"absent", "retained", "shed", "in flight", "expired", ""} {
+				before, was := c.Lookup(key)
+				require.False(t, c.Resolve(key, 5, how),
+					"Resolve of a key that is not held: %q, %v", key, how)
+				after, is := c.Lookup(key)
+				require.Equal(t, was, is, "whether %q is there must not change", key)
+				require.Equal(t, before, after, "the entry of %q must not change", key)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 1, flying.res.Value, "the flight must end as if nobody had resolved")
+	})
+}
+
+func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	for round := range 200 {
+		key := fmt.Sprint("key ", round)
+		_, _ = c.Do(context.Background(), key, returns(0, idemflight.Unknown(errBoom)))
+		const operators = 4
+		var acted, winner atomic.Int64
+		start, done := make(chan struct{}), make(chan struct{}, operators)
+		for i := range operators {
+			go func() {
+				<-start
+				if c.Resolve(key, i+1, nil) {
+					acted.Add(1)
+					winner.Store(int64(i + 1))
+				}
+				done <- struct{}{}
+			}()
+		}
+		close(start)
+		for range operators {
+			<-done
+		}
+		require.Equal(t, int64(1), acted.Load(), "operators told that they settled %s", key)
+		v, err := c.Do(context.Background(), key, neverRuns(t))
+		require.NoError(t, err)
+		require.Equal(t, winner.Load(), int64(v),
+			"the value must be that of the operator that was told so")
+	}
+}
+
+// Weigh runs without a lock, in the middle of a Resolve: whatever happens to the key meanwhile, the
+// operator that is too late neither acts nor hears that it did.
+func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
+	for name, meanwhile := range map[string]func(*cache) (acted bool){
+		"resolved": func(c *cache) bool { return c.Resolve(theKey, 2, nil) },
+		"found":    func(c *cache) bool { return c.Resolve(theKey, 2, idemflight.Final(errTeapot)) },
+		"reconciled": func(c *cache) bool {
+			v, err := c.Do(context.Background(), theKey, returns(-1, nil))
+			return v == 2 && err == nil
+		},
+		"released and run again": func(c *cache) bool {
+			acted := c.Resolve(theKey, 0, idemflight.Retryable(errBoom))
+			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
+			return acted
+		},
+		"forgotten and run again": func(c *cache) bool {
+			acted := c.Forget(theKey)
+			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
+			return acted
+		},
+		"forgotten and held again": func(c *cache) bool {
+			acted := c.Forget(theKey)
+			_, _ = c.Do(context.Background(), theKey, returns(2, idemflight.Unknown(errTeapot)))
+			return acted
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var c *cache
+			acted, overtaken := false, false
+			c = idemflight.MustNew(options{
+				MaxEntries: 2, MaxWeight: 10,
+				Weigh: func(_ string, v int) int64 {
+					if v == 1 && !overtaken {
+						overtaken = true
+						acted = meanwhile(c)
+					}
+					return int64(v)
+				},
+				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 2, nil },
+			})
+			holdAfterASecond(t, c, theKey)
+			first := c.Resolve(theKey, 1, nil)
+			require.True(t, overtaken,
+				"%s: Weigh must be asked about what Resolve brings, with no lock held", name)
+			require.True(t, acted, "%s: the operator in between acts", name)
+			e, ok := c.Lookup(theKey)
+			require.True(t, ok, "%s: the key is kept", name)
+			if name == "forgotten and held again" { // a hold that either may settle, but not both
+				require.Equal(t, first, e.State == idemflight.Retained,
+					"%s: Resolve must say what it did", name)
+				return
+			}
+			require.False(t, first, "%s: the operator that was too late must be told so", name)
+			require.Equal(t, idemflight.Retained, e.State, "%s: what came in between counts", name)
+			require.Equal(t, 2, e.Value, "%s: what came in between counts", name)
+			s := c.Stats()
+			require.Equal(t, [3]int{1, 0, 2}, [3]int{s.Entries, s.Held, int(s.Weight)},
+				"%s: Entries, Held, Weight", name)
+			_, err := c.Do(t.Context(), "other", returns(3, nil))
+			require.NoError(t, err, "%s: the other place must be free", name)
+		})
+	}
+}
+
+func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
+	for _, learned := range []error{nil, errors.New("still unknown")} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{
+				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					time.Sleep(time.Minute)
+					return 9, learned
+				},
+			})
+			holdAfterASecond(t, c, theKey)
+			call := start(c, t.Context(), theKey, neverRuns(t))
+			synctest.Wait()
+			e, _ := c.Lookup(theKey)
+			require.Equal(t, idemflight.InFlight, e.State,
+				"a reconciliation is an execution of its key")
+			for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom)} {
+				require.False(t, c.Resolve(theKey, 5, how), "Resolve while Reconcile runs")
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.True(t, call.returned())
+			if learned == nil {
+				require.Equal(t, 9, call.res.Value,
+					"what Reconcile found must count, not what Resolve said")
+				require.False(t, c.Resolve(theKey, 5, nil), "nothing is held any more")
+			} else {
+				require.ErrorIs(t, call.err, learned)
+				require.True(t, c.Resolve(theKey, 5, nil), "held again, Resolve acts")
+			}
+		})
+	}
+}
+
+func TestPromise13_WithoutReconcileAHeldKeyNeverRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour})
+		holdAfterASecond(t, c, theKey)
+		for range 10 {
+			_, err := c.Do(t.Context(), theKey, neverRuns(t), idemflight.Inline())
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.ErrorIs(t, err, errBoom, "must wrap the original")
+			time.Sleep(6*time.Minute - time.Nanosecond)
+		}
+		time.Sleep(10 * time.Nanosecond) // HoldTTL is over
+		v, err := c.Do(t.Context(), theKey, returns(8, nil))
+		require.NoError(t, err, "after HoldTTL the next call runs")
+		require.Equal(t, 8, v)
+	})
+}
+
+// Forgetting a value must not forget an unknown, in Reconcile's flight as in fn's.
+func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
+	for name, r := range map[string]struct {
+		err  error
+		want idemflight.Disposition
+		src  idemflight.Source
+	}{
+		"found":           {nil, idemflight.Release, idemflight.Reconciled},
+		"found, Final":    {idemflight.Final(errBoom), idemflight.Release, idemflight.Reconciled},
+		"learned nothing": {errors.New("no answer"), idemflight.Hold, idemflight.None},
+		"Retryable":       {idemflight.Retryable(errBoom), idemflight.Release, idemflight.Executed},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{
+				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					time.Sleep(time.Minute)
+					return 9, r.err
+				},
+			})
+			flying := start(c, t.Context(), theKey, returnsAfter(time.Second, 7, idemflight.Unknown(errBoom)))
+			synctest.Wait()
+			require.True(t, c.Forget(theKey), "Forget of a key in flight")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.ErrorIs(t, flying.err, idemflight.ErrOutcomeUnknown)
+			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
+				"a Hold is held all the same")
+			before, _ := c.Lookup(theKey)
+
+			leader := start(c, t.Context(), theKey, returns(9, nil))
+			synctest.Wait()
+			require.True(t, c.Forget(theKey), "Forget while Reconcile runs")
+			late := start(c, t.Context(), theKey, neverRuns(t))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.Equal(t, r.src, leader.res.Source, "%s: the leader's source", name)
+			require.Equal(t, r.want, dispositionOf(t, c, theKey),
+				"%s: after Forget while Reconcile ran", name)
+			if r.want == idemflight.Hold {
+				after, _ := c.Lookup(theKey)
+				require.Equal(t, before.Err, after.Err, "%s: held again as it was", name)
+				return
+			}
+			require.Equal(t, 9, leader.res.Value, "%s: its callers get the outcome", name)
+			require.Equal(t, 9, late.res.Value, "%s: a caller after Forget still joins", name)
+			require.True(t, leader.res.ExpiresAt.IsZero(),
+				"%s: ExpiresAt of what is not retained", name)
+			require.Zero(t, c.Len(), "%s: nothing is kept", name)
+		})
+	}
+}

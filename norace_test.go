@@ -1,5 +1,0 @@
-//go:build !race
-
-package idemflight_test
-
-const raceEnabled = false
