@@ -158,6 +158,10 @@ insert at capacity, mixed TTLs and steady expiry | ≤ 2.00 |`+" "+`
 memory per retained entry of 1,000,000 | ≤ 1.00 | ≤ 0.85
 longest pause of a replay while 1,000,000 entries expire at once | ≤ 2 ms | ≤ 0.50 ms
 forced collection while 1,000,000 entries are kept | ≤ 1.40 | ≤ 1.10
+HTTP replay of 1 KiB, in process | ≤ +5 µs | ≤ +1 µs
+HTTP replay of 1 KiB, over loopback | ≤ 1.25 | ≤ 1.05
+HTTP first execution, in process | ≤ +6 µs | ≤ +4 µs
+HTTP first execution, in process, allocations | ≤ +12 allocs | ≤ +8 allocs
 runs per fresh key, 16 racing callers | = 1 runs |`+" "+`
 `, "\n"+text.String())
 }

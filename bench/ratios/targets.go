@@ -8,7 +8,7 @@ import (
 // targets returns what is promised, from the most frequent kind of call to the rarest.
 func targets() []target {
 	return slices.Concat(
-		replays(), firsts(), storms(), insertions(), millions(), races())
+		replays(), firsts(), storms(), insertions(), millions(), overHTTP(), races())
 }
 
 func races() []target {
@@ -111,5 +111,25 @@ func millions() []target {
 		name: "forced collection while 1,000,000 entries are kept", peer: "otter", unit: "ms",
 		goal: atMost(1.4), beyond: atMost(1.1),
 		lay: func(int) contest { return collection() }, slow: true,
+	}}
+}
+
+func overHTTP() []target {
+	return []target{{
+		name: "HTTP replay of 1 KiB, in process", peer: "bare handler", unit: "µs", by: extra,
+		goal: atMost(5), beyond: atMost(1),
+		callers: single, lay: httpReplay,
+	}, {
+		name: "HTTP replay of 1 KiB, over loopback", peer: "bare handler", unit: "µs",
+		goal: atMost(1.25), beyond: atMost(1.05),
+		callers: single, lay: httpLoopback,
+	}, {
+		name: "HTTP first execution, in process", peer: "bare handler", unit: "µs", by: extra,
+		goal: atMost(6), beyond: atMost(4),
+		callers: single, lay: httpFirst,
+	}, {
+		name: "HTTP first execution, in process, allocations", peer: "bare handler", unit: "allocs",
+		by: extra, goal: atMost(12), beyond: atMost(8),
+		lay: func(int) contest { return httpFirstAllocs() },
 	}}
 }
