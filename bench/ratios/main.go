@@ -3,6 +3,10 @@
 // goal. What is slow about the machine at the moment is slow for both.
 //
 //	go run -C bench ./ratios -run hot
+//
+// With -procs it holds this library against itself, with GOMAXPROCS raised:
+//
+//	go run -C bench ./ratios -procs 2,8
 package main
 
 import (
@@ -14,6 +18,8 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,10 +30,12 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // config is what the flags say.
 type config struct {
-	rounds int
-	only   *regexp.Regexp
-	strict bool
-	list   bool
+	rounds  int
+	only    *regexp.Regexp
+	strict  bool
+	list    bool
+	procs   []int // values of GOMAXPROCS to compare; empty = compare with peers
+	perCore []int // goroutines per processor, beside the rows as they are
 }
 
 // parse reads the flags. Of -h it writes the usage to out and returns flag.ErrHelp.
@@ -39,6 +47,10 @@ func parse(args []string, out io.Writer) (config, error) {
 	pattern := flags.String("run", "", "only targets whose name matches this regular expression")
 	flags.BoolVar(&c.strict, "strict", false, "exit with 1 if a goal that counts is not met")
 	flags.BoolVar(&c.list, "list", false, "print the targets and measure nothing")
+	procs := flags.String("procs", "",
+		"compare this library with itself at these values of GOMAXPROCS, such as 2,8")
+	perCore := flags.String("per-core", "16,64",
+		"with -procs: goroutines per processor, beside the rows as they are")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -56,7 +68,32 @@ func parse(args []string, out io.Writer) (config, error) {
 	if c.only, err = regexp.Compile(*pattern); err != nil {
 		return c, fmt.Errorf("-run: %w", err)
 	}
+	if c.procs, err = numbers(*procs); err != nil {
+		return c, fmt.Errorf("-procs: %w", err)
+	}
+	if len(c.procs) == 1 {
+		return c, fmt.Errorf("-procs is %s: one value compares with nothing", *procs)
+	}
+	if c.perCore, err = numbers(*perCore); err != nil {
+		return c, fmt.Errorf("-per-core: %w", err)
+	}
 	return c, nil
+}
+
+// numbers reads a list with commas. "" is the empty list.
+func numbers(list string) ([]int, error) {
+	if list == "" {
+		return nil, nil
+	}
+	var all []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("%q is not a number from 1", text)
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 func run(args []string, out, errOut io.Writer) int {
@@ -84,12 +121,20 @@ func run(args []string, out, errOut io.Writer) int {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	say := func(what string) { fmt.Fprintf(errOut, "%s %s\n", time.Now().Format(time.TimeOnly), what) }
 	verdicts := tally{}
-	fmt.Fprintln(table, columns)
-	for _, t := range chosen {
-		say(t.name)
-		r := t.measure(c.rounds)
-		fmt.Fprintln(table, r.row())
-		verdicts[r.verdict()]++
+	if len(c.procs) > 0 {
+		fmt.Fprintln(table, raisedColumns)
+		for _, r := range c.raised(chosen, say) {
+			fmt.Fprintln(table, r.row())
+			verdicts[r.verdict()]++
+		}
+	} else {
+		fmt.Fprintln(table, columns)
+		for _, t := range chosen {
+			say(t.name)
+			r := t.measure(c.rounds)
+			fmt.Fprintln(table, r.row())
+			verdicts[r.verdict()]++
+		}
 	}
 	table.Flush()
 	fmt.Fprintf(out, "\n%v\n", verdicts)
@@ -101,8 +146,12 @@ func run(args []string, out, errOut io.Writer) int {
 
 // header says what is measured with.
 func (c config) header(out io.Writer) {
-	fmt.Fprintf(out, "%s %s/%s, %d processors, GOMAXPROCS %d, %d rounds",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.GOMAXPROCS(0), c.rounds)
+	procs := strconv.Itoa(runtime.GOMAXPROCS(0))
+	if len(c.procs) > 0 {
+		procs = strings.Trim(fmt.Sprint(c.procs), "[]")
+	}
+	fmt.Fprintf(out, "%s %s/%s, %d processors, GOMAXPROCS %s, %d rounds",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), procs, c.rounds)
 	for _, r := range rivals.All[int]() {
 		if slices.Contains([]string{"otter", "resenje", "singleflight"}, r.Name) {
 			fmt.Fprintf(out, ", %s %s", r.Name, r.Version())

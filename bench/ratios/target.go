@@ -57,8 +57,8 @@ type crowd int
 
 const (
 	fixed      crowd = iota // a number that belongs to the row: lay ignores what it is given
-	single                  // one
-	onePerCore              // one for each
+	single                  // one; -procs also tries many
+	onePerCore              // one for each; -procs also tries many
 )
 
 func (c crowd) goroutines() int {
