@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"runtime"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/idemflight/idemflight"
 	"github.com/idemflight/idemflight/bench/internal/keys"
+	"github.com/idemflight/idemflight/bench/rivals"
 )
 
 const (
@@ -28,6 +30,14 @@ var (
 
 	someKeys = sync.OnceValue(func() []string { return keys.New(spread) })
 
+	numericKeys = sync.OnceValue(func() []uint64 {
+		list := make([]uint64, spread)
+		for i, n := range keys.Shuffled(spread) {
+			list[i] = uint64(n) << 20
+		}
+		return list
+	})
+
 	// walk is the order in which the spread keys are called: random, and not that of insertion.
 	walk = sync.OnceValue(func() []int32 { return keys.Shuffled(spread) })
 )
@@ -35,11 +45,14 @@ var (
 func fn(context.Context) (int, error) { return 1, nil }
 
 // loader is fn for otter, boxed once, as one would keep it.
-var loader otter.Loader[string, int] = otter.LoaderFunc[string, int](func(context.Context, string) (int, error) { return 1, nil })
+var loader otter.Loader[string, int] = otter.LoaderFunc[string, int](
+	func(context.Context, string) (int, error) { return 1, nil })
 
 // newOurs returns a cache as plain LRU: otter protects nothing.
-func newOurs(capacity int) *idemflight.Cache[string, int] {
-	return idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: capacity, TTL: ttl, Protect: -1})
+func newOurs(capacity int) *idemflight.Cache[string, int] { return newOursOf[string](capacity) }
+
+func newOursOf[K comparable](capacity int) *idemflight.Cache[K, int] {
+	return idemflight.MustNew(idemflight.Options[K, int]{MaxEntries: capacity, TTL: ttl, Protect: -1})
 }
 
 // newOtter returns otter with what ours has too: a bound, and a TTL from completion.
@@ -51,24 +64,15 @@ func newOtter(capacity int) *otter.Cache[string, int] {
 
 func closeOurs(c *idemflight.Cache[string, int]) { _ = c.Close(background) }
 
-// perCall finds out how often pass must run to take a round, and returns a function that times so
-// many and returns ns per call. pass makes calls calls.
+// perCall returns a function that runs pass as often as a round takes and returns the ns per call.
+// pass makes so many calls; those of several goroutines count as if one had made them all. The
+// first round begins with finding out how often that is, which warms up as well.
 func perCall(calls int, pass func()) func() float64 {
-	pass() // warm
-	passes := 1
-	for {
-		start := time.Now()
-		for range passes {
-			pass()
-		}
-		took := time.Since(start)
-		if took >= aRound/4 {
-			passes = max(1, int(float64(passes)*float64(aRound)/float64(took)))
-			break
-		}
-		passes *= 2
-	}
+	passes := 0
 	return func() float64 {
+		if passes == 0 {
+			passes = inARound(pass)
+		}
 		runtime.GC()
 		start := time.Now()
 		for range passes {
@@ -78,15 +82,29 @@ func perCall(calls int, pass func()) func() float64 {
 	}
 }
 
-// onEach runs body on n goroutines, each with a place of its own to start walking from.
-func onEach(n int, body func(start int)) {
-	if n == 1 {
-		body(0)
+// inARound finds out how often pass must run to take a round.
+func inARound(pass func()) int {
+	pass() // warm
+	for passes := 1; ; passes *= 2 {
+		start := time.Now()
+		for range passes {
+			pass()
+		}
+		if took := time.Since(start); took >= aRound/4 {
+			return max(1, int(float64(passes)*float64(aRound)/float64(took)))
+		}
+	}
+}
+
+// divide has so many goroutines run body on a part each of the numbers below n.
+func divide(n, goroutines int, body func(from, to int)) {
+	if goroutines == 1 {
+		body(0, n)
 		return
 	}
 	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { body(i * spread / n) })
+	for i := range goroutines {
+		all.Go(func() { body(i*n/goroutines, (i+1)*n/goroutines) })
 	}
 	all.Wait()
 }
@@ -100,23 +118,21 @@ func replay(n, goroutines int) contest {
 		_, _ = theirs.Get(background, key, loader)
 	}
 	theirs.CleanUp()
-	mask := n - 1 // n is a power of two
+	mask := n - 1                           // n is a power of two
+	each := 8 * spread / max(8, goroutines) // calls of a goroutine: all keys, unless there are many
+	timed := func(do func(key string)) func() float64 {
+		return perCall(goroutines*each, func() {
+			divide(spread, goroutines, func(start, _ int) { // each starts to walk elsewhere
+				for i := range each {
+					do(list[int(order[(start+i)&(spread-1)])&mask])
+				}
+			})
+		})
+	}
 	return contest{
-		ours: perCall(spread, func() {
-			onEach(goroutines, func(start int) {
-				for i := range spread {
-					_, _ = ours.Do(background, list[int(order[(start+i)&(spread-1)])&mask], fn)
-				}
-			})
-		}),
-		theirs: perCall(spread, func() {
-			onEach(goroutines, func(start int) {
-				for i := range spread {
-					_, _ = theirs.Get(background, list[int(order[(start+i)&(spread-1)])&mask], loader)
-				}
-			})
-		}),
-		done: func() { closeOurs(ours); theirs.StopAllGoroutines() },
+		ours:   timed(func(key string) { _, _ = ours.Do(background, key, fn) }),
+		theirs: timed(func(key string) { _, _ = theirs.Get(background, key, loader) }),
+		done:   func() { closeOurs(ours); theirs.StopAllGoroutines() },
 	}
 }
 
@@ -129,36 +145,49 @@ func allocations(calls int, pass func()) float64 {
 	return float64(int(float64(after.Mallocs-before.Mallocs)/float64(calls)*100)) / 100
 }
 
-func replayAllocs(wrapped bool) func() contest {
-	return func() contest {
-		c := newOurs(spread)
-		fp := idemflight.FingerprintOf([]byte("payload"))
-		do := func(key string) {
-			_, _ = c.Do(background, key, fn, idemflight.WithFingerprint(fp), idemflight.WithMaxWait(time.Minute))
-		}
-		if wrapped {
-			f := idemflight.Wrap(c,
-				func(key string) (string, idemflight.Fingerprint, error) { return key, fp, nil },
-				func(context.Context, string) (int, error) { return 1, nil })
-			do = func(key string) { _, _ = f(background, key) }
-		}
-		list := someKeys()[:1024]
-		pass := func() {
-			for range 64 {
-				for _, key := range list {
-					do(key)
-				}
-			}
-		}
-		pass()
-		return contest{ours: func() float64 { return allocations(64*len(list), pass) }, done: func() { closeOurs(c) }}
+// A replayer replays key, allocating if it must.
+type replayer func(c *idemflight.Cache[string, int]) func(key string)
+
+var payloadPrint = idemflight.FingerprintOf([]byte("payload"))
+
+func byDo(c *idemflight.Cache[string, int]) func(key string) {
+	return func(key string) {
+		_, _ = c.Do(background, key, fn,
+			idemflight.WithFingerprint(payloadPrint), idemflight.WithMaxWait(time.Minute))
 	}
 }
 
-// first times first executions in a store that was empty and ends with 65,536 keys. Opening and
-// closing the store is not timed.
-func first(open func() (do func(key string), shut func())) func() float64 {
-	list := someKeys()
+func byWrap(c *idemflight.Cache[string, int]) func(key string) {
+	f := idemflight.Wrap(c,
+		func(key string) (string, idemflight.Fingerprint, error) { return key, payloadPrint, nil },
+		func(context.Context, string) (int, error) { return 1, nil })
+	return func(key string) { _, _ = f(background, key) }
+}
+
+func replayAllocs(by replayer) contest {
+	c := newOurs(spread)
+	do := by(c)
+	list := someKeys()[:1024]
+	pass := func() {
+		for range 64 {
+			for _, key := range list {
+				do(key)
+			}
+		}
+	}
+	pass()
+	return contest{
+		ours: func() float64 { return allocations(64*len(list), pass) },
+		done: func() { closeOurs(c) },
+	}
+}
+
+// opener opens a store that is empty.
+type opener func() (do func(key string), shut func())
+
+// first times first executions, by so many goroutines, in a store that was empty and ends with all
+// of list. Opening and closing the store is not timed.
+func first(list []string, goroutines int, open opener) func() float64 {
 	return func() float64 {
 		var took time.Duration
 		calls := 0
@@ -166,9 +195,11 @@ func first(open func() (do func(key string), shut func())) func() float64 {
 			do, shut := open()
 			runtime.GC()
 			start := time.Now()
-			for _, key := range list {
-				do(key)
-			}
+			divide(len(list), goroutines, func(from, to int) {
+				for _, key := range list[from:to] {
+					do(key)
+				}
+			})
 			took += time.Since(start)
 			calls += len(list)
 			shut()
@@ -177,31 +208,33 @@ func first(open func() (do func(key string), shut func())) func() float64 {
 	}
 }
 
-func openOurs(ctx context.Context) func() (func(string), func()) {
+func openOurs(ctx context.Context) opener {
 	return func() (func(string), func()) {
 		c := newOurs(2 * spread)
 		return func(key string) { _, _ = c.Do(ctx, key, fn) }, func() { closeOurs(c) }
 	}
 }
 
-func firstByOtter() contest {
+func firstByOtter(goroutines int) contest {
 	return contest{
-		ours: first(openOurs(background)),
-		theirs: first(func() (func(string), func()) {
+		ours: first(someKeys(), goroutines, openOurs(background)),
+		theirs: first(someKeys(), goroutines, func() (func(string), func()) {
 			c := newOtter(2 * spread)
-			return func(key string) { _, _ = c.Get(background, key, loader) }, func() { c.StopAllGoroutines() }
+			return func(key string) { _, _ = c.Get(background, key, loader) },
+				func() { c.StopAllGoroutines() }
 		}),
 	}
 }
 
-func firstAllocs() contest {
+// firstAllocs counts the allocations of first executions of the keys.
+func firstAllocs[K comparable](ctx context.Context, list []K) contest {
 	return contest{ours: func() float64 {
-		do, shut := openOurs(background)()
-		defer shut()
+		c := newOursOf[K](2 * spread)
+		defer func() { _ = c.Close(background) }()
 		// Rounded down, as testing does: the fraction is the growth of the tables.
-		return math.Floor(allocations(spread, func() {
-			for _, key := range someKeys() {
-				do(key)
+		return math.Floor(allocations(len(list), func() {
+			for _, key := range list {
+				_, _ = c.Do(ctx, key, fn)
 			}
 		}))
 	}}
@@ -209,15 +242,30 @@ func firstAllocs() contest {
 
 // firstByResenje compares with what keeps nothing, but hands the work to a goroutine as ours does,
 // so that the caller can leave.
-func firstByResenje() contest {
+func firstByResenje(goroutines int) contest {
 	ctx, cancel := context.WithCancel(background)
 	return contest{
-		ours: first(openOurs(ctx)),
-		theirs: first(func() (func(string), func()) {
+		ours: first(someKeys(), goroutines, openOurs(ctx)),
+		theirs: first(someKeys(), goroutines, func() (func(string), func()) {
 			var g singleflight.Group[string, int]
 			return func(key string) { _, _, _ = g.Do(ctx, key, fn) }, func() {}
 		}),
 		done: cancel,
+	}
+}
+
+// racing counts the runs of fn for fresh keys that so many goroutines call at once, at least 16.
+func racing(goroutines int) contest {
+	const fresh = 2000
+	ours := rivals.All[int]()[0]
+	keys, twice := 0, 0
+	return contest{
+		ours: func() float64 {
+			perKey, n := rivals.Race(ours, someKeys()[:fresh], max(rivals.Racers, goroutines))
+			keys, twice = keys+fresh, twice+n
+			return perKey
+		},
+		aside: func() string { return fmt.Sprintf("%d of %d keys ran more than once", twice, keys) },
 	}
 }
 
@@ -289,45 +337,47 @@ func storm(peer func() stormDo) contest {
 // manyKeys are enough that the insertions of a round are all of keys that are not kept.
 var manyKeys = sync.OnceValue(func() []string { return keys.New(16 * spread) })
 
-// inserting fills a store and returns how to time insertions of fresh keys into it, one goroutine.
-func inserting(do func(key string)) func() float64 {
-	list, next := manyKeys(), 0
+// inserting fills a store and returns how to time insertions of fresh keys into it, by so many
+// goroutines. do inserts the nth of manyKeys.
+func inserting(goroutines int, do func(n int)) func() float64 {
+	const calls = spread / 4
+	next := 0
 	pass := func() {
-		for range spread / 4 {
-			do(list[next])
-			next = (next + 1) % len(list)
-		}
+		divide(calls, goroutines, func(from, to int) {
+			for n := from; n < to; n++ {
+				do(next + n)
+			}
+		})
+		next = (next + calls) % len(manyKeys())
 	}
 	for range 8 { // twice the capacity
 		pass()
 	}
-	return perCall(spread/4, pass)
+	return perCall(calls, pass)
 }
 
-func insertByOtter() contest {
-	ours, theirs := newOurs(spread), newOtter(spread)
+func insertByOtter(goroutines int) contest {
+	ours, theirs, list := newOurs(spread), newOtter(spread), manyKeys()
 	return contest{
-		ours:   inserting(func(key string) { _, _ = ours.Do(background, key, fn) }),
-		theirs: inserting(func(key string) { _, _ = theirs.Get(background, key, loader) }),
+		ours:   inserting(goroutines, func(n int) { _, _ = ours.Do(background, list[n], fn) }),
+		theirs: inserting(goroutines, func(n int) { _, _ = theirs.Get(background, list[n], loader) }),
 		done:   func() { closeOurs(ours); theirs.StopAllGoroutines() },
 	}
 }
 
 // insertByExpiry compares insertion at capacity with itself, where TTLs between 1 ms and 1 s make
 // entries expire all the time, in an order that is not that of insertion.
-func insertByExpiry() contest {
+func insertByExpiry(goroutines int) contest {
 	ttls := make([]time.Duration, 1024)
 	for i, n := range keys.Shuffled(len(ttls)) {
 		ttls[i] = time.Millisecond * time.Duration(1+n*999/int32(len(ttls)))
 	}
-	plain, mixed := newOurs(spread), newOurs(spread)
-	next := 0
+	plain, mixed, list := newOurs(spread), newOurs(spread), manyKeys()
 	return contest{
-		ours: inserting(func(key string) {
-			next++
-			_, _ = mixed.Do(background, key, fn, idemflight.WithTTL(ttls[next&(len(ttls)-1)]))
+		ours: inserting(goroutines, func(n int) {
+			_, _ = mixed.Do(background, list[n], fn, idemflight.WithTTL(ttls[n&(len(ttls)-1)]))
 		}),
-		theirs: inserting(func(key string) { _, _ = plain.Do(background, key, fn) }),
+		theirs: inserting(goroutines, func(n int) { _, _ = plain.Do(background, list[n], fn) }),
 		done:   func() { closeOurs(plain); closeOurs(mixed) },
 	}
 }

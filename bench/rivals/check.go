@@ -43,13 +43,15 @@ const patience = 40 * time.Millisecond
 // start together, and then callers that go away. It takes about 0.2 s for 1,000 keys.
 func Check(r Rival[int], keys []string) Contract {
 	c := Contract{Keys: len(keys)}
-	c.Executions, c.Twice = race(r, keys)
+	c.Executions, c.Twice = Race(r, keys, Racers)
 	c.cancelLeader(r)
 	c.WaiterLeaves = waiterLeaves(r)
 	return c
 }
 
-func race(r Rival[int], keys []string) (perKey float64, twice int) {
+// Race has racers callers call each of keys at once, which are fresh, and returns how often Load ran
+// per key, and for how many keys more than once.
+func Race(r Rival[int], keys []string, racers int) (perKey float64, twice int) {
 	runs := make(map[string]*atomic.Int32, len(keys))
 	for _, key := range keys {
 		runs[key] = new(atomic.Int32)
@@ -66,7 +68,7 @@ func race(r Rival[int], keys []string) (perKey float64, twice int) {
 		gates[i] = make(chan struct{})
 	}
 	var racing, all sync.WaitGroup
-	for range Racers {
+	for range racers {
 		all.Go(func() {
 			for i, gate := range gates {
 				<-gate
@@ -76,7 +78,7 @@ func race(r Rival[int], keys []string) (perKey float64, twice int) {
 		})
 	}
 	for _, gate := range gates {
-		racing.Add(Racers)
+		racing.Add(racers)
 		close(gate)
 		racing.Wait()
 	}
