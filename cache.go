@@ -26,10 +26,10 @@ type Cache[K comparable, V any] struct {
 	clock
 
 	shards []shard[K, V]
-	heads  heads
+	heads  []head // of each shard
 
 	places   atomic.Int64  // in flight + kept; at most MaxEntries
-	seq      atomic.Uint32 // twice the number of the last insertion: see turn
+	seq      atomic.Uint32 // the number of the last insertion: see never
 	weight   atomic.Int64  // of retained outcomes, and of one that is about to be; at most MaxWeight
 	shedding chan struct{} // has room for one: the newcomer that sheds
 	closed   atomic.Bool   // set once; a claim reads it with its shard's mu held
@@ -53,8 +53,8 @@ type shard[K comparable, V any] struct {
 	waiters int   // joined callers of all flights
 	stats   Stats // of calls, executions and upkeep; the rest is counted on demand
 
-	heads *heads   // of all shards
-	index int      // of this one among them
+	head  *head    // what other shards' searches see of this one
+	index int      // of this shard among all
 	_     [64]byte // keeps the next shard's mu off the cache line of what this one writes
 }
 
@@ -72,7 +72,7 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 		seed:   maphash.MakeSeed(),
 		clock:  clock{start: time.Now()},
 		shards: make([]shard[K, V], n),
-		heads:  newHeads(n),
+		heads:  make([]head, n),
 
 		shedding: make(chan struct{}, 1),
 		replays:  newCounter(),
@@ -80,7 +80,7 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 	c.reclaimer.next.Store(int64(forever))
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.heads, s.index = &c.heads, i
+		s.head, s.index = &c.heads[i], i
 		s.kept.init(opts.TTL)
 		s.publishLocked() // nobody else has c yet
 	}

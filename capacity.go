@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/idemflight/idemflight/internal/order"
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
@@ -12,22 +13,13 @@ import (
 // atomics, so that no other lock is taken under a shard's mu. A reading is a hint, checked again under
 // the lock of the shard that it points to.
 
-// heads publishes which record of each shard would go first, so that a search reads one table
-// instead of locking every shard. Written with the shard's mu held, read by anyone.
-type heads struct {
-	due   []atomic.Int64 // deadline of the record that expires first, or forever
-	evict []evictHead
-	shed  []atomicTurn // of the value that is the next to be shed
-}
-
-// evictHead is about the outcome that is the next to be evicted.
-type evictHead struct {
-	turn atomicTurn
-	done atomic.Int64 // its completion
-}
-
-func newHeads(shards int) heads {
-	return heads{make([]atomic.Int64, shards), make([]evictHead, shards), make([]atomicTurn, shards)}
+// head publishes which records of a shard would go first, so that a search reads one table instead
+// of locking every shard. It is written with the shard's mu held, and read by anyone.
+type head struct {
+	due   atomic.Int64 // deadline of the record that expires first, or forever
+	done  atomic.Int64 // completion of the outcome that is the next to be evicted,
+	evict atomicTurn   // and its turn
+	shed  atomicTurn   // of the value that is the next to be shed
 }
 
 // atomicTurn is a turn in two words: a concurrent reader may see one old and one new.
@@ -36,24 +28,25 @@ type atomicTurn struct {
 	seq atomic.Uint32
 }
 
-func (a *atomicTurn) load() turn { return turn{time.Duration(a.at.Load()), a.seq.Load()} }
+func (a *atomicTurn) load() order.Turn {
+	return order.Turn{At: time.Duration(a.at.Load()), Seq: a.seq.Load()}
+}
 
-func (a *atomicTurn) set(t turn) {
+func (a *atomicTurn) set(t order.Turn) {
 	if a.load() != t {
-		a.at.Store(int64(t.at))
-		a.seq.Store(t.seq)
+		a.at.Store(int64(t.At))
+		a.seq.Store(t.Seq)
 	}
 }
 
-// set stores v if it is new: most changes are not at a head, and a store would take the cache line
-// away from its readers.
+// set stores v if it is new: a store would take the cache line away from its readers.
 func set(a *atomic.Int64, v int64) {
 	if a.Load() != v {
 		a.Store(v)
 	}
 }
 
-// publishLocked brings the heads of s up to date. It must be called after every change at the head
+// publishLocked brings the head of s up to date. It must be called after every change at the head
 // of one of its orders.
 func (s *shard[K, V]) publishLocked() {
 	due, done := int64(forever), int64(forever)
@@ -65,10 +58,10 @@ func (s *shard[K, V]) publishLocked() {
 		done = int64(r.done(s.kept.ttl))
 	}
 	_, value := s.kept.firstValue()
-	set(&s.heads.due[s.index], due)
-	set(&s.heads.evict[s.index].done, done)
-	s.heads.evict[s.index].turn.set(first)
-	s.heads.shed[s.index].set(value)
+	set(&s.head.due, due)
+	set(&s.head.done, done)
+	s.head.evict.set(first)
+	s.head.shed.set(value)
 }
 
 // takePlace takes one of MaxEntries places, and reports whether there was one.
@@ -130,8 +123,8 @@ func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted 
 // firstDue returns a shard that keeps something expired, or nil. (The deadline that the timer is set
 // for would not do: it is set after the record that it is for can be seen.)
 func (c *Cache[K, V]) firstDue(now time.Duration) *shard[K, V] {
-	for i := range c.heads.due {
-		if c.heads.due[i].Load() <= int64(now) {
+	for i := range c.heads {
+		if c.heads[i].due.Load() <= int64(now) {
 			return &c.shards[i]
 		}
 	}
@@ -146,27 +139,27 @@ const exactBelow = 1 << 12
 // oldEnough reports whether an outcome may be evicted although others may be older: it was inserted,
 // or had its second chance, half of MaxEntries insertions ago. (So one that is replayed at least once
 // in a quarter of MaxEntries insertions bears its mark by then, and is not evicted: promise 19.)
-func (find *search[K, V]) oldEnough(t turn) bool {
+func (find *search[K, V]) oldEnough(t order.Turn) bool {
 	n := find.c.opts.MaxEntries
-	return n >= exactBelow && int64(int32(find.c.seq.Load()-t.seq)) >= int64(n) // numbers go in twos
+	return n >= exactBelow && int64(int32(find.c.seq.Load()-t.Seq)) >= int64(n) // numbers go in twos
 }
 
 // victim returns the shard of an outcome that may go, and its turn: of the first that is old enough,
 // otherwise of that whose turn it is; or nil if Protect lets none go. The head of a shard stands for
 // the shard: records behind it that were never replayed completed later.
-func (find *search[K, V]) victim(seq uint32) (s *shard[K, V], first turn) {
+func (find *search[K, V]) victim(seq uint32) (s *shard[K, V], first order.Turn) {
 	c := find.c
 	first = never
 	for i := range c.shards {
 		i = (i + find.from) % len(c.shards)
-		t := c.heads.evict[i].turn.load()
-		if t.at == forever || !find.unprotected(time.Duration(c.heads.evict[i].done.Load())) {
+		t := c.heads[i].evict.load()
+		if t.At == forever || !find.unprotected(time.Duration(c.heads[i].done.Load())) {
 			continue
 		}
 		if find.oldEnough(t) {
 			return &c.shards[i], t
 		}
-		if t.before(first) {
+		if t.Before(first) {
 			s, first = &c.shards[i], t
 		}
 	}
@@ -183,7 +176,7 @@ func (find *search[K, V]) unprotected(done time.Duration) bool {
 // evict drops the outcome of s whose turn it is, if that is still the one that was found, or another
 // that is old enough. One that was replayed gets its second chance instead. It reports whether the
 // search is over: a place was returned, or it is the turn of key itself.
-func (find *search[K, V]) evict(s *shard[K, V], found turn) bool {
+func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 	c := find.c
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,7 +200,9 @@ func (find *search[K, V]) evict(s *shard[K, V], found turn) bool {
 }
 
 // secondChance returns the turn after all that were given so far.
-func (c *Cache[K, V]) secondChance(now time.Duration) turn { return turn{now, c.seq.Load() + 1} }
+func (c *Cache[K, V]) secondChance(now time.Duration) order.Turn {
+	return order.Turn{At: now, Seq: c.seq.Load() + 1}
+}
 
 // lockWithWeight locks s.mu with the weight taken from MaxWeight, values having been shed until there
 // was room. (One that alone is heavier than MaxWeight takes nothing: it will be shed at once.)
@@ -218,7 +213,7 @@ func (c *Cache[K, V]) secondChance(now time.Duration) turn { return turn{now, c.
 // records, there is always something to shed.
 func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, notes *[]note[K]) {
 	s.mu.Lock()
-	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight) {
+	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight, weight) > 0 {
 		return
 	}
 	s.mu.Unlock()
@@ -226,7 +221,7 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, notes *[]note
 	c.shedding <- struct{}{}
 	chances := c.opts.MaxEntries // second ones, so that this ends
 	for missing := weight; missing > 0; {
-		if missing -= c.takeUpTo(missing); missing > 0 {
+		if missing -= c.takeWeight(0, missing); missing > 0 {
 			missing -= c.shedOne(&chances, notes)
 		}
 		if missing < 0 {
@@ -238,24 +233,15 @@ func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, notes *[]note
 	<-c.shedding // does not block: it takes what was sent above
 }
 
-// takeWeight takes all of weight, and reports whether there was so much left.
-func (c *Cache[K, V]) takeWeight(weight int64) bool {
+// takeWeight takes as much as there is left of MaxWeight, up to most; nothing, if that is not at least
+// the given least. It returns how much it took.
+func (c *Cache[K, V]) takeWeight(least, most int64) int64 {
 	for {
 		sum := c.weight.Load()
-		if weight > c.opts.MaxWeight-sum {
-			return false
+		taken := min(most, c.opts.MaxWeight-sum)
+		if taken < least {
+			return 0
 		}
-		if c.weight.CompareAndSwap(sum, sum+weight) {
-			return true
-		}
-	}
-}
-
-// takeUpTo takes as much of weight as there is left.
-func (c *Cache[K, V]) takeUpTo(weight int64) int64 {
-	for {
-		sum := c.weight.Load()
-		taken := min(weight, c.opts.MaxWeight-sum)
 		if c.weight.CompareAndSwap(sum, sum+taken) {
 			return taken
 		}
@@ -279,8 +265,8 @@ func (c *Cache[K, V]) shedOne(chances *int, notes *[]note[K]) (freed int64) {
 		return 0
 	}
 	found, first := -1, never
-	for i := range c.heads.shed {
-		if t := c.heads.shed[i].load(); t.before(first) {
+	for i := range c.heads {
+		if t := c.heads[i].shed.load(); t.Before(first) {
 			found, first = i, t
 		}
 	}

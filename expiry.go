@@ -107,8 +107,8 @@ func (c *Cache[K, V]) reclaim() {
 // reclaimAll drops all that has expired by now. Must be called without a lock.
 func (c *Cache[K, V]) reclaimAll() {
 	now := c.now()
-	for i := range c.heads.due {
-		if c.heads.due[i].Load() <= int64(now) {
+	for i := range c.heads {
+		if c.heads[i].due.Load() <= int64(now) {
 			c.reclaimShard(&c.shards[i], now)
 		}
 	}
@@ -117,8 +117,8 @@ func (c *Cache[K, V]) reclaimAll() {
 func (c *Cache[K, V]) rearm() {
 	next := int64(forever)
 	yield.At("rearm")
-	for i := range c.heads.due {
-		next = min(next, c.heads.due[i].Load())
+	for i := range c.heads {
+		next = min(next, c.heads[i].due.Load())
 	}
 	c.arm(time.Duration(next))
 	c.disarm()

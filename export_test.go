@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 	"unsafe"
+
+	"github.com/idemflight/idemflight/internal/order"
 )
 
 // LimitShards gives caches made from now on at most n shards, until restore is called.
@@ -134,26 +136,22 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 		wrong("%d flights, not %d", flights, s.flights.len)
 	}
 
-	inLine := checkLine(&k.line, wrong)
-	last := turn{at: math.MinInt64}
-	for _, r := range inLine {
-		if t := (turn{r.done(k.ttl), r.seq}); t.before(last) {
-			wrong("records in line are out of order: %v at %v behind %v", r.key, t, last)
-		} else {
-			last = t
+	inLine, last := 0, order.Turn{At: math.MinInt64}
+	for place, r := range k.line.All {
+		inLine++
+		t := order.Turn{At: r.done(k.ttl), Seq: r.seq}
+		if t.Before(last) || r.has(queued) || r.place != place {
+			wrong("%v in line: turn %v behind %v, queued %v, place %d said %d", r.key, t, last, r.has(queued), place, r.place)
 		}
-		if r.has(queued) || k.line.at(r.place).records[r.place%runLen] != r {
-			wrong("%v is not at its place in the line", r.key)
-		}
+		last = t
 	}
-	values := checkLine(&k.values, wrong)
-	for i, r := range values {
-		if i > 0 && r.more.valueTurn.before(values[i-1].more.valueTurn) {
-			wrong("values are out of order: %v", r.key)
+	values, last := 0, order.Turn{At: math.MinInt64}
+	for place, r := range k.values.All {
+		values++
+		if t := r.more.valueTurn; t.Before(last) || r.more.valuePlace != place {
+			wrong("value of %v: turn %v behind %v, place %d said %d", r.key, t, last, place, r.more.valuePlace)
 		}
-		if k.values.at(r.more.valuePlace).records[r.more.valuePlace%runLen] != r {
-			wrong("the value of %v is not at its place", r.key)
-		}
+		last = r.more.valueTurn
 	}
 
 	first, due, value := never, forever, never
@@ -167,45 +165,45 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 		weight += r.weight()
 		if r.weight() > 0 {
 			valued++
-			if r.more.valueTurn.before(value) {
+			if r.more.valueTurn.Before(value) {
 				value = r.more.valueTurn
 			}
 		}
-		t := turn{r.done(k.ttl), r.seq}
+		t := order.Turn{At: r.done(k.ttl), Seq: r.seq}
 		switch {
 		case r.state() == Held:
 			held++
 		case r.has(queued):
 			ordered++
-			if q := k.order.items; int(r.place) >= len(q) || q[r.place].record != r {
+			at, turn := k.order.At(r.place)
+			if at != r {
 				wrong("%v is not where it should be in the order queue", r.key)
-			} else {
-				t = q[r.place].turn
 			}
+			t = turn
 		}
-		if r.state() != Held && t.before(first) {
+		if r.state() != Held && t.Before(first) {
 			first = t
 		}
 		if r.has(queued) && r.deadline != forever {
 			expiring++
-			if q := k.due.items; int(r.due) >= len(q) || q[r.due].record != r {
+			if at, _ := k.due.At(r.due); at != r {
 				wrong("%v is not where it should be in the due queue", r.key)
 			}
 		}
 	}
-	if all != k.table.len || held != k.held || weight != k.weight || valued != len(values) ||
-		ordered != len(k.order.items) || expiring != len(k.due.items) || all-held-ordered != len(inLine) {
+	if all != k.table.len || held != k.held || weight != k.weight || valued != values ||
+		ordered != k.order.Len() || expiring != k.due.Len() || all-held-ordered != inLine {
 		wrong("counted %d records (%d said), %d held (%d), weight %d (%d), %d values (%d), %d in order (%d), %d to expire (%d), %d in line (%d)",
-			all, k.table.len, held, k.held, weight, k.weight, valued, len(values),
-			ordered, len(k.order.items), expiring, len(k.due.items), all-held-ordered, len(inLine))
+			all, k.table.len, held, k.held, weight, k.weight, valued, values,
+			ordered, k.order.Len(), expiring, k.due.Len(), all-held-ordered, inLine)
 	}
-	if got := s.heads.evict[s.index].turn.load(); got != first {
+	if got := s.head.evict.load(); got != first {
 		wrong("the head says turn %v, first is %v", got, first)
 	}
-	if got := time.Duration(s.heads.due[s.index].Load()); got != due {
+	if got := time.Duration(s.head.due.Load()); got != due {
 		wrong("the head says due %v, first is %v", got, due)
 	}
-	if got := s.heads.shed[s.index].load(); got != value {
+	if got := s.head.shed.load(); got != value {
 		wrong("the head says value %v, first is %v", got, value)
 	}
 }
@@ -217,24 +215,4 @@ func (s *shard[K, V]) hasFlight(key K) bool {
 		}
 	}
 	return false
-}
-
-// checkLine returns the records of l in order.
-func checkLine[K comparable, V any](l *line[K, V], wrong func(string, ...any)) (records []*record[K, V]) {
-	if l.runs == nil {
-		return nil
-	}
-	for _, in := range l.runs.Values() {
-		n := 0
-		for _, r := range in.records {
-			if r != nil {
-				n++
-				records = append(records, r)
-			}
-		}
-		if n != in.left || n == 0 && in != l.last {
-			wrong("a run has %d records, not %d", n, in.left)
-		}
-	}
-	return records
 }

@@ -1,6 +1,10 @@
 package idemflight
 
-import "time"
+import (
+	"time"
+
+	"github.com/idemflight/idemflight/internal/order"
+)
 
 // draft is a record that is about to be kept.
 type draft[K comparable, V any] struct {
@@ -79,9 +83,9 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 		c.noteShed(s, d.key, notes)
 	}
 	r := c.record(d)
-	seq := c.seq.Add(2) // see turn
+	seq := c.seq.Add(2)
 	if r.weight() > 0 {
-		r.more.valueTurn = turn{c.now(), seq}
+		r.more.valueTurn = order.Turn{At: c.now(), Seq: seq}
 	}
 	s.kept.add(r, seq)
 	if s.kept.isHead(r) {

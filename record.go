@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/idemflight/idemflight/internal/order"
 )
 
 // record is a kept outcome. For a plain success there is nothing to say but what stands here; the
@@ -22,7 +24,7 @@ type record[K comparable, V any] struct {
 	flags atomic.Uint32 // replayed, replayedValue, gone, queued
 
 	// Guarded by the shard's mu.
-	seq   uint32 // the number of its turn: see turn
+	seq   uint32 // the number of its turn: see never
 	place uint32 // in the line or, if queued, in the order queue
 	due   uint32 // if queued, its place in the due queue
 }
@@ -49,32 +51,20 @@ type details struct {
 	times       *times        // nil if they follow from the above
 
 	// Guarded by the shard's mu, if weight is not 0.
-	valueTurn  turn   // the first is the next value to be shed
-	valuePlace uint32 // in the line of values
+	valueTurn  order.Turn // the first is the next value to be shed
+	valuePlace uint32     // in the line of values
 }
 
 // times are when an execution started and completed, and when its record expires, in wall time.
 type times struct{ started, completed, expires time.Time }
 
-// turn is a place in the order in which outcomes are evicted, and values shed: by the time at which
-// a record completed, or had its last second chance; where the clock stood still, by number.
-//
-// Insertions have even numbers. A second chance has the odd one after that of the last insertion, so
-// that numbers tell how many insertions ago a record had its turn; they wrap.
-type turn struct {
-	at  time.Duration
-	seq uint32
-}
-
-func (t turn) before(o turn) bool {
-	if t.at != o.at {
-		return t.at < o.at
-	}
-	return int32(t.seq-o.seq) < 0
-}
+// Turns are the order in which outcomes are evicted, and values shed: by the time at which a record
+// completed, or had its last second chance; where the clock stood still, by number. Insertions have
+// even numbers. A second chance has the odd one after that of the last insertion, so that numbers tell
+// how many insertions ago a record had its turn.
 
 // never is after every turn.
-var never = turn{at: forever}
+var never = order.Turn{At: forever}
 
 // expired reports whether r is no longer valid at now. The deadline itself counts as expired.
 func (r *record[K, V]) expired(now time.Duration) bool { return now >= r.deadline }
