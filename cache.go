@@ -13,7 +13,7 @@ import (
 )
 
 // Cache makes operations happen once per key. Make one with [New] for each kind of operation and
-// share it: all methods are safe for concurrent use, and an empty one takes some 50 KB. It needs no
+// share it: all methods are safe for concurrent use, and an empty one takes some 40 KB. It needs no
 // goroutine of its own; one that is dropped without [Cache.Close] is garbage once its entries have
 // expired.
 //

@@ -18,7 +18,7 @@ type call[K comparable, V any] struct {
 	// What ctx says, asked before a lock is taken.
 	ctxErr error      // ctx has ended already
 	within *execution // innermost execution around the call
-	stays  bool       // the caller cannot abandon the wait (Inline, or ctx never ends): if it leads, it runs fn itself
+	stays  bool       // it cannot abandon the wait (Inline, or ctx never ends): as leader it runs fn itself
 
 	// What it met, decided in one critical section. Without a flight the reply is there.
 	flight *flight[K, V] // to wait for or, with leads, to fly
@@ -29,8 +29,8 @@ type call[K comparable, V any] struct {
 
 // meet answers a call that its first look did not answer.
 //
-// It must not be inlined: its frame would be part of Do's, and that of a caller who only joins would
-// no longer fit into the stack of a new goroutine. (Measured: a third of a storm.)
+// It must not be inlined: its frame would be part of Do's, and a caller that only joins would no
+// longer fit into the stack of a new goroutine. (Measured: a third of a storm.)
 //
 //go:noinline
 func (c *Cache[K, V]) meet(ctx context.Context, key K, fn func(context.Context) (V, error), r *reply[K, V]) {
@@ -62,7 +62,7 @@ func (c *Cache[K, V]) meet(ctx context.Context, key K, fn func(context.Context) 
 // of the call: it replays, is rejected, joins or claims.
 func (m *call[K, V]) decide() {
 	c, s := m.c, m.shard
-	exhausted, asOf := false, uint32(0) // whether the last makeRoom found nothing to evict, and as of which insertion
+	exhausted, asOf := false, uint32(0) // the last makeRoom found nothing, as of this insertion
 	for {
 		yield.At("meet")
 		s.mu.Lock()
@@ -86,7 +86,7 @@ func (m *call[K, V]) decideLocked(full bool) bool {
 			m.meetKeptLocked(r)
 			return true
 		}
-		if hasPlace = mayLead; !hasPlace { // else the record's place passes to the flight
+		if hasPlace = mayLead; !hasPlace { // otherwise the record's place passes to the flight
 			c.returnPlace()
 		}
 		c.expireLocked(s, r, &m.notes)
@@ -201,7 +201,7 @@ func (m *call[K, V]) lead() {
 	case m.stays: // Reconcile never runs on a caller's goroutine; fn, if it follows, runs on this one
 		next := make(chan *execution)
 		go func() {
-			defer close(next) // also if Reconcile called runtime.Goexit
+			defer close(next) // even if Reconcile called runtime.Goexit
 			if e := c.reconcile(f); e != nil {
 				next <- e
 			}
@@ -263,6 +263,7 @@ func (m *call[K, V]) observeLed() {
 	case Reconciled:
 		m.c.observe(m.ctx, f.ended(EventReconciled))
 	default: // Reconcile learned nothing
-		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: m.c.now() - f.startedAt})
+		took := m.c.now() - f.startedAt
+		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: took})
 	}
 }

@@ -80,9 +80,9 @@ func (c *Cache[K, V]) takePlace() bool {
 	}
 }
 
-// returnPlace gives a place back. Whoever drops a record returns its place first, under the same
-// lock: so nobody finds neither the place nor the record, and ErrFull is never said while something
-// could go.
+// returnPlace gives a place back. The goroutine that drops a record returns its place first, under the
+// same lock: so nobody finds neither the place nor the record, and ErrFull is never said while
+// something could go.
 func (c *Cache[K, V]) returnPlace() { c.places.Add(-1) }
 
 // search is a search for a record that may go, to make room for key.
@@ -97,17 +97,18 @@ type search[K comparable, V any] struct {
 
 // makeRoom frees the place of an expired record, otherwise of the outcome whose turn it is and that
 // Protect lets go. It never evicts key itself: if key was inserted meanwhile, evicting it would run
-// its fn again. exhausted means that nothing may go that was there as of asOf, the number of an insertion;
+// its fn again. exhausted means that nothing may go that was there as of insertion number asOf;
 // otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
 // takes that of one shard at a time.
 func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted bool, asOf uint32) {
-	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, chances: c.opts.MaxEntries, notes: notes}
+	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, notes: notes}
+	find.chances = c.opts.MaxEntries
 	for {
 		yield.At("look for room")
 		find.now, asOf = c.now(), c.seq.Load()
 		if s := c.firstDue(find.now); s != nil {
 			c.reclaimSome(s, find.now, notes)
-			return false, asOf // there is a place, even if someone else was quicker to return it
+			return false, asOf // there is a place, even if another goroutine was quicker to return it
 		}
 		s, t := find.victim(asOf)
 		yield.At("looked for room")

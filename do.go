@@ -39,7 +39,8 @@ import (
 // A nil ctx, a nil fn and an unhashable key panic. A replay takes no lock and allocates nothing. A
 // first execution takes two allocations; two more and a goroutine if ctx can end and [Inline] was
 // not given.
-func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (V, error) {
+func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
+	opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
@@ -50,7 +51,8 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 }
 
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
-func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error), opts ...CallOption) (Result[V], error) {
+func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error),
+	opts ...CallOption) (Result[V], error) {
 	mustCall(ctx, fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
@@ -97,7 +99,8 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			r.opts.fingerprint = fp
 		}
-		if !c.lookKept(ctx, k, &r) && !c.lookInFlight(ctx, k, &r) { // before the closure is made, which allocates
+		// The closure is made last, since it allocates.
+		if !c.lookKept(ctx, k, &r) && !c.lookInFlight(ctx, k, &r) {
 			c.meet(ctx, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &r)
 		}
 		return r.value, r.err
@@ -113,7 +116,7 @@ type reply[K comparable, V any] struct {
 	err    error
 	source Source
 	record *record[K, V] // if source is Replayed
-	flight *flight[K, V] // if it is Executed, Joined or Reconciled; before that, the one that was joined
+	flight *flight[K, V] // if it is Executed, Joined or Reconciled
 }
 
 // result returns the reply as DoResult tells it.
@@ -123,7 +126,7 @@ func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
 		return Result[V]{}
 	case Replayed:
 		t := c.timesOf(r.record)
-		return Result[V]{Value: r.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires}
+		return Result[V]{r.value, Replayed, t.completed, t.expires}
 	}
 	return r.flight.outcome.result(&c.clock, r.source)
 }

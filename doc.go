@@ -25,7 +25,7 @@
 //			}, idemflight.WithFingerprint(order.Fingerprint()))
 //	}
 //
-// fn may outlive its caller, who can leave as soon as its own context ends while the work goes on.
+// fn may outlive its caller, which can leave as soon as its own context ends while the work goes on.
 // So fn captures nothing that the caller closes, reuses or reads afterwards: no *http.Request, no
 // body, no buffer of a pool, no named result. Copy what it needs, or use [Inline].
 //
@@ -41,7 +41,7 @@
 //	  an effect has begun (BeginEffect)       unknown    as above
 //	  none has begun (NoEffect)               retryable  runs fn again
 //	  fn said neither                         Classify decides; by default unknown if ambiguous
-//	                                          (timeout, connection lost, panic), else runs fn again
+//	                                          (timeout, connection lost, panic), otherwise runs fn again
 //
 // # Glossary
 //
@@ -115,13 +115,11 @@
 //
 // # Cost
 //
-// A replay takes at most one shard lock and allocates nothing, but for one small allocation when its
-// key becomes one of the hottest, which are replayed without a lock. A first execution takes three
-// allocations; two more and a goroutine if the leader's context can end and it did not ask for
-// [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
+// A replay takes no lock and allocates nothing. A first execution takes two allocations; two more and a
+// goroutine if the leader's context can end and it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
 // something is to expire.
 //
-// An outcome without error, fingerprint, weight and TTL of its own takes about 100 bytes beside its
-// value and two copies of the key (of a string its two words, not its text); one with any of these
-// takes 60 to 70 more.
+// An outcome without error, fingerprint, weight and TTL of its own takes about 80 bytes beside its
+// value and its key (of a string its two words, not its text); one with any of these takes about 100
+// more. After a burst the memory shrinks to what is left.
 package idemflight

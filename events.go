@@ -24,7 +24,7 @@ const (
 	EventEvicted  // an unexpired outcome was dropped for capacity
 	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
 	EventShed     // a value was dropped for weight
-	EventPanicked // Classify or Weigh panicked (in Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
+	EventPanicked // Classify or Weigh panicked (Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
 )
 
 func (k EventKind) String() string {
@@ -32,14 +32,14 @@ func (k EventKind) String() string {
 		"evicted", "expired", "shed", "panicked")
 }
 
-// Event is what an Observer is told, with the context of the caller it concerns; with fn's, ended by
+// Event is what an Observer gets, with the context of the caller it concerns; with fn's, ended by
 // then, for EventFinished, and context.Background() for upkeep. Every call of Do, DoResult or a wrapped
 // function causes exactly one of the call events. Events of upkeep may come while fn runs.
 type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K
 	Err         error         // what the call returned (for EventFinished, a joined caller's)
-	Took        time.Duration // of the execution; of a joined, rejected or left call, what it waited; else 0
+	Took        time.Duration // of the execution; what a joined, rejected or left call waited; 0 otherwise
 	Waiters     int           // joined callers, when an execution ends
 	Disposition Disposition   // executed, reconciled, finished: what became of the outcome
 }

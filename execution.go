@@ -14,7 +14,7 @@ import (
 // recognises it as its own and derives contexts from it without a goroutine for each.
 type execution struct {
 	// Written before fn runs, only read after.
-	leader      context.Context // used for values only; its Done and deadline must never be reachable through this context
+	leader      context.Context // for values only: its Done and deadline must not be reachable through e
 	outer       *execution      // the innermost one around the leader's call, if any
 	first       *execution      // the first of its flight, which stands for that
 	clock       *clock          // of its cache, for which it stands too

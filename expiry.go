@@ -23,7 +23,7 @@ const (
 	reclaimBatch = 64
 )
 
-// reclaimer is the timer. mu guards it; it is taken with no other lock held, and none is taken under it.
+// reclaimer is the timer. mu guards it: taken with no other lock held, and none is taken under it.
 type reclaimer struct {
 	mu      sync.Mutex
 	timer   *time.Timer
