@@ -7,7 +7,7 @@ import (
 
 // The errors a call can answer with instead of an outcome, or around one. Test for them with
 // [errors.Is]; an error of fn comes back as it is. None names the key, which may be a secret: an
-// Observer is told it.
+// Observer gets it.
 var (
 	// ErrKeyReused: the key is in flight or kept with another [Fingerprint]: the same key names a
 	// different request. A mistake of the client; asking again cannot help.
@@ -19,7 +19,8 @@ var (
 
 	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and fn
 	// does not run again until someone finds out or HoldTTL passes. Wraps the error that left it
-	// unknown. Asking again helps only with Options.Reconcile; else a person calls [Cache.Resolve].
+	// unknown. Asking again helps only with Options.Reconcile; otherwise a person calls
+	// [Cache.Resolve].
 	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held until someone finds out")
 
 	// ErrValueShed: the operation is done, but its value was dropped under Options.MaxWeight. fn
@@ -104,7 +105,7 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("idemflight: panic: %v\n\n%s", e.Value, e.Stack)
 }
 
-// Unwrap returns Value if it is an error, else nil.
+// Unwrap returns Value if it is an error, otherwise nil.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err

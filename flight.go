@@ -61,7 +61,7 @@ type outcome[V any] struct {
 	took        time.Duration
 	*rare             // nil if there is neither
 	waiters     int32 // as the execution ended
-	source      uint8 // a Source, the leader's: Executed or Reconciled; None if Reconcile learned nothing
+	source      uint8 // the leader's Source; None if Reconcile learned nothing
 	disposition uint8 // a Disposition
 }
 
@@ -90,7 +90,9 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 // ended returns the event, of the given kind, that reports f's end. f must have settled.
 func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	o := &f.outcome
-	return Event[K]{Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: int(o.waiters), Disposition: Disposition(o.disposition)}
+	return Event[K]{
+		Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: int(o.waiters), Disposition: Disposition(o.disposition),
+	}
 }
 
 // flights are the flights of a shard, by the hash of their keys; those with one hash are chained.

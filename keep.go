@@ -48,7 +48,8 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 		return r
 	}
 	r.more = &details{
-		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
+		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight,
+		done: d.done, times: d.times,
 	}
 	if d.times == nil && (!fits || !d.expiry.IsZero()) {
 		c.nowAndWall()

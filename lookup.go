@@ -19,7 +19,8 @@ func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 	}
 	if f := s.flights.get(hash, key); f != nil {
 		c.nowAndWall()
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: c.wall(f.startedAt)}, true
+		started := c.wall(f.startedAt)
+		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, true
 	}
 	return Entry[V]{}, false
 }

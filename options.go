@@ -52,13 +52,13 @@ type Options[K comparable, V any] struct {
 	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
 	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve and
 	// Restore. The key is still in flight then: a Do of the same key or a Close from here would wait
-	// for itself for ever. nil without MaxWeight.
+	// for itself forever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
 	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
 	// three dispositions, a panic included, holds the key. The key is still in flight then: a Do of
-	// the same key or a Close from here would wait for itself for ever. nil = [ClassifyDefault].
+	// the same key or a Close from here would wait for itself forever. nil = [ClassifyDefault].
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
@@ -85,7 +85,7 @@ type Options[K comparable, V any] struct {
 	// negative is an error.
 	MaxWaiters int
 
-	// Observer is told every event, on the goroutine it concerns: see [Event]. It may call the
+	// Observer gets every event, on the goroutine it concerns: see [Event]. It may call the
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
 }

@@ -21,7 +21,7 @@ type Source int
 
 const (
 	None       Source = iota // no outcome was obtained: the error says why
-	Executed                 // this call led the flight, and fn ran, also if it left the outcome unknown
+	Executed                 // this call led the flight, and fn ran, even if it left the outcome unknown
 	Joined                   // this call waited for a flight that it did not start
 	Replayed                 // kept from an earlier flight
 	Reconciled               // this call led the flight, and Reconcile found it out
@@ -34,7 +34,7 @@ func (s Source) String() string {
 // Result is an outcome and where it comes from.
 type Result[V any] struct {
 	Value       V         // fn's, also beside an error; zero if Source is None
-	Source      Source    // Executed, Joined, Replayed or Reconciled; None exactly when no outcome was obtained
+	Source      Source    // None exactly when no outcome was obtained
 	CompletedAt time.Time // when the execution ended; zero if Source is None
 	ExpiresAt   time.Time // zero when the outcome is not kept (or is held without end)
 }

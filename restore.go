@@ -59,7 +59,7 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 // placeFor takes a place for key, which must be absent.
 func (c *Cache[K, V]) placeFor(key K, hash uint64, notes *[]note[K]) error {
 	s := c.shardOf(hash)
-	exhausted, asOf := false, uint32(0) // whether the last makeRoom found nothing to evict, and as of which insertion
+	exhausted, asOf := false, uint32(0) // the last makeRoom found nothing, as of this insertion
 	for {
 		yield.At("restore")
 		s.mu.Lock()

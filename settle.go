@@ -39,7 +39,8 @@ type ending[K comparable, V any] struct {
 //
 // settle delivers notes. An inline leader reports its evictions after fn, not before, because the
 // Observer may call the cache and wait for this flight.
-func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Context) (V, error), notes []note[K]) (next *execution) {
+func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Context) (V, error),
+	notes []note[K]) (next *execution) {
 	end := ending[K, V]{c: c, flight: f, exec: e, notes: notes}
 	yield.At("execute")
 	defer func() { next = end.finish() }() // even if fn called runtime.Goexit

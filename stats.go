@@ -16,7 +16,7 @@ type Stats struct {
 	Reconciled     uint64 // led the flight, and Reconcile found it out
 	KeyReused      uint64 // ErrKeyReused
 	NotWaited      uint64 // ErrInFlight
-	OutcomeUnknown uint64 // met a held key, and nobody found out: ErrOutcomeUnknown. The calls after which it was held are Executed and Joined: see Holds
+	OutcomeUnknown uint64 // met a held key, and nobody found out (calls that made it so: see Holds)
 	ValueShed      uint64 // ErrValueShed
 	Full           uint64 // ErrFull
 	Closed         uint64 // ErrClosed
@@ -32,7 +32,7 @@ type Stats struct {
 	Evicted    uint64 // unexpired outcomes dropped for capacity
 	Expired    uint64 // records that expired, once they are reclaimed
 	Shed       uint64 // values dropped for weight
-	HookPanics uint64 // panics and Goexits of Classify, Weigh and Observer, and of the methods of errors they are asked about
+	HookPanics uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
 
 	// Now.
 	InFlight int   // flights
@@ -50,10 +50,11 @@ func (c *Cache[K, V]) Len() (n int) {
 
 // Stats returns counts and the present state, all of one moment; except that InvalidKey, HookPanics and
 // the replays that took no lock are read just before. It visits each shard and drops what has expired.
-// Cost: the locks of all shards at once, which stops every call but replays for some microseconds. It is
-// meant for a metrics scrape, not for each request.
+// Cost: the locks of all shards at once, which stops every call but replays for some microseconds.
+// It is meant for a metrics scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
-	sum := Stats{Replayed: c.replays.sum(), InvalidKey: c.invalidKeys.Load(), HookPanics: c.hookPanics.Load()}
+	sum := Stats{Replayed: c.replays.sum()}
+	sum.InvalidKey, sum.HookPanics = c.invalidKeys.Load(), c.hookPanics.Load()
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
 		sum.InFlight += s.flights.len

@@ -26,7 +26,7 @@ func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
 
 // ask asks ctx on behalf of a caller that has joined f at its first look. nil means that it may wait,
 // or that f has settled. Otherwise it has left f again, and the error says why: the call is from
-// within f, or its context has ended. It leaves f also if a method of ctx panics.
+// within f, or its context has ended. It leaves f even if a method of ctx panics.
 //
 //go:noinline
 func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) error {
@@ -67,7 +67,8 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 
 // join waits for f, which the caller has joined, and reports the call to the Observer. nil means that
 // the caller gets the outcome of f.
-func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V],
+	maxWait time.Duration) error {
 	if c.opts.Observer == nil {
 		return c.waitUpTo(ctx, s, f, maxWait)
 	}
@@ -100,7 +101,8 @@ func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V],
 }
 
 // waitUpTo is wait for a joined caller, which may have a time limit.
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V], maxWait time.Duration) error {
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V],
+	maxWait time.Duration) error {
 	if maxWait == forever {
 		return c.wait(ctx, s, f, joined)
 	}
