@@ -64,7 +64,7 @@ func TestFloorAllocations(t *testing.T) {
 		h    handler
 		most float64
 	}{
-		"nothing": {failing(func(http.ResponseWriter) {}), 11},
+		"nothing": {failing(func(http.ResponseWriter) {}), 8},
 		"declared": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["Content-Length"] = length
 			failing(func(w http.ResponseWriter) {
@@ -72,16 +72,16 @@ func TestFloorAllocations(t *testing.T) {
 					w.Write(piece)
 				}
 			})(w, nil)
-		}, 15},
+		}, 12},
 		"pieces": {failing(func(w http.ResponseWriter) {
 			for range 256 {
 				w.Write(piece)
 			}
-		}), 22},
+		}), 19},
 		"copied": {failing(func(w http.ResponseWriter) {
 			source.Reset("copied")
 			io.Copy(w, struct{ io.Reader }{source})
-		}), 15},
+		}), 12},
 	} {
 		t.Run("execution/"+name, func(t *testing.T) {
 			h := newMiddleware(t, idemhttp.Options{}).Handler(c.h)

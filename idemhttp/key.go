@@ -94,12 +94,28 @@ var keyEscapes = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
 // quoteKey returns a valid key as a string of RFC 8941.
 func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }
 
-type keyOfHandler struct{}
+// handlerContext is the context of a covered handler: that of its execution, with the key. It is not
+// made by context.WithValue, which would allocate twice.
+type handlerContext struct {
+	context.Context
+	key idemflight.Key
+}
+
+type handlerKey struct{}
+
+func (c *handlerContext) Value(key any) any {
+	if key == (handlerKey{}) {
+		return &c.key
+	}
+	return c.Context.Value(key)
+}
 
 // KeyFrom returns the key of the request that a covered handler serves, from its context, and
 // reports whether there is one. Give both its parts to the bank, as one reference, so that the bank
 // too can tell a retry: the ID alone may also be another customer's.
 func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
-	key, ok := ctx.Value(keyOfHandler{}).(idemflight.Key)
-	return key, ok
+	if key, ok := ctx.Value(handlerKey{}).(*idemflight.Key); ok {
+		return *key, true
+	}
+	return idemflight.Key{}, false
 }

@@ -301,7 +301,7 @@ func (c *call) once() bool {
 	case c.rec != nil:
 		c.rec.deliver() // whatever it means to the cache, its client gets it
 	case res.Source == idemflight.None && means(err, idemflight.ErrReentrant):
-		run(c.next, w, r, withBody(r.Context(), r, c.body)) // mounted twice: the outer one sees to it
+		run(c.next, w, r, withBody(r.Context(), r, c.body, new(requestBody))) // mounted twice: the outer one sees to it
 	default:
 		m.answer(w, r, res, err)
 	}
@@ -311,7 +311,8 @@ func (c *call) once() bool {
 // execute runs the handler and returns what its answer is to the cache.
 func (c *call) execute(ctx context.Context) (*Response, error) {
 	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.opts.ReplayHeader)
-	run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))
+	c.rec.ctx = handlerContext{ctx, c.key}
+	run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request))
 	return c.m.outcome(c.rec.finish())
 }
 

@@ -34,6 +34,10 @@ type recorder struct {
 	switches  bool        // 101 is a final status: HTTP/1
 	before    http.Header // what middleware outside had set; a copy
 
+	// What else the handler is given; here to save allocations.
+	ctx     handlerContext
+	request requestBody
+
 	// Written by the final WriteHeader, only read after.
 	status   int         // 0: there was none yet
 	header   http.Header // a copy

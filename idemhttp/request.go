@@ -84,18 +84,18 @@ func readBody(r *http.Request, limit int64, room []byte) ([]byte, error) {
 
 // withBody returns a copy of r, which has been read, with ctx and with body still to be read. The
 // copy is made here and not earlier since reading is what fills in r's trailers.
-func withBody(ctx context.Context, r *http.Request, body []byte) *http.Request {
+// room is for the reader of the body.
+func withBody(ctx context.Context, r *http.Request, body []byte, room *requestBody) *http.Request {
 	r = r.WithContext(ctx)
 	r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, int64(len(body)), nil
 	if len(body) > 0 {
-		b := new(requestBody)
-		b.rest.Reset(body)
-		r.Body = b
+		room.rest.Reset(body)
+		r.Body = room
 	}
 	return r
 }
 
-// requestBody is io.NopCloser(bytes.NewReader(body)) in one piece.
+// requestBody is io.NopCloser(bytes.NewReader(body)) in one allocation.
 type requestBody struct{ rest bytes.Reader }
 
 func (b *requestBody) Read(p []byte) (int, error)         { return b.rest.Read(p) }

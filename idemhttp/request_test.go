@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -516,4 +517,23 @@ func TestServeMuxPatterns(t *testing.T) {
 	r.URL.Path = "/pay/8"
 	require.Equal(t, "POST /pay/{id} 8", call(m.Handler(outside), r).Body, "outside the mux")
 	require.Equal(t, "POST /pay/{id}", r.Pattern, "what logs requests further out sees the pattern")
+}
+
+// Contexts derived from a handler's are recognised by the standard library: they cost no goroutine.
+func TestHandlerContext_DerivedContextsCostNoGoroutine(t *testing.T) {
+	ran := false
+	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		ran = true
+		before := runtime.NumGoroutine()
+		for range 100 {
+			_, cancel := context.WithCancel(r.Context())
+			defer cancel()
+		}
+		require.Less(t, runtime.NumGoroutine(), before+50, "goroutines of 100 derived contexts")
+		key, ok := idemhttp.KeyFrom(r.Context())
+		require.True(t, ok)
+		require.Equal(t, "derived", key.ID)
+	}))
+	_ = serveOne(h, "derived", "", "")
+	require.True(t, ran)
 }
