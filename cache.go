@@ -29,7 +29,8 @@ type Cache[K comparable, V any] struct {
 	heads  []head // of each shard
 
 	places   atomic.Int64  // in flight + kept; at most MaxEntries
-	seq      atomic.Uint32 // the number of the last insertion: see never
+	seq      atomic.Uint32 // the number of the last insertion
+	chances  atomic.Uint32 // and of the last second chance
 	weight   atomic.Int64  // of retained outcomes, and of one that is about to be; at most MaxWeight
 	shedding chan struct{} // has room for one: the newcomer that sheds
 	closed   atomic.Bool   // set once; a claim reads it with its shard's mu held

@@ -25,7 +25,7 @@ type head struct {
 // atomicTurn is a turn in two words: a concurrent reader may see one old and one new.
 type atomicTurn struct {
 	at  atomic.Int64
-	seq atomic.Uint32
+	seq atomic.Uint64
 }
 
 func (a *atomicTurn) load() order.Turn {
@@ -142,7 +142,7 @@ const exactBelow = 1 << 12
 // in a quarter of MaxEntries insertions bears its mark by then, and is not evicted: promise 19.)
 func (find *search[K, V]) oldEnough(t order.Turn) bool {
 	n := find.c.opts.MaxEntries
-	return n >= exactBelow && int64(int32(find.c.seq.Load()-t.Seq)) >= int64(n) // numbers go in twos
+	return n >= exactBelow && int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n/2
 }
 
 // victim returns the shard of an outcome that may go, and its turn: of the first that is old enough,
@@ -202,18 +202,21 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 
 // secondChance returns the turn after all that were given so far.
 func (c *Cache[K, V]) secondChance(now time.Duration) order.Turn {
-	return order.Turn{At: now, Seq: c.seq.Load() + 1}
+	t := insertionTurn(now, c.seq.Load())
+	t.Seq |= uint64(c.chances.Add(1))
+	return t
 }
 
-// lockWithWeight locks s.mu with the weight taken from MaxWeight, values having been shed until there
-// was room. (One that alone is heavier than MaxWeight takes nothing: it will be shed at once.)
+// takeWeightLocked takes the weight of a newcomer to s from MaxWeight. If there is too little left, it
+// unlocks s.mu and sheds values until there is enough: then the caller has to look again whether the
+// weight is still wanted, and to return it if not. (A value that alone is heavier than MaxWeight takes
+// nothing: it will be shed at once.)
 //
 // Weight that is taken with mu held is published with its record before mu is unlocked. A newcomer
 // that finds too little waits until it is the only one that sheds, and keeps for itself what it has
 // shed: so it gets there however many light ones come meanwhile; and as all other weight is that of
 // records, there is always something to shed.
-func (c *Cache[K, V]) lockWithWeight(s *shard[K, V], weight int64, notes *[]note[K]) {
-	s.mu.Lock()
+func (c *Cache[K, V]) takeWeightLocked(s *shard[K, V], weight int64, notes *[]note[K]) {
 	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight, weight) > 0 {
 		return
 	}
@@ -249,7 +252,7 @@ func (c *Cache[K, V]) takeWeight(least, most int64) int64 {
 	}
 }
 
-// returnWeight gives back what lockWithWeight has taken, or the weight of a record that is dropped.
+// returnWeight gives back what takeWeightLocked has taken, or the weight of a record that is dropped.
 func (c *Cache[K, V]) returnWeight(weight int64) {
 	if weight > 0 && weight <= c.opts.MaxWeight {
 		c.weight.Add(-weight)

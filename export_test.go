@@ -83,7 +83,7 @@ func (c *Cache[K, V]) Small() (n int) {
 	return n
 }
 
-// StartTurns makes n+2 the number of the next insertion.
+// StartTurns makes n+1 the number of the next insertion.
 func (c *Cache[K, V]) StartTurns(n uint32) { c.seq.Store(n) }
 
 // Shards returns the number of shards of c.
@@ -139,7 +139,7 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	inLine, last := 0, order.Turn{At: math.MinInt64}
 	for place, r := range k.line.All {
 		inLine++
-		t := order.Turn{At: r.done(k.ttl), Seq: r.seq}
+		t := insertionTurn(r.done(k.ttl), r.seq)
 		if t.Before(last) || r.has(queued) || r.place != place {
 			wrong("%v in line: turn %v behind %v, queued %v, place %d said %d", r.key, t, last, r.has(queued), place, r.place)
 		}
@@ -169,7 +169,7 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 				value = r.more.valueTurn
 			}
 		}
-		t := order.Turn{At: r.done(k.ttl), Seq: r.seq}
+		t := insertionTurn(r.done(k.ttl), r.seq)
 		switch {
 		case r.state() == Held:
 			held++

@@ -1,10 +1,6 @@
 package idemflight
 
-import (
-	"time"
-
-	"github.com/idemflight/idemflight/internal/order"
-)
+import "time"
 
 // draft is a record that is about to be kept.
 type draft[K comparable, V any] struct {
@@ -38,42 +34,26 @@ func (d *draft[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
 	}
 }
 
-// record returns the record; its turn is given when it is inserted.
+// record returns d as a record.
 func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
-	r := &record[K, V]{key: d.key, value: d.value, deadline: d.deadline, hash: d.hash}
 	took, fits := tookOf(d.done - d.started)
-	r.took = took
 	if d.state == Retained && d.err == nil && d.fingerprint == (Fingerprint{}) && d.weight == 0 &&
 		fits && d.times == nil && d.deadline != forever && d.deadline-d.done == c.opts.TTL {
-		return r
+		return &record[K, V]{key: d.key, value: d.value, deadline: d.deadline, took: took, hash: d.hash}
 	}
-	r.more = &details{
-		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight,
-		done: d.done, times: d.times,
-	}
+	full := &fullRecord[K, V]{details: details{
+		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
+	}}
+	r := &full.record
+	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash
 	if d.times == nil && (!fits || !d.expiry.IsZero()) {
 		c.nowAndWall()
-		t := times{started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry}
+		r.more.times = &times{started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry}
 		if d.deadline != forever {
-			t.expires = c.wall(d.deadline)
+			r.more.times.expires = c.wall(d.deadline)
 		}
-		r.more.times = &t
 	}
 	return r
-}
-
-// draftOf returns r, which has details, as a draft: of what was held and is to be held again, or
-// resolved.
-func (c *Cache[K, V]) draftOf(r *record[K, V]) draft[K, V] {
-	d := draft[K, V]{
-		key: r.key, hash: r.hash, state: r.state(), err: r.err(), fingerprint: r.fingerprint(),
-		started: r.more.done - time.Duration(r.took), done: r.more.done,
-	}
-	if r.more.times != nil {
-		t := *r.more.times
-		d.times = &t
-	}
-	return d
 }
 
 // keepLocked inserts d, whose place and weight have been taken; if d alone is heavier than MaxWeight,
@@ -83,12 +63,28 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 		d.state, d.value, d.weight = Shed, *new(V), 0
 		c.noteShed(s, d.key, notes)
 	}
-	r := c.record(d)
-	seq := c.seq.Add(2)
-	if r.weight() > 0 {
-		r.more.valueTurn = order.Turn{At: c.now(), Seq: seq}
+	c.insertLocked(s, c.record(d))
+}
+
+// holdAgainLocked inserts r once more, which was held, as it was but for its end, which is that of d.
+func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[K, V]) {
+	if r.more.times != nil || !d.expiry.IsZero() {
+		t := c.timesOf(r)
+		c.nowAndWall()
+		t.expires = after(c.wall(d.done), c.opts.HoldTTL)
+		r.more.times = &t
 	}
-	s.kept.add(r, seq)
+	r.deadline = d.deadline
+	r.flags.Store(0)
+	c.insertLocked(s, r)
+}
+
+func (c *Cache[K, V]) insertLocked(s *shard[K, V], r *record[K, V]) {
+	r.seq = c.seq.Add(1)
+	if r.weight() > 0 {
+		r.more.valueTurn = insertionTurn(c.now(), r.seq)
+	}
+	s.kept.add(r)
 	if s.kept.isHead(r) {
 		s.publishLocked()
 	}

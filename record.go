@@ -13,7 +13,9 @@ import (
 // line of 64 bytes.
 type record[K comparable, V any] struct {
 	// Written before the record is added to its shard's table, only read after: readers without a
-	// lock may have it, also once it has left the table.
+	// lock may have it, even once it has left the table. (One that is held is added again after a
+	// Reconcile that learned nothing. It has another deadline then; readers look at its state first,
+	// which is the same, and no further.)
 	key      K
 	value    V             // zero unless Retained
 	deadline time.Duration // on the cache's monotonic clock; forever if it does not expire
@@ -24,20 +26,26 @@ type record[K comparable, V any] struct {
 	flags atomic.Uint32 // replayed, replayedValue, gone, queued
 
 	// Guarded by the shard's mu.
-	seq   uint32 // the number of its turn: see never
+	seq   uint32 // the number of its insertion
 	place uint32 // in the line or, if queued, in the order queue
 	due   uint32 // if queued, its place in the due queue
 }
 
 // Flags of a record. A replay sets the first two, without a lock. The others are set with the
-// shard's mu held, gone before the record leaves the table. All are cleared with mu held, except
-// that gone never is.
+// shard's mu held, gone before the record leaves the table. All are cleared with mu held; gone is so
+// only in what is held, and added again.
 const (
 	replayed      uint32 = 1 << iota // since it was inserted, or had its second chance to stay
 	replayedValue                    // the same, for its value under MaxWeight
 	gone                             // it leaves the table, or has left it
 	queued                           // it is not in the line: see kept
 )
+
+// fullRecord is a record with details.
+type fullRecord[K comparable, V any] struct {
+	record[K, V]
+	details
+}
 
 // details are what most records do without: the state of one that is held or shed, an error, a
 // fingerprint, a weight, a TTL of its own, times that do not follow from the rest.
@@ -59,9 +67,14 @@ type details struct {
 type times struct{ started, completed, expires time.Time }
 
 // Turns are the order in which outcomes are evicted, and values shed: by the time at which a record
-// completed, or had its last second chance; where the clock stood still, by number. Insertions have
-// even numbers. A second chance has the odd one after that of the last insertion, so that numbers tell
-// how many insertions ago a record had its turn.
+// completed, or had its last second chance; where the clock stood still, by number. The upper half of
+// a number is that of the last insertion, so that it tells how many insertions ago a record had its
+// turn; the lower half tells second chances since from each other.
+
+// insertionTurn returns the turn at which a record is inserted, with that number.
+func insertionTurn(at time.Duration, number uint32) order.Turn {
+	return order.Turn{At: at, Seq: uint64(number) << 32}
+}
 
 // never is after every turn.
 var never = order.Turn{At: forever}

@@ -1,6 +1,10 @@
 package idemflight
 
-import "github.com/idemflight/idemflight/internal/yield"
+import (
+	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
 
 // Resolve settles a held key by hand, once someone has found out, and reports whether it did:
 //
@@ -42,8 +46,12 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 		weight = c.weightOf(key, value, &notes)
 	}
 	yield.At("settle")
-	c.lockWithWeight(s, weight, &notes)
-	if c.heldLocked(s, hash, key, &notes) != held { // someone else was quicker
+	s.mu.Lock()
+	if c.heldLocked(s, hash, key, &notes) != held {
+		weight = 0
+	}
+	c.takeWeightLocked(s, weight, &notes)
+	if c.heldLocked(s, hash, key, &notes) != held { // another goroutine was quicker
 		c.returnWeight(weight)
 		s.mu.Unlock()
 		return false
@@ -55,10 +63,12 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	} else {
 		c.removeLocked(s, held)
 		at := c.nowAndWall()
-		r := c.draftOf(held)
-		r.state, r.value, r.err, r.weight, r.done = Retained, value, cause, weight, at
-		if r.times != nil {
-			r.times.completed = c.wall(at)
+		r := draft[K, V]{
+			key: key, hash: held.hash, state: Retained, value: value, err: cause, weight: weight,
+			fingerprint: held.fingerprint(), started: held.more.done - time.Duration(held.took), done: at,
+		}
+		if held.more.times != nil {
+			r.times = &times{started: held.more.times.started, completed: c.wall(at)}
 		}
 		r.expireAfter(&c.clock, at, c.opts.TTL)
 		c.keepLocked(s, &r, &notes)

@@ -41,7 +41,11 @@ func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
 		return err
 	}
 	yield.At("settle")
-	c.lockWithWeight(s, d.weight, &notes)
+	s.mu.Lock()
+	if c.restorableLocked(s, hash, key, &notes) != nil {
+		d.weight = 0
+	}
+	c.takeWeightLocked(s, d.weight, &notes)
 	if err := c.restorableLocked(s, hash, key, &notes); err != nil {
 		c.returnWeight(d.weight)
 		s.mu.Unlock()

@@ -165,6 +165,11 @@ func (end *ending[K, V]) ttl() time.Duration {
 	return ttl
 }
 
+// retains reports whether the outcome is to be retained. Must be called with the shard's mu held.
+func (end *ending[K, V]) retains() bool {
+	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
+}
+
 // yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn.
 func (end *ending[K, V]) yieldToFn() (next *execution) {
 	f := end.flight
@@ -183,12 +188,16 @@ func (end *ending[K, V]) settle() {
 	c, f := end.c, end.flight
 	s := c.shardOf(f.hash)
 	yield.At("settle")
-	c.lockWithWeight(s, end.weight, &end.notes)
+	s.mu.Lock()
+	if !end.retains() {
+		end.weight = 0
+	}
+	c.takeWeightLocked(s, end.weight, &end.notes)
 	if !s.flights.remove(f) {
 		s.mu.Unlock()
 		panic("idemflight: bug, please report it: a flight was not there when it settled")
 	}
-	if end.disposition == Retain && (f.forgotten || end.ttl() == 0) {
+	if end.disposition == Retain && !end.retains() {
 		end.disposition = Release
 		c.returnWeight(end.weight)
 	}
@@ -227,13 +236,14 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	case Hold:
 		s.stats.Holds++
 		o.err = &unknownError{end.err}
-		if f.held != nil { // Reconcile learned nothing
-			o.source, o.value = uint8(None), *new(V)
-			d = c.draftOf(f.held)
-		}
 		d.state = Held
 		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
-		c.keepLocked(s, &d, &end.notes)
+		if f.held == nil {
+			c.keepLocked(s, &d, &end.notes)
+		} else { // Reconcile learned nothing
+			o.source, o.value = uint8(None), *new(V)
+			c.holdAgainLocked(s, f.held, &d)
+		}
 	case Release:
 		s.stats.Releases++
 		c.returnPlace()

@@ -45,10 +45,9 @@ func (k *kept[K, V]) len() int { return k.table.len }
 // get returns the record of key, expired or not, or nil. Without mu it may miss one.
 func (k *kept[K, V]) get(hash uint64, key K) *record[K, V] { return k.table.get(uint32(hash), key) }
 
-// add inserts r, whose key must be absent, as insertion number seq. If it weighs something, its value
-// has a turn.
-func (k *kept[K, V]) add(r *record[K, V], seq uint32) {
-	r.seq = seq
+// add inserts r, whose key must be absent. It has the number of its insertion, and its value a turn, if
+// it weighs something.
+func (k *kept[K, V]) add(r *record[K, V]) {
 	switch done := r.done(k.ttl); {
 	case r.state() == Held:
 		k.held++
@@ -59,7 +58,7 @@ func (k *kept[K, V]) add(r *record[K, V], seq uint32) {
 		k.newest = r.deadline
 	default:
 		r.flags.Or(queued)
-		k.order.Add(r, order.Turn{At: done, Seq: seq})
+		k.order.Add(r, insertionTurn(done, r.seq))
 		k.addDue(r)
 	}
 	if r.weight() > 0 {
@@ -118,7 +117,7 @@ func (k *kept[K, V]) firstDue() *record[K, V] {
 func (k *kept[K, V]) firstTurn() (*record[K, V], order.Turn) {
 	r, first := k.line.First(), never
 	if r != nil {
-		first = order.Turn{At: r.done(k.ttl), Seq: r.seq}
+		first = insertionTurn(r.done(k.ttl), r.seq)
 	}
 	if q, turn := k.order.First(); q != nil && turn.Before(first) {
 		return q, turn
@@ -155,7 +154,6 @@ func (k *kept[K, V]) giveSecondChance(r *record[K, V], next order.Turn) {
 		k.addDue(r)
 	}
 	r.flags.And(^replayed)
-	r.seq = next.Seq
 	k.order.Add(r, next)
 }
 
@@ -170,12 +168,11 @@ func (k *kept[K, V]) giveValueSecondChance(r *record[K, V], next order.Turn) {
 // shed puts a record without value and weight in the place of r.
 func (k *kept[K, V]) shed(r *record[K, V]) {
 	k.dropValue(r)
-	more := *r.more
-	more.state, more.weight = Shed, 0
-	shed := &record[K, V]{
-		key: r.key, deadline: r.deadline, more: &more, took: r.took, hash: r.hash,
-		seq: r.seq, place: r.place, due: r.due,
-	}
+	full := &fullRecord[K, V]{details: *r.more}
+	full.details.state, full.details.weight = Shed, 0
+	shed := &full.record
+	shed.key, shed.hash, shed.deadline, shed.took = r.key, r.hash, r.deadline, r.took
+	shed.more, shed.seq, shed.place, shed.due = &full.details, r.seq, r.place, r.due
 	shed.flags.Store(r.flags.Load())
 	k.table.replace(r, shed)
 	if !shed.has(queued) {

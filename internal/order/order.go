@@ -6,10 +6,10 @@ package order
 import "time"
 
 // Turn is a place in an order: by time and, where the clock stood still, by number. Numbers wrap:
-// those of one instant must not be 2^31 apart.
+// those of one instant must not be 2^63 apart.
 type Turn struct {
 	At  time.Duration
-	Seq uint32
+	Seq uint64
 }
 
 // Before reports whether t comes before o.
@@ -17,7 +17,7 @@ func (t Turn) Before(o Turn) bool {
 	if t.At != o.At {
 		return t.At < o.At
 	}
-	return int32(t.Seq-o.Seq) < 0
+	return int64(t.Seq-o.Seq) < 0
 }
 
 // sparse is how much too large a table may be, in proportion to what is in it, before it is made anew.

@@ -65,14 +65,14 @@ func TestTurn_Before(t *testing.T) {
 		{order.Turn{At: 2, Seq: 1}, order.Turn{At: 1, Seq: 9}, false},
 		{order.Turn{At: 1, Seq: 1}, order.Turn{At: 1, Seq: 2}, true},
 		{order.Turn{At: 1, Seq: 2}, order.Turn{At: 1, Seq: 2}, false},
-		{order.Turn{At: 1, Seq: 1<<32 - 1}, order.Turn{At: 1, Seq: 3}, true},
-		{order.Turn{At: 1, Seq: 3}, order.Turn{At: 1, Seq: 1<<32 - 1}, false},
+		{order.Turn{At: 1, Seq: 1<<64 - 1}, order.Turn{At: 1, Seq: 3}, true},
+		{order.Turn{At: 1, Seq: 3}, order.Turn{At: 1, Seq: 1<<64 - 1}, false},
 	} {
 		require.Equal(t, tt.want, tt.a.Before(tt.b), "%v before %v", tt.a, tt.b)
 	}
 }
 
-// The queue gives records by turn, those of one turn as they came, each at the place that it remembers.
+// The queue gives records by turn, each at the place that it remembers.
 func TestQueue_GivesTheFirstTurn(t *testing.T) {
 	q := order.NewQueue(func(r *rec) *uint32 { return &r.place })
 	random := rand.New(rand.NewPCG(3, 4))
@@ -85,7 +85,7 @@ func TestQueue_GivesTheFirstTurn(t *testing.T) {
 		size = size * 37 % 101
 		for n := 0; len(want) != size; n++ {
 			if len(want) < size {
-				e := entry{&rec{id: n}, order.Turn{At: 1, Seq: uint32(random.IntN(8))}}
+				e := entry{&rec{id: n}, order.Turn{At: 1, Seq: random.Uint64N(1 << 40)}}
 				q.Add(e.r, e.turn)
 				want = append(want, e)
 				slices.SortStableFunc(want, func(a, b entry) int { return int(a.turn.Seq) - int(b.turn.Seq) })

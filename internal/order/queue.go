@@ -2,12 +2,8 @@ package order
 
 import "container/heap"
 
-// Queue has records by turn, the first on top; of those with the same turn, that which was added
-// first. Add and Remove take O(log n).
-type Queue[R any] struct {
-	items items[R]
-	added uint32
-}
+// Queue has records by turn, the first on top. Add and Remove take O(log n).
+type Queue[R any] struct{ items items[R] }
 
 // NewQueue returns an empty queue. place returns where a record remembers its place.
 func NewQueue[R any](place func(*R) *uint32) Queue[R] { return Queue[R]{items: items[R]{place: place}} }
@@ -17,8 +13,10 @@ func (q *Queue[R]) Len() int { return len(q.items.list) }
 
 // Add inserts r.
 func (q *Queue[R]) Add(r *R, t Turn) {
-	q.added++
-	heap.Push(&q.items, item[R]{t, q.added, r})
+	last := q.Len()
+	q.items.list = append(q.items.list, item[R]{t, r})
+	*q.items.place(r) = uint32(last)
+	heap.Fix(&q.items, last) // as heap.Push does, which would allocate
 }
 
 // First returns the first record and its turn, or nil.
@@ -48,7 +46,6 @@ func (q *Queue[R]) Remove(place uint32) {
 
 type item[R any] struct {
 	Turn
-	n      uint32 // it wraps
 	record *R
 }
 
@@ -60,24 +57,14 @@ type items[R any] struct {
 
 func (h *items[R]) Len() int { return len(h.list) }
 
-func (h *items[R]) Less(i, j int) bool {
-	a, b := &h.list[i], &h.list[j]
-	if a.Turn != b.Turn {
-		return a.Before(b.Turn)
-	}
-	return int32(a.n-b.n) < 0
-}
+func (h *items[R]) Less(i, j int) bool { return h.list[i].Before(h.list[j].Turn) }
 
 func (h *items[R]) Swap(i, j int) {
 	h.list[i], h.list[j] = h.list[j], h.list[i]
 	*h.place(h.list[i].record), *h.place(h.list[j].record) = uint32(i), uint32(j)
 }
 
-func (h *items[R]) Push(x any) {
-	it := x.(item[R])
-	*h.place(it.record) = uint32(len(h.list))
-	h.list = append(h.list, it)
-}
+func (h *items[R]) Push(any) { panic("order: bug: Add does without") }
 
 func (h *items[R]) Pop() any {
 	last := len(h.list) - 1
