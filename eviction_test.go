@@ -520,3 +520,26 @@ func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
 	})
 }
+
+// Once: where the clock stood still, second chances had no order among shards.
+func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
+	for range 10 { // other seeds spread the keys otherwise
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(idemflight.Options[int, int]{
+				MaxEntries: 8, Protect: -1, MaxWeight: 6, Weigh: func(int, int) int64 { return 1 },
+			})
+			for round := range 2 { // the second replays all
+				for key := 1; key <= 8; key++ {
+					_, _ = c.Do(t.Context(), key, one)
+					time.Sleep(time.Duration(1-round) * time.Second)
+				}
+			}
+			_, _ = c.Do(t.Context(), 9, one) // all get their second chance
+			_, ok := c.Lookup(1)
+			require.False(t, ok, "the one that got its chance first goes first")
+			e, _ := c.Lookup(3) // 1 and 2 were shed for 7 and 8
+			require.Equal(t, idemflight.Shed, e.State, "the value that got its chance first goes first")
+			require.NoError(t, c.CheckInvariants())
+		})
+	}
+}

@@ -437,3 +437,55 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 		})
 	}
 }
+
+// Once: Reconcile ran, learned nothing and held the key again while Resolve was weighing; the key was
+// said not to be held.
+func TestResolve_ActsOnAKeyThatWasHeldAgainMeanwhile(t *testing.T) {
+	var c *cache
+	asked := false
+	c = idemflight.MustNew(options{
+		HoldTTL: -1, MaxWeight: 100,
+		Weigh: func(string, int) int64 {
+			if !asked {
+				asked = true
+				_, err := c.Do(t.Context(), "k", one)
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			}
+			return 1
+		},
+		Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			return 0, errors.New("the bank is down")
+		},
+	})
+	_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("timeout"))))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	require.True(t, c.Resolve("k", 7, nil))
+	require.True(t, asked)
+	e, _ := c.Lookup("k")
+	require.Equal(t, idemflight.Retained, e.State)
+	require.NoError(t, c.CheckInvariants())
+}
+
+// One that was forgotten, and held anew by another execution, is not what the operator has found out.
+func TestResolve_LeavesAloneWhatWasHeldByAnotherExecution(t *testing.T) {
+	var c *cache
+	asked := false
+	c = idemflight.MustNew(options{
+		HoldTTL: -1, MaxWeight: 100,
+		Weigh: func(string, int) int64 {
+			if !asked {
+				asked = true
+				require.True(t, c.Forget("k"))
+				_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("again"))))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			}
+			return 1
+		},
+	})
+	_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("timeout"))))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	require.False(t, c.Resolve("k", 7, nil))
+	e, _ := c.Lookup("k")
+	require.Equal(t, idemflight.Held, e.State)
+	require.NoError(t, c.CheckInvariants())
+}

@@ -97,12 +97,8 @@ func (t *table[K, V]) add(r *record[K, V]) {
 // put stores r in a free slot.
 func (b *bucket[K, V]) put(r *record[K, V]) {
 	for {
-		tags := b.tags.Load()
-		if free := ^tags & highBits & tagSlots; free != 0 {
-			i := bits.TrailingZeros64(free) / 8
-			b.records[i].Store(r)
-			yield.At(yield.Locked + "put")
-			b.tags.Store(tags | tagOf(r.hash)<<(8*i))
+		if free := ^b.tags.Load() & highBits & tagSlots; free != 0 {
+			b.set(bits.TrailingZeros64(free)/8, r)
 			return
 		}
 		if b.more.Load() == nil {
@@ -117,12 +113,22 @@ func (b *bucket[K, V]) put(r *record[K, V]) {
 func (t *table[K, V]) remove(r *record[K, V]) {
 	r.flags.Or(gone)
 	yield.At(yield.Locked + "gone")
-	t.slot(r, func(b *bucket[K, V], i int) { b.clear(i) })
+	first, at, i := t.slot(r)
+	before, last := first, first
+	for next := first.more.Load(); next != nil; next = last.more.Load() {
+		before, last = last, next
+	}
+	if last != at { // its place is filled from the end of the chain, so that chains stay short
+		j := bits.TrailingZeros64(last.tags.Load()&highBits) / 8
+		at.set(i, last.records[j].Load())
+		at, i = last, j
+	}
+	at.set(i, nil)
+	if last != first && last.tags.Load() == 0 {
+		before.more.Store(nil)
+	}
 	t.len--
-	if t.len == 0 {
-		t.segments.Store(nil)
-		t.buckets.Store(0)
-	} else if t.len*sparse < perBucket*int(t.buckets.Load()) {
+	if n := int(t.buckets.Load()); t.len*sparse < perBucket*n && n > segmentLen {
 		t.shrink()
 	}
 }
@@ -131,25 +137,33 @@ func (t *table[K, V]) remove(r *record[K, V]) {
 func (t *table[K, V]) replace(old, r *record[K, V]) {
 	old.flags.Or(gone)
 	yield.At(yield.Locked + "gone")
-	t.slot(old, func(b *bucket[K, V], i int) { b.records[i].Store(r) })
+	_, at, i := t.slot(old)
+	at.records[i].Store(r)
 }
 
-// slot calls do with the place of r.
-func (t *table[K, V]) slot(r *record[K, V], do func(b *bucket[K, V], i int)) {
-	for b := t.bucket(r.hash); b != nil; b = b.more.Load() {
-		for i := range b.records {
-			if b.records[i].Load() == r {
-				do(b, i)
-				return
+// slot returns the bucket that the hash of r leads to, and the slot where r is: there, or in a bucket
+// behind that.
+func (t *table[K, V]) slot(r *record[K, V]) (first, at *bucket[K, V], i int) {
+	first = t.bucket(r.hash)
+	for at = first; at != nil; at = at.more.Load() {
+		for i = range at.records {
+			if at.records[i].Load() == r {
+				return first, at, i
 			}
 		}
 	}
 	panic("idemflight: bug, please report it: a kept record is not in its table")
 }
 
-func (b *bucket[K, V]) clear(i int) {
-	b.records[i].Store(nil)
-	b.tags.Store(b.tags.Load() &^ (0xff << (8 * i)))
+// set puts r in slot i; nil frees the slot.
+func (b *bucket[K, V]) set(i int, r *record[K, V]) {
+	tag := uint64(0)
+	if r != nil {
+		tag = tagOf(r.hash)
+	}
+	b.records[i].Store(r)
+	yield.At(yield.Locked + "put")
+	b.tags.Store(b.tags.Load()&^(0xff<<(8*i)) | tag<<(8*i))
 }
 
 // grow adds a bucket. It takes over those records of an older one whose hash has one more bit set;
@@ -163,14 +177,21 @@ func (t *table[K, V]) grow() {
 	}
 	bit := uint32(1) << (bits.Len32(n) - 1)
 	from, to := t.at(n&^bit), t.at(n)
+	var room [2 * slots]*record[K, V]
+	stay := room[:0]
 	for r := range from.all {
 		if r.hash&bit != 0 {
 			to.put(r)
+		} else {
+			stay = append(stay, r)
 		}
 	}
 	t.buckets.Store(n + 1)
 	yield.At(yield.Locked + "grow")
-	from.drop(func(r *record[K, V]) bool { return r.hash&bit != 0 })
+	from.empty()
+	for _, r := range stay {
+		from.put(r)
+	}
 }
 
 // shrink removes the last bucket, whose records go back to the one that they came from.
@@ -183,11 +204,20 @@ func (t *table[K, V]) shrink() {
 	t.buckets.Store(n)
 	yield.At(yield.Locked + "shrink")
 	if n%segmentLen > 0 {
-		from.drop(func(*record[K, V]) bool { return true })
+		from.empty()
 		return
 	}
 	(*t.segments.Load())[n/segmentLen].Store(nil)
 	t.resize(int(n / segmentLen))
+}
+
+// empty frees all slots of b, and lets go of the buckets behind it.
+func (b *bucket[K, V]) empty() {
+	for i := range b.records {
+		b.records[i].Store(nil)
+	}
+	b.tags.Store(0)
+	b.more.Store(nil)
 }
 
 // reserve makes room for bucket n.
@@ -222,23 +252,6 @@ func (b *bucket[K, V]) all(yield func(*record[K, V]) bool) {
 			if r := b.records[i].Load(); r != nil && !yield(r) {
 				return
 			}
-		}
-	}
-}
-
-// drop clears the slots of b, and of the buckets behind it, whose record has moved; buckets behind
-// it that are then empty go.
-func (b *bucket[K, V]) drop(moved func(*record[K, V]) bool) {
-	for last := b; b != nil; b = b.more.Load() {
-		for i := range b.records {
-			if r := b.records[i].Load(); r != nil && moved(r) {
-				b.clear(i)
-			}
-		}
-		if b != last && b.tags.Load() == 0 {
-			last.more.Store(b.more.Load())
-		} else {
-			last = b
 		}
 	}
 }

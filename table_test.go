@@ -328,6 +328,52 @@ func TestPromise17_TablesShrinkUnderTraffic(t *testing.T) {
 	require.Less(t, after, 2*fresh, "bytes after a burst, of %d without one", fresh)
 }
 
+// Keys come and go while their number stays the same: the memory does, too.
+func TestPromise17_MemoryStaysTheSameWhenKeysComeAndGo(t *testing.T) {
+	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
+		t.Skip("few hashes make one long chain")
+	}
+	const n = 20_000
+	ctx := context.Background()
+	grown := func(turnovers int) int64 {
+		return heapOf(func() *idemflight.Cache[int, int] {
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: n, Protect: -1})
+			for key := 1; key <= n*(1+turnovers); key++ {
+				_, _ = c.Do(ctx, key, one)
+			}
+			require.Equal(t, n, c.Len())
+			require.NoError(t, c.CheckInvariants())
+			return c
+		})
+	}
+	once := grown(0)
+	require.Less(t, grown(40), once*11/10, "bytes after 40 turnovers, %d after none", once)
+}
+
+// Most keys are forgotten soon after: those that stay cost hardly more than they would alone.
+func TestPromise17_WhatIsForgottenSoonLeavesNoGaps(t *testing.T) {
+	const n = 20_000
+	ctx := context.Background()
+	with := func(forgotten int) int64 {
+		return heapOf(func() *idemflight.Cache[int, int] {
+			c := idemflight.MustNew(idemflight.Options[int, int]{})
+			for key := 1; key <= n; key++ {
+				_, _ = c.Do(ctx, key, one)
+				for i := range forgotten {
+					_, _ = c.Do(ctx, -1-i, one)
+				}
+				for i := range forgotten {
+					c.Forget(-1 - i)
+				}
+			}
+			require.Equal(t, n, c.Len())
+			return c
+		})
+	}
+	alone := with(0)
+	require.Less(t, with(20), alone*5/4, "bytes with 20 forgotten for each, %d without", alone)
+}
+
 // Outcomes in order lie in line, those with a fingerprint, an error and a weight too: that is the way
 // of HTTP answers. What is out of order does not.
 func TestRetained_LieInLineIfTheyCompleteInOrder(t *testing.T) {

@@ -541,3 +541,38 @@ func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
 		require.NoError(t, c.CheckInvariants())
 	})
 }
+
+// Once: values were shed for an outcome that nobody wanted any more.
+func TestPromise20_NothingIsShedForWhatIsNotRetained(t *testing.T) {
+	for name, ends := range map[string]func(c *cache) error{
+		"forgotten while it is weighed": func(c *cache) error {
+			_, err := c.Do(context.Background(), "new", returns(8, nil))
+			return err
+		},
+		"forgotten while its resolution is weighed": func(c *cache) error {
+			_, err := c.Do(context.Background(), "new", returns(8, idemflight.Unknown(errors.New("timeout"))))
+			if errors.Is(err, idemflight.ErrOutcomeUnknown) && !c.Resolve("new", 8, nil) {
+				return nil
+			}
+			return errors.New("it was resolved, though it was forgotten")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var c *cache
+			c = idemflight.MustNew(options{MaxWeight: 10, Weigh: func(key string, v int) int64 {
+				if key == "new" {
+					c.Forget("new")
+				}
+				return int64(v)
+			}})
+			for i := range 10 {
+				_, err := c.Do(context.Background(), fmt.Sprint("old", i), one)
+				require.NoError(t, err)
+			}
+			require.NoError(t, ends(c))
+			require.Zero(t, c.Stats().Shed)
+			require.EqualValues(t, 10, c.Stats().Weight)
+			require.NoError(t, c.CheckInvariants())
+		})
+	}
+}

@@ -78,15 +78,19 @@ func (l *Line[R]) Replace(place uint32, r *R) { l.at(place).records[place%runLen
 func (l *Line[R]) Remove(place uint32) {
 	in := l.at(place)
 	in.records[place%runLen] = nil
-	if in.left--; in.left > 0 {
-		return
-	}
-	if in == l.last {
-		in.records, in.from = in.records[:0], 0
-	} else {
+	in.left--
+	switch {
+	case in == l.last: // what is free at its end is given again
+		for n := len(in.records); n > 0 && in.records[n-1] == nil; n-- {
+			in.records = in.records[:n-1]
+		}
+		in.from = min(in.from, len(in.records))
+	case in.left == 0:
 		l.runs.Remove(in.number)
 	}
-	l.trim()
+	if in.left == 0 {
+		l.trim()
+	}
 }
 
 // trim lets go of tables that are far too large for the runs that are left.
