@@ -183,6 +183,7 @@ func (m *call[K, V]) claimLocked(held *record[K, V]) {
 
 // follow waits for the flight that the call has joined.
 func (m *call[K, V]) follow() {
+	m.fn = nil // it is not needed while the call waits
 	m.c.emit(m.notes)
 	m.reply.err = m.c.join(m.ctx, m.shard, m.flight, m.reply.opts.maxWait)
 	if m.reply.err == nil {

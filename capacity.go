@@ -138,11 +138,11 @@ func (c *Cache[K, V]) firstDue(now time.Duration) *shard[K, V] {
 const exactBelow = 1 << 12
 
 // oldEnough reports whether an outcome may be evicted although others may be older: it was inserted,
-// or had its second chance, half of MaxEntries insertions ago. (So one that is replayed at least once
-// in a quarter of MaxEntries insertions bears its mark by then, and is not evicted: promise 19.)
+// or had its second chance, three quarters of MaxEntries insertions ago. (So one that is replayed at
+// least once in a quarter of MaxEntries insertions bears its mark by then, and is not evicted.)
 func (find *search[K, V]) oldEnough(t order.Turn) bool {
 	n := find.c.opts.MaxEntries
-	return n >= exactBelow && int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n/2
+	return n >= exactBelow && int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n-n/4
 }
 
 // victim returns the shard of an outcome that may go, and its turn: of the first that is old enough,

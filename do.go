@@ -10,7 +10,8 @@ import (
 //
 //	Do, DoResult, Wrap
 //	  lookKept      in the table, without a lock: retained, same payload? return it
-//	  lookInFlight  under the shard's mu: a flight to join? join; ask ctx, wait, return its outcome
+//	  lookInFlight  under the shard's mu: a flight to join? join it
+//	  await         ask ctx; wait for done or the context; the outcome wins a tie
 //	  meet          under the shard's mu, until decided:
 //	    kept          wrong payload, replay, shed, unknown; or held with Reconcile: claim
 //	    in flight     re-entrant, wrong payload, dead ctx, may not wait; otherwise join
@@ -44,7 +45,11 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 	mustCall(ctx, fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
-	if !c.lookKept(ctx, key, &r) && !c.lookInFlight(ctx, key, &r) {
+	switch {
+	case c.lookKept(ctx, key, &r):
+	case c.lookInFlight(key, &r):
+		c.await(ctx, &r)
+	default:
 		c.meet(ctx, key, fn, &r)
 	}
 	return r.value, r.err
@@ -56,7 +61,11 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	mustCall(ctx, fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
-	if !c.lookKept(ctx, key, &r) && !c.lookInFlight(ctx, key, &r) {
+	switch {
+	case c.lookKept(ctx, key, &r):
+	case c.lookInFlight(key, &r):
+		c.await(ctx, &r)
+	default:
 		c.meet(ctx, key, fn, &r)
 	}
 	return r.result(c), r.err
@@ -99,8 +108,11 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if fp != (Fingerprint{}) {
 			r.opts.fingerprint = fp
 		}
-		// The closure is made last, since it allocates.
-		if !c.lookKept(ctx, k, &r) && !c.lookInFlight(ctx, k, &r) {
+		switch {
+		case c.lookKept(ctx, k, &r):
+		case c.lookInFlight(k, &r):
+			c.await(ctx, &r)
+		default: // the closure is made here and not before, since it allocates
 			c.meet(ctx, k, func(ctx context.Context) (V, error) { return fn(ctx, arg) }, &r)
 		}
 		return r.value, r.err
@@ -116,7 +128,7 @@ type reply[K comparable, V any] struct {
 	err    error
 	source Source
 	record *record[K, V] // if source is Replayed
-	flight *flight[K, V] // if it is Executed, Joined or Reconciled
+	flight *flight[K, V] // if it is Executed, Joined or Reconciled; the one that was joined
 }
 
 // result returns the reply as DoResult tells it.
@@ -176,22 +188,38 @@ func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 	return !rec.has(gone)
 }
 
-// lookInFlight answers a call, and reports whether it did, if there is a flight that any call with
-// these options may join.
-//
-// A storm of callers comes on as many new goroutines, and what they need to wait should fit into the
-// stack of 2 KiB that those begin with. So lookInFlight waits itself, in a frame that holds little,
-// and whatever is rare has functions of its own. (Measured: half the time of a storm.)
-func (c *Cache[K, V]) lookInFlight(ctx context.Context, key K, r *reply[K, V]) bool {
-	s := c.shardOf(r.hash)
-	f := c.joinable(s, key, r)
-	if f == nil {
+// lookInFlight joins the flight of key, if there is one that any call with these options may join, and
+// reports whether it did. It asks no context: methods of a context are the user's, and never called
+// with mu held.
+func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
+	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
 		return false
 	}
+	s := c.shardOf(r.hash)
+	yield.At("look: lock")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flights.get(r.hash, key)
+	if f == nil || f.fingerprint != r.opts.fingerprint {
+		return false
+	}
+	s.joinLocked(f)
+	r.flight = f
+	return true
+}
+
+// await waits for the flight that lookInFlight has joined, and answers with its outcome.
+//
+// A storm of callers comes on as many new goroutines, and what they need to wait should fit into the
+// stack of 2 KiB that those begin with. So await waits itself, in a frame that holds little, and
+// whatever is rare has functions of its own. (Measured: half the time of a storm.) Callers do not hold
+// on to their fn meanwhile.
+func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
+	f := r.flight
+	s := c.shardOf(r.hash)
 	r.err = c.ask(ctx, s, f)
 	switch {
 	case r.err != nil:
-		return true
 	case c.opts.Observer != nil || r.opts.maxWait != forever:
 		r.err = c.join(ctx, s, f, r.opts.maxWait)
 	default: // as wait does, for which the stack might have to grow
@@ -204,22 +232,4 @@ func (c *Cache[K, V]) lookInFlight(ctx context.Context, key K, r *reply[K, V]) b
 	if r.err == nil {
 		r.share(f, Joined)
 	}
-	return true
-}
-
-// joinable joins the flight of key and returns it, if there is one that any call with these options
-// may join. It asks ctx nothing: methods of ctx are the user's, and never called with mu held.
-func (c *Cache[K, V]) joinable(s *shard[K, V], key K, r *reply[K, V]) *flight[K, V] {
-	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
-		return nil
-	}
-	yield.At("look: lock")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := s.flights.get(r.hash, key)
-	if f == nil || f.fingerprint != r.opts.fingerprint {
-		return nil
-	}
-	s.joinLocked(f)
-	return f
 }

@@ -79,8 +79,11 @@ func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[
 	c.insertLocked(s, r)
 }
 
+// insertLocked inserts r. Its number counts as given only when its head is published: a search for room
+// that sees the number finds the record. (Insertions into other shards at the same time may have the
+// same number.)
 func (c *Cache[K, V]) insertLocked(s *shard[K, V], r *record[K, V]) {
-	r.seq = c.seq.Add(1)
+	r.seq = c.seq.Load() + 1
 	if r.weight() > 0 {
 		r.more.valueTurn = insertionTurn(c.now(), r.seq)
 	}
@@ -88,6 +91,7 @@ func (c *Cache[K, V]) insertLocked(s *shard[K, V], r *record[K, V]) {
 	if s.kept.isHead(r) {
 		s.publishLocked()
 	}
+	c.seq.Add(1)
 }
 
 // removeLocked takes out r, whose place has been given back or passes on.

@@ -237,6 +237,33 @@ func TestJoinedCaller_DoesNotKeepFnAlive(t *testing.T) {
 	})
 }
 
+// Once: a joined caller held on to its own fn, and to what that refers to, as long as it waited.
+func TestJoinedCaller_DoesNotKeepItsOwnFnAlive(t *testing.T) {
+	for name, maxWaiters := range map[string]int{"at the first look": 0, "at the second": 10} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{MaxWaiters: maxWaiters})
+				end := make(chan struct{})
+				go func() {
+					_, _ = c.Do(bg, "k", func(context.Context) (int, error) { <-end; return 1, nil })
+				}()
+				synctest.Wait()
+				var captured weak.Pointer[object]
+				go func() {
+					thing := &object{}
+					captured = weak.Make(thing)
+					_, _ = c.Do(bg, "k", func(context.Context) (int, error) { return int(thing[0]), nil })
+				}()
+				synctest.Wait()
+				require.Equal(t, 1, c.Stats().Waiters)
+				runtime.GC()
+				require.Nil(t, captured.Value(), "what the fn of the joined caller refers to is garbage")
+				close(end)
+			})
+		})
+	}
+}
+
 func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 	heap := func() int64 {
 		var m runtime.MemStats

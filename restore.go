@@ -14,8 +14,9 @@ import (
 // [ErrInterrupted]: the old process may have had its effect.
 //
 // It costs a lock or two, and a place in two or three queues: O(log n) of one shard. A full cache
-// evicts the outcomes that completed first, restored or not, in whatever order they come; a replay
-// before its turn comes saves a restored one as it does any other.
+// evicts the outcomes that completed first, restored or not, in whatever order they come (one of 4,096
+// entries and more: approximately); a replay before its turn comes saves a restored one as it does any
+// other.
 //
 // The error says what was wrong, [ErrInvalidKey], [ErrFull] and [ErrClosed] among others, but not with
 // which key. An entry that has expired meanwhile is an error too, and no loss. After any other the key

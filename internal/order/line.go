@@ -27,8 +27,10 @@ type run[R any] struct {
 }
 
 const (
-	runBits  = 6
-	runLen   = 1 << runBits
+	runBits   = 6
+	runLen    = 1 << runBits
+	maxNumber = 1<<(32-runBits) - 1
+
 	firstRun = 8  // the length of the first run: most lines stay short
 	manyRuns = 64 // as few are not worth a smaller table
 )
@@ -49,7 +51,8 @@ func (l *Line[R]) Add(r *R) (place uint32) {
 }
 
 func (l *Line[R]) addRun(number uint32, size int) *run[R] {
-	number &= math.MaxUint32 >> runBits
+	for number &= maxNumber; l.runs.Contains(number); number = (number + 1) & maxNumber { // wrapped
+	}
 	l.last = &run[R]{number: number, records: make([]*R, 0, size)}
 	l.runs.Add(number, l.last)
 	l.peak = max(l.peak, l.runs.Len())
