@@ -90,7 +90,7 @@ func isSet(name string) (set bool) {
 }
 
 // exploreChild explores a scenario in a process of its own, which runs the given test binary. An
-// error is what that process said before it ended without a result: a caller who is stranded ends it.
+// error is what that process said before it ended without a result: a stranded caller ends it.
 func exploreChild(t *testing.T, binary, name string, most int) (res result, err error) {
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestExplore$", "-test.timeout=0", "-child="+name, fmt.Sprintf("-most=%d", most))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
@@ -209,8 +209,8 @@ func TestSchedulesAreDeterministicAndDifferent(t *testing.T) {
 	}
 }
 
-// stepsTo writes the steps of a schedule, and not the answers: which of two who were woken together
-// has his first is nobody's choice.
+// stepsTo writes the steps of a schedule, and not the answers: which of two callers that were woken
+// together has its answer first is nobody's choice.
 func stepsTo(b *strings.Builder) func(string, ...any) {
 	return func(format string, args ...any) {
 		if format == stepFormat {

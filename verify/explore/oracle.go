@@ -289,7 +289,7 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 	if !w.mayGo(a, now.at) {
 		return bad("it is protected")
 	}
-	// Evicted: by somebody who wants a place for another key, and found none free since he began.
+	// Evicted: by somebody that wants a place for another key, and has found none free since.
 	full := func(since int) bool {
 		for i := since - 1; i < len(w.shots); i++ {
 			if w.shots[i].taken >= w.opts.MaxEntries {
@@ -313,7 +313,7 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 	return bad("nobody forgot it, it has not expired, and nobody needs its place")
 }
 
-// lingerersLocked finds callers whose context has ended and who wait all the same.
+// lingerersLocked finds callers that wait although their context has ended.
 func (w *world) lingerersLocked() error {
 	for _, c := range w.calls {
 		p := c.by

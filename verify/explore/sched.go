@@ -43,9 +43,9 @@ type thread struct {
 // block on it, which a bubble does not take for waiting, and synctest.Wait would not return. So while
 // a thread is parked at such a point (the holder), the driver picks only the holder or a thread
 // whose next stretch takes no lock (withoutLock); it does not let time pass; and the oracle, which
-// takes locks, looks again when the critical section is over. What this leaves out are schedules that
-// nobody can tell from one that is visited: what the other threads do next, up to the lock, is of no
-// concern to the holder, and can be done before it or after it.
+// takes locks, looks again when the critical section is over. What this leaves out is a thread that
+// wants the lock of another shard: it could go on, but the driver does not know which lock it wants.
+// (The rest changes nothing: what a thread does up to the lock, it may as well do before or after.)
 type scheduler struct {
 	ignored    map[string]bool // points that do not park
 	endsAtOnce bool            // nobody comes in between the end of fn and the settling of its flight
@@ -244,7 +244,7 @@ var labels = func() (all [32]context.Context) {
 }()
 
 // runtime_getProfLabel returns the labels of the calling goroutine. There is no exported way to ask;
-// the runtime keeps this one for those who need it (go.dev/issue/67401).
+// the runtime keeps this one for packages that need it (go.dev/issue/67401).
 //
 //go:linkname runtime_getProfLabel runtime/pprof.runtime_getProfLabel
 func runtime_getProfLabel() unsafe.Pointer

@@ -95,7 +95,7 @@ type world struct {
 	base     idemflight.Stats // after prepare
 }
 
-// timerPoints are left out unless a scenario asks for them. ("reclaim" is not: who wants room comes there too.)
+// timerPoints are left out unless a scenario asks for them. ("reclaim" is not: a search for room comes there too.)
 var timerPoints = []string{"arm", "disarm", "disarm: stop", "disarmed", "rearm", "fired"}
 
 func (sc *scenario) ignored() map[string]bool {
@@ -272,14 +272,14 @@ func (w *world) failLocked(err error) {
 	}
 }
 
-// person is an actor: what he can do, and how he fares.
+// person is an actor: what it can do, and how it fares.
 type person struct {
 	w      *world
 	name   string
 	thread *thread
 	ctx    context.Context
 	cancel context.CancelFunc
-	left   int // the step at which his context ended; 0: it has not
+	left   int // the step at which its context ended; 0: it has not
 }
 
 func (w *world) person(name string) *person {
@@ -420,7 +420,7 @@ type call struct {
 	how        how
 	start, end int // steps; end is 0 while it is under way
 	at         time.Time
-	dead       bool // his context had ended before the call began
+	dead       bool // its context had ended before the call began
 
 	found int // the step in which it began to look at the record that it replayed, if it took no lock
 
@@ -433,7 +433,7 @@ type call struct {
 
 // how are the options of a call.
 type how struct {
-	stays   bool // with a context that cannot end: he runs fn himself
+	stays   bool // with a context that cannot end: the caller runs fn itself
 	inline  bool
 	maxWait time.Duration // 0 = without end
 	ttl     time.Duration // of the outcome; 0 = Options.TTL, negative = WithTTL(0)
@@ -557,7 +557,7 @@ func (f failure) Error() string { return fmt.Sprintf("failure %d", int(f)) }
 type execution struct {
 	id          int
 	key         key
-	call        *call // whose fn it is; of Reconcile, who asked
+	call        *call // whose fn it is; of Reconcile, the one that asked
 	reconciling bool
 	flight      *flight
 	start, end  int
