@@ -88,6 +88,8 @@ var scenarios = expand([]scenario{
 		actors: []script{do(keyB, succeeds), do(keyC, succeeds), do(keyA, succeeds), do(keyC, fails)}},
 	{name: "evict-forget", doc: "… while a place becomes free by Forget", options: entries(1, -1), keys: 2, prepare: keepA,
 		actors: []script{do(keyB, succeeds), forget(keyA), do(keyA, succeeds), forget(keyB)}},
+	{name: "evict-late", doc: "… and is taken again, while an outcome is half inserted", options: entries(2, -1), keys: 3, spread: true, prepare: keepA,
+		actors: []script{then(do(keyB, forgets(keyA), how{stays: true}), do(keyA, fails, how{stays: true})), do(keyC, succeeds, how{stays: true})}},
 	{name: "protect", doc: "one place, protected for a while", options: entries(1, ttl/2), keys: 2, prepare: keepA, clock: []time.Duration{ttl / 2},
 		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyB, fails), forget(keyA)}},
 	{name: "full-expiry", doc: "one place, whose record expires", options: entries(1, ttl), keys: 2, prepare: keepA, clock: []time.Duration{ttl},
@@ -211,6 +213,15 @@ func nests(k key) *body {
 		if got := errors.Is(c.err, idemflight.ErrReentrant); got != (k == x.key) {
 			return 0, fmt.Errorf("calling %v in an execution of %v answered %v", k, x.key, c.err)
 		}
+		x.want = idemflight.Retain
+		return x.id, nil
+	}}
+}
+
+// forgets drops the outcome of k from inside, and then succeeds.
+func forgets(k key) *body {
+	return &body{"forgets", func(_ *world, _ context.Context, x *execution) (int, error) {
+		x.call.by.forgets(k)
 		x.want = idemflight.Retain
 		return x.id, nil
 	}}
