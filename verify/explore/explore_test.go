@@ -90,7 +90,7 @@ func isSet(name string) (set bool) {
 }
 
 // exploreChild explores a scenario in a process of its own, which runs the given test binary. An
-// error is what that process said before it ended without a result: a caller who is stranded ends it.
+// error is what that process said before it ended without a result: a stranded caller ends it.
 func exploreChild(t *testing.T, binary, name string, most int) (res result, err error) {
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestExplore$", "-test.timeout=0", "-child="+name, fmt.Sprintf("-most=%d", most))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
@@ -209,8 +209,8 @@ func TestSchedulesAreDeterministicAndDifferent(t *testing.T) {
 	}
 }
 
-// stepsTo writes the steps of a schedule, and not the answers: which of two who were woken together
-// has his first is nobody's choice.
+// stepsTo writes the steps of a schedule, and not the answers: which of two callers that were woken
+// together has its answer first is nobody's choice.
 func stepsTo(b *strings.Builder) func(string, ...any) {
 	return func(format string, args ...any) {
 		if format == stepFormat {
@@ -241,16 +241,43 @@ func TestKeysLieWhereTheyShould(t *testing.T) {
 	})
 }
 
+// The tables of the scenarios that make them grow and shrink are at the edge.
+func TestTablesAreAtTheEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, name := range []string{"grow/2", "grow-directory/2", "shrink/2", "shrink-directory/2"} {
+			sc := find(t, name)
+			w := newWorld(sc, nil)
+			w.finals = true
+			sc.prepare(w)
+			before := bucketsOf(w.cache)
+			want := before + 1
+			if strings.HasPrefix(name, "shrink") {
+				want = before - 1
+				w.cache.Forget(w.keys[keyB])
+			} else {
+				w.prepares(keyB, 1, nil)
+			}
+			require.Equal(t, want, bucketsOf(w.cache), name)
+			require.EqualValues(t, min(before, want), sc.bucket, "in %s A does not move", name)
+		}
+	})
+}
+
 // The points are there: without them every scenario has one schedule, and nothing is explored.
 func TestTheLibraryStopsAtItsPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := map[string]bool{}
 		yield.Hook(func(p string) { seen[p] = true })
 		defer yield.Hook(nil)
-		w := newWorld(&scenario{}, nil)
+		w := newWorld(find(t, "grow/2"), nil)
 		w.finals = true
+		shrinksOn(2)(w)
 		w.prepares(keyA, 1, nil)
-		for _, p := range []string{"look", "meet", "execute", "settle", "settled", "arm", "disarm"} {
+		w.cache.Forget(w.keys[keyB])
+		for _, p := range []string{
+			"look: lock", "meet", "execute", "settle", "settled", "arm", "disarm", "look: found", "look: not expired",
+			"locked: put", "locked: gone", "locked: grow", "locked: shrink",
+		} {
 			require.True(t, seen[p], "the library does not stop at %q", p)
 		}
 	})

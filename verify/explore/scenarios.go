@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 type script = func(p *person)
@@ -46,23 +47,30 @@ var errHeld = idemflight.Unknown(errors.New("held before"))
 func holdA(w *world) { w.prepares(keyA, 900, errHeld) }
 func keepA(w *world) { w.prepares(keyA, 900, nil) }
 
-// heatA keeps an outcome of A that has been replayed so often that it is replayed without a lock.
-func heatA(w *world) { replayA(w, 12) }
-
-// warmA keeps one that will be so after another replay.
-func warmA(w *world) { replayA(w, 9) }
-
-func replayA(w *world, n int) {
-	for range n + 1 {
-		w.prepares(keyA, 900, nil)
+// growsOn fills a table of so many buckets to the edge, with an outcome of A that moves when one more
+// makes it grow.
+func growsOn(buckets int) func(*world) {
+	return func(w *world) {
+		keepA(w)
+		w.grows(buckets*perBucket - 1)
 	}
 }
 
-const lockFree = "hot: found"
+// shrinksOn leaves as little as may be in a table of so many buckets, with an outcome of A that moves
+// when that of B goes.
+func shrinksOn(buckets int) func(*world) {
+	return func(w *world) {
+		growsOn(buckets - 1)(w)
+		w.prepares(keyB, 900, nil)
+		w.shrinks(buckets - 2)
+	}
+}
+
+const perBucket = 4 // as the library has it
 
 // scenarios are all there are, each with the first two, three and four of its actors.
 var scenarios = expand([]scenario{
-	{name: "do", apart: true, doc: "Do with Do of one key",
+	{name: "do", apart: true, doc: "Do with Do of one key", through: yield.Locked + "put",
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds)}},
 	{name: "do-stays", apart: true, doc: "… whose callers run fn themselves",
 		actors: []script{do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{stays: true}), do(keyA, succeeds, how{inline: true}), do(keyA, succeeds)}},
@@ -80,6 +88,8 @@ var scenarios = expand([]scenario{
 		actors: []script{do(keyB, succeeds), do(keyC, succeeds), do(keyA, succeeds), do(keyC, fails)}},
 	{name: "evict-forget", doc: "… while a place becomes free by Forget", options: entries(1, -1), keys: 2, prepare: keepA,
 		actors: []script{do(keyB, succeeds), forget(keyA), do(keyA, succeeds), forget(keyB)}},
+	{name: "evict-late", doc: "… and is taken again, while an outcome is half inserted", options: entries(2, -1), keys: 3, spread: true, prepare: keepA,
+		actors: []script{then(do(keyB, forgets(keyA), how{stays: true}), do(keyA, fails, how{stays: true})), do(keyC, succeeds, how{stays: true})}},
 	{name: "protect", doc: "one place, protected for a while", options: entries(1, ttl/2), keys: 2, prepare: keepA, clock: []time.Duration{ttl / 2},
 		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyB, fails), forget(keyA)}},
 	{name: "full-expiry", doc: "one place, whose record expires", options: entries(1, ttl), keys: 2, prepare: keepA, clock: []time.Duration{ttl},
@@ -170,16 +180,25 @@ var scenarios = expand([]scenario{
 	{name: "weight-heavy", apart: true, doc: "a value heavier than all may be", keys: 2, prepare: keepA, options: func(o *options) {
 		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(2 + k.role()) }
 	}, actors: []script{do(keyB, succeeds), do(keyA, succeeds), forget(keyA), do(keyB, succeeds)}},
-	{name: "hot", doc: "Forget beside replays that take no lock", prepare: heatA, through: lockFree,
+	{name: "replay", doc: "Forget beside replays, which take no lock", prepare: keepA, through: yield.Locked + "gone",
 		actors: []script{do(keyA, succeeds), forget(keyA), do(keyA, succeeds), do(keyA, fails)}},
-	{name: "hot-fill", doc: "… and that are about to take none", prepare: warmA, through: lockFree,
-		actors: []script{then(do(keyA, succeeds), do(keyA, succeeds)), forget(keyA), do(keyA, succeeds), forget(keyA)}},
-	{name: "hot-expiry", doc: "… of what expires", prepare: heatA, through: lockFree, clock: []time.Duration{ttl},
+	{name: "replay-expiry", doc: "… of what expires, and comes anew", prepare: keepA, through: lookValid, clock: []time.Duration{ttl},
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), forget(keyA), do(keyA, fails)}},
-	{name: "hot-evict", doc: "… of what is evicted", prepare: heatA, through: lockFree, options: entries(1, -1), keys: 2,
-		actors: []script{do(keyA, succeeds), do(keyB, succeeds), do(keyA, fails)}},
-	{name: "hot-fingerprints", doc: "… and with another payload", prepare: heatA, through: lockFree,
+	{name: "replay-evict", doc: "… of what is evicted", prepare: keepA, through: yield.Locked + "gone", options: entries(1, -1), keys: 2,
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), do(keyA, fails)}},
+	{name: "replay-shed", doc: "… of what is shed", prepare: keepA, through: yield.Locked + "gone", keys: 2, options: func(o *options) {
+		o.MaxWeight, o.Weigh = 2, func(k key, _ int) int64 { return int64(1 + k.role()%2) }
+	}, actors: []script{do(keyA, succeeds), do(keyB, succeeds), forget(keyA), do(keyA, fails)}},
+	{name: "replay-fingerprints", doc: "… and with another payload", prepare: keepA, through: lookValid,
 		actors: []script{do(keyA, succeeds, how{fp: 1}), do(keyA, succeeds), forget(keyA), do(keyA, succeeds, how{fp: 1})}},
+	{name: "grow", doc: "the table grows, and what is replayed moves", keys: 2, bucket: 1, options: entries(64, -1), prepare: growsOn(1), through: yield.Locked + "grow",
+		actors: []script{do(keyA, fails), do(keyB, succeeds), forget(keyA), do(keyA, succeeds)}},
+	{name: "grow-directory", doc: "… and so does its directory", keys: 2, bucket: 8, options: entries(64, -1), prepare: growsOn(8), through: yield.Locked + "grow",
+		actors: []script{do(keyA, fails), do(keyB, succeeds), do(keyB, fails)}},
+	{name: "shrink", doc: "the table shrinks, and what is replayed moves back", keys: 2, bucket: 1, options: entries(64, -1), prepare: shrinksOn(2), through: yield.Locked + "shrink",
+		actors: []script{do(keyA, fails), forget(keyB), do(keyB, succeeds), do(keyA, succeeds)}},
+	{name: "shrink-directory", doc: "… and so does its directory", keys: 2, bucket: 8, options: entries(64, -1), prepare: shrinksOn(9), through: yield.Locked + "shrink",
+		actors: []script{do(keyA, fails), forget(keyB), do(keyB, succeeds)}},
 	{name: "looks", doc: "Lookup, Stats, Len and All beside calls", keys: 2, spread: true, clock: []time.Duration{ttl},
 		actors: []script{do(keyA, succeeds), look(), do(keyB, succeeds), forget(keyA)}},
 	{name: "reentrant", doc: "fn calls Do for its own key, and for another",
@@ -194,6 +213,15 @@ func nests(k key) *body {
 		if got := errors.Is(c.err, idemflight.ErrReentrant); got != (k == x.key) {
 			return 0, fmt.Errorf("calling %v in an execution of %v answered %v", k, x.key, c.err)
 		}
+		x.want = idemflight.Retain
+		return x.id, nil
+	}}
+}
+
+// forgets drops the outcome of k from inside, and then succeeds.
+func forgets(k key) *body {
+	return &body{"forgets", func(_ *world, _ context.Context, x *execution) (int, error) {
+		x.call.by.forgets(k)
 		x.want = idemflight.Retain
 		return x.id, nil
 	}}

@@ -9,10 +9,13 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"github.com/idemflight/idemflight/internal/yield"
 )
 
 // thread is a goroutine that the scheduler knows: an actor of the scenario, or one that the library
@@ -26,12 +29,23 @@ type thread struct {
 	children int
 
 	point string // where it is parked; "" while it runs or waits for another
+	from  string // where it was parked last
+	found int    // the step in which it went on from lookFound last: it then reads the clock
 	after string // the point of the scenario at which it was parked last, if the library has had none since
 	actor bool   // of the scenario: it has to come to its end; what the library made is seen only at its points
 	ended bool   // of actors
 }
 
 // scheduler lets one goroutine at a time go on. It serves one schedule.
+//
+// Mostly nobody is parked with a lock held, so that any may go on. But a point whose name begins with
+// yield.Locked lies within the critical section of a shard: another thread that wants the lock would
+// block on it, which a bubble does not take for waiting, and synctest.Wait would not return. So while
+// a thread is parked at such a point (the holder), the driver picks only the holder or a thread
+// whose next stretch takes no lock (withoutLock); it does not let time pass; and the oracle, which
+// takes locks, looks again when the critical section is over. What this leaves out is a thread that
+// wants the lock of another shard: it could go on, but the driver does not know which lock it wants.
+// (The rest changes nothing: what a thread does up to the lock, it may as well do before or after.)
 type scheduler struct {
 	ignored    map[string]bool // points that do not park
 	endsAtOnce bool            // nobody comes in between the end of fn and the settling of its flight
@@ -44,7 +58,9 @@ type scheduler struct {
 	threads []*thread
 	timers  thread // parent of what no thread made
 
-	through string // a point that some schedule has to pass, and whether this one did
+	// A point that some schedule has to pass, and whether this one did. If it is in a critical
+	// section, another thread has to go on meanwhile.
+	through string
 	passed  bool
 
 	step  int // number of the present step; written by the driver while everybody else is blocked
@@ -53,9 +69,44 @@ type scheduler struct {
 }
 
 // openings are the points with which operations of the library begin. An actor has parked right
-// before, at the start of its operation: parking again would only double the schedules.
+// before, at the start of its operation: parking again would only double the schedules. (Do has
+// none: before its first point it looks into the table.)
 var openings = map[string]bool{
-	"look": true, "forget": true, "lookup": true, "close": true, "resolve": true, "restore": true,
+	"forget": true, "lookup": true, "close": true, "resolve": true, "restore": true,
+}
+
+// The points of a look without a lock: it has found a record, and is about to read the clock; it is
+// about to read whether the record is gone.
+const (
+	lookFound = "look: found"
+	lookValid = "look: not expired"
+)
+
+// withoutLock are the points, beside the start of a Do, from which a thread comes to its next point,
+// or to the end of its operation, without the lock of a shard. A look goes on to an answer, or to
+// "look: lock" or "meet", before the lock; a search for room reads the heads, up to "looked for room"
+// or "reclaim"; and the timer has a lock of its own, under which nobody stops.
+var withoutLock = map[string]bool{
+	lookFound: true, lookValid: true, "look for room": true,
+	"arm": true, "disarm": true, "disarm: stop": true, "disarmed": true, "rearm": true, "fired": true,
+}
+
+// needsLock reports whether a thread may need the lock of a shard before it parks again.
+func (t *thread) needsLock() bool {
+	return !withoutLock[t.point] && !strings.HasPrefix(t.point, startOfDo)
+}
+
+// isLocked reports whether a thread at point holds the lock of a shard.
+func isLocked(point string) bool { return strings.HasPrefix(point, yield.Locked) }
+
+// holder returns the thread that is parked with the lock of a shard, or nil.
+func (s *scheduler) holder() *thread {
+	for _, t := range s.threads {
+		if isLocked(t.point) {
+			return t
+		}
+	}
+	return nil
 }
 
 // births are the points at which a goroutine of the library is seen first.
@@ -68,8 +119,9 @@ func (s *scheduler) park(point string) {
 	}
 	s.mu.Lock()
 	t := s.current(point)
-	s.passed = s.passed || point == s.through
-	skip := s.ignored[point] || t.after == start && openings[point] || t.after == running && point == "settle" && s.endsAtOnce
+	s.passed = s.passed || point == s.through && !isLocked(point)
+	skip := s.ignored[point] || t.after == start && openings[point] || t.after == running && point == "settle" && s.endsAtOnce ||
+		isLocked(point) && t.from == spunFor
 	t.after = ""
 	if skip {
 		s.mu.Unlock()
@@ -88,15 +140,20 @@ func (s *scheduler) parkLocked(t *thread, point string) {
 	<-t.resume
 }
 
-// begins parks the calling goroutine before an operation.
-func (s *scheduler) begins(what string) {
+// spunFor is the point before a critical section whose end another thread may wait for in a loop
+// (see shedOne of the library): nobody is parked within.
+const spunFor = "weight: taken"
+
+// begins parks the calling goroutine before an operation, and returns its thread.
+func (s *scheduler) begins(what string) *thread {
 	if s.free {
-		return
+		return nil
 	}
 	s.mu.Lock()
 	t := s.current(what)
 	s.parkLocked(t, what)
 	t.after = start
+	return t
 }
 
 // runs parks the calling goroutine in fn.
@@ -111,8 +168,9 @@ func (s *scheduler) runs() {
 }
 
 const (
-	start   = "start"
-	running = "fn runs"
+	start     = "start"
+	startOfDo = "do " // and the key
+	running   = "fn runs"
 )
 
 // current returns the thread that calls. Goroutines are told apart by their profiler labels, which
@@ -186,7 +244,7 @@ var labels = func() (all [32]context.Context) {
 }()
 
 // runtime_getProfLabel returns the labels of the calling goroutine. There is no exported way to ask;
-// the runtime keeps this one for those who need it (go.dev/issue/67401).
+// the runtime keeps this one for packages that need it (go.dev/issue/67401).
 //
 //go:linkname runtime_getProfLabel runtime/pprof.runtime_getProfLabel
 func runtime_getProfLabel() unsafe.Pointer
@@ -214,7 +272,7 @@ type plan struct {
 	bound int
 }
 
-// stepFormat prints a step: its number, whose it is, and the point from which he goes on.
+// stepFormat prints a step: its number, the thread that takes it, and the point from which that goes on.
 const stepFormat = "%3d  %-10s %s"
 
 // errOtherwise: the schedule went otherwise than the last time, though it began alike.
@@ -222,7 +280,7 @@ var errOtherwise = errors.New("not deterministic")
 
 // drive runs the schedule of plan to its end. clock are the durations by which time may pass, one
 // after the other; after is called whenever everybody is blocked, and stops the schedule by
-// returning false.
+// returning false: it must take no lock while there is a holder.
 func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (made []choice, interruptions int, err error) {
 	var options []*thread
 	tick := &thread{name: "clock"}
@@ -234,10 +292,13 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 		}
 		options = options[:0]
 		busy := false
+		holder := s.holder()
 		for _, t := range s.threads {
 			switch {
 			case t.point != "":
-				options = append(options, t)
+				if holder == nil || t == holder || !t.needsLock() {
+					options = append(options, t)
+				}
 			case t.actor && !t.ended:
 				busy = true
 			}
@@ -252,7 +313,7 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 			continue
 		}
 		idle = false
-		if len(clock) > 0 {
+		if len(clock) > 0 && holder == nil {
 			tick.point = clock[0].String()
 			options = append(options, tick)
 		}
@@ -298,7 +359,13 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 			clock = clock[1:]
 			continue
 		}
-		t.point = ""
+		if holder != nil && t != holder {
+			s.passed = s.passed || holder.point == s.through
+		}
+		if t.point == lookFound {
+			t.found = s.step
+		}
+		t.from, t.point = t.point, ""
 		t.resume <- struct{}{}
 	}
 }

@@ -28,6 +28,7 @@ const (
 	keyB
 	keyC
 	maxKeys
+	filler = roles - 1
 )
 
 const roles = 8
@@ -51,6 +52,7 @@ type scenario struct {
 	options func(o *options) // what differs from the world's
 	keys    int              // how many it uses; 0 = 1
 	spread  bool             // each key in a shard of its own; else all in one
+	bucket  uint32           // how the hashes of the keys end, in its lowest four bits; 0 = anyhow
 
 	prepare   func(w *world)    // before the schedule begins, without points
 	reconcile *body             // of Options.Reconcile
@@ -72,6 +74,7 @@ type world struct {
 	cache *cache
 	opts  options
 	keys  [maxKeys]key
+	fills []key // others that are kept, and stay
 	begun time.Time
 
 	closing, closed int // the step at which the first Close began, and the one at which it returned nil; 0: not yet
@@ -92,7 +95,7 @@ type world struct {
 	base     idemflight.Stats // after prepare
 }
 
-// timerPoints are left out unless a scenario asks for them. ("reclaim" is not: who wants room comes there too.)
+// timerPoints are left out unless a scenario asks for them. ("reclaim" is not: a search for room comes there too.)
 var timerPoints = []string{"arm", "disarm", "disarm: stop", "disarmed", "rearm", "fired"}
 
 func (sc *scenario) ignored() map[string]bool {
@@ -185,7 +188,9 @@ func newWorld(sc *scenario, trace func(string, ...any)) *world {
 		if sc.spread {
 			want = i % shards
 		}
-		w.keys[i] = keyFor(key(i), want, shards, seed)
+		w.keys[i] = keyFor(key(i), 0, func(hash uint64) bool {
+			return shardOf(hash, shards) == want && (sc.bucket == 0 || hash%16 == uint64(sc.bucket))
+		}, seed)
 	}
 	return w
 }
@@ -197,24 +202,61 @@ func layoutOf(c *cache) (shards int, seed maphash.Seed) {
 	return v.FieldByName("shards").Len(), *(*maphash.Seed)(unsafe.Pointer(v.FieldByName("seed").UnsafeAddr()))
 }
 
+func shardOf(hash uint64, shards int) int {
+	i, _ := bits.Mul64(hash, uint64(shards))
+	return int(i)
+}
+
 // shardInFlight returns the shard that has something in flight.
 func shardInFlight(c *cache) int {
+	return shardWhere(c, func(s reflect.Value) bool { return s.FieldByName("flights").FieldByName("len").Int() > 0 })
+}
+
+// shardWhere returns the first shard that is as wanted, or -1.
+func shardWhere(c *cache, is func(shard reflect.Value) bool) int {
 	shards := reflect.ValueOf(c).Elem().FieldByName("shards")
 	for i := range shards.Len() {
-		if shards.Index(i).FieldByName("pending").Len() > 0 {
+		if is(shards.Index(i)) {
 			return i
 		}
 	}
 	return -1
 }
 
-// keyFor returns a key that plays role in the given shard.
-func keyFor(role key, shard, shards int, seed maphash.Seed) key {
-	for k := role + roles; ; k += roles {
-		if i, _ := bits.Mul64(maphash.Comparable(seed, k), uint64(shards)); int(i) == shard {
+// bucketsOf returns how many buckets the table of c's first shard has.
+func bucketsOf(c *cache) int {
+	table := reflect.ValueOf(c).Elem().FieldByName("shards").Index(0).FieldByName("kept").FieldByName("table")
+	return int(table.FieldByName("buckets").FieldByName("v").Uint())
+}
+
+// keyFor returns a key, after another, that plays role and whose hash fits.
+func keyFor(role, after key, fits func(hash uint64) bool, seed maphash.Seed) key {
+	for k := role + after - after%roles + roles; ; k += roles {
+		if fits(maphash.Comparable(seed, k)) {
 			return k
 		}
 	}
+}
+
+// grows fills the first shard with n outcomes before the schedule begins. They stay in their buckets
+// while the table goes from an even number of those to an odd one, or back.
+func (w *world) grows(n int) {
+	shards, seed := layoutOf(w.cache)
+	k := key(0)
+	for i := range n {
+		end := uint64(2 + 2*i%6)
+		k = keyFor(filler, k, func(hash uint64) bool { return shardOf(hash, shards) == 0 && hash%8 == end }, seed)
+		_, _ = w.cache.Do(context.Background(), k, func(context.Context) (int, error) { return 900, nil })
+		w.fills = append(w.fills, k)
+	}
+}
+
+// shrinks forgets all of those but n.
+func (w *world) shrinks(n int) {
+	for _, k := range w.fills[n:] {
+		w.cache.Forget(k)
+	}
+	w.fills = w.fills[:n]
 }
 
 // fail notes the first thing that went wrong.
@@ -230,14 +272,14 @@ func (w *world) failLocked(err error) {
 	}
 }
 
-// person is an actor: what he can do, and how he fares.
+// person is an actor: what it can do, and how it fares.
 type person struct {
 	w      *world
 	name   string
 	thread *thread
 	ctx    context.Context
 	cancel context.CancelFunc
-	left   int // the step at which his context ended; 0: it has not
+	left   int // the step at which its context ended; 0: it has not
 }
 
 func (w *world) person(name string) *person {
@@ -378,7 +420,9 @@ type call struct {
 	how        how
 	start, end int // steps; end is 0 while it is under way
 	at         time.Time
-	dead       bool // his context had ended before the call began
+	dead       bool // its context had ended before the call began
+
+	found int // the step in which it began to look at the record that it replayed, if it took no lock
 
 	res      idemflight.Result[int]
 	err      error
@@ -389,7 +433,7 @@ type call struct {
 
 // how are the options of a call.
 type how struct {
-	stays   bool // with a context that cannot end: he runs fn himself
+	stays   bool // with a context that cannot end: the caller runs fn itself
 	inline  bool
 	maxWait time.Duration // 0 = without end
 	ttl     time.Duration // of the outcome; 0 = Options.TTL, negative = WithTTL(0)
@@ -438,8 +482,9 @@ func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call 
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx = context.WithValue(ctx, callKey{}, c)
+	var t *thread
 	if !w.free {
-		w.begins("do " + k.String())
+		t = w.begins(startOfDo + k.String())
 	}
 	c.start, c.at, c.dead = w.step, time.Now(), ctx.Err() != nil
 	w.mu.Lock()
@@ -463,6 +508,9 @@ func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call 
 		}
 	}()
 	c.res, c.err = w.cache.DoResult(ctx, w.keys[k], w.fn(c), c.how.options()...)
+	if t != nil && t.from == lookValid {
+		c.found = t.found
+	}
 	returned = true
 	return c
 }
@@ -509,7 +557,7 @@ func (f failure) Error() string { return fmt.Sprintf("failure %d", int(f)) }
 type execution struct {
 	id          int
 	key         key
-	call        *call // whose fn it is; of Reconcile, who asked
+	call        *call // whose fn it is; of Reconcile, the one that asked
 	reconciling bool
 	flight      *flight
 	start, end  int
