@@ -269,9 +269,9 @@ func TestTheLibraryStopsAtItsPoints(t *testing.T) {
 		seen := map[string]bool{}
 		yield.Hook(func(p string) { seen[p] = true })
 		defer yield.Hook(nil)
-		w := newWorld(find(t, "grow/2"), nil)
+		w := newWorld(find(t, "shrink/2"), nil)
 		w.finals = true
-		shrinksOn(2)(w)
+		shrinksOn(10)(w)
 		w.prepares(keyA, 1, nil)
 		w.cache.Forget(w.keys[keyB])
 		for _, p := range []string{

@@ -53,10 +53,10 @@ var faults = []struct {
 		{In: "(*Cache).leave", Old: "if f.settled { return false }", New: ""},
 	}, []string{"leave-joined/3"}},
 	{"an outcome is stored after Forget", true, []plant.Edit{
-		{In: "(*ending).settle", Old: "(f.forgotten || end.ttl() == 0)", New: "end.ttl() == 0"},
+		{In: "(*ending).retains", Old: "!end.flight.forgotten &&", New: ""},
 	}, []string{"forget/2"}},
 	{"an unknown outcome is forgotten with the value", false, []plant.Edit{
-		{In: "(*ending).settle", Old: "end.disposition == Retain && (f.forgotten || end.ttl() == 0)", New: "f.forgotten || end.disposition == Retain && end.ttl() == 0"},
+		{In: "(*ending).settle", Old: "end.disposition == Retain && !end.retains()", New: "!end.retains() && (end.disposition == Retain || f.forgotten)"},
 	}, []string{"forget-unknown/2"}},
 	{"a release does not return its place", false, []plant.Edit{
 		{In: "(*ending).landLocked", Old: "c.returnPlace()", New: ""},
@@ -96,7 +96,7 @@ var faults = []struct {
 		{In: "(*Cache).reclaim", Old: "defer c.rearm()", New: "_ = c.rearm"},
 	}, []string{"expiry-keys/3"}},
 	{"two operators resolve, and both act", false, []plant.Edit{
-		{In: "(*Cache).Resolve", Old: "c.heldLocked(s, hash, key, &notes) != held", New: "held = s.kept.get(hash, key); held == nil"},
+		{In: "(*Cache).Resolve", Old: "c.heldLocked(s, hash, key, &notes) != held { c.returnWeight(weight)", New: "held = s.kept.get(hash, key); held == nil { c.returnWeight(weight)"},
 	}, []string{"resolve/2"}},
 	{"Restore does not look at the key again before it inserts the entry", false, []plant.Edit{
 		{In: "(*Cache).Restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
@@ -104,6 +104,11 @@ var faults = []struct {
 	{"a reconciled flight that learned nothing returns its place", false, []plant.Edit{
 		{In: "(*ending).landLocked", Old: "s.stats.Holds++", New: "s.stats.Holds++; if end.exec.reconciling { c.returnPlace() }"},
 	}, []string{"reconcile-nothing/2"}},
+
+	{"an insertion has its number before the head of its shard shows it", false, []plant.Edit{
+		{In: "(*Cache).insertLocked", Old: "c.seq.Load() + 1", New: "c.seq.Add(1)"},
+		{In: "(*Cache).insertLocked", Old: "s.publishLocked() } c.seq.Add(1)", New: "s.publishLocked() }"},
+	}, []string{"evict-late/2"}},
 
 	{"a replay without a lock does not look at the clock", false, []plant.Edit{
 		{In: "(*Cache).replayable", Old: "|| rec.expired(c.now())", New: ""},
@@ -127,7 +132,7 @@ var faults = []struct {
 		{In: "(*table).grow", Old: "to.put(r)", New: "_ = to"},
 	}, []string{"grow/2"}},
 	{"a table that grows drops what it moves before it is in the new bucket", true, []plant.Edit{
-		{In: "(*table).grow", Old: "for r := range from.all", New: "from.drop(func(r *record[K, V]) bool { return r.hash&bit != 0 }); for r := range from.all"},
+		{In: "(*table).grow", Old: "for r := range from.all", New: "from.empty(); for r := range from.all"},
 	}, []string{"grow/2"}},
 	{"a directory that grows loses the buckets of the one before", false, []plant.Edit{
 		{In: "(*table).resize", Old: "segments[i].Store(old[i].Load())", New: "_ = i"},
