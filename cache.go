@@ -31,8 +31,8 @@ type Cache[K comparable, V any] struct {
 	places   atomic.Int64  // in flight + kept; at most MaxEntries
 	seq      atomic.Uint32 // the number of the last insertion
 	chances  atomic.Uint32 // and of the last second chance
-	weight   atomic.Int64  // of retained outcomes, and of one that is about to be; at most MaxWeight
-	shedding chan struct{} // has room for one: the newcomer that sheds
+	weight   atomic.Int64  // of retained outcomes and what the newcomer that sheds has; at most MaxWeight
+	shedding chan struct{} // a semaphore of one, held by the newcomer that sheds
 	closed   atomic.Bool   // set once; a claim reads it with its shard's mu held
 
 	reclaimer reclaimer

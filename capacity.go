@@ -80,19 +80,19 @@ func (c *Cache[K, V]) takePlace() bool {
 	}
 }
 
-// returnPlace gives a place back. The goroutine that drops a record returns its place first, under the
-// same lock: so nobody finds neither the place nor the record, and ErrFull is never said while
-// something could go.
+// returnPlace gives a place back. That of a record is returned before the record is removed, under one
+// lock: a search that does not see the record any more sees its place, so that ErrFull is never said
+// while something could go.
 func (c *Cache[K, V]) returnPlace() { c.places.Add(-1) }
 
 // search is a search for a record that may go, to make room for key.
 type search[K comparable, V any] struct {
-	c       *Cache[K, V]
-	key     K
-	from    int           // the shard to begin with
-	now     time.Duration // as of which records are expired or young
-	chances int           // how many more second chances it may give, so that it ends
-	notes   *[]note[K]
+	c     *Cache[K, V]
+	key   K
+	from  int           // the shard to begin with
+	began order.Turn    // only outcomes that had their turn before get a second chance, so that it ends
+	now   time.Duration // as of which records are expired or young
+	notes *[]note[K]
 }
 
 // makeRoom frees the place of an expired record, otherwise of the outcome whose turn it is and that
@@ -101,11 +101,11 @@ type search[K comparable, V any] struct {
 // otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
 // takes that of one shard at a time.
 func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted bool, asOf uint32) {
-	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, notes: notes}
-	find.chances = c.opts.MaxEntries
-	for {
+	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, now: c.now(), notes: notes}
+	find.began = c.nextTurn(find.now)
+	for ; ; find.now = c.now() {
 		yield.At("look for room")
-		find.now, asOf = c.now(), c.seq.Load()
+		asOf = c.seq.Load()
 		if s := c.firstDue(find.now); s != nil {
 			c.reclaimSome(s, find.now, notes)
 			return false, asOf // there is a place, even if another goroutine was quicker to return it
@@ -145,9 +145,9 @@ func (find *search[K, V]) oldEnough(t order.Turn) bool {
 	return n >= exactBelow && int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n-n/4
 }
 
-// victim returns the shard of an outcome that may go, and its turn: of the first that is old enough,
-// otherwise of that whose turn it is; or nil if Protect lets none go. The head of a shard stands for
-// the shard: records behind it that were never replayed completed later.
+// victim returns a shard whose next outcome may be evicted, and the turn of that: the first that is old
+// enough, otherwise the one with the earliest turn; nil if Protect spares all. The head of a shard
+// stands for the shard: records behind it that were never replayed completed later.
 func (find *search[K, V]) victim(seq uint32) (s *shard[K, V], first order.Turn) {
 	c := find.c
 	first = never
@@ -185,8 +185,7 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 	switch {
 	case r == nil || t != found && !find.oldEnough(t) || !find.unprotected(r.done(c.opts.TTL)):
 		return false
-	case r.has(replayed) && find.chances > 0:
-		find.chances--
+	case r.has(replayed) && t.Before(find.began):
 		s.kept.giveSecondChance(r, c.secondChance(find.now))
 		s.publishLocked()
 		return false
@@ -200,7 +199,14 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 	return true
 }
 
-// secondChance returns the turn after all that were given so far.
+// nextTurn returns a turn after all that were given so far, and not after one given later.
+func (c *Cache[K, V]) nextTurn(now time.Duration) order.Turn {
+	t := insertionTurn(now, c.seq.Load())
+	t.Seq |= uint64(c.chances.Load() + 1)
+	return t
+}
+
+// secondChance gives the next turn.
 func (c *Cache[K, V]) secondChance(now time.Duration) order.Turn {
 	t := insertionTurn(now, c.seq.Load())
 	t.Seq |= uint64(c.chances.Add(1))
@@ -214,8 +220,8 @@ func (c *Cache[K, V]) secondChance(now time.Duration) order.Turn {
 //
 // Weight that is taken with mu held is published with its record before mu is unlocked. A newcomer
 // that finds too little waits until it is the only one that sheds, and keeps for itself what it has
-// shed: so it gets there however many light ones come meanwhile; and as all other weight is that of
-// records, there is always something to shed.
+// shed: so it gets there however many light ones come meanwhile. All other weight is that of records,
+// or of the newcomer before, which is about to insert its record: so there is something to shed.
 func (c *Cache[K, V]) takeWeightLocked(s *shard[K, V], weight int64, notes *[]note[K]) {
 	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight, weight) > 0 {
 		return
@@ -223,10 +229,10 @@ func (c *Cache[K, V]) takeWeightLocked(s *shard[K, V], weight int64, notes *[]no
 	s.mu.Unlock()
 	yield.At("weight")
 	c.shedding <- struct{}{}
-	chances := c.opts.MaxEntries // second ones, so that this ends
+	began := c.nextTurn(c.now())
 	for missing := weight; missing > 0; {
 		if missing -= c.takeWeight(0, missing); missing > 0 {
-			missing -= c.shedOne(&chances, notes)
+			missing -= c.shedOne(began, notes)
 		}
 		if missing < 0 {
 			c.weight.Add(missing) // the last one freed more
@@ -260,9 +266,9 @@ func (c *Cache[K, V]) returnWeight(weight int64) {
 }
 
 // shedOne drops something expired, otherwise the value whose turn it is in all shards, or gives that
-// its second chance. It returns the weight of a value that it has dropped, which then is the
-// caller's. Must be called without a lock.
-func (c *Cache[K, V]) shedOne(chances *int, notes *[]note[K]) (freed int64) {
+// its second chance if it had its turn before the given one. It returns the weight of a value that it
+// has dropped, which then is the caller's. Must be called without a lock.
+func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) {
 	now := c.now()
 	if s := c.firstDue(now); s != nil {
 		c.reclaimSome(s, now, notes)
@@ -282,12 +288,11 @@ func (c *Cache[K, V]) shedOne(chances *int, notes *[]note[K]) (freed int64) {
 	yield.At("shed")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, _ := s.kept.firstValue()
+	r, t := s.kept.firstValue()
 	switch {
 	case r == nil:
 		return 0
-	case r.has(replayedValue) && *chances > 0:
-		*chances--
+	case r.has(replayedValue) && t.Before(began):
 		s.kept.giveValueSecondChance(r, c.secondChance(c.now()))
 	default:
 		freed = r.weight()

@@ -10,7 +10,7 @@ import (
 const forever = time.Duration(math.MaxInt64)
 
 // clock is the monotonic clock of a cache. It starts at 0 when the cache is made, and a wall clock
-// that is set does not move it. Times are told in wall time as that stands.
+// that is set does not move it. Wall times are computed when they are asked for.
 type clock struct {
 	start time.Time
 	ahead atomic.Int64 // how far the wall clock was set forward since start, in ns, as last seen
@@ -18,7 +18,7 @@ type clock struct {
 
 func (c *clock) now() time.Duration { return time.Since(c.start) }
 
-// nowAndWall is now, and looks besides whether the wall clock was set: before wall is called.
+// nowAndWall returns now, and notes whether the wall clock was set. It is called before wall.
 func (c *clock) nowAndWall() time.Duration {
 	const tolerance = time.Millisecond // the two clocks are not read at the same instant
 	t := time.Now()

@@ -38,8 +38,8 @@ import (
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
 //
 // A nil ctx, a nil fn and an unhashable key panic. A replay takes no lock and allocates nothing. A
-// first execution takes two allocations; two more and a goroutine if ctx can end and [Inline] was
-// not given.
+// first execution takes two allocations, two more and a goroutine if ctx can end and [Inline] was
+// not given, and some more for an outcome with a TTL of its own or one that completes out of order.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
@@ -159,7 +159,7 @@ func (r *reply[K, V]) share(f *flight[K, V], source Source) {
 }
 
 // lookKept answers a call, and reports whether it did, if a retained outcome is found without a lock.
-// It asks ctx nothing.
+// It does not touch ctx.
 func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool {
 	r.hash = c.hash(key)
 	rec := c.shardOf(r.hash).kept.get(r.hash, key)
@@ -210,10 +210,9 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 
 // await waits for the flight that lookInFlight has joined, and answers with its outcome.
 //
-// A storm of callers comes on as many new goroutines, and what they need to wait should fit into the
-// stack of 2 KiB that those begin with. So await waits itself, in a frame that holds little, and
-// whatever is rare has functions of its own. (Measured: half the time of a storm.) Callers do not hold
-// on to their fn meanwhile.
+// A storm of callers arrives on as many new goroutines, each with a stack of 2 KiB. A joined call should
+// fit into that, so await waits in its own small frame and leaves rare cases to other functions.
+// (Measured: half the time of a storm.) The caller's fn is not referred to any more meanwhile.
 func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	f := r.flight
 	s := c.shardOf(r.hash)

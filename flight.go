@@ -166,11 +166,11 @@ func (all *flights[K, V]) trim() {
 	}
 }
 
-// each yields every flight.
-func (all *flights[K, V]) each(yield func(*flight[K, V]) bool) {
+// each visits every flight.
+func (all *flights[K, V]) each(visit func(*flight[K, V]) bool) {
 	for _, f := range all.byHash {
 		for ; f != nil; f = f.twin {
-			if !yield(f) {
+			if !visit(f) {
 				return
 			}
 		}

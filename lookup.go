@@ -31,10 +31,10 @@ func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
 // No key is seen twice. Cost:
 // a copy of the keys of one shard at a time, and a Lookup for each.
 func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
-	return func(yield func(K, Entry[V]) bool) {
+	return func(visit func(K, Entry[V]) bool) {
 		for i := range c.shards {
 			for _, key := range c.shards[i].keys() {
-				if e, ok := c.Lookup(key); ok && !yield(key, e) {
+				if e, ok := c.Lookup(key); ok && !visit(key, e) {
 					return
 				}
 			}

@@ -32,8 +32,8 @@ type record[K comparable, V any] struct {
 }
 
 // Flags of a record. A replay sets the first two, without a lock. The others are set with the
-// shard's mu held, gone before the record leaves the table. All are cleared with mu held; gone is so
-// only in what is held, and added again.
+// shard's mu held, gone before the record leaves the table. They are cleared with mu held: the first
+// two by a second chance, all when what is held is added again.
 const (
 	replayed      uint32 = 1 << iota // since it was inserted, or had its second chance to stay
 	replayedValue                    // the same, for its value under MaxWeight
@@ -128,8 +128,7 @@ func (r *record[K, V]) done(ttl time.Duration) time.Duration {
 	return r.more.done
 }
 
-// answers reports whether r is what a call with this fingerprint is to be given, unless r has
-// expired or is gone.
+// answers reports whether r is a retained outcome with this fingerprint.
 func (r *record[K, V]) answers(fp Fingerprint) bool {
 	if r.more == nil {
 		return fp == Fingerprint{}

@@ -24,9 +24,9 @@ type ending[K comparable, V any] struct {
 	value                 V
 	err                   error // fn's, with its markers until judge has heeded them
 	panicked              *PanicError
-	returned              bool // neither panic nor Goexit
-	at                    time.Duration
-	declared, effectBegun bool // what fn said about its effect
+	returned              bool          // neither panic nor Goexit
+	at                    time.Duration // when fn returned, on the cache's clock
+	declared, effectBegun bool          // what fn said about its effect
 
 	// What becomes of the outcome.
 	disposition Disposition

@@ -7,12 +7,12 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// table finds the records of one shard by hash. It is written with the shard's mu held and read by
-// anyone: a reader may miss a record while the table changes, and then asks again with mu held.
+// table finds the records of one shard by hash. Writers hold the shard's mu; readers need no lock. A
+// reader may miss a record while the table changes; its call then looks again with mu held.
 //
 // It grows and shrinks by one bucket at a time (linear hashing, Litwin 1980), so that no call waits
-// until all of it has been moved. A bucket is one cache line, found through one directory; it tells
-// by itself, without a look at a record, that a key is not there.
+// until all of it has been moved. A bucket is one cache line, found through one directory. Its tags
+// alone show, but for one key in a hundred, that a key is absent.
 type table[K comparable, V any] struct {
 	segments atomic.Pointer[[]atomic.Pointer[segment[K, V]]]
 	buckets  atomic.Uint32 // how many there are
@@ -22,8 +22,8 @@ type table[K comparable, V any] struct {
 const (
 	segmentLen = 8 // buckets are allocated so many at a time
 	slots      = 6 // records of a bucket, before it needs another
-	perBucket  = 4 // records of a bucket on average: on one more the table grows
-	sparse     = 4 // and when it holds less than one in so many of those, it shrinks
+	perBucket  = 4 // records of a bucket on average: with more, the table grows
+	sparse     = 4 // with less than a quarter of that it shrinks; other tables alike
 )
 
 type segment[K comparable, V any] [segmentLen]bucket[K, V]
@@ -33,7 +33,7 @@ type segment[K comparable, V any] [segmentLen]bucket[K, V]
 type bucket[K comparable, V any] struct {
 	tags    atomic.Uint64
 	records [slots]atomic.Pointer[record[K, V]]
-	more    atomic.Pointer[bucket[K, V]] // what found no slot here
+	more    atomic.Pointer[bucket[K, V]] // has the records that found no free slot here
 }
 
 const (
@@ -245,22 +245,22 @@ func (t *table[K, V]) resize(n int) {
 	t.segments.Store(&segments)
 }
 
-// all yields each record of b and of the buckets behind it.
-func (b *bucket[K, V]) all(yield func(*record[K, V]) bool) {
+// all visits each record of b and of the buckets behind it.
+func (b *bucket[K, V]) all(visit func(*record[K, V]) bool) {
 	for ; b != nil; b = b.more.Load() {
 		for i := range b.records {
-			if r := b.records[i].Load(); r != nil && !yield(r) {
+			if r := b.records[i].Load(); r != nil && !visit(r) {
 				return
 			}
 		}
 	}
 }
 
-// all yields each record.
-func (t *table[K, V]) all(yield func(*record[K, V]) bool) {
+// all visits each record.
+func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
 	for i := range t.buckets.Load() {
 		for r := range t.at(i).all {
-			if !yield(r) {
+			if !visit(r) {
 				return
 			}
 		}

@@ -474,3 +474,38 @@ func TestHashesOfDynamicKeysDiffer(t *testing.T) {
 	c := idemflight.MustNew(idemflight.Options[any, int]{})
 	require.Equal(t, 4, c.Hashes("a", "b", 1, [2]string{"a", "b"}))
 }
+
+// A search gives each outcome one second chance, however often all of them are replayed meanwhile.
+func TestSearch_EndsThoughEverythingIsReplayedMeanwhile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		opts  idemflight.Options[int, int]
+		point string
+	}{
+		"for room":   {idemflight.Options[int, int]{MaxEntries: 8, Protect: -1}, "looked for room"},
+		"for weight": {idemflight.Options[int, int]{MaxWeight: 8, Weigh: func(int, int) int64 { return 1 }}, "shed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(tt.opts)
+				for key := 1; key <= 8; key++ {
+					_, _ = c.Do(t.Context(), key, one)
+				}
+				looks := 0
+				yield.Hook(func(point string) {
+					if point == tt.point {
+						looks++
+						for key := 1; key <= 8; key++ {
+							_, _ = c.Do(t.Context(), key, one)
+						}
+					}
+				})
+				defer yield.Hook(nil)
+				_, err := c.Do(t.Context(), 9, one)
+				yield.Hook(nil)
+				require.NoError(t, err)
+				require.LessOrEqual(t, looks, 9, "looks: a second chance for each of 8, and the end")
+				require.NoError(t, c.CheckInvariants())
+			})
+		})
+	}
+}

@@ -51,7 +51,7 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 	return c.refuse(ctx, s, f, err)
 }
 
-// refuse takes a caller out of f that ask has found to be no good, and reports err; or nil if f has
+// refuse takes a caller out of f that may not wait, as ask has found, and returns err; or nil if f has
 // settled meanwhile.
 func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
 	kind, as := EventLeft, &s.stats.Left

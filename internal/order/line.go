@@ -8,7 +8,8 @@ import (
 
 // Line has records in the order in which they were added. golang-lru keeps the order, of runs of
 // records: that costs some ten bytes for each record, and one pointer that a garbage collection
-// follows. A run goes when all of its records have. The zero value is an empty line.
+// follows. A run goes when all of its records have: one that is left of many costs as much as they
+// did. The zero value is an empty line.
 //
 // All methods take constant time, amortized.
 type Line[R any] struct {
