@@ -131,6 +131,7 @@ func (m *call[K, V]) meetKeptLocked(r *record[K, V]) {
 	case r.state() == Retained:
 		s.stats.Replayed++
 		m.kind = EventReplayed
+		r.use()
 		m.reply.replay(r)
 	case r.state() == Shed:
 		m.rejectLocked(&s.stats.ValueShed, ErrValueShed)

@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"slices"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -94,8 +95,7 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 	case fn == nil:
 		panic("idemflight: Wrap called with a nil fn")
 	}
-	var shared callOptions
-	shared.read(opts)
+	opts = slices.Clone(opts)
 	return func(ctx context.Context, arg A) (V, error) {
 		if ctx == nil {
 			panic("idemflight: a call through Wrap with a nil context")
@@ -104,7 +104,8 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 		if err != nil {
 			return *new(V), err
 		}
-		r := reply[K, V]{opts: shared}
+		var r reply[K, V]
+		r.opts.read(opts)
 		if fp != (Fingerprint{}) {
 			r.opts.fingerprint = fp
 		}
@@ -145,7 +146,6 @@ func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
 
 // replay makes the outcome rec the reply.
 func (r *reply[K, V]) replay(rec *record[K, V]) {
-	rec.use()
 	r.record, r.source, r.value, r.err = rec, Replayed, rec.value, rec.err()
 }
 
@@ -175,7 +175,7 @@ func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool 
 }
 
 // replayable reports whether rec, which was found without a lock, is the answer to a call with this
-// fingerprint.
+// fingerprint, and notes its use.
 //
 // The clock is read first, and then whether rec is gone: so there is an instant, that of the reading,
 // at which rec was in the table and had not expired.
@@ -185,7 +185,7 @@ func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 		return false
 	}
 	yield.At("look: not expired")
-	return !rec.has(gone)
+	return rec.use()
 }
 
 // lookInFlight joins the flight of key, if there is one that any call with these options may join, and

@@ -92,7 +92,7 @@ func (c *Cache[K, V]) Shards() int { return len(c.shards) }
 // Buckets returns how many buckets the tables of c have.
 func (c *Cache[K, V]) Buckets() (n int) {
 	for i := range c.shards {
-		n += int(c.shards[i].kept.table.buckets.Load())
+		n += int(c.shards[i].kept.table.buckets())
 	}
 	return n
 }

@@ -84,12 +84,18 @@ func (r *record[K, V]) expired(now time.Duration) bool { return now >= r.deadlin
 
 func (r *record[K, V]) has(flag uint32) bool { return r.flags.Load()&flag != 0 }
 
-// use notes a replay of r. It writes only if that is news, so that the cores that replay one key
-// share its cache line.
-func (r *record[K, V]) use() {
-	if both := replayed | replayedValue; r.flags.Load()&both != both {
+// use notes a replay of r, and reports whether r is not gone. It writes only if the replay is news, so
+// that the cores that replay one key share its cache line.
+func (r *record[K, V]) use() bool {
+	const both = replayed | replayedValue
+	flags := r.flags.Load()
+	if flags&(both|gone) != both {
+		if flags&gone != 0 {
+			return false
+		}
 		r.flags.Or(both)
 	}
+	return true
 }
 
 func (r *record[K, V]) state() State {

@@ -15,7 +15,7 @@ import (
 // alone show, but for one key in a hundred, that a key is absent.
 type table[K comparable, V any] struct {
 	segments atomic.Pointer[[]atomic.Pointer[segment[K, V]]]
-	buckets  atomic.Uint32 // how many there are
+	size     atomic.Uint64 // how many buckets there are, and in the upper half the bits that number them
 	len      int           // how many records; guarded by the shard's mu
 }
 
@@ -62,33 +62,37 @@ func (t *table[K, V]) get(hash uint32, key K) *record[K, V] {
 
 // bucket returns the bucket of hash; nil if there is none, or no longer.
 func (t *table[K, V]) bucket(hash uint32) *bucket[K, V] {
-	n := t.buckets.Load()
-	if n == 0 {
-		return nil
-	}
-	i := hash & (1<<bits.Len32(n-1) - 1)
-	if i >= n {
-		i &^= 1 << (bits.Len32(n-1) - 1)
+	size := t.size.Load()
+	i := hash & uint32(size>>32)
+	if i >= uint32(size) { // not there yet: the one that it will come from, with a bit less
+		i = hash & uint32(size>>33)
 	}
 	return t.at(i)
 }
 
+// at returns bucket i; nil if there is no such, or no longer.
 func (t *table[K, V]) at(i uint32) *bucket[K, V] {
-	segments := t.segments.Load()
-	if segments == nil || i/segmentLen >= uint32(len(*segments)) {
-		return nil
+	if segments := *t.segments.Load(); i/segmentLen < uint32(len(segments)) {
+		if s := segments[i/segmentLen].Load(); s != nil {
+			return &s[i%segmentLen]
+		}
 	}
-	s := (*segments)[i/segmentLen].Load()
-	if s == nil {
-		return nil
-	}
-	return &s[i%segmentLen]
+	return nil
+}
+
+func (t *table[K, V]) init() { t.segments.Store(new([]atomic.Pointer[segment[K, V]])) }
+
+func (t *table[K, V]) buckets() uint32 { return uint32(t.size.Load()) }
+
+func (t *table[K, V]) setBuckets(n uint32) {
+	bits := uint64(1)<<bits.Len32(max(n, 1)-1) - 1
+	t.size.Store(bits<<32 | uint64(n))
 }
 
 // add inserts r, whose key must be absent. Must be called with the shard's mu held, like all that
 // follows.
 func (t *table[K, V]) add(r *record[K, V]) {
-	if t.len++; t.len > perBucket*int(t.buckets.Load()) {
+	if t.len++; t.len > perBucket*int(t.buckets()) {
 		t.grow()
 	}
 	t.bucket(r.hash).put(r)
@@ -128,7 +132,7 @@ func (t *table[K, V]) remove(r *record[K, V]) {
 		before.more.Store(nil)
 	}
 	t.len--
-	if n := int(t.buckets.Load()); t.len*sparse < perBucket*n && n > segmentLen {
+	if n := int(t.buckets()); t.len*sparse < perBucket*n && n > segmentLen {
 		t.shrink()
 	}
 }
@@ -169,10 +173,10 @@ func (b *bucket[K, V]) set(i int, r *record[K, V]) {
 // grow adds a bucket. It takes over those records of an older one whose hash has one more bit set;
 // until that is done, they are in both.
 func (t *table[K, V]) grow() {
-	n := t.buckets.Load()
+	n := t.buckets()
 	t.reserve(n)
 	if n == 0 {
-		t.buckets.Store(1)
+		t.setBuckets(1)
 		return
 	}
 	bit := uint32(1) << (bits.Len32(n) - 1)
@@ -186,7 +190,7 @@ func (t *table[K, V]) grow() {
 			stay = append(stay, r)
 		}
 	}
-	t.buckets.Store(n + 1)
+	t.setBuckets(n + 1)
 	yield.At(yield.Locked + "grow")
 	from.empty()
 	for _, r := range stay {
@@ -196,12 +200,12 @@ func (t *table[K, V]) grow() {
 
 // shrink removes the last bucket, whose records go back to the one that they came from.
 func (t *table[K, V]) shrink() {
-	n := t.buckets.Load() - 1
+	n := t.buckets() - 1
 	from, to := t.at(n), t.at(n&^(1<<(bits.Len32(n)-1)))
 	for r := range from.all {
 		to.put(r)
 	}
-	t.buckets.Store(n)
+	t.setBuckets(n)
 	yield.At(yield.Locked + "shrink")
 	if n%segmentLen > 0 {
 		from.empty()
@@ -231,10 +235,7 @@ func (t *table[K, V]) reserve(n uint32) {
 
 // resize lets the directory have room for n segments, and not for many more.
 func (t *table[K, V]) resize(n int) {
-	var old []atomic.Pointer[segment[K, V]]
-	if p := t.segments.Load(); p != nil {
-		old = *p
-	}
+	old := *t.segments.Load()
 	if n <= len(old) && n*sparse >= len(old) {
 		return
 	}
@@ -258,7 +259,7 @@ func (b *bucket[K, V]) all(visit func(*record[K, V]) bool) {
 
 // all visits each record.
 func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
-	for i := range t.buckets.Load() {
+	for i := range t.buckets() {
 		for r := range t.at(i).all {
 			if !visit(r) {
 				return

@@ -36,6 +36,7 @@ type kept[K comparable, V any] struct {
 
 func (k *kept[K, V]) init(ttl time.Duration) {
 	k.ttl = ttl
+	k.table.init()
 	k.order = order.NewQueue(func(r *record[K, V]) *uint32 { return &r.place })
 	k.due = order.NewQueue(func(r *record[K, V]) *uint32 { return &r.due })
 }
