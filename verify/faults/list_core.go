@@ -23,7 +23,7 @@ var coreFaults = []fault{
 	{name: "lost-when-the-table-grows", promise: "2", sentence: "while an outcome is kept, fn does not run: also while its table grows", hint: "TestTable_", in: "(*table).grow", old: "to.put(r)", new: "_ = to"},
 	{name: "lost-when-the-table-shrinks", promise: "2", sentence: "while an outcome is kept, fn does not run: also while its table shrinks", hint: "TestTable_", in: "(*table).shrink", old: "to.put(r)", new: "_, _ = to, r"},
 	{name: "lost-with-the-directory", promise: "2", sentence: "while an outcome is kept, fn does not run: also while its table grows", hint: "TestTable_", in: "(*table).resize", old: "segments[i].Store(old[i].Load())", new: "_ = i"},
-	{name: "newcomer-evicts-its-own-key", promise: "2", sentence: "while an outcome is kept, fn does not run: a search for room for a key never evicts that key", hint: "TestPromise1[89]_", in: "(*search).evict", old: "case r.key == find.key: return true", new: ""},
+	{name: "newcomer-evicts-its-own-key", promise: "2", sentence: "while an outcome is kept, fn does not run: a search for room for a key never evicts that key", hint: "TestPromise18_ACallWithoutAPlace", in: "(*search).evict", old: "case r.key == find.key: return true", new: ""},
 
 	// 3. fn runs with no lock of the library held.
 	{name: "fn-under-the-lock", promise: "3", sentence: "fn runs with no lock held", in: "(*Cache).execute", old: "end.run(fn)", new: "s := c.shardOf(f.hash); s.mu.Lock(); end.run(fn); s.mu.Unlock()"},
@@ -45,7 +45,7 @@ var coreFaults = []fault{
 	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", in: "(*Cache).execute", old: "end.run(fn)", new: "ran := make(chan struct{}); go func() { defer close(ran); end.run(fn) }(); select { case <-ran: case <-e.Done(): }"},
 
 	// 6. Re-entrancy.
-	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", in: "(*Cache).ask", old: "return c.refuse", new: "if err == nil { return nil }; return c.refuse"},
+	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", in: "(*Cache).ask", old: "case within.inside(&f.exec): err = ErrReentrant", new: ""},
 	{name: "reentrancy-at-depth-one", promise: "6", sentence: "at any depth", in: "(*execution).inside", old: "if e.first == first { return true }", new: "return e.first == first"},
 	{name: "reentrancy-of-other-keys", promise: "6", sentence: "the flight itself", in: "(*execution).inside", old: "e.first == first", new: "e.first != nil"},
 
