@@ -24,6 +24,7 @@ type fault struct {
 	name     string
 	promise  string // "1" to "27", or a line of idemhttp's part of the contract
 	sentence string // what does not hold any more
+	pkg      string // where in the module the package is that has it, if not the one whose suite is asked
 	in       string // the declaration that is changed: see plant.Edit
 	old, new string // old must occur exactly once in it
 	hint     string // -run pattern of the tests that are tried first, if not those named after the promise
@@ -38,7 +39,10 @@ func (f fault) suite() string {
 	return "."
 }
 
-// edit returns what f does to the source of the package that its suite tests.
+// dir returns the package that f changes, which may be one that its suite tests from outside.
+func (f fault) dir() string { return cmp.Or(f.pkg, f.suite()) }
+
+// edit returns what f does to the source of that package.
 func (f fault) edit() plant.Edit { return plant.Edit{In: f.in, Old: f.old, New: f.new} }
 
 // firstTests returns the pattern of the tests that most likely find f; "" = the whole suite at once.
@@ -116,7 +120,7 @@ func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail 
 
 // source returns the package that f changes.
 func (b bench) source(f fault) (*plant.Package, error) {
-	return plant.Load(filepath.Join(b.dir, f.suite()))
+	return plant.Load(filepath.Join(b.dir, f.dir()))
 }
 
 // plant returns the files that f changes, by their paths, with the fault in them.

@@ -183,9 +183,11 @@ func TestList(t *testing.T) {
 	dir, err := suite.LibraryDir()
 	require.NoError(t, err)
 	sources := map[string]*plant.Package{}
-	for _, pkg := range []string{".", "./idemhttp"} {
-		sources[pkg], err = plant.Load(filepath.Join(dir, pkg))
-		require.NoError(t, err)
+	for _, f := range allFaults() {
+		if sources[f.dir()] == nil {
+			sources[f.dir()], err = plant.Load(filepath.Join(dir, f.dir()))
+			require.NoError(t, err)
+		}
 	}
 	names, promises := map[string]bool{}, map[string]bool{}
 	sample := 0
@@ -193,7 +195,7 @@ func TestList(t *testing.T) {
 		require.False(t, names[f.name], "two faults are called %s", f.name)
 		names[f.name], promises[f.promise] = true, true
 		require.NotEmpty(t, f.sentence, "%s: what does it break?", f.name)
-		_, err := sources[f.suite()].Apply(f.edit())
+		_, err := sources[f.dir()].Apply(f.edit())
 		assert.NoError(t, err, "%s", f.name)
 		if f.quick {
 			sample++

@@ -5,31 +5,23 @@ var equivalent = []explained{
 	{".", "the value at which the two sides would differ cannot get there: a TTL of 0 is never kept, a timeout of 0 is DefaultExecTimeout, 0 has been asked before", []string{
 		"(*execution).start: conditionals boundary: timeout > 0",
 		"Options.withDefaults: conditionals boundary: o.Protect < 0",
-		"(*fullRecord).expireAfter: conditionals boundary: ttl >= 0",
 		"after: conditionals boundary: ttl < 0",
 		"deadlineOf: conditionals boundary: ttl < 0",
-		"turn.before: conditionals boundary: t.at < o.at",
-		"(*Cache).settle: conditionals boundary: ttl >= 0",
 	}},
 	{".", "at the boundary both sides come to the same: a number that is already what it would become, a sum to which 0 is added", []string{
-		"shardCount: conditionals boundary: full >= n",
 		"sane: conditionals boundary: d > Hold",
-		"(*Cache).removeLocked: conditionals boundary: f.full.weight > 0",
+		"(*Cache).returnWeight: conditionals boundary: weight > 0",
 	}},
 	{".", "a saved clock reading: without it one is taken a moment later, right before fn", []string{
-		"(*Cache).claimLocked: delete assignment: f.exec.started = f.startedAt",
+		"(*call).claimLocked: delete assignment: f.exec.started = f.startedAt",
 	}},
 	{".", "a joined caller whose context has ended leaves at once either way: if not here, then where it would wait, counted and told the same", []string{
 		"(*Cache).ask: conditionals negation: err == nil",
 	}},
 	{".", "which of its counters counts a replay: the sum is the same, the cores share a cache line or not", []string{
-		"(*hotTable).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
-		"(*hotTable).count: arithmetic base: stack*0x9E3779B97F4A7C15",
-	}},
-	{".", "a rule of thumb: which keys vote with which, and one vote more or less until a rival leads or has the slot", []string{
-		"(*hotTable).vote: invert bitwise: hash>>8",
-		"(*hotTable).vote: conditionals boundary: *v&0xFF <= 1",
-		"(*hotTable).vote: conditionals boundary: *v&0xFF < hotRival",
+		"(*counter).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
+		"(*counter).count: arithmetic base: stack*0x9E3779B97F4A7C15",
+		"(*counter).count: invert bitwise: t.shift&63",
 	}},
 	{".", "with a negative Protect only what completed after the clock was read seems protected; the search then looks once more, and evicts the same", []string{
 		"Options.withDefaults: delete assignment: o.Protect = 0",
@@ -41,36 +33,26 @@ var equivalent = []explained{
 	{".", "rearm of a cache that is empty finds nothing to set the timer for", []string{
 		"(*Cache).disarm: conditionals boundary: c.places.Load() > 0 #2",
 	}},
-	{".", "not the same, but only between two instructions of another goroutine, when what has left its shard still weighs: then a shard is locked in vain", []string{
+	{".", "not the same, but only while a newcomer has all the weight and is about to publish it: then a shard is locked in vain", []string{
 		"(*Cache).shedOne: arithmetic base: -1",
 	}},
 	{".", "time only: the stack grows later, when there is more on it to move", []string{
 		"(*Cache).fly: delete call: growStack(0)",
 	}},
-	{".", "an impossible state: only settle takes a flight out of pending, and does so once", []string{
-		"(*Cache).settle: delete call: panic(\"idemflight: bug, please report it: a flight was not pending when it settled\")",
+	{".", "an impossible state: only settle takes a flight out of its shard, and does so once", []string{
+		"(*ending).settle: delete call: panic(\"idemflight: bug, please report it: a flight was not there when it settled\")",
 	}},
-	{".", "memory against an allocation: a table that held exactly as much as it may, and is empty, is left standing or made anew", []string{
-		"(*Cache).landLocked: conditionals boundary: s.peak > smallTable",
-		"(*kept).remove: conditionals boundary: k.peak > smallTable",
-	}},
-	{".", "it costs a look into an empty map, or at edges that have not changed, or at a slot that is another's", []string{
-		"(*kept).get: conditionals boundary: len(k.others) > 0",
-		"(*kept).add: invert logical: r.weight > 0 && r.index[byWorth] == 0",
-		"(*kept).add: conditionals boundary: r.weight > 0 #2",
-		"(*kept).remove: invert bitwise: f.flags.Load()&hot",
+	{".", "memory against an allocation: a table that held exactly as much as it may, or is exactly as empty, is left standing or made anew", []string{
+		"(*flights).remove: conditionals boundary: all.peak > fewFlights",
+		"(*flights).remove: conditionals boundary: all.len <= min(all.peak/sparse, manyFlights)",
 	}},
 	{".", "which of two that expire at one instant goes first", []string{
-		"(*kept).firstDue: conditionals boundary: r.deadline < f.deadline",
-		"(*queue).Less: conditionals boundary: a.deadline < b.deadline",
-	}},
-	{".", "times that follow from the rest are kept as well, and are the same: memory", []string{
-		"(*fullRecord).expireAfter: invert logical: r.deadline == forever && ttl >= 0",
+		"(*kept).firstDue: conditionals boundary: q.deadline < r.deadline",
 	}},
 	{".", "the tolerance is for the noise between two readings; to store within it changes what is told by less than that", []string{
-		"(*clock).nowToo: conditionals boundary: off < -tolerance",
-		"(*clock).nowToo: conditionals boundary: off > tolerance",
-		"(*clock).nowToo: arithmetic base: -tolerance",
+		"(*clock).nowAndWall: conditionals boundary: off < -tolerance",
+		"(*clock).nowAndWall: conditionals boundary: off > tolerance",
+		"(*clock).nowAndWall: arithmetic base: -tolerance",
 	}},
 	{"./idemhttp", "where exactly a body moves out of room that is too large: either side costs a little, memory or a copy", []string{
 		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/4",
