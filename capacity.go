@@ -89,6 +89,7 @@ func (c *Cache[K, V]) returnPlace() { c.places.Add(-1) }
 type search[K comparable, V any] struct {
 	c     *Cache[K, V]
 	key   K
+	hash  uint32        // of key; asked first: the text of the key that goes is not in any cache
 	from  int           // the shard to begin with
 	began order.Turn    // only outcomes that had their turn before get a second chance, so that it ends
 	now   time.Duration // as of which records are expired or young
@@ -101,8 +102,8 @@ type search[K comparable, V any] struct {
 // otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
 // takes that of one shard at a time.
 func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted bool, asOf uint32) {
-	find := search[K, V]{c: c, key: key, from: c.shardOf(hash).index + 1, now: c.now(), notes: notes}
-	find.began = c.nextTurn(find.now)
+	find := search[K, V]{c: c, key: key, hash: uint32(hash), now: c.now(), notes: notes}
+	find.from, find.began = c.shardOf(hash).index+1, c.nextTurn(find.now)
 	for ; ; find.now = c.now() {
 		yield.At("look for room")
 		asOf = c.seq.Load()
@@ -189,7 +190,7 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 		s.kept.giveSecondChance(r, c.secondChance(find.now))
 		s.publishLocked()
 		return false
-	case r.key == find.key:
+	case r.hash == find.hash && r.key == find.key:
 		return true
 	}
 	c.returnPlace()
