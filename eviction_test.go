@@ -543,3 +543,126 @@ func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
 		})
 	}
 }
+
+// What was inserted for a key while a call looked for room for it is not evicted for that call.
+func TestEviction_NeverOfTheKeyThatNeedsTheRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1})
+		executes(t, c, "other", 1)
+		came := false
+		onYield(t, func(point string) {
+			if point == "look for room" && !came {
+				came = true
+				executes(t, c, "k", 2)
+			}
+		})
+		v, err := c.Do(bg, "k", neverRuns(t))
+		require.True(t, came, "the seam")
+		require.NoError(t, err)
+		require.Equal(t, 2, v)
+		require.EqualValues(t, 1, c.Stats().Evicted)
+	})
+}
+
+// inShards returns keys of the shards of c that it names, in order.
+func inShards(c *cache, shards ...int) (keys []string) {
+	for i := 0; len(keys) < len(shards); i++ {
+		if c.ShardOf(keyNo(i)) == shards[len(keys)] {
+			keys = append(keys, keyNo(i))
+		}
+	}
+	return keys
+}
+
+// If the outcome that was to go has gone meanwhile, what has come to its place does not go for it,
+// but that which is the least recently used now.
+func TestEviction_NotOfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		require.Equal(t, 2, c.Shards())
+		k := inShards(c, 0, 1, 0, 1)
+		oldest, older, newest, caller := k[0], k[1], k[2], k[3]
+		executes(t, c, oldest, 1)
+		time.Sleep(time.Second)
+		executes(t, c, older, 1)
+		time.Sleep(time.Second)
+		came := false
+		onYield(t, func(point string) {
+			if point == "looked for room" && !came {
+				came = true
+				require.True(t, c.Forget(oldest))
+				executes(t, c, newest, 1)
+			}
+		})
+		executes(t, c, caller, 1)
+		require.True(t, came, "the seam")
+		requireState(t, c, idemflight.Retained, newest, caller)
+	})
+}
+
+// Nor does what has come to its place if Protect forbids it, however many were inserted since.
+func TestProtect_OfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
+	const most = 1 << 12 // from here on, the first that is old enough goes
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: time.Hour})
+		_, err := c.Do(bg, 1, one)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		for key := 2; key <= most; key++ {
+			_, err := c.Do(bg, key, one)
+			require.NoError(t, err)
+		}
+		came := false
+		onYield(t, func(point string) {
+			if point == "looked for room" && !came {
+				came = true
+				require.True(t, c.Forget(1))
+			}
+		})
+		_, err = c.Do(bg, -1, one)
+		require.NoError(t, err)
+		require.True(t, came, "the seam")
+		_, ok := c.Lookup(2)
+		require.True(t, ok, "the next in line is protected")
+		require.Zero(t, c.Stats().Evicted)
+	})
+}
+
+// The outcomes in use may all be in one shard, and the search for room may begin there each time: they
+// survive all the same.
+func TestPromise19_HalfOfALargeCacheSurvivesInOneShard(t *testing.T) {
+	const most = 1 << 12
+	defer idemflight.LimitShards(2)()
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: -1})
+	require.Equal(t, 2, c.Shards())
+	next := [2]int{}
+	key := func(shard int) int { // the next one of that shard
+		for next[shard]++; c.ShardOf(next[shard]) != shard; next[shard]++ {
+		}
+		return next[shard]
+	}
+	var used []int
+	for range most / 2 {
+		used = append(used, key(1))
+	}
+	use := func() {
+		for _, key := range used {
+			_, err := c.Do(bg, key, one)
+			require.NoError(t, err)
+		}
+	}
+	use()
+	for round := range 12 {
+		for range most / 4 {
+			_, err := c.Do(bg, key(0), one) // looks for room in shard 1 first
+			require.NoError(t, err)
+		}
+		for _, key := range used {
+			_, ok := c.Lookup(key)
+			require.True(t, ok, "key %d in round %d", key, round)
+		}
+		use()
+	}
+	require.NoError(t, c.CheckInvariants())
+}

@@ -452,3 +452,32 @@ func TestPromise03_NobodyElseWaitsForALockWhileFnRuns(t *testing.T) {
 	soon(t, joined.done, "the joined caller")
 	soon(t, own.done, "the leader on its own goroutine")
 }
+
+// Flights whose keys have one hash are told apart: each is found, joined and ended on its own,
+// however many there are and in whatever order they end.
+func TestFlights_OfOneHashAreToldApart(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	defer idemflight.LimitHash(4)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		const n = 40
+		var ends []func(int, error) (idemflight.Result[int], error)
+		var joined []*pending[int]
+		for i := range n {
+			ends = append(ends, fly(t, c, keyNo(i)))
+		}
+		for i := range n {
+			joined = append(joined, start(c, bg, keyNo(i), neverRuns(t)))
+		}
+		synctest.Wait()
+		require.Equal(t, n, c.Stats().Waiters)
+		for i := range n {
+			i = i * 7 % n
+			_, err := ends[i](i, nil)
+			require.NoError(t, err)
+			synctest.Wait()
+			joined[i].got(t, idemflight.Joined, i)
+			require.NoError(t, c.CheckInvariants())
+		}
+	})
+}

@@ -724,3 +724,30 @@ func TestForget_OfTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 		})
 	}
 }
+
+// The table of flights is freed after a burst: in one shard, where it is large enough to be seen.
+func TestFlights_TheirTableIsFreedInOneShard(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	const n = 10_000
+	c := idemflight.MustNew(idemflight.Options[int, int]{})
+	before := heap()
+	var fly func(i int) // one flight within the other, so that n are in flight at once
+	fly = func(i int) {
+		_, _ = c.Do(bg, i, func(context.Context) (int, error) {
+			if i < n {
+				fly(i + 1)
+			}
+			return 0, idemflight.Retryable(errBoom)
+		})
+	}
+	fly(1)
+	require.Less(t, heap()-before, int64(n*8), "bytes that are left after %d flights", n)
+	runtime.KeepAlive(c)
+}

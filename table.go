@@ -80,6 +80,7 @@ func (t *table[K, V]) at(i uint32) *bucket[K, V] {
 	return nil
 }
 
+// init lets go of all buckets.
 func (t *table[K, V]) init() { t.segments.Store(new([]atomic.Pointer[segment[K, V]])) }
 
 func (t *table[K, V]) buckets() uint32 { return uint32(t.size.Load()) }
@@ -132,7 +133,11 @@ func (t *table[K, V]) remove(r *record[K, V]) {
 		before.more.Store(nil)
 	}
 	t.len--
-	if n := int(t.buckets()); t.len*sparse < perBucket*n && n > segmentLen {
+	switch n := int(t.buckets()); {
+	case t.len == 0 && n > 1:
+		t.init()
+		t.setBuckets(0)
+	case t.len*sparse < perBucket*n && n > segmentLen:
 		t.shrink()
 	}
 }

@@ -377,6 +377,7 @@ func TestPromise17_WhatIsForgottenSoonLeavesNoGaps(t *testing.T) {
 // Outcomes in order lie in line, those with a fingerprint, an error and a weight too: that is the way
 // of HTTP answers. What is out of order does not.
 func TestRetained_LieInLineIfTheyCompleteInOrder(t *testing.T) {
+	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		c := idemflight.MustNew(idemflight.Options[int, int]{
@@ -508,4 +509,90 @@ func TestSearch_EndsThoughEverythingIsReplayedMeanwhile(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A record that leaves after a call has found it without a lock is not replayed any more: Forget has
+// returned, the value is shed.
+func TestReplay_NotOfWhatLeavesOnceItIsFound(t *testing.T) {
+	for name, tt := range map[string]struct {
+		leaves func(t *testing.T, c *cache)
+		want   error
+	}{
+		"forgotten": {func(t *testing.T, c *cache) { require.True(t, c.Forget("k")) }, nil},
+		"shed":      {func(t *testing.T, c *cache) { executes(t, c, "other", 7) }, idemflight.ErrValueShed},
+	} {
+		for _, at := range []string{"look: found", "look: not expired"} {
+			t.Run(name+"/"+at, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := idemflight.MustNew(weighted(options{}))
+					executes(t, c, "k", 6)
+					came, ran := false, false
+					onYield(t, func(point string) {
+						if point == at && !came {
+							came = true
+							tt.leaves(t, c)
+						}
+					})
+					_, err := c.Do(bg, "k", func(context.Context) (int, error) { ran = true; return 5, nil })
+					require.True(t, came, "the seam")
+					require.ErrorIs(t, err, tt.want)
+					require.Equal(t, tt.want == nil, ran)
+				})
+			})
+		}
+	}
+}
+
+// After a burst next to nothing is left of what was needed for it, in line or out of order.
+func TestPromise17_TablesShrinkToAFew(t *testing.T) {
+	const burst, live = 300_000, 600
+	for name, opts := range map[string][]idemflight.CallOption{"in line": nil, "out of order": {idemflight.WithTTL(time.Hour)}} {
+		t.Run(name, func(t *testing.T) {
+			build := func(first int) func() *idemflight.Cache[int, int] {
+				return func() *idemflight.Cache[int, int] {
+					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: burst})
+					for key := 1; key <= first; key++ {
+						_, _ = c.Do(bg, key, one, opts...)
+					}
+					for key := live + 1; key <= first; key++ {
+						c.Forget(key)
+					}
+					require.Equal(t, live, c.Len())
+					require.NoError(t, c.CheckInvariants())
+					return c
+				}
+			}
+			after, fresh := heapOf(build(burst)), heapOf(build(live))
+			require.Less(t, after, 2*fresh, "bytes after a burst, of %d without one", fresh)
+		})
+	}
+}
+
+// A shard that has emptied takes no more than one that was never used.
+func TestPromise17_NothingIsLeftOfAShardThatEmpties(t *testing.T) {
+	const caches, keys = 16, 10_000
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var all []*idemflight.Cache[int, int]
+	for range caches {
+		all = append(all, idemflight.MustNew(idemflight.Options[int, int]{}))
+	}
+	before := heap()
+	for _, c := range all {
+		for key := range keys {
+			_, _ = c.Do(bg, key+1, one)
+		}
+		for key := range keys {
+			c.Forget(key + 1)
+		}
+	}
+	left := heap() - before
+	shards := int64(caches * all[0].Shards())
+	require.Less(t, left/shards, int64(300), fmt.Sprintf("bytes left per shard, of %d", shards))
+	runtime.KeepAlive(all)
 }

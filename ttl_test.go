@@ -707,3 +707,19 @@ func TestPromise16_TheLeadersTTLCounts(t *testing.T) {
 		})
 	}
 }
+
+// When an outcome with a TTL of its own completed is told alike to its leader, to a replay and by Lookup.
+func TestResult_CompletedAtWithATTLOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{TTL: time.Hour})
+		first, err := c.DoResult(bg, "k", returnsAfter(time.Second, 1, nil), idemflight.WithTTL(time.Minute))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		again, err := c.DoResult(bg, "k", neverRuns(t))
+		require.NoError(t, err)
+		require.Equal(t, first.CompletedAt, again.CompletedAt)
+		require.Equal(t, first.ExpiresAt, again.ExpiresAt)
+		e, _ := c.Lookup("k")
+		require.Equal(t, first.CompletedAt, e.CompletedAt)
+	})
+}

@@ -516,3 +516,23 @@ func TestNoWait_JoinsNothing(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// With MaxWaiters a caller joins at its second look: there, too, it leaves with its context, and
+// gets the flight's error.
+func TestJoinedCaller_UnderMaxWaitersLeavesAndGetsTheError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxWaiters: 2})
+		end := fly(t, c, "k")
+		ctx, cancel := context.WithCancel(bg)
+		leaves, stays := start(c, ctx, "k", neverRuns(t)), start(c, bg, "k", neverRuns(t))
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		leaves.left(t, ctx, context.Canceled)
+		_, err := end(7, idemflight.Retryable(errBoom))
+		require.ErrorIs(t, err, errBoom)
+		synctest.Wait()
+		require.ErrorIs(t, stays.err, errBoom)
+		require.Equal(t, 7, stays.res.Value)
+	})
+}

@@ -576,3 +576,45 @@ func TestPromise20_NothingIsShedForWhatIsNotRetained(t *testing.T) {
 		})
 	}
 }
+
+// What has been weighed, and its key is forgotten before it is retained, weighs nothing: the weight is
+// given back, but not that of a value which alone is too heavy, for which none was taken.
+func TestPromise20_TheSumIsExactIfForgottenOnceWeighed(t *testing.T) {
+	for name, v := range map[string]int{"light": 6, "too heavy": tooHeavy} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(weighted(options{}))
+				came := false
+				onYield(t, func(point string) {
+					if point == "settle" && !came {
+						came = true
+						require.True(t, c.Forget("k"))
+					}
+				})
+				_, err := c.Do(bg, "k", returns(v, nil))
+				require.NoError(t, err)
+				require.True(t, came, "the seam")
+				require.Zero(t, c.Stats().Entries)
+				require.NoError(t, c.CheckInvariants())
+			})
+		})
+	}
+}
+
+// A Restore that is refused once it has its weight gives that back.
+func TestPromise20_TheSumIsExactIfRestoreIsRefusedOnceWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		came := false
+		onYield(t, func(point string) {
+			if point == "settle" && !came {
+				came = true
+				executes(t, c, "k", 2)
+			}
+		})
+		require.Error(t, c.Restore("k", retainedEntry(6, time.Now().Add(time.Minute))))
+		require.True(t, came, "the seam")
+		require.EqualValues(t, 2, c.Stats().Weight)
+		require.NoError(t, c.CheckInvariants())
+	})
+}
