@@ -111,7 +111,7 @@ func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted 
 			c.reclaimSome(s, find.now, notes)
 			return false, asOf // there is a place, even if another goroutine was quicker to return it
 		}
-		s, t := find.victim(asOf)
+		s, t := find.victim()
 		yield.At("looked for room")
 		if s == nil {
 			return true, asOf
@@ -149,11 +149,13 @@ func (find *search[K, V]) oldEnough(t order.Turn) bool {
 // victim returns a shard whose next outcome may be evicted, and the turn of that: the first that is old
 // enough, otherwise the one with the earliest turn; nil if Protect spares all. The head of a shard
 // stands for the shard: records behind it that were never replayed completed later.
-func (find *search[K, V]) victim(seq uint32) (s *shard[K, V], first order.Turn) {
+func (find *search[K, V]) victim() (s *shard[K, V], first order.Turn) {
 	c := find.c
 	first = never
 	for i := range c.shards {
-		i = (i + find.from) % len(c.shards)
+		if i += find.from; i >= len(c.shards) {
+			i -= len(c.shards)
+		}
 		t := c.heads[i].evict.load()
 		if t.At == forever || !find.unprotected(time.Duration(c.heads[i].done.Load())) {
 			continue
