@@ -62,15 +62,8 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 		c.removeLocked(s, held)
 	} else {
 		c.removeLocked(s, held)
-		at := c.nowAndWall()
-		r := draft[K, V]{
-			key: key, hash: held.hash, state: Retained, value: value, err: cause, weight: weight,
-			fingerprint: held.fingerprint(), started: held.more.done - time.Duration(held.took), done: at,
-		}
-		if held.more.times != nil {
-			r.times = &times{started: held.more.times.started, completed: c.wall(at)}
-		}
-		r.expireAfter(&c.clock, at, c.opts.TTL)
+		r := c.resolved(held)
+		r.value, r.err, r.weight = value, cause, weight
 		c.keepLocked(s, &r, &notes)
 		deadline = r.deadline
 	}
@@ -78,6 +71,20 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	c.arm(deadline)
 	c.disarm()
 	return true
+}
+
+// resolved returns the draft of what held becomes when its outcome is known now.
+func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
+	at := c.nowAndWall()
+	d := draft[K, V]{
+		key: held.key, hash: held.hash, state: Retained, fingerprint: held.fingerprint(),
+		started: held.more.done - time.Duration(held.took), done: at,
+	}
+	if held.more.times != nil {
+		d.times = &times{started: held.more.times.started, completed: c.wall(at)}
+	}
+	d.expireAfter(&c.clock, at, c.opts.TTL)
+	return d
 }
 
 // heldLocked returns the record of key if that is held.
