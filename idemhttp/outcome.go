@@ -85,10 +85,10 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 //   - Bodies. 256 MiB over 1,048,576 keys are 256 bytes each; with answers of 1 KiB bodies begin to
 //     be shed, least recently used first, at 262,144 keys: three a second over 24 hours. A shed key
 //     answers 409 and still does not run.
-//   - Memory. A key costs about half a KiB beside what is weighed, and another half KiB (header
+//   - Memory. A key costs about a quarter KiB beside what is weighed, and another half KiB (header
 //     map and Response) as long as its answer is not shed: a full cache of 1 KiB answers has
-//     262,144 of these at 2 KiB and 786,432 shed ones at half a KiB, 0.9 GiB in all; one of tiny
-//     answers is at most 1.3 GiB. On top, each request in progress holds its body
+//     262,144 of these at 1.75 KiB and 786,432 shed ones at a quarter KiB, 0.6 GiB in all; one of tiny
+//     answers is at most 1 GiB. On top, each request in progress holds its body
 //     (MaxRequestBytes), and one that executes its answer (MaxResponseBytes): 1,000 of the largest
 //     size are 2 GiB. Waiting duplicates are requests in progress: MaxWaiters bounds them per key.
 //   - One scope against another. Places and weight are shared. A client that sends 291 new keys a
