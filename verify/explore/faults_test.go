@@ -74,7 +74,7 @@ var faults = []struct {
 		{In: "NoEffect", Old: "if e.effects > 0 { e.effects-- }", New: "e.effects--"},
 	}, []string{"effect/2"}},
 	{"a call that looks for room evicts the outcome of its own key", false, []plant.Edit{
-		{In: "(*search).evict", Old: "case r.key == find.key: return true", New: ""},
+		{In: "(*search).evict", Old: "case r.hash == find.hash && r.key == find.key: return true", New: ""},
 	}, []string{"evict-same/2"}},
 	{"an eviction drops what it meets, without another look whether that may go", false, []plant.Edit{
 		{In: "(*search).evict", Old: "t != found && !find.oldEnough(t) || !find.unprotected(r.done(c.opts.TTL))", New: "t == never"},
@@ -120,7 +120,7 @@ var faults = []struct {
 		{In: "(*record).answers", Old: "r.more.state == Retained &&", New: ""},
 	}, []string{"resolve/3"}},
 	{"a replay without a lock does not look whether the record is gone", false, []plant.Edit{
-		{In: "(*Cache).replayable", Old: "return !rec.has(gone)", New: "return true"},
+		{In: "(*record).use", Old: "if flags&gone != 0 { return false }", New: ""},
 	}, []string{"replay/2"}},
 	{"a record that leaves the table is not marked as gone", true, []plant.Edit{
 		{In: "(*table).remove", Old: "r.flags.Or(gone)", New: ""},

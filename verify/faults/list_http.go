@@ -85,12 +85,12 @@ var httpFaults = []fault{
 	{name: "http-body-broken-off", promise: "body", sentence: "a body that cannot be read: 400, handler not run", in: "readBody", old: "io.EOF", new: "io.EOF, err == io.ErrUnexpectedEOF"},
 	{name: "http-body-of-the-handler-lent", promise: "body", sentence: "handed to the handler, to whom it belongs", in: "(*call).release", old: "c.rec != nil || c.m.ownFingerprint", new: "c.m.ownFingerprint"},
 	{name: "http-body-of-the-fingerprint-lent", promise: "body", sentence: "nobody else's is where a Fingerprint of the user's own has seen one", in: "(*call).release", old: "c.rec != nil || c.m.ownFingerprint", new: "c.rec != nil"},
-	{name: "http-body-not-whole", promise: "body", sentence: "handed to the handler whole", in: "withBody", old: "b.rest.Reset(body)", new: "b.rest.Reset(body[:min(len(body), 8<<10)])"},
+	{name: "http-body-not-whole", promise: "body", sentence: "handed to the handler whole", in: "withBody", old: "room.rest.Reset(body)", new: "room.rest.Reset(body[:min(len(body), 8<<10)])"},
 
 	// The executing request's ServeHTTP runs the handler on its own goroutine.
 	{name: "http-not-inline", promise: "executing", sentence: "on its own goroutine (Inline), and returns when the handler does", in: "(*call).once", old: ", idemflight.Inline()", new: ""},
-	{name: "http-handler-cancelled", promise: "executing", sentence: "neither its cancellation nor an outer deadline", in: "(*call).execute", old: "ctx, keyOfHandler{}", new: "c.r.Context(), keyOfHandler{}"},
-	{name: "http-context-values-lost", promise: "executing", sentence: "the handler's context carries the request's values", in: "(*call).execute", old: "ctx, keyOfHandler{}", new: "context.Background(), keyOfHandler{}"},
+	{name: "http-handler-cancelled", promise: "executing", sentence: "neither its cancellation nor an outer deadline", in: "(*call).execute", old: "handlerContext{ctx,", new: "handlerContext{c.r.Context(),"},
+	{name: "http-context-values-lost", promise: "executing", sentence: "the handler's context carries the request's values", in: "(*call).execute", old: "handlerContext{ctx,", new: "handlerContext{context.Background(),"},
 	{name: "http-gone-client-stops-recording", promise: "executing", sentence: "the client going away does not lose the answer: recording goes on", in: "send", old: "_, _ = r.w.Write(p)", new: "if _, err := r.w.Write(p); err != nil { r.body, r.omitted = nil, true }"},
 	{name: "http-gone-client-fails-write", promise: "executing", sentence: "Write then reports success", in: "write", old: "send(r, p)", new: "if _, err := io.WriteString(r.w, string(p)); err != nil { return 0, err }"},
 	{name: "http-gone-client-fails-flush", promise: "executing", sentence: "Flush then reports success", in: "flusher.FlushError", old: "errors.Is", new: "err != nil || errors.Is"},
@@ -197,7 +197,7 @@ var httpFaults = []fault{
 	{name: "http-panic-wrapped", promise: "panic", sentence: "reaches the server's recovery with its original value", in: "(*call).once", old: "p.Value", new: "p", quick: true},
 	{name: "http-panic-swallowed", promise: "panic", sentence: "the panic reaches the server's recovery", in: "(*call).once", old: "panic(v)", new: ""},
 	{name: "http-panic-releases", promise: "panic", sentence: "held, unless NoEffect says that nothing has begun", in: "(*call).execute", old: "run(c.next", new: "idemflight.NoEffect(ctx); run(c.next"},
-	{name: "http-goexit-contained", promise: "panic", sentence: "after Goexit the executing client gets a 5xx or a closed connection", in: "(*call).execute", old: "run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body))", new: "done := make(chan any); go func() { defer func() { done <- recover() }(); run(c.next, c.rec.writer(), c.r, withBody(context.WithValue(ctx, keyOfHandler{}, c.key), c.r, c.body)) }(); if v := <-done; v != nil { panic(v) }"},
+	{name: "http-goexit-contained", promise: "panic", sentence: "after Goexit the executing client gets a 5xx or a closed connection", in: "(*call).execute", old: "run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request))", new: "done := make(chan any); go func() { defer func() { done <- recover() }(); run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request)) }(); if v := <-done; v != nil { panic(v) }"},
 	{name: "http-released-panic-final", promise: "panic", sentence: "waiting duplicates get 500 when released: retryable", in: "(*Middleware).answer", old: "k.retryAfter = soon", new: "k.retryAfter = 0"},
 
 	// Weigh of the default counts body, headers, trailers and key.
@@ -234,7 +234,7 @@ var httpFaults = []fault{
 	{name: "http-closed-is-500", promise: "refused", sentence: "closed: 503", in: "kindOf", old: "{idemflight.ErrClosed, closed},", new: ""},
 	{name: "http-closed-final", promise: "refused", sentence: "closed: retryable", in: "closed", old: "later", new: "0"},
 	{name: "http-mounted-twice", promise: "refused", sentence: "re-entrant: the inner one passes the request through", in: "(*call).once", old: "res.Source == idemflight.None && means(err, idemflight.ErrReentrant)", new: "false"},
-	{name: "http-mounted-twice-body-lost", promise: "refused", sentence: "the inner one passes the request through", in: "(*call).once", old: "withBody(r.Context(), r, c.body)", new: "r"},
+	{name: "http-mounted-twice-body-lost", promise: "refused", sentence: "the inner one passes the request through", in: "(*call).once", old: "withBody(r.Context(), r, c.body, new(requestBody))", new: "r"},
 
 	// Problems are problem+json.
 	{name: "http-problem-media-type", promise: "problems", sentence: "problem+json", in: "writeProblem", old: `"application/problem+json"`, new: `"application/json"`},
