@@ -226,7 +226,7 @@ func shardWhere(c *cache, is func(shard reflect.Value) bool) int {
 // bucketsOf returns how many buckets the table of c's first shard has.
 func bucketsOf(c *cache) int {
 	table := reflect.ValueOf(c).Elem().FieldByName("shards").Index(0).FieldByName("kept").FieldByName("table")
-	return int(table.FieldByName("buckets").FieldByName("v").Uint())
+	return int(uint32(table.FieldByName("size").FieldByName("v").Uint()))
 }
 
 // keyFor returns a key, after another, that plays role and whose hash fits.
