@@ -93,8 +93,9 @@
 //
 // MaxEntries should exceed the rate of new keys × TTL: 10 new keys a second for 24 hours are
 // 864,000. If it does not, the least recently used outcomes go (approximately: one that was replayed
-// since is passed over once), but none completed within Protect: then new keys get [ErrFull], which
-// is safer than to forget what a client is still retrying. Held keys and flights are never evicted,
+// since is passed over once, and from 4,096 entries on one that is nearly as old may go first), but none
+// completed within Protect: then new keys get [ErrFull], which is safer than to forget what a client
+// is still retrying. Held keys and flights are never evicted,
 // so many of them leave less room. If values are big, bound them with MaxWeight and Weigh: a key
 // whose value was shed answers [ErrValueShed] and still does not run.
 //
