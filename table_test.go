@@ -159,7 +159,11 @@ func TestReplay_RacesWithForget(t *testing.T) {
 			}
 		})
 	}
-	for range 3000 {
+	rounds := 3000
+	if raceEnabled {
+		rounds = 500
+	}
+	for range rounds {
 		for range 30 {
 			_, _ = c.Do(ctx, "k", fn)
 		}
@@ -217,7 +221,11 @@ func TestTable_FindsExactlyWhatIsKept(t *testing.T) {
 				require.Equal(t, len(kept), c.Len())
 				require.NoError(t, c.CheckInvariants())
 			}
-			for _, size := range []int{10, 3000, 100, 1000, 1, 5000, 0} {
+			sizes := []int{10, 3000, 100, 1000, 1, 5000, 0}
+			if raceEnabled {
+				sizes = []int{10, 1000, 1, 0}
+			}
+			for _, size := range sizes {
 				for len(kept) != size {
 					key := 1 + random.IntN(8000)
 					switch grows := len(kept) < size; {
@@ -275,6 +283,16 @@ func TestTable_KeepsWhatIsKeptWhileItGrowsAndShrinks(t *testing.T) {
 	require.NoError(t, c.CheckInvariants())
 }
 
+// measuresHeap skips a test of many keys and of the memory that they take where that means nothing.
+func measuresHeap(t *testing.T) {
+	switch {
+	case os.Getenv("IDEMFLIGHT_HASHBITS") != "":
+		t.Skip("few hashes make one long chain")
+	case raceEnabled:
+		t.Skip("the race detector takes memory and time of its own; what runs at once is tested elsewhere")
+	}
+}
+
 // heapOf returns the heap that build's cache takes.
 func heapOf(build func() *idemflight.Cache[int, int]) int64 {
 	heap := func() int64 {
@@ -293,9 +311,7 @@ func heapOf(build func() *idemflight.Cache[int, int]) int64 {
 
 // After a burst the tables shrink to what is left, though the cache is never empty and calls go on.
 func TestPromise17_TablesShrinkUnderTraffic(t *testing.T) {
-	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
-		t.Skip("few hashes make one long chain")
-	}
+	measuresHeap(t)
 	const burst, live = 300_000, 6000
 	ctx := context.Background()
 	opts := idemflight.Options[int, int]{MaxEntries: burst}
@@ -330,9 +346,7 @@ func TestPromise17_TablesShrinkUnderTraffic(t *testing.T) {
 
 // Keys come and go while their number stays the same: the memory does, too.
 func TestPromise17_MemoryStaysTheSameWhenKeysComeAndGo(t *testing.T) {
-	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
-		t.Skip("few hashes make one long chain")
-	}
+	measuresHeap(t)
 	const n = 20_000
 	ctx := context.Background()
 	grown := func(turnovers int) int64 {
@@ -352,9 +366,7 @@ func TestPromise17_MemoryStaysTheSameWhenKeysComeAndGo(t *testing.T) {
 
 // Most keys are forgotten soon after: those that stay cost hardly more than they would alone.
 func TestPromise17_WhatIsForgottenSoonLeavesNoGaps(t *testing.T) {
-	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
-		t.Skip("few hashes make one long chain")
-	}
+	measuresHeap(t)
 	const n = 20_000
 	ctx := context.Background()
 	with := func(forgotten int) int64 {
@@ -548,9 +560,7 @@ func TestReplay_NotOfWhatLeavesOnceItIsFound(t *testing.T) {
 
 // After a burst next to nothing is left of what was needed for it, in line or out of order.
 func TestPromise17_TablesShrinkToAFew(t *testing.T) {
-	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
-		t.Skip("few hashes make one long chain")
-	}
+	measuresHeap(t)
 	const burst, live = 300_000, 600
 	for name, opts := range map[string][]idemflight.CallOption{"in line": nil, "out of order": {idemflight.WithTTL(time.Hour)}} {
 		t.Run(name, func(t *testing.T) {
@@ -576,9 +586,7 @@ func TestPromise17_TablesShrinkToAFew(t *testing.T) {
 
 // A shard that has emptied takes no more than one that was never used.
 func TestPromise17_NothingIsLeftOfAShardThatEmpties(t *testing.T) {
-	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
-		t.Skip("few hashes make one long chain")
-	}
+	measuresHeap(t)
 	const caches, keys = 16, 10_000
 	heap := func() int64 {
 		var m runtime.MemStats
