@@ -256,7 +256,6 @@ var coreFaults = []fault{
 	{name: "replay-is-no-use", promise: "19", sentence: "the least recently used", in: "(*Cache).replayable", old: "rec.use()", new: "!rec.has(gone)"},
 	{name: "shed-loses-its-second-chance", promise: "19", sentence: "the least recently used outcome, retained or shed", in: "(*kept).shed", old: "r.flags.Load()", new: "r.flags.Load() &^ replayed"},
 	{name: "old-enough-too-young", promise: "19", sentence: "any set of up to MaxEntries/2 keys, each replayed at least once per MaxEntries/4 insertions, survives", hint: "TestPromise19_HalfOfALarge", in: "(*search).oldEnough", old: "n-n/4", new: "n/16"},
-	{name: "second-chances-count-as-insertions", promise: "19", sentence: "any set of up to MaxEntries/2 keys, each replayed at least once per MaxEntries/4 insertions, survives", hint: "TestPromise19_HalfOfALarge", in: "(*Cache).secondChance", old: "c.seq.Load()", new: "c.seq.Add(1)"},
 	{name: "numbers-do-not-wrap", promise: "19", sentence: "the least recently used, however many there have been", hint: "TestTurnsWrap", pkg: "internal/order", in: "Turn.Before", old: "int64(t.Seq-o.Seq) < 0", new: "t.Seq < o.Seq"},
 	{name: "another-head-evicted", promise: "19", sentence: "the least recently used, not what came to its place since it was found", in: "(*search).evict", old: "t != found && !find.oldEnough(t) ||", new: "t == never ||"},
 	{name: "held-evicted", promise: "19", sentence: "held keys are never evicted", in: "(*kept).add", old: "k.held++", new: "k.held++; k.order.Add(r, insertionTurn(done, r.seq))"},
