@@ -39,8 +39,8 @@ import (
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
 //
 // A nil ctx, a nil fn and an unhashable key panic. A replay takes no lock and allocates nothing. A
-// first execution takes two allocations, two more and a goroutine if ctx can end and [Inline] was
-// not given, and some more for an outcome with a TTL of its own or one that completes out of order.
+// first execution takes two allocations, and two more and a goroutine if ctx can end and [Inline] was
+// not given.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)
