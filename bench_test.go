@@ -84,9 +84,9 @@ var bmImplementations = []bmImplementation{
 	{"singleflight-expirable", true, false, bmOpenExpirable},
 }
 
-// bmOpenIdemflight returns this library. Protect is off because none of the others has it.
+// bmOpenIdemflight returns this library. MinRetention is off because none of the others has it.
 func bmOpenIdemflight(bound int) bmStore {
-	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: bound, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: bound, MinRetention: -1})
 	return bmStore{
 		do: func(ctx context.Context, key string, fn bmFn) (int, error) { return c.Do(ctx, key, fn) },
 		// Else its timer would keep every store of a run in memory.

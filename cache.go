@@ -132,7 +132,10 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // which is then not retained, though it is held if it turns out unknown; callers that arrive before
 // the flight ends still join it. An effect that may have taken place can take place again once a held
 // key is forgotten: [Cache.Resolve] is for what someone found out.
-func (c *Cache[K, V]) Forget(key K) bool {
+func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
+	if ctx == nil {
+		panic("idemflight: Forget called with a nil context")
+	}
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	var notes []note[K]
@@ -149,8 +152,11 @@ func (c *Cache[K, V]) Forget(key K) bool {
 	}
 	s.mu.Unlock()
 	c.disarm()
+	if r != nil || f != nil {
+		c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})
+	}
 	c.emit(notes)
-	return r != nil || f != nil
+	return r != nil || f != nil, nil
 }
 
 // Close refuses new executions ([ErrClosed]), those of Reconcile included, and waits until none is

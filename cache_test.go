@@ -54,10 +54,10 @@ func TestNew_TakesEveryGoodExtreme(t *testing.T) {
 	weigh := func(string, int) int64 { return 1 }
 	for name, o := range map[string]options{
 		"the zero value": {},
-		"largest": {TTL: math.MaxInt64, HoldTTL: math.MaxInt64, MaxEntries: math.MaxInt, Protect: math.MaxInt64,
+		"largest": {TTL: math.MaxInt64, HoldTTL: math.MaxInt64, MaxEntries: math.MaxInt, MinRetention: math.MaxInt64,
 			MaxWeight: math.MaxInt64, Weigh: weigh, ExecTimeout: math.MaxInt64, MaxWaiters: math.MaxInt},
-		"smallest": {TTL: 1, HoldTTL: 1, MaxEntries: 1, Protect: 1, MaxWeight: 1, Weigh: weigh, ExecTimeout: 1, MaxWaiters: 1},
-		"negative": {HoldTTL: math.MinInt64, Protect: math.MinInt64, ExecTimeout: math.MinInt64},
+		"smallest": {TTL: 1, HoldTTL: 1, MaxEntries: 1, MinRetention: 1, MaxWeight: 1, Weigh: weigh, ExecTimeout: 1, MaxWaiters: 1},
+		"negative": {HoldTTL: math.MinInt64, MinRetention: math.MinInt64, ExecTimeout: math.MinInt64},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -129,8 +129,8 @@ func TestMisuse_PanicsBeforeAnythingIsTouched(t *testing.T) {
 			}
 		}
 		for name, ask := range map[string]func(){
-			"Lookup": func() { c.Lookup([]int{1}) },
-			"Forget": func() { c.Forget([]int{1}) },
+			"Lookup": func() { lookup(c, any([]int{1})) },
+			"Forget": func() { forget(c, any([]int{1})) },
 		} {
 			require.NotNil(t, panicOf(ask), "%s with an unhashable key panics", name)
 		}
@@ -243,11 +243,11 @@ func TestUnhashableKeys_LeaveNoLockHeldInOtherMethods(t *testing.T) {
 	key := any([]int{1})
 	now := time.Now()
 	for name, call := range map[string]func(){
-		"Lookup":  func() { c.Lookup(key) },
-		"Forget":  func() { c.Forget(key) },
-		"Resolve": func() { c.Resolve(key, 1, nil) },
+		"Lookup":  func() { lookup(c, key) },
+		"Forget":  func() { forget(c, key) },
+		"Resolve": func() { resolve(c, key, 1, nil) },
 		"Restore": func() {
-			_ = c.Restore(key, idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
+			_ = c.Restore(bg, key, idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
 		},
 	} {
 		require.Regexp(t, `^idemflight: key of type \[\]int cannot be hashed`, fmt.Sprint(panicOf(call)), "%s with an unhashable key must panic", name)
@@ -315,7 +315,7 @@ func TestWrap_IsOneCallOfDo(t *testing.T) {
 		require.Equal(t, 5, v)
 		_, err = charge(ctx, request{"", "x"})
 		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
-		e, _ := c.Lookup("a")
+		e, _ := lookup(c, "a")
 		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "the options count")
 		require.Equal(t, map[string]uint64{"Executed": 2, "Replayed": 2, "KeyReused": 1, "InvalidKey": 1}, callCounts(c.Stats()))
 		require.Len(t, log.of(callKinds...), 6)
@@ -351,7 +351,7 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 			if from == (idemflight.Fingerprint{}) {
 				want = fingerprint(1)
 			}
-			e, ok := c.Lookup(fmt.Sprintf("%x", from))
+			e, ok := lookup(c, fmt.Sprintf("%x", from))
 			require.True(t, ok)
 			require.Equal(t, want, e.Fingerprint,
 				"key gave %x, the option %x", from, fingerprint(1))
@@ -384,7 +384,7 @@ func TestWrap_CallsDoNotShareTheirOptions(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range 500 {
-		e, _ := c.Lookup(i)
+		e, _ := lookup(c, i)
 		_, want, _ := key(i)
 		require.Equal(t, want, e.Fingerprint, "key %d has its own fingerprint", i)
 	}
@@ -399,15 +399,16 @@ func TestStrings_NameEveryValueAndSurviveOthers(t *testing.T) {
 			seen[s.String()] = true
 		}
 	}
-	check("Source", []fmt.Stringer{idemflight.None, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
+	check("Source", []fmt.Stringer{idemflight.NoOutcome, idemflight.Executed, idemflight.Joined, idemflight.Replayed, idemflight.Reconciled},
 		[]fmt.Stringer{idemflight.Source(-1), idemflight.Source(99)})
 	check("State", []fmt.Stringer{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed},
 		[]fmt.Stringer{idemflight.State(-1), idemflight.State(99)})
 	check("Disposition", []fmt.Stringer{idemflight.Release, idemflight.Retain, idemflight.Hold},
 		[]fmt.Stringer{idemflight.Disposition(-1), idemflight.Disposition(99)})
 	check("EventKind", []fmt.Stringer{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
-		idemflight.EventRejected, idemflight.EventLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
-		idemflight.EventShed, idemflight.EventPanicked}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
+		idemflight.EventRejected, idemflight.EventCallerLeft, idemflight.EventFinished, idemflight.EventEvicted, idemflight.EventExpired,
+		idemflight.EventShed, idemflight.EventPanicked, idemflight.EventForgotten, idemflight.EventResolved, idemflight.EventStore,
+		idemflight.EventUnannounced}, []fmt.Stringer{idemflight.EventKind(-1), idemflight.EventKind(99)})
 }
 
 // A number that is no value of the type must not panic where it is printed.
@@ -416,5 +417,5 @@ func TestStrings_OfInvalidValuesDoNotPanic(t *testing.T) {
 	require.Equal(t, "idemflight.Source(-1)", idemflight.Source(-1).String())
 	require.Equal(t, "idemflight.State(5)", idemflight.State(5).String())
 	require.Equal(t, "idemflight.Disposition(3)", idemflight.Disposition(3).String())
-	require.Equal(t, "idemflight.EventKind(11)", idemflight.EventKind(11).String())
+	require.Equal(t, "idemflight.EventKind(15)", idemflight.EventKind(15).String())
 }

@@ -50,7 +50,7 @@ func (c *Cache[K, V]) meet(ctx context.Context, key K, fn func(context.Context) 
 		m.follow()
 	default:
 		c.emit(m.notes)
-		if m.kind == EventLeft {
+		if m.kind == EventCallerLeft {
 			m.reply.err = left(ctx, m.ctxErr)
 		}
 		c.observe(ctx, Event[K]{Kind: m.kind, Key: key, Err: m.reply.err})
@@ -118,8 +118,8 @@ func (m *call[K, V]) rejectLocked(as *uint64, err error) {
 
 // leaveLocked ends the call because its context has ended; its error is made without the lock.
 func (m *call[K, V]) leaveLocked() {
-	m.shard.stats.Left++
-	m.kind = EventLeft
+	m.shard.stats.CallerLeft++
+	m.kind = EventCallerLeft
 }
 
 // meetKeptLocked answers a call that met r, unexpired; or claims a flight to find out about it.
@@ -227,7 +227,7 @@ func (m *call[K, V]) lead() {
 	c.emit(m.notes)
 	if err := c.wait(m.ctx, s, f, leader); err != nil {
 		m.reply.err = err
-		c.observe(m.ctx, Event[K]{Kind: EventLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
+		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
 		return
 	}
 	m.led()

@@ -111,7 +111,7 @@ func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
 						"a joined caller leaves when its context ends")
 				}
 				require.Zero(t, c.Stats().Waiters, "nobody waits any more")
-				require.EqualValues(t, 4, c.Stats().Left, "Stats.Left")
+				require.EqualValues(t, 4, c.Stats().CallerLeft, "Stats.CallerLeft")
 
 				retry := start(c, t.Context(), theKey, neverRuns(t))
 				synctest.Wait()
@@ -149,7 +149,7 @@ func TestPromise07_OthersAreNotAffected(t *testing.T) {
 					calls[i].left(t, ctxs[i], errEnough)
 				}
 			}
-			e, ok := c.Lookup(theKey)
+			e, ok := lookup(c, theKey)
 			require.True(t, ok, "the key stays in flight when some of %05b leave", leaving)
 			require.Equal(t, idemflight.InFlight, e.State)
 			late := start(c, t.Context(), theKey, work.returns(7, nil))
@@ -230,7 +230,7 @@ func TestPromise07_NoGoroutinePerCaller(t *testing.T) {
 					synctest.Wait()
 					require.Equal(t, own, goroutines(t), "goroutines after the flight")
 					for _, call := range joined {
-						require.ErrorIs(t, call.err, idemflight.ErrLeft)
+						require.ErrorIs(t, call.err, idemflight.ErrCallerLeft)
 					}
 				})
 			})
@@ -316,7 +316,7 @@ func TestPromise07_WhoAskedReconcileLeaves(t *testing.T) {
 	})
 }
 
-// A caller that waits and leaves gets ErrLeft, whichever way it called.
+// A caller that waits and leaves gets ErrCallerLeft, whichever way it called.
 func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})
@@ -337,7 +337,7 @@ func TestPromise07_WhoJoinedAndLeavesIsToldInEveryForm(t *testing.T) {
 			v, err := call(ctx)
 			cancel()
 			require.Zero(t, v, name)
-			require.ErrorIs(t, err, idemflight.ErrLeft, name)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft, name)
 			require.ErrorIs(t, err, context.DeadlineExceeded, name)
 		}
 		time.Sleep(time.Minute) // until the flight has ended
@@ -353,7 +353,7 @@ func TestJoinedCaller_ThatGivesUpDoesNotEndTheFlight(t *testing.T) {
 		err     error
 	}{
 		"MaxWait":             {time.Hour, []idemflight.CallOption{idemflight.WithMaxWait(time.Second)}, idemflight.ErrInFlight},
-		"its context's end":   {time.Second, nil, idemflight.ErrLeft},
+		"its context's end":   {time.Second, nil, idemflight.ErrCallerLeft},
 		"not waiting at all":  {time.Hour, []idemflight.CallOption{idemflight.WithMaxWait(idemflight.NoWait)}, idemflight.ErrInFlight},
 		"another fingerprint": {time.Hour, []idemflight.CallOption{idemflight.WithFingerprint(idemflight.FingerprintOf(nil))}, idemflight.ErrKeyReused},
 	} {
@@ -446,7 +446,7 @@ func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T)
 					_, _ = c.Do(context.Background(), key, returns(weight, kept.err))
 					for range 20 { // a select would take either
 						r, err := c.DoResult(ctx, key, neverRuns(t), opts...)
-						require.NotErrorIs(t, err, idemflight.ErrLeft,
+						require.NotErrorIs(t, err, idemflight.ErrCallerLeft,
 							"%s: what is kept is answered, the context does not matter", key)
 						if kept.want == nil {
 							require.NoError(t, err, key)
@@ -474,12 +474,12 @@ func TestPromise08_WithADeadContextFnIsNeverStarted(t *testing.T) {
 						call := start(c, ctx, strconv.Itoa(i), neverRuns(t), opts...)
 						synctest.Wait()
 						call.left(t, ctx, ending.cause)
-						_, ok := c.Lookup(strconv.Itoa(i))
+						_, ok := lookup(c, strconv.Itoa(i))
 						require.False(t, ok, "the key stays absent")
 					}
 					s := c.Stats()
 					require.Zero(t, s.InFlight+s.Entries, "nothing is in flight or kept")
-					require.EqualValues(t, 20, s.Left, "Stats.Left")
+					require.EqualValues(t, 20, s.CallerLeft, "Stats.CallerLeft")
 
 					// The one place is free, and the key is as good as new.
 					call := start(c, t.Context(), "0", returns(1, nil))
@@ -575,5 +575,5 @@ func TestDo_ReplaysThoughTheContextHasEnded(t *testing.T) {
 	require.NoError(t, err, "a retained outcome is replayed all the same")
 	require.Equal(t, 7, v)
 	_, err = c.Do(ctx, "other", fn)
-	require.ErrorIs(t, err, idemflight.ErrLeft, "where nothing is kept, fn is not started")
+	require.ErrorIs(t, err, idemflight.ErrCallerLeft, "where nothing is kept, fn is not started")
 }

@@ -97,7 +97,7 @@ type search[K comparable, V any] struct {
 }
 
 // makeRoom frees the place of an expired record, otherwise of the outcome whose turn it is and that
-// Protect lets go. It never evicts key itself: if key was inserted meanwhile, evicting it would run
+// MinRetention lets go. It never evicts key itself: if key was inserted meanwhile, evicting it would run
 // its fn again. exhausted means that nothing may go that was there as of insertion number asOf;
 // otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
 // takes that of one shard at a time.
@@ -147,7 +147,7 @@ func (find *search[K, V]) oldEnough(t order.Turn) bool {
 }
 
 // victim returns a shard whose next outcome may be evicted, and the turn of that: the first that is old
-// enough, otherwise the one with the earliest turn; nil if Protect spares all. The head of a shard
+// enough, otherwise the one with the earliest turn; nil if MinRetention spares all. The head of a shard
 // stands for the shard: records behind it that were never replayed completed later.
 func (find *search[K, V]) victim() (s *shard[K, V], first order.Turn) {
 	c := find.c
@@ -170,9 +170,9 @@ func (find *search[K, V]) victim() (s *shard[K, V], first order.Turn) {
 	return s, first
 }
 
-// unprotected reports whether Protect lets an outcome go that completed at done.
+// unprotected reports whether MinRetention lets an outcome go that completed at done.
 func (find *search[K, V]) unprotected(done time.Duration) bool {
-	protect := find.c.opts.Protect
+	protect := find.c.opts.MinRetention
 	return protect == 0 || // even what has completed since now was read
 		find.now-done >= protect
 }

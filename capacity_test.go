@@ -21,7 +21,7 @@ func TestPromise18_PlacesAreExact(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7, 8, 9, 64, 65, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(options{MaxEntries: n, Protect: -1})
+				c := idemflight.MustNew(options{MaxEntries: n, MinRetention: -1})
 				for i := range 3*n + 5 {
 					executes(t, c, keyNo(i), i)
 					require.Equal(t, min(i+1, n), c.Len(), "kept after %d new keys", i+1)
@@ -40,7 +40,7 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 	for _, n := range []int{4, 5, 100, 1000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(weighted(options{MaxEntries: n, Protect: idemflight.DefaultTTL}))
+				c := idemflight.MustNew(weighted(options{MaxEntries: n, MinRetention: idemflight.DefaultTTL}))
 				var ends []func(int, error) (idemflight.Result[int], error)
 				var flying []string
 				for i := range n {
@@ -60,8 +60,8 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 					t.Helper()
 					_, err := c.Do(bg, "one more", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrFull, "%d places are taken", n)
-					require.ErrorIs(t, c.Restore("one more", retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrFull)
-					_, ok := c.Lookup("one more")
+					require.ErrorIs(t, c.Restore(bg, "one more", retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrFull)
+					_, ok := lookup(c, "one more")
 					require.False(t, ok)
 				}
 				full()
@@ -76,7 +76,7 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 					}
 				}
 				require.Equal(t, n, c.Len())
-				require.True(t, c.Forget(flying[0]))
+				require.True(t, forget(c, flying[0]))
 				executes(t, c, "one more", 1)
 				require.Zero(t, c.Stats().Evicted)
 			})
@@ -87,10 +87,10 @@ func TestPromise18_InFlightAndKeptTogether(t *testing.T) {
 func TestPromise18_APlaceIsTakenBeforeFnRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe})
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe})
 		executes(t, c, "old", 1)
 		_, err := c.Do(bg, "new", func(context.Context) (int, error) {
-			_, ok := c.Lookup("old")
+			_, ok := lookup(c, "old")
 			require.False(t, ok, "the old outcome has given its place by the time fn runs")
 			st := c.Stats()
 			require.Equal(t, 1, st.InFlight+st.Entries, "in flight + kept while fn runs")
@@ -110,7 +110,7 @@ func TestPromise18_APlaceIsTakenBeforeFnRuns(t *testing.T) {
 func TestPromise18_ThePlacePassesOn(t *testing.T) {
 	t.Run("from the flight to what is kept", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(options{MaxEntries: 1, TTL: time.Hour, Protect: time.Hour})
+			c := idemflight.MustNew(options{MaxEntries: 1, TTL: time.Hour, MinRetention: time.Hour})
 			executes(t, c, "k", 1)
 			require.Equal(t, 1, replays(t, c, "k"))
 			require.Zero(t, c.Stats().Evicted)
@@ -120,7 +120,7 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 		t.Run("from a held key to its Reconcile and on: "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var c *cache
-				c = idemflight.MustNew(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				c = idemflight.MustNew(options{MaxEntries: 2, MinRetention: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 					_, err := c.Do(bg, "other", neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrFull,
 						"the place of the held key is its Reconcile's")
@@ -139,14 +139,14 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 				_, err = c.Do(bg, "other", neverRuns(t))
 				require.ErrorIs(t, err, idemflight.ErrFull)
 				require.Equal(t, 2, c.Len())
-				require.True(t, c.Forget("k"))
+				require.True(t, forget(c, "k"))
 				executes(t, c, "other", 1)
 			})
 		})
 	}
 	t.Run("from a held key to its Reconcile to fn", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(options{MaxEntries: 1, Protect: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: idemflight.DefaultTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
 				return 0, idemflight.Retryable(errBoom)
 			}})
 			hold(t, c, "k")
@@ -162,7 +162,7 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 	t.Run("from an expired record to the new flight of its key", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			log := &eventLog[string]{}
-			c := idemflight.MustNew(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe})
+			c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: idemflight.DefaultTTL, Observer: log.observe})
 			executes(t, c, "k", 1, idemflight.WithTTL(time.Second))
 			hold(t, c, "held")
 			time.Sleep(time.Second)
@@ -180,14 +180,14 @@ func TestPromise18_ThePlacePassesOn(t *testing.T) {
 	})
 	t.Run("from a held key to what Resolve makes of it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(options{MaxEntries: 1, Protect: idemflight.DefaultTTL})
+			c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: idemflight.DefaultTTL})
 			hold(t, c, "k")
-			require.True(t, c.Resolve("k", 1, nil))
+			require.True(t, resolve(c, "k", 1, nil))
 			_, err := c.Do(bg, "other", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrFull)
-			holdAgain := func() { require.True(t, c.Forget("k")); hold(t, c, "k") }
+			holdAgain := func() { require.True(t, forget(c, "k")); hold(t, c, "k") }
 			holdAgain()
-			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errBoom)))
+			require.True(t, resolve(c, "k", 0, idemflight.Retryable(errBoom)))
 			executes(t, c, "other", 1)
 		})
 	})
@@ -224,7 +224,7 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 		},
 		"Forget in flight": func(t *testing.T, c *cache) {
 			end := fly(t, c, "k")
-			require.True(t, c.Forget("k"))
+			require.True(t, forget(c, "k"))
 			_, err := end(1, nil)
 			require.NoError(t, err)
 		},
@@ -232,7 +232,7 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 			ctx, cancel := context.WithTimeout(bg, time.Second)
 			defer cancel()
 			_, err := c.Do(ctx, "k", returnsAfter(time.Minute, 0, idemflight.Retryable(errBoom)))
-			require.ErrorIs(t, err, idemflight.ErrLeft)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 			time.Sleep(time.Minute)
 			synctest.Wait()
 		},
@@ -241,7 +241,7 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 1, Protect: idemflight.DefaultTTL, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{MaxEntries: 1, MinRetention: idemflight.DefaultTTL, Observer: log.observe}))
 				for range 3 {
 					way(t, c)
 					require.Zero(t, c.Len(), "nothing is kept")
@@ -274,7 +274,7 @@ func TestPromise18_ExpiredEntriesCountAsFree(t *testing.T) {
 			t.Run(fmt.Sprintf("%d/%s", n, name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					log := &eventLog[string]{}
-					c := idemflight.MustNew(weighted(options{MaxEntries: n, Protect: protect, HoldTTL: time.Second, Observer: log.observe}))
+					c := idemflight.MustNew(weighted(options{MaxEntries: n, MinRetention: protect, HoldTTL: time.Second, Observer: log.observe}))
 					rng := rand.New(rand.NewPCG(18, uint64(n)))
 					dying := map[string]bool{}
 					for i, p := range rng.Perm(n) {
@@ -304,7 +304,7 @@ func TestPromise18_ExpiredEntriesCountAsFree(t *testing.T) {
 					require.Empty(t, log.keys(idemflight.EventEvicted),
 						"nothing is evicted while an expired entry could give its place")
 					for i := range n {
-						_, ok := c.Lookup(keyNo(i))
+						_, ok := lookup(c, keyNo(i))
 						require.Equal(t, !dying[keyNo(i)], ok,
 							"those that live stay, those that have expired go")
 					}
@@ -327,7 +327,7 @@ func TestPromise18_InFlightKeysAreNeverEvicted(t *testing.T) {
 	for _, n := range []int{2, 8, 100} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(options{MaxEntries: n, Protect: -1})
+				c := idemflight.MustNew(options{MaxEntries: n, MinRetention: -1})
 				var ends []func(int, error) (idemflight.Result[int], error)
 				for i := range n - 1 {
 					ends = append(ends, fly(t, c, fmt.Sprint("flying", i)))
@@ -337,7 +337,7 @@ func TestPromise18_InFlightKeysAreNeverEvicted(t *testing.T) {
 				}
 				require.Equal(t, n-1, c.Stats().InFlight)
 				for i, end := range ends {
-					e, ok := c.Lookup(fmt.Sprint("flying", i))
+					e, ok := lookup(c, fmt.Sprint("flying", i))
 					require.True(t, ok)
 					require.Equal(t, idemflight.InFlight, e.State)
 					r, err := end(i, nil)
@@ -355,7 +355,7 @@ func TestPromise18_InFlightKeysAreNeverEvicted(t *testing.T) {
 func TestPromise18_ACallWithoutAPlaceLooksAtItsKeyAgain(t *testing.T) {
 	for name, protect := range map[string]time.Duration{"protected": idemflight.DefaultTTL, "plain": -1} {
 		t.Run(name, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 1, Protect: protect})
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 1, MinRetention: protect})
 			for round := 1; round <= 1500; round++ {
 				var runs atomic.Int32
 				var wg sync.WaitGroup
@@ -373,7 +373,7 @@ func TestPromise18_ACallWithoutAPlaceLooksAtItsKeyAgain(t *testing.T) {
 				wg.Wait()
 				require.EqualValues(t, 1, runs.Load(), "executions in round %d", round)
 				if protect > 0 {
-					require.True(t, c.Forget(round))
+					require.True(t, forget(c, round))
 				}
 				if t.Failed() {
 					return
@@ -390,7 +390,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 	var evicted atomic.Int64
 	var c *idemflight.Cache[int, int]
 	var running, most atomic.Int64
-	c = idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: n, Protect: -1, TTL: time.Hour, MaxWeight: 20,
+	c = idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: n, MinRetention: -1, TTL: time.Hour, MaxWeight: 20,
 		Weigh: func(_, v int) int64 { return int64(v % 9) },
 		Observer: func(_ context.Context, e idemflight.Event[int]) {
 			if e.Kind == idemflight.EventEvicted {
@@ -428,7 +428,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 					case 4:
 						panic("held")
 					case 5:
-						c.Forget(k)
+						forget(c, k)
 					}
 					return rng.IntN(30), nil
 				}
@@ -441,11 +441,11 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 				}
 				switch how {
 				case 6:
-					c.Forget(k)
+					forget(c, k)
 				case 7:
-					c.Resolve(k, 1, []error{nil, idemflight.Retryable(errBoom)}[k%2])
+					resolve(c, k, 1, []error{nil, idemflight.Retryable(errBoom)}[k%2])
 				case 8:
-					_ = c.Restore(k, retainedEntry(k, time.Now().Add(time.Hour)))
+					_ = c.Restore(bg, k, retainedEntry(k, time.Now().Add(time.Hour)))
 				default:
 					_ = panicOf(func() { _, _ = c.Do(bg, k, fn, opts...) })
 				}
@@ -461,7 +461,7 @@ func TestPromise18_NoPlaceIsLostOrWon(t *testing.T) {
 	require.Zero(t, st.Waiters)
 	require.LessOrEqual(t, st.Weight, int64(20))
 	for k := range entries(c) {
-		c.Forget(k) // false for one that has expired since
+		forget(c, k) // false for one that has expired since
 	}
 	st = c.Stats()
 	require.Zero(t, st.Entries+st.Held+int(st.Weight), "nothing is left: %+v", st)
@@ -510,9 +510,9 @@ func TestPromise18_LenAndStatsAgree(t *testing.T) {
 		agree(3, 1, 1, 2)
 		_, _ = end(4, nil)
 		agree(4, 1, 0, 6)
-		require.True(t, c.Resolve("h", 1, nil))
+		require.True(t, resolve(c, "h", 1, nil))
 		agree(4, 0, 0, 7)
-		require.True(t, c.Forget("a"))
+		require.True(t, forget(c, "a"))
 		agree(3, 0, 0, 5)
 		time.Sleep(time.Hour)
 		agree(0, 0, 0, 0)
@@ -523,7 +523,7 @@ func TestPromise18_LenAndStatsAgree(t *testing.T) {
 // is evicted for a place that is free.
 func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
 		executes(t, c, "kept", 1)
 		executes(t, c, "expires", 1, idemflight.WithTTL(time.Second))
 		time.Sleep(time.Second)
@@ -531,12 +531,12 @@ func TestPromise18_ThePlaceOfWhatExpiredIsThereWhoeverDropsIt(t *testing.T) {
 		onYield(t, func(point string) {
 			if point == "reclaim" && !dropped {
 				dropped = true
-				require.False(t, c.Forget("expires"))
+				require.False(t, forget(c, "expires"))
 			}
 		})
 		executes(t, c, "new", 1)
 		require.True(t, dropped, "the seam")
-		_, ok := c.Lookup("kept")
+		_, ok := lookup(c, "kept")
 		require.True(t, ok)
 		require.Zero(t, c.Stats().Evicted)
 	})
@@ -584,7 +584,7 @@ func TestErrFull_NotForAKeyThatIsInFlightMeanwhile(t *testing.T) {
 // inserted meanwhile that it could evict.
 func TestErrFull_NotWhenAnEvictableOutcomeWasInsertedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1})
 		end := make(chan struct{})
 		go func() {
 			_, _ = c.Do(context.Background(), "other", func(context.Context) (int, error) { <-end; return 1, nil })
@@ -612,7 +612,7 @@ func TestErrFull_NotWhenAnEvictableOutcomeWasInsertedMeanwhile(t *testing.T) {
 // Once: a search for room that was overtaken found nothing, though there was always an outcome to
 // evict.
 func TestErrFull_NotWhileThereIsSomethingToEvict(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 8, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 8, MinRetention: -1})
 	var wg sync.WaitGroup
 	for worker := range 4 {
 		wg.Go(func() {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// ClassifyDefault is the Classify that [Options] uses if none is given. It holds what is ambiguous
+// ClassifyLenient is the Classify that [Options] uses if none is given. It holds what is ambiguous
 // and releases every other error, so that a transient failure never burns the key. No classifier
 // can know: an operation that matters calls [BeginEffect].
 //
@@ -27,7 +27,7 @@ import (
 // [io.ErrUnexpectedEOF], [net.ErrClosed], and a connection reset, aborted or broken. Of joined
 // errors each is judged alone, and Hold wins. Markers are followed if there are any ([Final]:
 // Retain), and nil is Retain.
-func ClassifyDefault(err error) Disposition {
+func ClassifyLenient(err error) Disposition {
 	if err == nil {
 		return Retain
 	}
@@ -37,7 +37,7 @@ func ClassifyDefault(err error) Disposition {
 	return classify(err)
 }
 
-// classify is ClassifyDefault without regard to markers, which are no part of a chain's meaning
+// classify is ClassifyLenient without regard to markers, which are no part of a chain's meaning
 // once they have been heeded.
 func classify(err error) Disposition { return classifyChain(err, false) }
 

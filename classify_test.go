@@ -81,7 +81,7 @@ func TestPromise12_DispositionOutsideTheThreeIsHold(t *testing.T) {
 		require.Equal(t, idemflight.Hold, events.of(idemflight.EventExecuted)[0].Disposition,
 			"Event.Disposition after Disposition(%d)", int(d))
 
-		c.Forget(theKey)
+		forget(c, theKey)
 		_, err = c.Do(context.Background(), theKey, returns(0, errors.Join(errors.New("failed"), idemflight.Final(errors.New("final")))))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown,
 			"Classify said Disposition(%d) of one part of a join", int(d))
@@ -94,7 +94,7 @@ type isError struct{ target error }
 func (e *isError) Error() string        { return "is " + e.target.Error() }
 func (e *isError) Is(target error) bool { return target == e.target }
 
-// classifyCases are errors without marker and what ClassifyDefault makes of each.
+// classifyCases are errors without marker and what ClassifyLenient makes of each.
 func classifyCases() map[string]struct {
 	err  error
 	want idemflight.Disposition
@@ -239,20 +239,20 @@ func (e *wrapperError) Unwrap() error { return e.err }
 var sentinels = []error{
 	idemflight.ErrKeyReused, idemflight.ErrInFlight, idemflight.ErrOutcomeUnknown, idemflight.ErrValueShed,
 	idemflight.ErrFull, idemflight.ErrClosed, idemflight.ErrReentrant, idemflight.ErrInvalidKey,
-	idemflight.ErrLeft, idemflight.ErrInterrupted, idemflight.ErrNotExecuting,
+	idemflight.ErrCallerLeft, idemflight.ErrInterrupted, idemflight.ErrNotExecuting,
 }
 
-func TestPromise12_ClassifyDefaultHoldsWhatIsAmbiguousAndReleasesTheRest(t *testing.T) {
+func TestPromise12_ClassifyLenientHoldsWhatIsAmbiguousAndReleasesTheRest(t *testing.T) {
 	for name, c := range classifyCases() {
-		require.Equal(t, c.want, idemflight.ClassifyDefault(c.err),
-			"ClassifyDefault of %s: %#v", name, c.err)
+		require.Equal(t, c.want, idemflight.ClassifyLenient(c.err),
+			"ClassifyLenient of %s: %#v", name, c.err)
 		require.Equal(t, c.want, judged(t, c.err, func(context.Context) {}, nil),
 			"without Options.Classify, a key whose fn returned %s", name)
 	}
 }
 
-// ClassifyDefault is asked last: what fn said about its effect comes first, for every one of them.
-func TestPromise12_EffectCountComesBeforeClassifyDefault(t *testing.T) {
+// ClassifyLenient is asked last: what fn said about its effect comes first, for every one of them.
+func TestPromise12_EffectCountComesBeforeClassifyLenient(t *testing.T) {
 	for name, c := range classifyCases() {
 		for _, effect := range effects {
 			if !effect.ask {
@@ -270,7 +270,7 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 		for name, end := range map[string]error{"EOF": idemflight.Unknown(io.EOF), "ErrGoexit": idemflight.Unknown(idemflight.ErrGoexit), "panic": idemflight.Unknown(&idemflight.PanicError{Value: 1})} {
 			_, err := inner.Do(t.Context(), name, returns(0, end))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(err),
+			require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(err),
 				"ErrOutcomeUnknown around %s: the outer of the two decides", name)
 		}
 		_, err := outer.Do(t.Context(), "deadline", func(ctx context.Context) (int, error) {
@@ -280,13 +280,13 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 		})
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the inner call left")
 		require.Equal(t, idemflight.Release, dispositionOf(t, outer, "deadline"),
-			"ErrLeft around a deadline must release the outer key")
+			"ErrCallerLeft around a deadline must release the outer key")
 		time.Sleep(2 * time.Minute)
 	})
 }
 
-func TestPromise12_AskedByAUserClassifyDefaultFollowsMarkersAndNilIsRetain(t *testing.T) {
-	require.Equal(t, idemflight.Retain, idemflight.ClassifyDefault(nil), "ClassifyDefault(nil)")
+func TestPromise12_AskedByAUserClassifyLenientFollowsMarkersAndNilIsRetain(t *testing.T) {
+	require.Equal(t, idemflight.Retain, idemflight.ClassifyLenient(nil), "ClassifyLenient(nil)")
 	plain, dial := errors.New("plain"), &net.OpError{Op: "dial", Err: errors.New("refused")}
 	for _, m := range markers {
 		for name, err := range map[string]error{
@@ -301,11 +301,11 @@ func TestPromise12_AskedByAUserClassifyDefaultFollowsMarkersAndNilIsRetain(t *te
 			"around a Retryable": m.mark(fmt.Errorf("x: %w", idemflight.Retryable(plain))),
 			"around panic":       m.mark(&idemflight.PanicError{Value: 1}),
 		} {
-			require.Equal(t, m.want, idemflight.ClassifyDefault(err),
-				"ClassifyDefault of %s, %s", m.name, name)
+			require.Equal(t, m.want, idemflight.ClassifyLenient(err),
+				"ClassifyLenient of %s, %s", m.name, name)
 		}
-		require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(errors.Join(m.mark(plain), io.EOF)), "%s beside an ambiguous error: each is judged alone", m.name)
-		require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&idemflight.PanicError{Value: m.mark(plain)}), "%s inside a panic", m.name)
+		require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(errors.Join(m.mark(plain), io.EOF)), "%s beside an ambiguous error: each is judged alone", m.name)
+		require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&idemflight.PanicError{Value: m.mark(plain)}), "%s inside a panic", m.name)
 	}
 }
 
@@ -382,7 +382,7 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 						require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
 							"%s: ambiguous by its type alone", what)
 					}
-					c.Forget(theKey)
+					forget(c, theKey)
 					next := start(c, ctx, theKey, returns(9, nil))
 					synctest.Wait()
 					require.True(t, next.returned(), "%s: the key must stay usable", what)
@@ -403,7 +403,7 @@ func TestPromise12_TimeoutThatPanicsHolds(t *testing.T) {
 }
 
 // What net/http really returns, against servers on the loopback interface.
-func TestPromise12_ClassifyDefaultReadsRealClientErrors(t *testing.T) {
+func TestPromise12_ClassifyLenientReadsRealClientErrors(t *testing.T) {
 	release := make(chan struct{})
 	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -448,7 +448,7 @@ func TestPromise12_ClassifyDefaultReadsRealClientErrors(t *testing.T) {
 			_ = resp.Body.Close()
 		}
 		require.Error(t, err, name)
-		require.Equal(t, c.want, idemflight.ClassifyDefault(err), "%s: %v", name, err)
+		require.Equal(t, c.want, idemflight.ClassifyLenient(err), "%s: %v", name, err)
 		require.Equal(t, c.want, judged(t, fmt.Errorf("charge: %w", err), func(context.Context) {}, nil), "%s, wrapped and returned by fn: %v", name, err)
 	}
 }
@@ -462,19 +462,19 @@ func (e timeoutTree) Unwrap() []error { return e.parts }
 
 // Once: a timeout with an Unwrap method of several errors was judged by those alone, even if
 // there were none.
-func TestClassifyDefault_TimeoutThatJoinsNothingIsAmbiguous(t *testing.T) {
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{}))
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{nil}}))
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(timeoutTree{[]error{errors.New("plain")}}))
+func TestClassifyLenient_TimeoutThatJoinsNothingIsAmbiguous(t *testing.T) {
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(timeoutTree{}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(timeoutTree{[]error{nil}}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(timeoutTree{[]error{errors.New("plain")}}))
 }
 
 // Once: no test noticed the planted fault that a dial error was overlooked among joined ones. A
 // client that tried several addresses joins what it met: if it could not dial one of them, a POST
 // was not sent.
-func TestClassifyDefault_DialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
+func TestClassifyLenient_DialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
 	joined := errors.Join(errors.New("proxy"), dial)
-	require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(&url.Error{Op: "Post", Err: joined}))
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&url.Error{Op: "Get", Err: joined}), "a GET may be the redirect that followed the effect")
-	require.Equal(t, idemflight.Hold, idemflight.ClassifyDefault(&url.Error{Op: "Post", Err: errors.Join(errors.New("proxy"), errors.New("other"))}))
+	require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(&url.Error{Op: "Post", Err: joined}))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&url.Error{Op: "Get", Err: joined}), "a GET may be the redirect that followed the effect")
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&url.Error{Op: "Post", Err: errors.Join(errors.New("proxy"), errors.New("other"))}))
 }

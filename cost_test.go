@@ -25,7 +25,7 @@ func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
 		{"plain", idemflight.Options[K, int]{}},
 		{"everything", idemflight.Options[K, int]{
 			MaxEntries: 100, MaxWeight: 100, Weigh: func(K, int) int64 { return 1 }, HoldTTL: -1, MaxWaiters: 1,
-			Classify:  idemflight.ClassifyDefault,
+			Classify:  idemflight.ClassifyLenient,
 			Reconcile: func(context.Context, K, idemflight.Entry[int]) (int, error) { return 0, nil },
 			Observer:  func(context.Context, idemflight.Event[K]) { events++ },
 		}},
@@ -44,7 +44,7 @@ func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
 					"allocations of a replay by %s", how)
 				require.NoError(t, err)
 				require.Equal(t, 7, v)
-				require.True(t, c.Forget(key))
+				require.True(t, forget(c, key))
 			}
 			check("Do", func() (int, error) { return c.Do(bg, key, fn) })
 			check("Do with a context that can end", func() (int, error) { return c.Do(ctx, key, fn) })
@@ -102,7 +102,7 @@ func TestPromise27_AReplayedErrorAllocatesNothing(t *testing.T) {
 
 // A replay moves its key in the order of use: among many, that must not allocate either.
 func TestPromise27_AReplayAmongManyAllocatesNothing(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 10_000, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 10_000, MinRetention: -1})
 	fn := func(context.Context) (int, error) { return 7, nil }
 	for i := range 3000 {
 		_, _ = c.Do(bg, i, fn)

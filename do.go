@@ -33,7 +33,7 @@ import (
 //
 // The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
 // back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
-// [ErrOutcomeUnknown] around fn's error, [ErrLeft] as soon as ctx ends (the outcome wins if both
+// [ErrOutcomeUnknown] around fn's error, [ErrCallerLeft] as soon as ctx ends (the outcome wins if both
 // are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull], [ErrClosed],
 // [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
 // callers get it in their error; on runtime.Goexit they get [ErrGoexit].
@@ -135,7 +135,7 @@ type reply[K comparable, V any] struct {
 // result returns the reply as DoResult tells it.
 func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
 	switch r.source {
-	case None:
+	case NoOutcome:
 		return Result[V]{}
 	case Replayed:
 		t := c.timesOf(r.record)
@@ -153,7 +153,7 @@ func (r *reply[K, V]) replay(rec *record[K, V]) {
 func (r *reply[K, V]) share(f *flight[K, V], source Source) {
 	o := &f.outcome
 	r.flight, r.value, r.err = f, o.value, o.err
-	if Source(o.source) != None {
+	if Source(o.source) != NoOutcome {
 		r.source = source
 	}
 }

@@ -63,7 +63,7 @@
 // gets [ErrOutcomeUnknown], or Options.Reconcile asks the bank and answers with what it finds. A
 // person can settle it with [Cache.Resolve].
 //
-// The answer is lost on its way back: the caller's context ends, it gets [ErrLeft] or nothing at
+// The answer is lost on its way back: the caller's context ends, it gets [ErrCallerLeft] or nothing at
 // all; fn runs to its end, its outcome is kept, and the retry gets it replayed.
 //
 // # What it does not do
@@ -78,7 +78,7 @@
 // Two executions that wait for each other's keys are not detected: the callers' contexts end that.
 // (Waiting for one's own key is: [ErrReentrant].)
 //
-// No classifier can know whether an effect took place. [ClassifyDefault] is careful about timeouts
+// No classifier can know whether an effect took place. [ClassifyLenient] is careful about timeouts
 // and lost connections, but an operation that matters calls [BeginEffect].
 //
 // # Choosing a key
@@ -94,7 +94,7 @@
 // MaxEntries should exceed the rate of new keys × TTL: 10 new keys a second for 24 hours are
 // 864,000. If it does not, the least recently used outcomes go (approximately: one that was replayed
 // since is passed over once, and from 4,096 entries on one that is nearly as old may go first), but none
-// completed within Protect: then new keys get [ErrFull], which is safer than to forget what a client
+// completed within MinRetention: then new keys get [ErrFull], which is safer than to forget what a client
 // is still retrying. Held keys and flights are never evicted,
 // so many of them leave less room. If values are big, bound them with MaxWeight and Weigh: a key
 // whose value was shed answers [ErrValueShed] and still does not run.
@@ -111,7 +111,7 @@
 // # Legal again later, but not in quick succession
 //
 // A button that people press twice, a webhook that comes in bursts: a short TTL (the burst), the
-// natural key (user and button), HoldTTL as short, and Protect negative if dropping a record early
+// natural key (user and button), HoldTTL as short, and MinRetention negative if dropping a record early
 // is harmless.
 //
 // # Cost

@@ -343,7 +343,7 @@ func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
 		})
 		require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
 			"%s: NoEffect with it must do nothing", name)
-		c.Forget(theKey)
+		forget(c, theKey)
 
 		asked = 0
 		_, _ = classify.Do(caller, theKey, func(context.Context) (int, error) {
@@ -352,7 +352,7 @@ func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
 		})
 		require.Equal(t, 1, asked,
 			"%s: with a context of no execution fn said neither, so Classify is asked", name)
-		classify.Forget(theKey)
+		forget(classify, theKey)
 	}
 }
 

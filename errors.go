@@ -42,9 +42,9 @@ var (
 	// to itself (NaN). fn did not run.
 	ErrInvalidKey = errors.New("idemflight: invalid key, fn did not run: zero, without Scope or ID, or not equal to itself")
 
-	// ErrLeft: the caller's own context ended first. Wraps its cause and its error. The outcome is
+	// ErrCallerLeft: the caller's own context ended first. Wraps its cause and its error. The outcome is
 	// not known to this caller; fn may still be running. Retry the same key.
-	ErrLeft = errors.New("idemflight: left before the outcome was there, fn may still run: retry the same key")
+	ErrCallerLeft = errors.New("idemflight: left before the outcome was there, fn may still run: retry the same key")
 
 	// ErrGoexit: fn or Reconcile ended by runtime.Goexit (t.FailNow does that) and so returned
 	// nothing. In an [EventPanicked], Classify or Weigh did.
@@ -53,6 +53,12 @@ var (
 	// ErrInterrupted: why a key is held that was in flight when [Cache.All] saved it for
 	// [Cache.Restore]: the old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
 	ErrInterrupted = errors.New("idemflight: in flight when the process was restarted: may have had its effect")
+
+	// ErrNotHeld: the operator's verb acts on held keys only, and the key is not held (any more).
+	ErrNotHeld = errors.New("idemflight: key is not held")
+
+	// ErrExpired: an entry to be restored has expired meanwhile. It is no loss.
+	ErrExpired = errors.New("idemflight: the entry has expired")
 
 	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
 	// nothing guards the effect.
@@ -63,7 +69,7 @@ var (
 // all of the above but ErrGoexit, which is how an execution itself ended.
 var ownSentinels = []error{
 	ErrKeyReused, ErrInFlight, ErrOutcomeUnknown, ErrValueShed, ErrFull, ErrClosed, ErrReentrant,
-	ErrInvalidKey, ErrLeft, ErrInterrupted, ErrNotExecuting,
+	ErrInvalidKey, ErrCallerLeft, ErrInterrupted, ErrNotExecuting,
 }
 
 // unknownError is ErrOutcomeUnknown around the error that left the outcome unknown (nil after a
@@ -79,17 +85,17 @@ func (e *unknownError) Error() string {
 func (e *unknownError) Is(target error) bool { return target == ErrOutcomeUnknown }
 func (e *unknownError) Unwrap() error        { return e.cause }
 
-// leftError is ErrLeft around what ended the caller's context. The cause is the user's and may
+// leftError is ErrCallerLeft around what ended the caller's context. The cause is the user's and may
 // bear a marker, which must not speak to an execution around this one (see unmark).
 type leftError struct{ cause, err error }
 
 func (e *leftError) Error() string {
 	if errors.Is(e.cause, e.err) {
-		return fmt.Sprintf("%v: %v", ErrLeft, e.cause)
+		return fmt.Sprintf("%v: %v", ErrCallerLeft, e.cause)
 	}
-	return fmt.Sprintf("%v: %v: %v", ErrLeft, e.err, e.cause)
+	return fmt.Sprintf("%v: %v: %v", ErrCallerLeft, e.err, e.cause)
 }
-func (e *leftError) Is(target error) bool { return target == ErrLeft }
+func (e *leftError) Is(target error) bool { return target == ErrCallerLeft }
 func (e *leftError) Unwrap() []error      { return []error{e.cause, e.err} }
 
 // PanicError is a panic as an error. If fn panicked, the leader panics with it, unless it has left, and

@@ -16,7 +16,7 @@ const (
 	EventReplayed                    // it got a retained outcome, and fn did not run
 	EventReconciled                  // it led the flight, and Reconcile found it out
 	EventRejected                    // it got no outcome; Err says why
-	EventLeft                        // its own context ended first
+	EventCallerLeft                  // its own context ended first
 
 	EventFinished // a flight whose leader left has ended
 
@@ -25,11 +25,18 @@ const (
 	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
 	EventShed     // a value was dropped for weight
 	EventPanicked // Classify or Weigh panicked (Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
+
+	// What operators did, in the context that they gave.
+	EventForgotten // Forget dropped a key, or marked one in flight
+	EventResolved  // Resolve or Cache.Reconcile acted on a held key; Disposition says how
+
+	EventStore       // an attempt to ask the Store failed
+	EventUnannounced // fn of a cache with EffectsAnnounced succeeded without BeginEffect or NoEffect
 )
 
 func (k EventKind) String() string {
-	return name(k, "executed", "joined", "replayed", "reconciled", "rejected", "left", "finished",
-		"evicted", "expired", "shed", "panicked")
+	return name(k, "executed", "joined", "replayed", "reconciled", "rejected", "caller_left", "finished",
+		"evicted", "expired", "shed", "panicked", "forgotten", "resolved", "store", "unannounced")
 }
 
 // Event is what an Observer gets, with the context of the caller it concerns; with fn's, ended by
@@ -88,7 +95,7 @@ func (e Event[K]) ended() bool {
 
 func (e Event[K]) alarming() bool {
 	switch e.Kind {
-	case EventRejected, EventLeft, EventEvicted, EventShed, EventPanicked:
+	case EventRejected, EventCallerLeft, EventEvicted, EventShed, EventPanicked:
 		return true
 	case EventExpired:
 		return e.Err != nil

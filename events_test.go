@@ -83,7 +83,7 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			ctx, cancel := context.WithTimeout(bg, after)
 			defer cancel()
 			_, err := c.Do(ctx, "k", fn)
-			require.ErrorIs(t, err, idemflight.ErrLeft)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		}
 	}
 	panicking := func(lead func(t *testing.T, c *cache)) func(t *testing.T, c *cache) {
@@ -117,7 +117,7 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 		{name: "executed, unknown", call: do(returnsAfter(3*s, 1, idemflight.Unknown(boom))), told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 0, idemflight.Hold}},
 			counts: calls{"Executed": 1}, ends: calls{"Holds": 1}},
 		{name: "executed, forgotten", call: func(t *testing.T, c *cache) {
-			do(func(context.Context) (int, error) { c.Forget("k"); return 1, nil })(t, c)
+			do(func(context.Context) (int, error) { forget(c, "k"); return 1, nil })(t, c)
 		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
 		{name: "executed, panicked", call: panicking(do(func(context.Context) (int, error) { time.Sleep(s); panic(boom) })),
 			told: []wantedEvent{{idemflight.EventExecuted, boom, s, 0, idemflight.Hold}}, counts: calls{"Executed": 1}, ends: calls{"Holds": 1, "Panics": 1}},
@@ -157,7 +157,7 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			told:   []wantedEvent{{idemflight.EventReconciled, boom, 3 * s, 0, idemflight.Retain}},
 			counts: calls{"Reconciled": 1}, ends: calls{"Retains": 1}},
 		{name: "reconciled, forgotten", opts: options{Reconcile: finds(3*s, 7, nil)}, arrange: held, call: func(t *testing.T, c *cache) {
-			go func() { time.Sleep(s); c.Forget("k") }()
+			go func() { time.Sleep(s); forget(c, "k") }()
 			do(probe)(t, c)
 		}, told: []wantedEvent{{idemflight.EventReconciled, nil, 3 * s, 0, idemflight.Release}}, counts: calls{"Reconciled": 1}, ends: calls{"Releases": 1}},
 		{name: "reconciled: no effect, then executed", opts: options{Reconcile: finds(3*s, 7, idemflight.Retryable(boom))}, arrange: held, call: joined(1, do(returnsAfter(2*s, 1, nil))),
@@ -199,36 +199,36 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 		}, told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrReentrant, 0, 0, idemflight.Release}, {kind: idemflight.EventRejected, err: idemflight.ErrReentrant}},
 			counts: calls{"Executed": 1, "Reentrant": 1}, ends: calls{"Releases": 1}},
 
-		{name: "left: dead on arrival", call: func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "k", probe) }, told: []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft}}, counts: calls{"Left": 1}},
+		{name: "left: dead on arrival", call: func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "k", probe) }, told: []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft}}, counts: calls{"Left": 1}},
 		{name: "left: dead on arrival in flight", call: func(t *testing.T, c *cache) {
 			do(func(context.Context) (int, error) { _, _ = c.Do(dead(context.Canceled), "k", probe); return 1, nil })(t, c)
-		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft}},
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Retain}, {kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft}},
 			counts: calls{"Executed": 1, "Left": 1}, ends: calls{"Retains": 1}},
 		{name: "left: joined", call: func(t *testing.T, c *cache) {
 			go do(returnsAfter(3*s, 1, nil))(t, c)
 			synctest.Wait()
 			leave(s, probe)(t, c)
-		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventLeft, err: context.DeadlineExceeded, took: s}},
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 3 * s, 0, idemflight.Retain}, {kind: idemflight.EventCallerLeft, err: context.DeadlineExceeded, took: s}},
 			counts: calls{"Executed": 1, "Left": 1}, ends: calls{"Retains": 1}},
 		{name: "left: the leader, then finished", call: joined(2, leave(2*s, returnsAfter(5*s, 1, nil))),
 			told: []wantedEvent{{kind: idemflight.EventJoined, took: 4 * s}, {kind: idemflight.EventJoined, took: 4 * s},
-				{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 2, idemflight.Retain}},
+				{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 2, idemflight.Retain}},
 			counts: calls{"Joined": 2, "Left": 1}, ends: calls{"Retains": 1}},
 		{name: "left: everybody, then a panic", call: leave(2*s, func(context.Context) (int, error) { time.Sleep(5 * s); panic(boom) }),
-			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Hold}},
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Hold}},
 			counts: calls{"Left": 1}, ends: calls{"Holds": 1, "Panics": 1}},
 		{name: "left: the leader, then unknown", call: leave(2*s, returnsAfter(5*s, 1, idemflight.Unknown(boom))),
-			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 0, idemflight.Hold}},
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 0, idemflight.Hold}},
 			counts: calls{"Left": 1}, ends: calls{"Holds": 1}},
 		{name: "left: the leader of a Reconcile that finds out", opts: options{Reconcile: finds(5*s, 7, nil)}, arrange: held, call: leave(2*s, probe),
-			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 0, idemflight.Retain}},
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, nil, 5 * s, 0, idemflight.Retain}},
 			counts: calls{"Left": 1}, ends: calls{"Retains": 1}},
 		{name: "left: the leader of a Reconcile that learns nothing", opts: options{Reconcile: finds(5*s, 7, boom)}, arrange: held, call: joined(1, leave(2*s, probe)),
-			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 4 * s}, {kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s},
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 4 * s}, {kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s},
 				{idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 1, idemflight.Hold}},
 			counts: calls{"Left": 1, "OutcomeUnknown": 1}, ends: calls{"Holds": 1}},
 		{name: "left: the leader of a Reconcile, then fn", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: leave(2*s, returnsAfter(4*s, 1, nil)),
-			told:   []wantedEvent{{kind: idemflight.EventLeft, err: idemflight.ErrLeft, took: 2 * s}, {idemflight.EventFinished, nil, 4 * s, 0, idemflight.Retain}},
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, nil, 4 * s, 0, idemflight.Retain}},
 			counts: calls{"Left": 1}, ends: calls{"Releases": 1, "Retains": 1}},
 	}
 	for _, tc := range cases {
@@ -304,7 +304,7 @@ func TestPromise25_TheErrorOfTheCallAndThatOfTheRecord(t *testing.T) {
 		}})
 		_, err := c.Do(bg, "k", returns(0, idemflight.Unknown(errBoom)))
 		require.Equal(t, err, log.all[0].Err, "Event.Err is the error that the call returned")
-		e, _ := c.Lookup("k")
+		e, _ := lookup(c, "k")
 		require.True(t, e.Err == errBoom, "Entry.Err is the original, got %v", e.Err)
 		_, err = c.Do(bg, "k", neverRuns(t))
 		require.True(t, saw == errBoom, "what Reconcile sees is the original, got %v", saw)
@@ -322,7 +322,7 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		type who struct{}
 		as := func(name string) context.Context { return context.WithValue(bg, who{}, name) }
 		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 2, Protect: -1, MaxWeight: 10, Observer: log.observe,
+		c := idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 2, MinRetention: -1, MaxWeight: 10, Observer: log.observe,
 			Weigh: func(_ string, v int) int64 {
 				if v == 13 {
 					panic("weigh")
@@ -360,7 +360,7 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		ctx, cancel := context.WithTimeout(as("leaver"), time.Second)
 		defer cancel()
 		_, _ = c.Do(ctx, "k2", returnsAfter(2*time.Second, 1, nil))
-		left := log.seen(idemflight.EventLeft)
+		left := log.seen(idemflight.EventCallerLeft)
 		require.Len(t, left, 1)
 		require.Equal(t, "leaver", left[0].ctx.Value(who{}))
 		time.Sleep(time.Second)
@@ -406,8 +406,8 @@ func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
 		defer cancel()
 		_, err := c.Do(ctx, "k", returnsAfter(time.Hour, 0, idemflight.Unknown(errBoom)))
-		require.ErrorIs(t, err, idemflight.ErrLeft)
-		require.Equal(t, 2*time.Second, took[idemflight.EventLeft])
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+		require.Equal(t, 2*time.Second, took[idemflight.EventCallerLeft])
 		time.Sleep(time.Hour)
 		_, err = c.Do(bg, "k", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
@@ -431,14 +431,14 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 			executes(t, c, "n3", 1)
 		},
 		"Restore": func(t *testing.T, c *cache) {
-			require.NoError(t, c.Restore("held", retainedEntry(1, time.Now().Add(time.Hour))))
+			require.NoError(t, c.Restore(bg, "held", retainedEntry(1, time.Now().Add(time.Hour))))
 		},
 		"Len":        func(_ *testing.T, c *cache) { c.Len(); c.Len() },
 		"Stats":      func(_ *testing.T, c *cache) { c.Stats() },
-		"Lookup":     func(_ *testing.T, c *cache) { c.Lookup("held") },
+		"Lookup":     func(_ *testing.T, c *cache) { lookup(c, "held") },
 		"All":        func(_ *testing.T, c *cache) { entries(c) },
-		"Forget":     func(t *testing.T, c *cache) { require.False(t, c.Forget("held")) },
-		"Resolve":    func(t *testing.T, c *cache) { require.False(t, c.Resolve("held", 1, nil)) },
+		"Forget":     func(t *testing.T, c *cache) { require.False(t, forget(c, "held")) },
+		"Resolve":    func(t *testing.T, c *cache) { require.False(t, resolve(c, "held", 1, nil)) },
 		"dead calls": func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "held", probe) },
 		"closed": func(t *testing.T, c *cache) {
 			end := fly(t, c, "held")
@@ -449,7 +449,7 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 3, Protect: time.Minute, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 3, MinRetention: time.Minute, Observer: log.observe}))
 				executes(t, c, "retained", 1)
 				hold(t, c, "held")
 				executes(t, c, "shed", tooHeavy)
@@ -487,7 +487,7 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 	}
 }
 
-func TestPromise25_ForgetResolveAndRestoreEmitNothing(t *testing.T) {
+func TestPromise25_OperatorsAreNoCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
 		c := idemflight.MustNew(weighted(options{Observer: log.observe}))
@@ -498,17 +498,22 @@ func TestPromise25_ForgetResolveAndRestoreEmitNothing(t *testing.T) {
 		hold(t, c, "h3")
 		before := c.Stats()
 		log.clear()
-		require.True(t, c.Forget("a"))
-		require.True(t, c.Forget("s"))
-		require.True(t, c.Forget("h1"))
-		require.False(t, c.Forget("h1"))
-		require.True(t, c.Resolve("h2", 1, nil))
-		require.True(t, c.Resolve("h3", 1, idemflight.Retryable(errBoom)))
-		require.False(t, c.Resolve("h2", 1, nil))
-		require.NoError(t, c.Restore("r", retainedEntry(1, time.Now().Add(time.Hour))))
-		require.Error(t, c.Restore("r", retainedEntry(1, time.Now().Add(time.Hour))))
+		require.True(t, forget(c, "a"))
+		require.True(t, forget(c, "s"))
+		require.True(t, forget(c, "h1"))
+		require.False(t, forget(c, "h1"))
+		require.True(t, resolve(c, "h2", 1, nil))
+		require.True(t, resolve(c, "h3", 1, idemflight.Retryable(errBoom)))
+		require.False(t, resolve(c, "h2", 1, nil))
+		require.NoError(t, c.Restore(bg, "r", retainedEntry(1, time.Now().Add(time.Hour))))
+		require.Error(t, c.Restore(bg, "r", retainedEntry(1, time.Now().Add(time.Hour))))
 		synctest.Wait()
-		require.Empty(t, log.all)
+		var told []string
+		for _, e := range log.all {
+			told = append(told, fmt.Sprint(e.Kind, " ", e.Key, " ", e.Disposition))
+		}
+		require.Equal(t, []string{"forgotten a release", "forgotten s release", "forgotten h1 release", "resolved h2 retain",
+			"resolved h3 release"}, told, "an event for each that acted")
 		after := c.Stats()
 		require.Equal(t, callCounts(before), callCounts(after), "none of them is a call")
 		require.Equal(t, []uint64{before.Retains, before.Releases, before.Holds}, []uint64{after.Retains, after.Releases, after.Holds}, "nor an execution")
@@ -520,7 +525,7 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 		var c *cache
 		var told sync.Map
 		var nested atomic.Bool // an Observer sees the events of its own calls, too
-		c = idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 3, Protect: -1, MaxWeight: 10,
+		c = idemflight.MustNew(options{TTL: time.Minute, MaxEntries: 3, MinRetention: -1, MaxWeight: 10,
 			Weigh: func(k string, v int) int64 {
 				if v == 13 {
 					panic("weigh")
@@ -536,14 +541,14 @@ func TestPromise25_ObserversMayCallTheCache(t *testing.T) {
 				c.Stats()
 				c.Len()
 				entries(c)
-				c.Lookup(e.Key)
-				c.Resolve(e.Key, 1, nil)
+				lookup(c, e.Key)
+				resolve(c, e.Key, 1, nil)
 				inner := e.Key + " of a call by the Observer"
 				_, _ = c.Do(bg, inner, returns(0, nil))
 				_, _ = c.Do(bg, e.Key, probe, idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithFingerprint(fingerprint(200)))
-				c.Forget(inner)
-				_ = c.Restore(inner, retainedEntry(0, time.Now().Add(time.Second)))
-				c.Forget(inner)
+				forget(c, inner)
+				_ = c.Restore(bg, inner, retainedEntry(0, time.Now().Add(time.Second)))
+				forget(c, inner)
 			}})
 		end := fly(t, c, "k")
 		go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
@@ -579,7 +584,7 @@ func TestObserver_OfUpkeepMayWaitForTheFlight(t *testing.T) {
 				var c *cache
 				var told int
 				c = idemflight.MustNew(options{
-					TTL: time.Minute, MaxEntries: 1, Protect: -1,
+					TTL: time.Minute, MaxEntries: 1, MinRetention: -1,
 					Observer: func(_ context.Context, e idemflight.Event[string]) {
 						if e.Kind == idemflight.EventExpired || e.Kind == idemflight.EventEvicted {
 							told++
@@ -610,7 +615,7 @@ func TestPromise25_AFailingObserverIsContained(t *testing.T) {
 				var failing atomic.Bool
 				var told atomic.Int32
 				failing.Store(true)
-				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 4, Protect: -1, Observer: func(context.Context, idemflight.Event[string]) {
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 4, MinRetention: -1, Observer: func(context.Context, idemflight.Event[string]) {
 					told.Add(1)
 					if failing.Load() {
 						fail()
@@ -678,7 +683,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 	var told [16]atomic.Uint64
 	var c *idemflight.Cache[int, int]
 	var executions, panics, calls atomic.Uint64
-	c = idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 20, Protect: -1, TTL: time.Hour, HoldTTL: 50 * time.Microsecond, MaxWaiters: 2, MaxWeight: 30,
+	c = idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 20, MinRetention: -1, TTL: time.Hour, HoldTTL: 50 * time.Microsecond, MaxWaiters: 2, MaxWeight: 30,
 		Weigh:    func(_, v int) int64 { return int64(v) },
 		Observer: func(_ context.Context, e idemflight.Event[int]) { told[e.Kind].Add(1) },
 		Reconcile: func(_ context.Context, k int, _ idemflight.Entry[int]) (int, error) {
@@ -762,7 +767,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 	require.Equal(t, st.Joined, told[idemflight.EventJoined].Load())
 	require.Equal(t, st.Replayed, told[idemflight.EventReplayed].Load())
 	require.Equal(t, st.Reconciled, told[idemflight.EventReconciled].Load())
-	require.Equal(t, st.Left, told[idemflight.EventLeft].Load())
+	require.Equal(t, st.CallerLeft, told[idemflight.EventCallerLeft].Load())
 	require.Equal(t, executions.Load(), st.Retains+st.Releases+st.Holds, "executions that ended")
 	require.Equal(t, panics.Load(), st.Panics)
 	require.Equal(t, st.Evicted, told[idemflight.EventEvicted].Load())
@@ -772,7 +777,7 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 	require.Zero(t, st.Waiters)
 	require.Zero(t, st.HookPanics)
 	for name, n := range map[string]uint64{"Executed": st.Executed, "Replayed": st.Replayed, "KeyReused": st.KeyReused,
-		"Left": st.Left, "Reentrant": st.Reentrant, "Evicted": st.Evicted, "Shed": st.Shed} {
+		"Left": st.CallerLeft, "Reentrant": st.Reentrant, "Evicted": st.Evicted, "Shed": st.Shed} {
 		require.Positive(t, n, "the test itself: Stats.%s", name)
 	}
 }
@@ -794,16 +799,16 @@ func TestStats_Now(t *testing.T) {
 		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 6}, c.Stats())
 		cancel()
 		synctest.Wait()
-		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, Left: 3}, c.Stats())
+		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, CallerLeft: 3}, c.Stats())
 		hold(t, c, "h")
-		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, Left: 3, Executed: 1, Holds: 1, Entries: 1, Held: 1}, c.Stats())
+		require.Equal(t, idemflight.Stats{InFlight: 1, Waiters: 3, CallerLeft: 3, Executed: 1, Holds: 1, Entries: 1, Held: 1}, c.Stats())
 		go func() { _, _ = c.Do(bg, "h", neverRuns(t)) }()
 		synctest.Wait()
-		require.Equal(t, idemflight.Stats{InFlight: 2, Waiters: 3, Left: 3, Executed: 1, Holds: 1}, c.Stats(), "a held key whose Reconcile runs is in flight")
+		require.Equal(t, idemflight.Stats{InFlight: 2, Waiters: 3, CallerLeft: 3, Executed: 1, Holds: 1}, c.Stats(), "a held key whose Reconcile runs is in flight")
 		_, _ = end(1, nil)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Equal(t, idemflight.Stats{Left: 3, Executed: 2, Joined: 3, Reconciled: 1, Holds: 1, Retains: 2, Entries: 2}, c.Stats())
+		require.Equal(t, idemflight.Stats{CallerLeft: 3, Executed: 2, Joined: 3, Reconciled: 1, Holds: 1, Retains: 2, Entries: 2}, c.Stats())
 	})
 }
 
@@ -817,7 +822,7 @@ func TestLogEvents(t *testing.T) {
 		hold(t, c, "b")
 		_, _ = c.Do(bg, "b", neverRuns(t))
 		_, _ = c.Do(dead(context.Canceled), "c", neverRuns(t))
-		want := [][2]string{{"executed", "a"}, {"replayed", "a"}, {"executed", "b"}, {"rejected", "b"}, {"left", "c"}}
+		want := [][2]string{{"executed", "a"}, {"replayed", "a"}, {"executed", "b"}, {"rejected", "b"}, {"caller_left", "c"}}
 		lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
 		require.Len(t, lines, len(want), "one record per event:\n%s", out.String())
 		for i, line := range lines {

@@ -21,7 +21,7 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 1, Protect: -1, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe}))
 				s.put(t, c)
 				ran := false
 				r, err := c.DoResult(bg, "new", func(context.Context) (int, error) { ran = true; return 2, nil })
@@ -29,7 +29,7 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 				if s.state == idemflight.Held {
 					require.ErrorIs(t, err, idemflight.ErrFull, "held keys are never evicted")
 					require.False(t, ran, "fn does not run without a place")
-					require.Equal(t, idemflight.None, r.Source)
+					require.Equal(t, idemflight.NoOutcome, r.Source)
 					require.Empty(t, log.of(idemflight.EventEvicted))
 					require.Equal(t, 1, c.Stats().Held)
 					require.EqualValues(t, 1, c.Stats().Full)
@@ -38,7 +38,7 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, []string{"k"}, log.keys(idemflight.EventEvicted))
 				require.EqualValues(t, 1, c.Stats().Evicted)
-				_, ok := c.Lookup("k")
+				_, ok := lookup(c, "k")
 				require.False(t, ok)
 				require.EqualValues(t, 2, c.Stats().Weight,
 					"the weight of what is evicted goes with it")
@@ -51,7 +51,7 @@ func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{MaxEntries: 50, Protect: -1, Observer: log.observe})
+		c := idemflight.MustNew(options{MaxEntries: 50, MinRetention: -1, Observer: log.observe})
 		const n = 500
 		for i := range n {
 			executes(t, c, keyNo(i), i)
@@ -60,7 +60,7 @@ func TestPromise19_EveryEvictionIsAnEventAndCounted(t *testing.T) {
 		require.Len(t, evicted, n-50)
 		require.EqualValues(t, n-50, c.Stats().Evicted)
 		for _, k := range evicted {
-			_, ok := c.Lookup(k)
+			_, ok := lookup(c, k)
 			require.False(t, ok, "%s was told as evicted", k)
 		}
 		slices.Sort(evicted)
@@ -140,7 +140,7 @@ func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%d/%s", tc.m, rhythm), func(t *testing.T) {
 				for range tc.caches {
-					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.m, Protect: -1})
+					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.m, MinRetention: -1})
 					checkRecency(t, c, tc.m, tc.scan, rhythm)
 				}
 			})
@@ -158,7 +158,7 @@ func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
 		for _, rhythm := range []string{"late", "together", "spread"} {
 			t.Run(fmt.Sprintf("%d of %d/%s", m, tc.entries, rhythm), func(t *testing.T) {
 				for range tc.caches {
-					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.entries, Protect: -1})
+					c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: tc.entries, MinRetention: -1})
 					for i := range tc.held {
 						_, err := c.Do(bg, -1-i, returns(0, idemflight.Unknown(errBoom)))
 						require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
@@ -212,7 +212,7 @@ func TestPromise19_Protect(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", tc.name, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					log := &eventLog[string]{}
-					c := idemflight.MustNew(options{TTL: tc.ttl, Protect: tc.protect, MaxEntries: n, Observer: log.observe})
+					c := idemflight.MustNew(options{TTL: tc.ttl, MinRetention: tc.protect, MaxEntries: n, Observer: log.observe})
 					var r idemflight.Result[int]
 					var err error
 					for i := range n {
@@ -232,7 +232,7 @@ func TestPromise19_Protect(t *testing.T) {
 					if safe > 0 {
 						time.Sleep(safe - 1)
 						_, err := c.Do(bg, "new", neverRuns(t))
-						require.ErrorIs(t, err, idemflight.ErrFull, "%v less 1 ns after completion, with a TTL of %v and Protect %v", safe, tc.ttl, tc.protect)
+						require.ErrorIs(t, err, idemflight.ErrFull, "%v less 1 ns after completion, with a TTL of %v and MinRetention %v", safe, tc.ttl, tc.protect)
 						time.Sleep(time.Nanosecond)
 					}
 					executes(t, c, "new", 1)
@@ -253,7 +253,7 @@ func TestPromise19_Protect(t *testing.T) {
 // Only completion counts: replays move no outcome back under protection.
 func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{TTL: time.Hour, Protect: 10 * time.Minute, MaxEntries: 1})
+		c := idemflight.MustNew(options{TTL: time.Hour, MinRetention: 10 * time.Minute, MaxEntries: 1})
 		executes(t, c, "k", 1)
 		for range 10 {
 			time.Sleep(time.Minute)
@@ -263,7 +263,7 @@ func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
 	})
 }
 
-// Among outcomes never replayed the one that Protect lets go is found wherever it lies: each
+// Among outcomes never replayed the one that MinRetention lets go is found wherever it lies: each
 // completes at another time, and they are let go one by one.
 func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 	const protect = 10 * time.Hour
@@ -287,13 +287,13 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 		},
 		"restored oldest first": func(t *testing.T, c *cache, n int) {
 			for i := range n {
-				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
+				require.NoError(t, c.Restore(bg, keyNo(i), now(age(n, i))))
 			}
 			time.Sleep(time.Minute)
 		},
 		"restored newest first": func(t *testing.T, c *cache, n int) {
 			for i := n - 1; i >= 0; i-- {
-				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
+				require.NoError(t, c.Restore(bg, keyNo(i), now(age(n, i))))
 			}
 			time.Sleep(time.Minute)
 		},
@@ -303,7 +303,7 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 				if i%3 == 0 {
 					e.State, e.Value = idemflight.Shed, 0
 				}
-				require.NoError(t, c.Restore(keyNo(i), e))
+				require.NoError(t, c.Restore(bg, keyNo(i), e))
 			}
 			time.Sleep(time.Minute)
 		},
@@ -312,7 +312,7 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 				if i >= n/2 {
 					continue
 				}
-				require.NoError(t, c.Restore(keyNo(i), now(age(n, i))))
+				require.NoError(t, c.Restore(bg, keyNo(i), now(age(n, i))))
 			}
 			for i := n / 2; i < n; i++ {
 				executes(t, c, keyNo(i), i)
@@ -325,7 +325,7 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", name, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					log := &eventLog[string]{}
-					c := idemflight.MustNew(options{TTL: 200 * time.Hour, Protect: protect, MaxEntries: n, Observer: log.observe})
+					c := idemflight.MustNew(options{TTL: 200 * time.Hour, MinRetention: protect, MaxEntries: n, Observer: log.observe})
 					fill(t, c, n)
 					let := n
 					if name == "executed and restored" {
@@ -334,12 +334,12 @@ func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {
 					for i := range let {
 						r, err := c.DoResult(bg, fmt.Sprint("new", i), returns(i, nil))
 						require.NoError(t, err,
-							"the %d-th of %d is the one that Protect lets go", i, n)
+							"the %d-th of %d is the one that MinRetention lets go", i, n)
 						require.Equal(t, idemflight.Executed, r.Source)
 						synctest.Wait()
 						evicted := log.keys(idemflight.EventEvicted)
 						require.Equal(t, keyNo(i), evicted[len(evicted)-1],
-							"the only one that Protect lets go")
+							"the only one that MinRetention lets go")
 						if n <= 64 || i%50 == 0 {
 							_, err = c.Do(bg, "one too many", neverRuns(t))
 							require.ErrorIs(t, err, idemflight.ErrFull, "all others are protected")
@@ -359,13 +359,13 @@ func TestPromise19_TheOneIsFoundAmongReplayedOnes(t *testing.T) {
 			t.Run(fmt.Sprintf("%d/%s", n, at), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					log := &eventLog[string]{}
-					c := idemflight.MustNew(options{TTL: 20 * time.Hour, Protect: 10 * time.Hour, MaxEntries: n, Observer: log.observe})
+					c := idemflight.MustNew(options{TTL: 20 * time.Hour, MinRetention: 10 * time.Hour, MaxEntries: n, Observer: log.observe})
 					old := map[string]int{"first": 0, "middle": n / 2, "last": n - 1}[at]
 					for i := range n {
 						if i == old {
 							e := retainedEntry(1, time.Now().Add(time.Hour))
 							e.CompletedAt = time.Now().Add(-11 * time.Hour)
-							require.NoError(t, c.Restore(keyNo(i), e))
+							require.NoError(t, c.Restore(bg, keyNo(i), e))
 							continue
 						}
 						executes(t, c, keyNo(i), i)
@@ -391,7 +391,7 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 		t.Run(fmt.Sprint(slow), func(t *testing.T) {
 			for range 8 {
 				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(options{TTL: 20 * time.Hour, Protect: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
+					c := idemflight.MustNew(options{TTL: 20 * time.Hour, MinRetention: time.Hour, MaxEntries: 4, MaxWeight: 1, Weigh: func(k string, _ int) int64 {
 						if k == "A" {
 							time.Sleep(slow)
 						}
@@ -405,7 +405,7 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 					time.Sleep(time.Hour - slow/2)
 					synctest.Wait()
 					executes(t, c, "new", 2)
-					_, ok := c.Lookup("A")
+					_, ok := lookup(c, "A")
 					require.False(t, ok, "A completed an hour ago, the others later")
 				})
 			}
@@ -414,12 +414,12 @@ func TestPromise19_TheOneIsFoundHoweverLateItWasPutIn(t *testing.T) {
 }
 
 // Once: an outcome that Weigh had kept from being inserted stood in front of younger ones and hid
-// from Protect.
+// from MinRetention.
 func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{
-			Protect: 45 * time.Minute, MaxEntries: 2, MaxWeight: 100,
+			MinRetention: 45 * time.Minute, MaxEntries: 2, MaxWeight: 100,
 			Weigh: func(key string, _ int) int64 {
 				if key == "slow" {
 					time.Sleep(time.Hour)
@@ -434,7 +434,7 @@ func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 		time.Sleep(31 * time.Minute)
 		_, err = c.Do(bg, "new", one)
 		require.NoError(t, err, "the slow one completed 61 minutes ago and gives its place")
-		_, ok := c.Lookup("young")
+		_, ok := lookup(c, "young")
 		require.True(t, ok, "the young one is protected")
 	})
 }
@@ -443,7 +443,7 @@ func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 // records get the second chance.
 func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
 		executes(t, c, "a", 1)
 		replays(t, c, "a")
 		executes(t, c, "b", 1)
@@ -456,7 +456,7 @@ func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 // stays.
 func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(weighted(options{MaxEntries: 4, Protect: -1}))
+		c := idemflight.MustNew(weighted(options{MaxEntries: 4, MinRetention: -1}))
 		executes(t, c, "a", 6)
 		executes(t, c, "b", 0)
 		replays(t, c, "a")
@@ -465,7 +465,7 @@ func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 		executes(t, c, "c", 0)
 		executes(t, c, "d", 0) // one too many
 		requireState(t, c, idemflight.Shed, "a")
-		_, ok := c.Lookup("b")
+		_, ok := lookup(c, "b")
 		require.False(t, ok, "b was never replayed")
 	})
 }
@@ -475,7 +475,7 @@ func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {
 // it.
 func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 	const places = 64
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: places, MinRetention: -1})
 	put := func(key int) {
 		fn := func(context.Context) (int, error) { return key, nil }
 		_, err := c.Do(context.Background(), key, fn, idemflight.WithFingerprint(idemflight.FingerprintOf(nil)))
@@ -490,7 +490,7 @@ func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 		put(1_000_000 + key)
 	}
 	for key := range places {
-		_, kept := c.Lookup(key + 1)
+		_, kept := lookup(c, key+1)
 		require.False(t, kept, "key %d was last used %d new keys ago", key+1, 4*places)
 	}
 }
@@ -500,7 +500,7 @@ func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1, Observer: log.observe,
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe,
 			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
 		executes(t, c, "a", 1)
 		meets, came := 0, false
@@ -526,7 +526,7 @@ func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
 	for range 10 { // other seeds spread the keys otherwise
 		synctest.Test(t, func(t *testing.T) {
 			c := idemflight.MustNew(idemflight.Options[int, int]{
-				MaxEntries: 8, Protect: -1, MaxWeight: 6, Weigh: func(int, int) int64 { return 1 },
+				MaxEntries: 8, MinRetention: -1, MaxWeight: 6, Weigh: func(int, int) int64 { return 1 },
 			})
 			for round := range 2 { // the second replays all
 				for key := 1; key <= 8; key++ {
@@ -535,9 +535,9 @@ func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
 				}
 			}
 			_, _ = c.Do(t.Context(), 9, one) // all get their second chance
-			_, ok := c.Lookup(1)
+			_, ok := lookup(c, 1)
 			require.False(t, ok, "the one that got its chance first goes first")
-			e, _ := c.Lookup(3) // 1 and 2 were shed for 7 and 8
+			e, _ := lookup(c, 3) // 1 and 2 were shed for 7 and 8
 			require.Equal(t, idemflight.Shed, e.State, "the value that got its chance first goes first")
 			require.NoError(t, c.CheckInvariants())
 		})
@@ -547,7 +547,7 @@ func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
 // What was inserted for a key while a call looked for room for it is not evicted for that call.
 func TestEviction_NeverOfTheKeyThatNeedsTheRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 1, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1})
 		executes(t, c, "other", 1)
 		came := false
 		onYield(t, func(point string) {
@@ -578,7 +578,7 @@ func inShards(c *cache, shards ...int) (keys []string) {
 // but that which is the least recently used now.
 func TestEviction_NotOfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
+		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
 		if c.Shards() < 2 {
 			t.Skip("one shard is asked for")
 		}
@@ -592,7 +592,7 @@ func TestEviction_NotOfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 		onYield(t, func(point string) {
 			if point == "looked for room" && !came {
 				came = true
-				require.True(t, c.Forget(oldest))
+				require.True(t, forget(c, oldest))
 				executes(t, c, newest, 1)
 			}
 		})
@@ -602,12 +602,12 @@ func TestEviction_NotOfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 	})
 }
 
-// Nor does what has come to its place if Protect forbids it, however many were inserted since.
+// Nor does what has come to its place if MinRetention forbids it, however many were inserted since.
 func TestProtect_OfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 	const most = 1 << 12 // from here on, the first that is old enough goes
 	defer idemflight.LimitShards(1)()
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: time.Hour})
+		c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, MinRetention: time.Hour})
 		_, err := c.Do(bg, 1, one)
 		require.NoError(t, err)
 		time.Sleep(time.Hour)
@@ -619,13 +619,13 @@ func TestProtect_OfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 		onYield(t, func(point string) {
 			if point == "looked for room" && !came {
 				came = true
-				require.True(t, c.Forget(1))
+				require.True(t, forget(c, 1))
 			}
 		})
 		_, err = c.Do(bg, -1, one)
 		require.NoError(t, err)
 		require.True(t, came, "the seam")
-		_, ok := c.Lookup(2)
+		_, ok := lookup(c, 2)
 		require.True(t, ok, "the next in line is protected")
 		require.Zero(t, c.Stats().Evicted)
 	})
@@ -636,7 +636,7 @@ func TestProtect_OfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 func TestPromise19_HalfOfALargeCacheSurvivesInOneShard(t *testing.T) {
 	const most = 1 << 12
 	defer idemflight.LimitShards(2)()
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, MinRetention: -1})
 	require.Equal(t, 2, c.Shards()) // also where one is asked for
 	next := [2]int{}
 	key := func(shard int) int { // the next one of that shard
@@ -661,7 +661,7 @@ func TestPromise19_HalfOfALargeCacheSurvivesInOneShard(t *testing.T) {
 			require.NoError(t, err)
 		}
 		for _, key := range used {
-			_, ok := c.Lookup(key)
+			_, ok := lookup(c, key)
 			require.True(t, ok, "key %d in round %d", key, round)
 		}
 		use()

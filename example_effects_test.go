@@ -141,7 +141,7 @@ func ExampleUnknown() {
 
 // What becomes of an error about which fn said nothing. No classifier can know: an operation that
 // matters calls BeginEffect.
-func ExampleClassifyDefault() {
+func ExampleClassifyLenient() {
 	for _, err := range []error{
 		errors.New("not found"),
 		&net.OpError{Op: "dial", Err: errors.New("connection refused")},
@@ -150,7 +150,7 @@ func ExampleClassifyDefault() {
 		idemflight.Final(errors.New("card declined")),
 		nil,
 	} {
-		fmt.Printf("%-7v  %v\n", idemflight.ClassifyDefault(err), err)
+		fmt.Printf("%-7v  %v\n", idemflight.ClassifyLenient(err), err)
 	}
 	// Output:
 	// release  not found
@@ -171,7 +171,7 @@ func ExampleOptions_classify() {
 			if errors.Is(err, noSuchAccount) {
 				return idemflight.Retain // a real answer
 			}
-			return idemflight.ClassifyDefault(err)
+			return idemflight.ClassifyLenient(err)
 		},
 	})
 	verify := func(context.Context) (string, error) {

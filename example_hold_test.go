@@ -58,9 +58,9 @@ func ExampleCache_Resolve() {
 	}
 
 	// The bank's statement shows the rent but not the phone bill; the food is still unclear.
-	fmt.Println(cache.Resolve("rent", "receipt 7", nil))
-	fmt.Println(cache.Resolve("phone", "", idemflight.Retryable(errors.New("not booked"))))
-	fmt.Println(cache.Resolve("food", "", errors.New("statement not there yet")))
+	fmt.Println(cache.Resolve(ctx, "rent", "receipt 7", nil))
+	fmt.Println(cache.Resolve(ctx, "phone", "", idemflight.Retryable(errors.New("not booked"))))
+	fmt.Println(cache.Resolve(ctx, "food", "", errors.New("statement not there yet")))
 
 	payNow := func(context.Context) (string, error) { return "receipt 8", nil }
 	fmt.Println(cache.Do(ctx, "rent", payNow))
@@ -68,9 +68,9 @@ func ExampleCache_Resolve() {
 	_, err := cache.Do(ctx, "food", payNow)
 	fmt.Println(errors.Is(err, idemflight.ErrOutcomeUnknown))
 	// Output:
-	// true
-	// true
-	// false
+	// <nil>
+	// <nil>
+	// idemflight: Resolve needs nil, Final(err) or Retryable(err), the key stays held: statement not there yet
 	// receipt 7 <nil>
 	// receipt 8 <nil>
 	// true

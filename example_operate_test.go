@@ -18,7 +18,7 @@ func ExampleCache_Lookup() {
 	_, _ = cache.Do(ctx, "lost", func(context.Context) (string, error) { return "", idemflight.Unknown(errConnectionLost) })
 
 	for _, key := range []string{"paid", "lost", "never seen"} {
-		e, ok := cache.Lookup(key)
+		e, ok, _ := cache.Lookup(ctx, key)
 		fmt.Printf("%s: %t %v %q %v\n", key, ok, e.State, e.Value, e.Err)
 	}
 	// Output:
@@ -36,7 +36,7 @@ func ExampleCache_All() {
 	}
 	for key, e := range cache.All() {
 		if e.Value > 0 {
-			cache.Forget(key)
+			_, _ = cache.Forget(ctx, key)
 		}
 		fmt.Println(key, e.State, e.Value)
 	}
@@ -59,11 +59,13 @@ func ExampleCache_Forget() {
 	}
 	_, _ = cache.Do(ctx, "invoice-1", remind)
 	_, _ = cache.Do(ctx, "invoice-1", remind)
-	fmt.Println(cache.Forget("invoice-1"), cache.Forget("invoice-1"))
+	fmt.Println(cache.Forget(ctx, "invoice-1"))
+	fmt.Println(cache.Forget(ctx, "invoice-1"))
 	_, _ = cache.Do(ctx, "invoice-1", remind)
 	// Output:
 	// reminder sent
-	// true false
+	// true <nil>
+	// false <nil>
 	// reminder sent
 }
 
@@ -120,7 +122,7 @@ func Example_alert() {
 	<-ended
 	// Unordered output:
 	// alert: rent held connection lost
-	// alert: phone in flight <nil>
+	// alert: phone in_flight <nil>
 }
 
 // An Observer sees every event, on the goroutine it concerns: it must be quick, and it may be

@@ -86,7 +86,7 @@ func ExampleCache_Restore() {
 		if s.Err != "" {
 			s.Entry.Err = errors.New(s.Err)
 		}
-		if err := cache.Restore(s.Key, s.Entry); err != nil {
+		if err := cache.Restore(context.Background(), s.Key, s.Entry); err != nil {
 			fmt.Println(err) // expired meanwhile, say
 		}
 	}

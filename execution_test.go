@@ -106,7 +106,7 @@ func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 				}, opts...)
 				time.Sleep(2 * time.Minute)
 				require.True(t, call.returned(), "the call must have ended by now")
-				e, _ := c.Lookup(theKey)
+				e, _ := lookup(c, theKey)
 				require.Equal(t, idemflight.Retained, e.State, "the execution ran to its end")
 			})
 		})
@@ -389,7 +389,7 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 		"inner call that leads": func(t *testing.T, ctx context.Context) {
 			gate := newGate(t)
 			_, err := idemflight.MustNew(options{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
-			require.ErrorIs(t, err, idemflight.ErrLeft,
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft,
 				"an inner call leaves when fn's context ends")
 			require.ErrorIs(t, err, context.DeadlineExceeded,
 				"an inner call leaves when fn's context ends")
@@ -538,12 +538,12 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 				cancel(errEnough)
 				synctest.Wait()
 				call.left(t, ctx, errEnough)
-				e, ok := c.Lookup(theKey)
+				e, ok := lookup(c, theKey)
 				require.True(t, ok, "the execution goes on")
 				require.Equal(t, idemflight.InFlight, e.State, "the execution goes on")
 
 				time.Sleep(time.Minute)
-				e, ok = c.Lookup(theKey)
+				e, ok = lookup(c, theKey)
 				require.Equal(t, end.state != 0, ok,
 					"the outcome is settled as if the leader were there")
 				require.Equal(t, end.state, e.State,
@@ -601,7 +601,7 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		for minute := range 59 {
 			time.Sleep(time.Minute)
 			require.Error(t, fnCtx.Err(), "ExecTimeout has passed")
-			e, ok := c.Lookup(theKey)
+			e, ok := lookup(c, theKey)
 			require.True(t, ok, "in flight after %d minutes", minute+1)
 			require.Equal(t, idemflight.InFlight, e.State,
 				"fn has not returned after %d minutes", minute+1)
@@ -623,7 +623,7 @@ func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 		joined.got(t, idemflight.Joined, 1)
 		require.True(t, leader.returned())
 		require.NoError(t, <-closed)
-		e, _ := c.Lookup(theKey)
+		e, _ := lookup(c, theKey)
 		require.Equal(t, idemflight.Retained, e.State, "success is success, however late")
 		require.True(t, e.CompletedAt.Equal(began.Add(time.Hour)),
 			"it was completed when fn returned")
@@ -694,7 +694,7 @@ func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 		began := time.Now()
 		r, err := c.DoResult(ctx, theKey, neverRuns(t), opts...)
 		require.ErrorIs(t, err, idemflight.ErrReentrant, "a call that would wait for itself")
-		require.NotErrorIs(t, err, idemflight.ErrLeft, "being re-entrant comes first")
+		require.NotErrorIs(t, err, idemflight.ErrCallerLeft, "being re-entrant comes first")
 		require.NotErrorIs(t, err, idemflight.ErrInFlight, "being re-entrant comes first")
 		require.NotErrorIs(t, err, idemflight.ErrKeyReused, "being re-entrant comes first")
 		require.Zero(t, r, "no outcome was obtained")
@@ -860,7 +860,7 @@ func TestPromise06_OnlyTheRunningExecutionItselfCounts(t *testing.T) {
 		synctest.Wait()
 		replayed.got(t, idemflight.Replayed, 1)
 
-		c.Forget(theKey)
+		forget(c, theKey)
 		next := start(c, old, theKey, func(ctx context.Context) (int, error) {
 			_, err := c.Do(ctx, theKey, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrReentrant, "an execution started with a context of an earlier one of the key is itself an execution")
@@ -886,7 +886,7 @@ func TestPromise06_WhatOutlivesTheExecutionIsNoLongerInsideIt(t *testing.T) {
 				inner, err = c.DoResult(ctx, theKey, neverRuns(t))
 				return 2, err
 			})
-			require.ErrorIs(t, err, idemflight.ErrLeft)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 			return 1, nil
 		})
 		require.NoError(t, err)
@@ -919,7 +919,7 @@ func TestPromise06_TwoThatWaitForEachOtherEndWithTheirContexts(t *testing.T) {
 			return func(ctx context.Context) (int, error) {
 				time.Sleep(time.Second) // until both are in flight
 				_, err := c.Do(ctx, key, neverRuns(t))
-				require.ErrorIs(t, err, idemflight.ErrLeft,
+				require.ErrorIs(t, err, idemflight.ErrCallerLeft,
 					"the wait ends with the context of the caller")
 				require.NotErrorIs(t, err, idemflight.ErrReentrant, "this is not detected")
 				return 0, err

@@ -98,14 +98,14 @@ var faults = []fault{
 		}},
 	{name: "Forget inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, forgets: true,
 		end: func(_ context.Context, c *cache) (int, error) {
-			if !c.Forget(theKey) {
+			if !forget(c, theKey) {
 				return 0, errors.New("Forget of a key in flight must return true")
 			}
 			return 7, nil
 		}},
 	{name: "Forget inside, then error", took: fnTime, value: 7, is: errFailed, same: true, plain: idemflight.Release, forgets: true,
 		end: func(_ context.Context, c *cache) (int, error) {
-			c.Forget(theKey)
+			forget(c, theKey)
 			return 7, errFailed
 		}},
 	{name: "Close inside", took: fnTime, value: 7, plain: idemflight.Retain, fixed: true, closes: true,
@@ -266,7 +266,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 	require.Equal(t, 1, runs, "fn must run once, for the leader")
 	requirePlaces(t, c, 1, 0, 0, "in flight")
 	require.Equal(t, scene.joined, c.Stats().Waiters, "Stats.Waiters in flight")
-	e, ok := c.Lookup(theKey)
+	e, ok := lookup(c, theKey)
 	require.True(t, ok, "Lookup in flight")
 	require.Equal(t, [2]int{int(idemflight.InFlight), scene.joined}, [2]int{int(e.State), e.Waiters}, "state and waiters in flight")
 
@@ -292,7 +292,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 	}
 	for _, gone := range leave {
 		require.True(t, gone.returned(), "a caller that leaves must return at once")
-		require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
+		require.ErrorIs(t, gone.err, idemflight.ErrCallerLeft, "a caller that left")
 		require.ErrorIs(t, gone.err, context.Canceled, "a caller that left: its context's error")
 		require.Zero(t, gone.res, "a caller that left obtained nothing")
 	}
@@ -343,7 +343,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 	require.Equal(t, want, dispositionOf(t, c, theKey), "what became of the key")
 	kept, held := 1, 0
 	wantStats := before
-	wantStats.Joined, wantStats.Left = uint64(len(stay)), uint64(len(leave))
+	wantStats.Joined, wantStats.CallerLeft = uint64(len(stay)), uint64(len(leave))
 	if !leaderLeft {
 		wantStats.Executed++
 		wantStats.Joined--
@@ -412,7 +412,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 			require.Equal(t, 2, reconciles, "runs of Reconcile")
 		}
 		require.Equal(t, 1, runs, "the next call must not run fn")
-		require.Equal(t, idemflight.None, next.res.Source, "the next call's source")
+		require.Equal(t, idemflight.NoOutcome, next.res.Source, "the next call's source")
 		require.Zero(t, next.res.Value, "the next call's value")
 		checkFaultError(t, f, want, next.err, "the next call")
 	case f.closes:
@@ -434,7 +434,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 
 	// Each call has one event, and a flight whose leader left has one more.
 	require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
-		idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
+		idemflight.EventRejected, idemflight.EventCallerLeft), calls, "call events")
 	finished := events.of(idemflight.EventFinished)
 	require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
 		"EventFinished exactly when the leader left")
@@ -494,8 +494,8 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 					return f.end(ctx, c)
 				}, opts...)
 				synctest.Wait()
-				require.ErrorIs(t, call.err, idemflight.ErrLeft, f.name)
-				require.Equal(t, idemflight.Stats{Left: 1}, c.Stats(), "%s: Stats", f.name)
+				require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, f.name)
+				require.Equal(t, idemflight.Stats{CallerLeft: 1}, c.Stats(), "%s: Stats", f.name)
 			})
 		}
 	}
@@ -641,8 +641,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					}
 					for _, gone := range leave {
 						require.True(t, gone.returned(), "a caller that leaves must return at once")
-						require.ErrorIs(t, gone.err, idemflight.ErrLeft, "a caller that left")
-						want.Left++
+						require.ErrorIs(t, gone.err, idemflight.ErrCallerLeft, "a caller that left")
+						want.CallerLeft++
 					}
 					total := f.took
 					if f.want == Release {
@@ -679,7 +679,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						require.Equal(t, f.want == Hold, errors.Is(caller.err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held again, got %v", who, caller.err)
 						if f.want == Hold {
 							want.OutcomeUnknown++
-							require.Equal(t, idemflight.None, caller.res.Source, "%s: Source", who)
+							require.Equal(t, idemflight.NoOutcome, caller.res.Source, "%s: Source", who)
 							continue
 						}
 						require.Equal(t, value, caller.res.Value, "%s: Value", who)
@@ -736,7 +736,7 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						calls++
 					}
 					require.Len(t, events.of(idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
-						idemflight.EventRejected, idemflight.EventLeft), calls, "call events")
+						idemflight.EventRejected, idemflight.EventCallerLeft), calls, "call events")
 					finished := events.of(idemflight.EventFinished)
 					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
 						"EventFinished exactly when the leader left")

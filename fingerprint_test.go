@@ -84,7 +84,7 @@ func TestPromise22_AnotherFingerprintIsRefusedAtOnce(t *testing.T) {
 				require.ErrorIs(t, call("flying"), want(nil), "while in flight, before any wait")
 
 				for _, k := range []string{"retained", "shed", "held", "flying"} {
-					e, ok := c.Lookup(k)
+					e, ok := lookup(c, k)
 					require.True(t, ok)
 					require.Equal(t, p.first, e.Fingerprint,
 						"the record keeps the fingerprint of the flight's leader")
@@ -101,12 +101,12 @@ func TestPromise22_TheRecordStaysUntouched(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := idemflight.MustNew(weighted(options{TTL: stateTTL}))
 				s.put(t, c)
-				before, _ := c.Lookup("k")
+				before, _ := lookup(c, "k")
 				for _, other := range []idemflight.Fingerprint{{}, fingerprint(2)} {
 					time.Sleep(time.Second)
 					_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(other), idemflight.WithTTL(time.Hour))
 					require.ErrorIs(t, err, idemflight.ErrKeyReused)
-					after, ok := c.Lookup("k")
+					after, ok := lookup(c, "k")
 					require.True(t, ok)
 					require.Equal(t, before, after)
 				}
@@ -127,20 +127,20 @@ func TestPromise22_TheOrderStaysUntouched(t *testing.T) {
 				require.ErrorIs(t, err, idemflight.ErrKeyReused)
 			}
 		},
-		"looked up": func(_ *testing.T, c *cache) { c.Lookup("touched") },
+		"looked up": func(_ *testing.T, c *cache) { lookup(c, "touched") },
 		"in All":    func(_ *testing.T, c *cache) { entries(c) },
 		"refused by Restore": func(t *testing.T, c *cache) {
-			if _, ok := c.Lookup("touched"); ok {
-				require.Error(t, c.Restore("touched", retainedEntry(3, time.Now().Add(time.Hour))))
+			if _, ok := lookup(c, "touched"); ok {
+				require.Error(t, c.Restore(bg, "touched", retainedEntry(3, time.Now().Add(time.Hour))))
 			}
 		},
-		"not resolved": func(t *testing.T, c *cache) { require.False(t, c.Resolve("touched", 1, nil)) },
+		"not resolved": func(t *testing.T, c *cache) { require.False(t, resolve(c, "touched", 1, nil)) },
 	}
 	for name, touch := range touches {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const m = 8
-				c := idemflight.MustNew(options{MaxEntries: m, Protect: -1})
+				c := idemflight.MustNew(options{MaxEntries: m, MinRetention: -1})
 				executes(t, c, "touched", 1)
 				executes(t, c, "replayed", 2)
 				for i := range 40 * m {
@@ -148,7 +148,7 @@ func TestPromise22_TheOrderStaysUntouched(t *testing.T) {
 					require.Equal(t, 2, replays(t, c, "replayed"))
 					executes(t, c, keyNo(i), i)
 				}
-				_, ok := c.Lookup("touched")
+				_, ok := lookup(c, "touched")
 				require.False(t, ok, "a key that was only %s was not used and must give way to %d newer ones", name, 40*m)
 			})
 		})
@@ -163,9 +163,9 @@ func TestPromise22_AfterReleaseOrExpiryAnyIsWelcome(t *testing.T) {
 		executes(t, c, "k", 2, idemflight.WithFingerprint(fingerprint(2)))
 		time.Sleep(time.Minute)
 		executes(t, c, "k", 3)
-		require.True(t, c.Forget("k"))
+		require.True(t, forget(c, "k"))
 		executes(t, c, "k", 4, idemflight.WithFingerprint(fingerprint(4)))
-		e, _ := c.Lookup("k")
+		e, _ := lookup(c, "k")
 		require.Equal(t, fingerprint(4), e.Fingerprint)
 	})
 }
@@ -222,11 +222,11 @@ func TestPromise22_TheOrderOfDecisions(t *testing.T) {
 		{name: "in flight: re-entrant before own context", flying: true, inside: true, closed: true, dead: true, key: "k", call: []idemflight.CallOption{same, noWait}, want: idemflight.ErrReentrant, counts: "Reentrant"},
 		{name: "in flight: other fingerprint before own context", flying: true, closed: true, dead: true, key: "k", call: []idemflight.CallOption{other, noWait}, want: idemflight.ErrKeyReused, counts: "KeyReused"},
 		{name: "in flight: other fingerprint before no wait", flying: true, closed: true, key: "k", call: []idemflight.CallOption{other, noWait}, want: idemflight.ErrKeyReused, counts: "KeyReused"},
-		{name: "in flight: own context before no wait", flying: true, closed: true, dead: true, key: "k", call: []idemflight.CallOption{same, noWait}, want: idemflight.ErrLeft, counts: "Left"},
+		{name: "in flight: own context before no wait", flying: true, closed: true, dead: true, key: "k", call: []idemflight.CallOption{same, noWait}, want: idemflight.ErrCallerLeft, counts: "Left"},
 		{name: "in flight: no wait, not closed", flying: true, closed: true, key: "k", call: []idemflight.CallOption{same, noWait}, want: idemflight.ErrInFlight, counts: "NotWaited"},
 
-		{name: "nothing: own context before closed and full", arrange: put("retained"), closed: true, dead: true, key: "new", want: idemflight.ErrLeft, counts: "Left"},
-		{name: "nothing: own context before full", arrange: put("retained"), dead: true, key: "new", want: idemflight.ErrLeft, counts: "Left"},
+		{name: "nothing: own context before closed and full", arrange: put("retained"), closed: true, dead: true, key: "new", want: idemflight.ErrCallerLeft, counts: "Left"},
+		{name: "nothing: own context before full", arrange: put("retained"), dead: true, key: "new", want: idemflight.ErrCallerLeft, counts: "Left"},
 		{name: "nothing: closed before full", arrange: put("retained"), closed: true, key: "new", want: idemflight.ErrClosed, counts: "Closed"},
 		{name: "nothing: full", arrange: put("retained"), key: "new", want: idemflight.ErrFull, counts: "Full"},
 		{name: "nothing: full of a flight", flying: true, key: "new", want: idemflight.ErrFull, counts: "Full"},
@@ -236,7 +236,7 @@ func TestPromise22_TheOrderOfDecisions(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
 				o := weighted(tc.opts)
-				o.MaxEntries, o.Protect, o.TTL, o.Observer = 1, idemflight.DefaultTTL, idemflight.DefaultTTL, log.observe
+				o.MaxEntries, o.MinRetention, o.TTL, o.Observer = 1, idemflight.DefaultTTL, idemflight.DefaultTTL, log.observe
 				c := idemflight.MustNew(o)
 				if tc.arrange != nil {
 					tc.arrange(t, c)
@@ -257,7 +257,7 @@ func TestPromise22_TheOrderOfDecisions(t *testing.T) {
 					if tc.want == nil {
 						require.Equal(t, idemflight.Replayed, r.Source)
 					} else {
-						require.Equal(t, idemflight.None, r.Source, "no outcome was obtained")
+						require.Equal(t, idemflight.NoOutcome, r.Source, "no outcome was obtained")
 					}
 					require.True(t, time.Now().Equal(start), "the answer needs no waiting")
 					counted := callCounts(c.Stats())
@@ -302,16 +302,16 @@ func TestPromise22_AFlightOfReconcileIsAFlight(t *testing.T) {
 		_, err := c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(2)))
 		require.ErrorIs(t, err, idemflight.ErrKeyReused)
 		_, err = c.Do(dead(context.Canceled), "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
-		require.ErrorIs(t, err, idemflight.ErrLeft)
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		_, err = c.Do(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)), idemflight.WithMaxWait(0))
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
-		e, ok := c.Lookup("k")
+		e, ok := lookup(c, "k")
 		require.True(t, ok)
 		require.Equal(t, idemflight.InFlight, e.State)
 		require.Equal(t, fingerprint(1), e.Fingerprint)
 		close(gate)
 		synctest.Wait()
-		e, _ = c.Lookup("k")
+		e, _ = lookup(c, "k")
 		require.Equal(t, idemflight.Retained, e.State)
 		require.Equal(t, fingerprint(1), e.Fingerprint,
 			"what Reconcile found keeps the fingerprint")

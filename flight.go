@@ -61,7 +61,7 @@ type outcome[V any] struct {
 	took        time.Duration
 	*rare             // nil if there is neither
 	waiters     int32 // as the execution ended
-	source      uint8 // the leader's Source; None if Reconcile learned nothing
+	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing
 	disposition uint8 // a Disposition
 }
 
@@ -73,7 +73,7 @@ type rare struct {
 
 // result returns the outcome as one caller sees it; source is that caller's.
 func (o *outcome[V]) result(c *clock, source Source) Result[V] {
-	if Source(o.source) == None {
+	if Source(o.source) == NoOutcome {
 		return Result[V]{}
 	}
 	c.nowAndWall()

@@ -85,7 +85,7 @@ func TestPromise02_NoWindowBetweenInFlightAndKept(t *testing.T) {
 				fn := func(context.Context) (int, error) {
 					runs.Add(1)
 					for range 10 { // let the others come
-						c.Lookup(theKey)
+						lookup(c, theKey)
 					}
 					return i, nil
 				}
@@ -141,7 +141,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 	}
 	opts := options{
 		TTL: 50 * time.Microsecond, HoldTTL: 200 * time.Microsecond, ExecTimeout: 10 * time.Microsecond,
-		MaxEntries: 8, Protect: -1, MaxWaiters: 4, MaxWeight: 4, Weigh: func(_ string, v int) int64 { return int64(v) },
+		MaxEntries: 8, MinRetention: -1, MaxWaiters: 4, MaxWeight: 4, Weigh: func(_ string, v int) int64 { return int64(v) },
 		Reconcile: func(_ context.Context, key string, _ idemflight.Entry[int]) (int, error) { return execution(key) },
 	}
 	for range 4 { // Close ends each
@@ -159,12 +159,12 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 			}
 			switch rand.IntN(16) {
 			case 0:
-				c.Forget(key)
+				forget(c, key)
 			case 1:
-				c.Resolve(key, 1, []error{nil, idemflight.Retryable(errBoom), idemflight.Final(errBoom), errBoom}[rand.IntN(4)])
+				resolve(c, key, 1, []error{nil, idemflight.Retryable(errBoom), idemflight.Final(errBoom), errBoom}[rand.IntN(4)])
 			case 2:
 				now := time.Now()
-				_ = c.Restore(key, idemflight.Entry[int]{
+				_ = c.Restore(bg, key, idemflight.Entry[int]{
 					State: []idemflight.State{idemflight.Retained, idemflight.Held, idemflight.Shed, idemflight.InFlight}[rand.IntN(4)],
 					Err:   nil, StartedAt: now, CompletedAt: now, ExpiresAt: now.Add(time.Millisecond),
 				})
@@ -184,7 +184,7 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 				_, _ = c.Do(t.Context(), key, fn, idemflight.WithMaxWait(time.Duration(rand.IntN(20))*time.Microsecond))
 			case 11:
 				c.Stats()
-				c.Lookup(key)
+				lookup(c, key)
 				for range c.All() {
 					runtime.Gosched()
 				}

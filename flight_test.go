@@ -22,8 +22,8 @@ var meddlers = []struct {
 	do   func(t *testing.T, c *cache, leave func())
 }{
 	{"forgotten", func(t *testing.T, c *cache, _ func()) {
-		require.True(t, c.Forget(theKey), "Forget of a key in flight")
-		require.True(t, c.Forget(theKey), "and again: it is still in flight")
+		require.True(t, forget(c, theKey), "Forget of a key in flight")
+		require.True(t, forget(c, theKey), "and again: it is still in flight")
 	}},
 	{"evicted", func(t *testing.T, c *cache, _ func()) {
 		for i := range 100 { // MaxEntries is 8
@@ -40,14 +40,14 @@ var meddlers = []struct {
 	}},
 	{"resolved", func(t *testing.T, c *cache, _ func()) {
 		for _, err := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), errBoom} {
-			require.False(t, c.Resolve(theKey, 7, err),
+			require.False(t, resolve(c, theKey, 7, err),
 				"Resolve(%v) acts on held keys only, and this one is in flight", err)
 		}
 	}},
 	{"restored", func(t *testing.T, c *cache, _ func()) {
 		for _, state := range []idemflight.State{idemflight.InFlight, idemflight.Retained, idemflight.Held, idemflight.Shed} {
 			now := time.Now()
-			require.Error(t, c.Restore(theKey, idemflight.Entry[int]{
+			require.Error(t, c.Restore(bg, theKey, idemflight.Entry[int]{
 				State: state, Value: 7, StartedAt: now.Add(-1), CompletedAt: now, ExpiresAt: now.Add(time.Hour),
 			}), "Restore(%v) wants an absent key, and this one is in flight", state)
 		}
@@ -80,7 +80,7 @@ func whileMeddling(t *testing.T, test func(t *testing.T, meddle func(t *testing.
 
 func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T) {
 	whileMeddling(t, func(t *testing.T, meddle func(*testing.T, *cache, func())) {
-		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1})
+		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, MinRetention: -1})
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		work := newWork(t)
@@ -88,7 +88,7 @@ func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T
 		synctest.Wait()
 
 		meddle(t, c, cancel)
-		e, ok := c.Lookup(theKey)
+		e, ok := lookup(c, theKey)
 		require.True(t, ok, "the key is still known")
 		require.Equal(t, idemflight.InFlight, e.State, "the key is still in flight")
 
@@ -112,7 +112,7 @@ func TestPromise01_ReconcileCountsAsAnExecution(t *testing.T) {
 	// meddled with in both of its executions.
 	whileMeddling(t, func(t *testing.T, meddle func(*testing.T, *cache, func())) {
 		asking, working := newWork(t), newWork(t)
-		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, Protect: -1,
+		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, MinRetention: -1,
 			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
 				return asking.returns(0, idemflight.Retryable(errBoom))(ctx)
 			}})
@@ -180,7 +180,7 @@ func TestPromise02_WhileAnOutcomeIsKeptFnDoesNotRun(t *testing.T) {
 		"unknown":         {returns(1, idemflight.Unknown(errBoom)), idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
 		"panic":           {func(context.Context) (int, error) { panic(errBoom) }, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
 		"Goexit":          {goexits, idemflight.Replayed, idemflight.ErrOutcomeUnknown, idemflight.Held},
-		"too heavy: shed": {returns(1000, nil), idemflight.None, idemflight.ErrValueShed, idemflight.Shed},
+		"too heavy: shed": {returns(1000, nil), idemflight.NoOutcome, idemflight.ErrValueShed, idemflight.Shed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -197,7 +197,7 @@ func TestPromise02_WhileAnOutcomeIsKeptFnDoesNotRun(t *testing.T) {
 						} else {
 							require.ErrorIs(t, err, kept.want, "call %d", i)
 						}
-						e, ok := c.Lookup(theKey)
+						e, ok := lookup(c, theKey)
 						require.True(t, ok, "still kept after call %d", i)
 						require.Equal(t, kept.state, e.State, "state after call %d", i)
 					}
@@ -215,7 +215,7 @@ func TestPromise02_WhoHasTheOutcomeAndCallsAgainGetsAReplay(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var c *cache
 			c = idemflight.MustNew(options{Observer: func(_ context.Context, ev idemflight.Event[string]) {
-				e, ok := c.Lookup(theKey)
+				e, ok := lookup(c, theKey)
 				if !ok || e.State != idemflight.Retained {
 					t.Errorf("an observer that sees %v must find the outcome kept, found %v", ev.Kind, e.State)
 				}
@@ -252,7 +252,7 @@ func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
 				asked := 0
 				look := func(hook string) {
 					asked++
-					e, ok := c.Lookup(theKey)
+					e, ok := lookup(c, theKey)
 					require.True(t, ok, "%s is asked while the key is in flight", hook)
 					require.Equal(t, idemflight.InFlight, e.State,
 						"%s is asked while the key is in flight", hook)
@@ -273,7 +273,7 @@ func TestPromise02_TheKeyIsInFlightWhileItsOutcomeIsJudged(t *testing.T) {
 				synctest.Wait()
 				require.True(t, call.returned())
 				require.NotZero(t, asked, "a hook must have been asked")
-				e, ok := c.Lookup(theKey)
+				e, ok := lookup(c, theKey)
 				require.True(t, ok)
 				require.Equal(t, idemflight.Retained, e.State)
 			})
@@ -300,7 +300,7 @@ func TestDo_ReplaysOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1, Observer: log.observe})
+				c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1, Observer: log.observe})
 				came := false
 				onYield(t, func(point string) {
 					if point == "meet" && !came {
@@ -317,7 +317,7 @@ func TestDo_ReplaysOutcomeStoredBetweenItsTwoLooks(t *testing.T) {
 				require.EqualValues(t, 1, c.Stats().Replayed)
 				executes(t, c, "b", 1)
 				executes(t, c, "c", 1)
-				_, ok := c.Lookup("k")
+				_, ok := lookup(c, "k")
 				require.True(t, ok, "k was replayed, b was not")
 			})
 		})
@@ -348,7 +348,7 @@ func callAllMethods(t *testing.T, c *cache, ctx context.Context) {
 	if _, err := c.Do(ctx, theKey, neverRuns(t)); !errors.Is(err, idemflight.ErrReentrant) {
 		t.Errorf("Do for the key itself: want ErrReentrant, got %v", err)
 	}
-	if e, ok := c.Lookup(theKey); !ok || e.State != idemflight.InFlight {
+	if e, ok := lookup(c, theKey); !ok || e.State != idemflight.InFlight {
 		t.Errorf("Lookup of the key itself: want it in flight, got %v, %v", e.State, ok)
 	}
 	seen := false
@@ -363,9 +363,9 @@ func callAllMethods(t *testing.T, c *cache, ctx context.Context) {
 		t.Error("Stats must show the key that is in flight")
 	}
 	c.Len()
-	c.Forget("nobody")
-	c.Resolve(theKey, 1, nil)
-	_ = c.Restore("restored", idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)})
+	forget(c, "nobody")
+	resolve(c, theKey, 1, nil)
+	_ = c.Restore(bg, "restored", idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)})
 }
 
 func TestPromise03_FnRunsWithNoLockHeld(t *testing.T) {
@@ -387,7 +387,7 @@ func TestPromise03_FnRunsWithNoLockHeld(t *testing.T) {
 
 				call = start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					callAllMethods(t, c, ctx)
-					c.Forget(theKey)
+					forget(c, theKey)
 					if err := c.Close(ctx); !errors.Is(err, idemflight.ErrReentrant) {
 						t.Errorf("Close from inside an execution: want ErrReentrant, got %v", err)
 					}
@@ -442,8 +442,8 @@ func TestPromise03_NobodyElseWaitsForALockWhileFnRuns(t *testing.T) {
 		for i := range 2000 {
 			_, _ = c.Do(t.Context(), strconv.Itoa(i), returns(i, nil))
 		}
-		c.Lookup(theKey)
-		c.Forget(theKey)
+		lookup(c, theKey)
+		forget(c, theKey)
 		c.Stats()
 	}()
 	soon(t, others, "calls on other keys while two executions run")

@@ -200,12 +200,12 @@ func (call *pending[V]) left(t *testing.T, ctx context.Context, cause error) {
 	t.Helper()
 	require.True(t, call.returned(), "the call must return as soon as its own context ends")
 	require.Nil(t, call.panicked, "the call must not panic")
-	require.ErrorIs(t, call.err, idemflight.ErrLeft, "a caller whose context ended gets ErrLeft")
-	require.ErrorIs(t, call.err, cause, "ErrLeft wraps the cause of the context")
-	require.ErrorIs(t, call.err, ctx.Err(), "ErrLeft wraps the context's own error")
+	require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, "a caller whose context ended gets ErrCallerLeft")
+	require.ErrorIs(t, call.err, cause, "ErrCallerLeft wraps the cause of the context")
+	require.ErrorIs(t, call.err, ctx.Err(), "ErrCallerLeft wraps the context's own error")
 	require.NotErrorIs(t, call.err, idemflight.ErrInFlight, "leaving is not being refused")
 	require.NotErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "leaving does not hold the key")
-	require.Equal(t, idemflight.None, call.res.Source, "no outcome was obtained")
+	require.Equal(t, idemflight.NoOutcome, call.res.Source, "no outcome was obtained")
 	require.Zero(t, call.res.Value, "no outcome was obtained, so no value either")
 }
 
@@ -215,7 +215,7 @@ func (call *pending[V]) refused(t *testing.T, took time.Duration) {
 	require.True(t, call.returned(), "a caller that may not wait any longer returns")
 	require.ErrorIs(t, call.err, idemflight.ErrInFlight,
 		"a caller that may not wait (any longer) gets ErrInFlight")
-	require.NotErrorIs(t, call.err, idemflight.ErrLeft, "its own context has not ended")
+	require.NotErrorIs(t, call.err, idemflight.ErrCallerLeft, "its own context has not ended")
 	require.Zero(t, call.res, "no outcome was obtained")
 	require.Equal(t, took, call.took(), "how long the call waited")
 }
@@ -296,7 +296,7 @@ func fly(t *testing.T, c *cache, key string, opts ...idemflight.CallOption) func
 		return o.v, o.err
 	}, opts...)
 	synctest.Wait()
-	e, ok := c.Lookup(key)
+	e, ok := lookup(c, key)
 	require.True(t, ok, "%q is in flight", key)
 	require.Equal(t, idemflight.InFlight, e.State, "%q is in flight", key)
 	return func(v int, err error) (idemflight.Result[int], error) {
@@ -327,7 +327,7 @@ func retainedEntry(v int, expires time.Time) idemflight.Entry[int] {
 func requireState(t *testing.T, c *cache, s idemflight.State, keys ...string) {
 	t.Helper()
 	for _, k := range keys {
-		e, ok := c.Lookup(k)
+		e, ok := lookup(c, k)
 		require.True(t, ok, "%q is kept", k)
 		require.Equal(t, s, e.State, "state of %q", k)
 	}
@@ -336,7 +336,7 @@ func requireState(t *testing.T, c *cache, s idemflight.State, keys ...string) {
 // dispositionOf reads from the record what became of the outcome of key.
 func dispositionOf(t *testing.T, c *cache, key string) idemflight.Disposition {
 	t.Helper()
-	e, ok := c.Lookup(key)
+	e, ok := lookup(c, key)
 	switch {
 	case !ok:
 		return idemflight.Release
@@ -434,7 +434,7 @@ func (l *eventLog[K]) clear() {
 
 var (
 	callKinds = []idemflight.EventKind{idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed,
-		idemflight.EventReconciled, idemflight.EventRejected, idemflight.EventLeft}
+		idemflight.EventReconciled, idemflight.EventRejected, idemflight.EventCallerLeft}
 	upkeepKinds = []idemflight.EventKind{idemflight.EventEvicted, idemflight.EventExpired, idemflight.EventShed, idemflight.EventPanicked}
 )
 
@@ -442,7 +442,7 @@ var (
 func callCounts(s idemflight.Stats) map[string]uint64 {
 	m := map[string]uint64{"Executed": s.Executed, "Joined": s.Joined, "Replayed": s.Replayed, "Reconciled": s.Reconciled,
 		"KeyReused": s.KeyReused, "NotWaited": s.NotWaited, "OutcomeUnknown": s.OutcomeUnknown, "ValueShed": s.ValueShed, "Full": s.Full,
-		"Closed": s.Closed, "Reentrant": s.Reentrant, "InvalidKey": s.InvalidKey, "Left": s.Left}
+		"Closed": s.Closed, "Reentrant": s.Reentrant, "InvalidKey": s.InvalidKey, "Left": s.CallerLeft}
 	for k, n := range m {
 		if n == 0 {
 			delete(m, k)
@@ -547,4 +547,29 @@ func onYield(t *testing.T, at func(point string)) {
 		}
 	})
 	t.Cleanup(func() { yield.Hook(nil) })
+}
+
+// Operators' verbs whose error cannot be, or says no more than that nothing was done.
+
+func lookup[K comparable, V any](c *idemflight.Cache[K, V], key K) (idemflight.Entry[V], bool) {
+	e, ok, err := c.Lookup(bg, key)
+	must(err)
+	return e, ok
+}
+
+func forget[K comparable, V any](c *idemflight.Cache[K, V], key K) bool {
+	did, err := c.Forget(bg, key)
+	must(err)
+	return did
+}
+
+// resolve reports whether Resolve acted.
+func resolve[K comparable, V any](c *idemflight.Cache[K, V], key K, value V, err error) bool {
+	return c.Resolve(bg, key, value, err) == nil
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }

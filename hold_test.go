@@ -61,13 +61,13 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 			require.True(t, end.want(err),
 				"%s: a later call's error must wrap the original, got %v", name, err)
 			require.Zero(t, res.Value, "%s: a held key keeps no value", name)
-			require.Equal(t, idemflight.None, res.Source,
+			require.Equal(t, idemflight.NoOutcome, res.Source,
 				"%s: a later call obtains no outcome", name)
 			_, err = c.Do(ctx, theKey, neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrKeyReused,
 				"%s: the held key keeps its fingerprint", name)
 
-			e, ok := c.Lookup(theKey)
+			e, ok := lookup(c, theKey)
 			require.True(t, ok, "%s: the key must be held", name)
 			require.True(t, end.want(e.Err), "%s: Entry.Err is the original, got %v", name, e.Err)
 			require.NotErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
@@ -151,16 +151,19 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 				fp := idemflight.FingerprintOf([]byte("payload"))
 				// The TTL of the call that left the key held is not that of what an operator finds.
 				holdAfterASecond(t, c, theKey, idemflight.WithFingerprint(fp), idemflight.WithTTL(time.Second))
-				before, _ := c.Lookup(theKey)
+				before, _ := lookup(c, theKey)
 				stats, told := c.Stats(), len(events.of())
 				time.Sleep(30 * time.Second)
 
-				require.Equal(t, r.settles, c.Resolve(theKey, 42, r.err),
+				require.Equal(t, r.settles, resolve(c, theKey, 42, r.err),
 					"%s: whether Resolve settled it", name)
 				require.Equal(t, r.want, dispositionOf(t, c, theKey),
 					"%s: what became of the key", name)
-				require.Len(t, events.of(), told, "%s: Resolve must emit nothing of its own", name)
-				after, _ := c.Lookup(theKey)
+				if r.settles {
+					told++
+				}
+				require.Len(t, events.of(), told, "%s: Resolve is told when it acted", name)
+				after, _ := lookup(c, theKey)
 				s := c.Stats()
 				switch r.want {
 				case idemflight.Hold:
@@ -178,7 +181,7 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 						"%s: settled now, got %v", name, after.CompletedAt)
 					require.True(t, after.ExpiresAt.Equal(time.Now().Add(ttl)),
 						"%s: Options.TTL from now, got %v", name, after.ExpiresAt)
-					require.False(t, c.Resolve(theKey, 43, nil),
+					require.False(t, resolve(c, theKey, 43, nil),
 						"%s: a second operator must not act", name)
 					_, err := c.Do(t.Context(), theKey, neverRuns(t))
 					require.ErrorIs(t, err, idemflight.ErrKeyReused,
@@ -202,7 +205,7 @@ func TestPromise13_ResolveSettlesAHeldKey(t *testing.T) {
 							"the replay must give the marked error itself, got %#v", err)
 					}
 					time.Sleep(time.Nanosecond)
-					_, ok := c.Lookup(theKey)
+					_, ok := lookup(c, theKey)
 					require.False(t, ok, "%s: must have expired", name)
 				}
 				if r.want != idemflight.Hold {
@@ -228,10 +231,10 @@ func TestPromise13_ResolveActsOnHeldKeysOnly(t *testing.T) {
 		synctest.Wait()
 		for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom), idemflight.Unknown(errBoom), errBoom} {
 			for _, key := range []string{"absent", "retained", "shed", "in flight", "expired", ""} {
-				before, was := c.Lookup(key)
-				require.False(t, c.Resolve(key, 5, how),
+				before, was := lookup(c, key)
+				require.False(t, resolve(c, key, 5, how),
 					"Resolve of a key that is not held: %q, %v", key, how)
-				after, is := c.Lookup(key)
+				after, is := lookup(c, key)
 				require.Equal(t, was, is, "whether %q is there must not change", key)
 				require.Equal(t, before, after, "the entry of %q must not change", key)
 			}
@@ -253,7 +256,7 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 		for i := range operators {
 			go func() {
 				<-start
-				if c.Resolve(key, i+1, nil) {
+				if resolve(c, key, i+1, nil) {
 					acted.Add(1)
 					winner.Store(int64(i + 1))
 				}
@@ -276,24 +279,24 @@ func TestPromise13_OfTwoOperatorsOneActs(t *testing.T) {
 // operator that is too late neither acts nor hears that it did.
 func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 	for name, meanwhile := range map[string]func(*cache) (acted bool){
-		"resolved": func(c *cache) bool { return c.Resolve(theKey, 2, nil) },
-		"found":    func(c *cache) bool { return c.Resolve(theKey, 2, idemflight.Final(errTeapot)) },
+		"resolved": func(c *cache) bool { return resolve(c, theKey, 2, nil) },
+		"found":    func(c *cache) bool { return resolve(c, theKey, 2, idemflight.Final(errTeapot)) },
 		"reconciled": func(c *cache) bool {
 			v, err := c.Do(context.Background(), theKey, returns(-1, nil))
 			return v == 2 && err == nil
 		},
 		"released and run again": func(c *cache) bool {
-			acted := c.Resolve(theKey, 0, idemflight.Retryable(errBoom))
+			acted := resolve(c, theKey, 0, idemflight.Retryable(errBoom))
 			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
 			return acted
 		},
 		"forgotten and run again": func(c *cache) bool {
-			acted := c.Forget(theKey)
+			acted := forget(c, theKey)
 			_, _ = c.Do(context.Background(), theKey, returns(2, nil))
 			return acted
 		},
 		"forgotten and held again": func(c *cache) bool {
-			acted := c.Forget(theKey)
+			acted := forget(c, theKey)
 			_, _ = c.Do(context.Background(), theKey, returns(2, idemflight.Unknown(errTeapot)))
 			return acted
 		},
@@ -313,11 +316,11 @@ func TestPromise13_ResolveThatIsOvertakenDoesNotAct(t *testing.T) {
 				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 2, nil },
 			})
 			holdAfterASecond(t, c, theKey)
-			first := c.Resolve(theKey, 1, nil)
+			first := resolve(c, theKey, 1, nil)
 			require.True(t, overtaken,
 				"%s: Weigh must be asked about what Resolve brings, with no lock held", name)
 			require.True(t, acted, "%s: the operator in between acts", name)
-			e, ok := c.Lookup(theKey)
+			e, ok := lookup(c, theKey)
 			require.True(t, ok, "%s: the key is kept", name)
 			if name == "forgotten and held again" { // a hold that either may settle, but not both
 				require.Equal(t, first, e.State == idemflight.Retained,
@@ -348,11 +351,11 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 			holdAfterASecond(t, c, theKey)
 			call := start(c, t.Context(), theKey, neverRuns(t))
 			synctest.Wait()
-			e, _ := c.Lookup(theKey)
+			e, _ := lookup(c, theKey)
 			require.Equal(t, idemflight.InFlight, e.State,
 				"a reconciliation is an execution of its key")
 			for _, how := range []error{nil, idemflight.Final(errBoom), idemflight.Retryable(errBoom)} {
-				require.False(t, c.Resolve(theKey, 5, how), "Resolve while Reconcile runs")
+				require.False(t, resolve(c, theKey, 5, how), "Resolve while Reconcile runs")
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -360,10 +363,10 @@ func TestPromise13_ResolveDoesNotActWhileReconcileRuns(t *testing.T) {
 			if learned == nil {
 				require.Equal(t, 9, call.res.Value,
 					"what Reconcile found must count, not what Resolve said")
-				require.False(t, c.Resolve(theKey, 5, nil), "nothing is held any more")
+				require.False(t, resolve(c, theKey, 5, nil), "nothing is held any more")
 			} else {
 				require.ErrorIs(t, call.err, learned)
-				require.True(t, c.Resolve(theKey, 5, nil), "held again, Resolve acts")
+				require.True(t, resolve(c, theKey, 5, nil), "held again, Resolve acts")
 			}
 		})
 	}
@@ -395,7 +398,7 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 	}{
 		"found":           {nil, idemflight.Release, idemflight.Reconciled},
 		"found, Final":    {idemflight.Final(errBoom), idemflight.Release, idemflight.Reconciled},
-		"learned nothing": {errors.New("no answer"), idemflight.Hold, idemflight.None},
+		"learned nothing": {errors.New("no answer"), idemflight.Hold, idemflight.NoOutcome},
 		"Retryable":       {idemflight.Retryable(errBoom), idemflight.Release, idemflight.Executed},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -407,17 +410,17 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 			})
 			flying := start(c, t.Context(), theKey, returnsAfter(time.Second, 7, idemflight.Unknown(errBoom)))
 			synctest.Wait()
-			require.True(t, c.Forget(theKey), "Forget of a key in flight")
+			require.True(t, forget(c, theKey), "Forget of a key in flight")
 			time.Sleep(time.Second)
 			synctest.Wait()
 			require.ErrorIs(t, flying.err, idemflight.ErrOutcomeUnknown)
 			require.Equal(t, idemflight.Hold, dispositionOf(t, c, theKey),
 				"a Hold is held all the same")
-			before, _ := c.Lookup(theKey)
+			before, _ := lookup(c, theKey)
 
 			leader := start(c, t.Context(), theKey, returns(9, nil))
 			synctest.Wait()
-			require.True(t, c.Forget(theKey), "Forget while Reconcile runs")
+			require.True(t, forget(c, theKey), "Forget while Reconcile runs")
 			late := start(c, t.Context(), theKey, neverRuns(t))
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -425,7 +428,7 @@ func TestPromise13_ForgottenInFlightAHoldIsHeldAllTheSame(t *testing.T) {
 			require.Equal(t, r.want, dispositionOf(t, c, theKey),
 				"%s: after Forget while Reconcile ran", name)
 			if r.want == idemflight.Hold {
-				after, _ := c.Lookup(theKey)
+				after, _ := lookup(c, theKey)
 				require.Equal(t, before.Err, after.Err, "%s: held again as it was", name)
 				return
 			}
@@ -459,9 +462,9 @@ func TestResolve_ActsOnAKeyThatWasHeldAgainMeanwhile(t *testing.T) {
 	})
 	_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("timeout"))))
 	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-	require.True(t, c.Resolve("k", 7, nil))
+	require.True(t, resolve(c, "k", 7, nil))
 	require.True(t, asked)
-	e, _ := c.Lookup("k")
+	e, _ := lookup(c, "k")
 	require.Equal(t, idemflight.Retained, e.State)
 	require.NoError(t, c.CheckInvariants())
 }
@@ -475,7 +478,7 @@ func TestResolve_LeavesAloneWhatWasHeldByAnotherExecution(t *testing.T) {
 		Weigh: func(string, int) int64 {
 			if !asked {
 				asked = true
-				require.True(t, c.Forget("k"))
+				require.True(t, forget(c, "k"))
 				_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("again"))))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 			}
@@ -484,8 +487,8 @@ func TestResolve_LeavesAloneWhatWasHeldByAnotherExecution(t *testing.T) {
 	})
 	_, err := c.Do(t.Context(), "k", returns(0, idemflight.Unknown(errors.New("timeout"))))
 	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-	require.False(t, c.Resolve("k", 7, nil))
-	e, _ := c.Lookup("k")
+	require.False(t, resolve(c, "k", 7, nil))
+	e, _ := lookup(c, "k")
 	require.Equal(t, idemflight.Held, e.State)
 	require.NoError(t, c.CheckInvariants())
 }

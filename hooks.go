@@ -13,8 +13,13 @@ type note[K comparable] struct {
 
 // note adds an event of upkeep to notes, if anybody listens.
 func (c *Cache[K, V]) note(notes *[]note[K], e Event[K]) {
+	c.noteIn(context.Background(), notes, e)
+}
+
+// noteIn is note for what an operator did, who gave ctx.
+func (c *Cache[K, V]) noteIn(ctx context.Context, notes *[]note[K], e Event[K]) {
 	if c.opts.Observer != nil {
-		*notes = append(*notes, note[K]{context.Background(), e})
+		*notes = append(*notes, note[K]{ctx, e})
 	}
 }
 

@@ -24,9 +24,9 @@ func TestBooksBalanceAfterAnything(t *testing.T) {
 		rounds = 100
 	}
 	for name, opts := range map[string]idemflight.Options[int, int]{
-		"plain":     {MaxEntries: 8, Protect: -1},
-		"protected": {MaxEntries: 16, Protect: 50 * time.Microsecond},
-		"roomy":     {MaxEntries: 80, Protect: -1},
+		"plain":     {MaxEntries: 8, MinRetention: -1},
+		"protected": {MaxEntries: 16, MinRetention: 50 * time.Microsecond},
+		"roomy":     {MaxEntries: 80, MinRetention: -1},
 	} {
 		for _, reconcile := range []bool{false, true} {
 			if reconcile {
@@ -58,7 +58,7 @@ func balanceBooks(t *testing.T, opts idemflight.Options[int, int], reconcile boo
 		return d
 	}
 	opts.Observer = func(_ context.Context, e idemflight.Event[int]) {
-		if e.Kind <= idemflight.EventLeft {
+		if e.Kind <= idemflight.EventCallerLeft {
 			events.Add(1)
 		}
 	}
@@ -104,16 +104,16 @@ func balanceBooks(t *testing.T, opts idemflight.Options[int, int], reconcile boo
 		k := rand.IntN(keys)
 		switch rand.IntN(20) {
 		case 0:
-			c.Forget(k)
+			forget(c, k)
 			return
 		case 1, 2:
-			c.Resolve(k, rand.IntN(100), []error{
+			resolve(c, k, rand.IntN(100), []error{
 				nil, idemflight.Final(errors.New("final")), idemflight.Retryable(errors.New("retryable")), errors.New("unmarked"),
 			}[rand.IntN(4)])
 			return
 		case 3, 4:
 			now := time.Now()
-			_ = c.Restore(k, idemflight.Entry[int]{
+			_ = c.Restore(bg, k, idemflight.Entry[int]{
 				State: idemflight.State(1 + rand.IntN(4)), Value: rand.IntN(100),
 				CompletedAt: now.Add(-time.Duration(rand.IntN(300_000))), ExpiresAt: now.Add(time.Duration(rand.IntN(300_000))),
 			})

@@ -30,7 +30,7 @@ func checkKey[K comparable](t *testing.T, name string, key K, valid bool) {
 					require.Equal(t, 1, v)
 				}
 				require.Equal(t, 1, ran)
-				_, ok := c.Lookup(key)
+				_, ok := lookup(c, key)
 				require.True(t, ok)
 				return
 			}
@@ -40,11 +40,11 @@ func checkKey[K comparable](t *testing.T, name string, key K, valid bool) {
 				require.Zero(t, r, "no outcome was obtained")
 			}
 			require.Zero(t, ran, "fn does not run for an invalid key")
-			_, ok := c.Lookup(key)
+			_, ok := lookup(c, key)
 			require.False(t, ok)
-			require.False(t, c.Forget(key))
-			require.False(t, c.Resolve(key, 1, nil))
-			require.ErrorIs(t, c.Restore(key, retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrInvalidKey)
+			require.False(t, forget(c, key))
+			require.False(t, resolve(c, key, 1, nil))
+			require.ErrorIs(t, c.Restore(bg, key, retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrInvalidKey)
 			require.Zero(t, c.Len())
 			require.Equal(t, idemflight.Stats{InvalidKey: 2}, c.Stats())
 			require.Len(t, log.of(idemflight.EventRejected), 2)

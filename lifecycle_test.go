@@ -19,13 +19,13 @@ func TestPromise23_ForgetDropsWhatIsKept(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 1, TTL: time.Minute, Protect: time.Minute, Observer: log.observe}))
-				require.False(t, c.Forget("k"), "nothing there")
+				c := idemflight.MustNew(weighted(options{MaxEntries: 1, TTL: time.Minute, MinRetention: time.Minute, Observer: log.observe}))
+				require.False(t, forget(c, "k"), "nothing there")
 				s.put(t, c)
-				require.False(t, c.Forget("other"))
-				require.True(t, c.Forget("k"))
-				require.False(t, c.Forget("k"), "nothing there any more")
-				_, ok := c.Lookup("k")
+				require.False(t, forget(c, "other"))
+				require.True(t, forget(c, "k"))
+				require.False(t, forget(c, "k"), "nothing there any more")
+				_, ok := lookup(c, "k")
 				require.False(t, ok)
 				st := c.Stats()
 				require.Zero(t, st.Entries+st.Held+int(st.Weight)+c.Len(),
@@ -69,10 +69,10 @@ func TestPromise23_ForgetInFlight(t *testing.T) {
 					synctest.Wait()
 				}
 				join()
-				require.True(t, c.Forget("k"), "on a key in flight")
+				require.True(t, forget(c, "k"), "on a key in flight")
 				join() // arriving after Forget, before the end
-				require.True(t, c.Forget("k"), "it is still in flight")
-				e, ok := c.Lookup("k")
+				require.True(t, forget(c, "k"), "it is still in flight")
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.Equal(t, idemflight.InFlight, e.State)
 				require.Equal(t, 2, e.Waiters)
@@ -85,7 +85,7 @@ func TestPromise23_ForgetInFlight(t *testing.T) {
 				require.ErrorIs(t, err, tc.want)
 				require.Equal(t, 7, r.Value)
 				wg.Wait()
-				e, ok = c.Lookup("k")
+				e, ok = lookup(c, "k")
 				require.Equal(t, tc.held, ok)
 				st := c.Stats()
 				if tc.held {
@@ -134,12 +134,12 @@ func TestPromise23_ForgetDuringReconcile(t *testing.T) {
 					done <- err
 				}()
 				synctest.Wait()
-				require.True(t, c.Forget("k"))
+				require.True(t, forget(c, "k"))
 				close(gate)
 				err := <-done
 				require.ErrorIs(t, err, tc.want)
 				require.Equal(t, tc.runs, ran, "whether fn ran")
-				e, ok := c.Lookup("k")
+				e, ok := lookup(c, "k")
 				require.Equal(t, tc.held, ok, "what is kept: %+v", e)
 				if tc.held {
 					require.Equal(t, idemflight.Held, e.State)
@@ -173,7 +173,7 @@ func TestPromise23_AFlightLeavesWhatCameAfterItAlone(t *testing.T) {
 				}})
 				fn := w.fn
 				if fn == nil {
-					fn = func(context.Context) (int, error) { c.Forget("k"); return 1, nil }
+					fn = func(context.Context) (int, error) { forget(c, "k"); return 1, nil }
 				}
 				_, err := c.Do(bg, "k", fn, w.opts...)
 				require.ErrorIs(t, err, w.want)
@@ -201,7 +201,7 @@ func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
 		executes(t, c, "kept", 3)
 		require.NoError(t, c.Close(bg))
 		time.Sleep(30 * time.Second)
-		require.True(t, c.Forget("forgotten"), "what needs no execution goes on")
+		require.True(t, forget(c, "forgotten"), "what needs no execution goes on")
 		for _, k := range []string{"new", "expiring", "forgotten"} {
 			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithTTL(0)}} {
 				r, err := c.DoResult(bg, k, neverRuns(t), opts...)
@@ -215,7 +215,7 @@ func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
 		require.ErrorIs(t, err, errBoom)
 		require.NotErrorIs(t, err, idemflight.ErrClosed)
 		require.Equal(t, 3, replays(t, c, "kept"), "replays go on")
-		require.True(t, c.Resolve("held", 4, nil))
+		require.True(t, resolve(c, "held", 4, nil))
 		require.Equal(t, 4, replays(t, c, "held"))
 		require.EqualValues(t, 9, c.Stats().Closed)
 		require.Equal(t, 2, c.Len())
@@ -292,7 +292,7 @@ func TestPromise24_CloseWaits(t *testing.T) {
 		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()
 		_, err := c.Do(ctx, "left", returnsAfter(time.Minute, 1, nil))
-		require.ErrorIs(t, err, idemflight.ErrLeft)
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		go func() {
 			_, _ = c.Do(bg, "inline", returnsAfter(2*time.Minute, 2, nil), idemflight.Inline())
 		}()
@@ -453,7 +453,7 @@ func TestPromise24_TimersStop(t *testing.T) {
 			synctest.Wait()
 			require.Empty(t, log.of(idemflight.EventExpired),
 				"no timer rings after Close: expired memory waits for the next call")
-			_, ok := c.Lookup("a")
+			_, ok := lookup(c, "a")
 			require.False(t, ok, "expired is expired all the same")
 			require.Zero(t, c.Len())
 			_, err := c.Do(bg, "b", neverRuns(t))

@@ -1,6 +1,7 @@
 package idemflight
 
 import (
+	"context"
 	"iter"
 
 	"github.com/idemflight/idemflight/internal/yield"
@@ -8,7 +9,12 @@ import (
 
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
 // counts no use and changes no order. Cost: one shard lock.
-func (c *Cache[K, V]) Lookup(key K) (Entry[V], bool) {
+func (c *Cache[K, V]) Lookup(_ context.Context, key K) (Entry[V], bool, error) {
+	e, ok := c.lookup(key)
+	return e, ok, nil
+}
+
+func (c *Cache[K, V]) lookup(key K) (Entry[V], bool) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	yield.At("lookup")
@@ -34,7 +40,7 @@ func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
 	return func(visit func(K, Entry[V]) bool) {
 		for i := range c.shards {
 			for _, key := range c.shards[i].keys() {
-				if e, ok := c.Lookup(key); ok && !visit(key, e) {
+				if e, ok := c.lookup(key); ok && !visit(key, e) {
 					return
 				}
 			}

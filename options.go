@@ -9,10 +9,10 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultTTL         = 24 * time.Hour  // what payment providers keep idempotency keys for
-	DefaultMaxEntries  = 1_048_576       // 2^20: a day of 12 new keys a second
-	DefaultProtect     = time.Hour       // longer than a sane client goes on retrying
-	DefaultExecTimeout = 5 * time.Minute // longer than any single call should take, short enough to notice
+	DefaultTTL          = 24 * time.Hour  // what payment providers keep idempotency keys for
+	DefaultMaxEntries   = 1_048_576       // 2^20: a day of 12 new keys a second
+	DefaultMinRetention = time.Hour       // longer than a sane client goes on retrying
+	DefaultExecTimeout  = 5 * time.Minute // longer than any single call should take, short enough to notice
 )
 
 // NoWait, given to [WithMaxWait], means not to wait for a flight at all.
@@ -37,12 +37,12 @@ type Options[K comparable, V any] struct {
 	// 0 = [DefaultMaxEntries]; negative is an error.
 	MaxEntries int
 
-	// Protect decides what happens when full: no outcome completed less than this ago is evicted; a
+	// MinRetention decides what happens when full: no outcome completed less than this ago is evicted; a
 	// new key gets [ErrFull] instead. So a flood of new keys costs availability, and never a second
-	// execution within Protect. ErrFull can also come while an older outcome could go, if all of those
-	// were replayed and so have moved behind younger ones. 0 = [DefaultProtect], but at most half of
+	// execution within MinRetention. ErrFull can also come while an older outcome could go, if all of those
+	// were replayed and so have moved behind younger ones. 0 = [DefaultMinRetention], but at most half of
 	// TTL; negative = no protection, plain LRU; TTL or more = nothing is ever evicted.
-	Protect time.Duration
+	MinRetention time.Duration
 
 	// MaxWeight bounds the sum of Weigh over retained outcomes; over it, the values of the least
 	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound; negative is an error.
@@ -55,10 +55,15 @@ type Options[K comparable, V any] struct {
 	// for itself forever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
+	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect. So if fn
+	// has not called it, nothing has begun, whatever the error, panic or runtime.Goexit with which fn
+	// ends without a marker: the key is released, and Classify is not asked.
+	EffectsAnnounced bool
+
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
 	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
 	// three dispositions, a panic included, holds the key. The key is still in flight then: a Do of
-	// the same key or a Close from here would wait for itself forever. nil = [ClassifyDefault].
+	// the same key or a Close from here would wait for itself forever. nil = [ClassifyLenient].
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
@@ -78,7 +83,7 @@ type Options[K comparable, V any] struct {
 
 	// ExecTimeout is the deadline of the context that fn gets, from its start. It ends the context,
 	// not fn, which stays in flight until it returns; an error that fn returns for it is like any
-	// other: held after BeginEffect, and by ClassifyDefault. 0 = [DefaultExecTimeout]; negative = none.
+	// other: held after BeginEffect, and by ClassifyLenient. 0 = [DefaultExecTimeout]; negative = none.
 	ExecTimeout time.Duration
 
 	// MaxWaiters bounds the joined callers per flight; one more gets [ErrInFlight]. 0 = no bound;
@@ -128,15 +133,15 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	switch {
-	case o.Protect == 0:
-		o.Protect = min(DefaultProtect, o.TTL/2)
-	case o.Protect < 0:
-		o.Protect = 0
-	case o.Protect >= o.TTL:
-		o.Protect = forever
+	case o.MinRetention == 0:
+		o.MinRetention = min(DefaultMinRetention, o.TTL/2)
+	case o.MinRetention < 0:
+		o.MinRetention = 0
+	case o.MinRetention >= o.TTL:
+		o.MinRetention = forever
 	}
 	if o.Classify == nil {
-		o.Classify = ClassifyDefault
+		o.Classify = ClassifyLenient
 	}
 	if o.ExecTimeout == 0 {
 		o.ExecTimeout = DefaultExecTimeout

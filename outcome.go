@@ -20,7 +20,7 @@ func (d Disposition) String() string { return name(d, "release", "retain", "hold
 type Source int
 
 const (
-	None       Source = iota // no outcome was obtained: the error says why
+	NoOutcome  Source = iota // no outcome was obtained: the error says why
 	Executed                 // this call led the flight, and fn ran, even if it left the outcome unknown
 	Joined                   // this call waited for a flight that it did not start
 	Replayed                 // kept from an earlier flight
@@ -33,9 +33,9 @@ func (s Source) String() string {
 
 // Result is an outcome and where it comes from.
 type Result[V any] struct {
-	Value       V         // fn's, also beside an error; zero if Source is None
-	Source      Source    // None exactly when no outcome was obtained
-	CompletedAt time.Time // when the execution ended; zero if Source is None
+	Value       V         // fn's, also beside an error; zero if Source is NoOutcome
+	Source      Source    // NoOutcome exactly when no outcome was obtained
+	CompletedAt time.Time // when the execution ended; zero if Source is NoOutcome
 	ExpiresAt   time.Time // zero when the outcome is not kept (or is held without end)
 }
 
@@ -43,13 +43,14 @@ type Result[V any] struct {
 type State int
 
 const (
-	InFlight State = iota + 1 // an execution runs
-	Retained                  // its outcome is kept and replayed
-	Held                      // outcome unknown: fn does not run
-	Shed                      // done, the value dropped under MaxWeight: fn does not run
+	Absent   State = iota // neither in flight nor kept: the next call runs fn
+	InFlight              // an execution runs
+	Retained              // its outcome is kept and replayed
+	Held                  // outcome unknown: fn does not run
+	Shed                  // done, the value dropped under MaxWeight: fn does not run
 )
 
-func (s State) String() string { return name(s, "absent", "in flight", "retained", "held", "shed") }
+func (s State) String() string { return name(s, "absent", "in_flight", "retained", "held", "shed") }
 
 // Entry is what the cache knows about a key at one moment.
 type Entry[V any] struct {

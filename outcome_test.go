@@ -34,7 +34,7 @@ func requireNoMarker(t *testing.T, err error, what string) {
 			_, _ = c.Do(context.Background(), theKey, returns(0, returned))
 			require.Equal(t, want, dispositionOf(t, c, theKey),
 				"%s: must bear no marker for an execution around it, whose Classify then decides", what)
-			c.Forget(theKey)
+			forget(c, theKey)
 		}
 	}
 }
@@ -256,7 +256,7 @@ func TestPromise11_UnmarkedPartsOfAJoinAreJudgedEachAlone(t *testing.T) {
 	var asked []error
 	classify := func(err error) idemflight.Disposition {
 		asked = append(asked, err)
-		return idemflight.ClassifyDefault(err)
+		return idemflight.ClassifyLenient(err)
 	}
 	got := judged(t, errors.Join(plain, idemflight.Retryable(errors.New("marked")), other), func(context.Context) {}, classify)
 	require.Equal(t, idemflight.Release, got, "two harmless unmarked parts beside a Retryable")
@@ -370,7 +370,7 @@ func TestPromise11_CallersAndRecordsGetTheMarkedErrorItself(t *testing.T) {
 				}
 				requireNoMarker(t, call.err, m.name+", "+who)
 			}
-			if entry, ok := c.Lookup(theKey); ok {
+			if entry, ok := lookup(c, theKey); ok {
 				require.True(t, entry.Err == error(cause),
 					"%s: Entry.Err must be the marked error itself, got %#v", m.name, entry.Err)
 				for _, e := range c.All() {
@@ -419,7 +419,7 @@ func TestPromise11_MarkerDeeperInsideIsTakenOutOfAnErrorOfTheSameText(t *testing
 			c := idemflight.MustNew(options{})
 			_, got := c.Do(context.Background(), theKey, returns(0, own))
 
-			entry, kept := c.Lookup(theKey)
+			entry, kept := lookup(c, theKey)
 			answers := map[string]error{"the caller's error": got}
 			if kept {
 				answers["the record's error"] = entry.Err
@@ -504,7 +504,7 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 			return inner.Do(ctx, theKey, returns(0, c.err))
 		})
 		require.Equal(t, c.want, dispositionOf(t, outer, theKey),
-			"%s: what ClassifyDefault makes of the inner cache's error in the outer one", name)
+			"%s: what ClassifyLenient makes of the inner cache's error in the outer one", name)
 	}
 }
 
@@ -572,7 +572,7 @@ func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 				require.ErrorIs(t, call.err, c.want, "Classify %s, %s", name, shape)
 				require.Equal(t, 7, call.res.Value, "Classify %s, %s: fn's value", name, shape)
 				requireNoMarker(t, call.err, shape)
-				e, _ := cache.Lookup(theKey)
+				e, _ := lookup(cache, theKey)
 				require.Equal(t, idemflight.Held, e.State, "Classify %s, %s", name, shape)
 				require.ErrorIs(t, e.Err, c.want, "Classify %s, %s: Entry.Err", name, shape)
 				requireNoMarker(t, e.Err, shape)
@@ -614,7 +614,7 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 					synctest.Wait()
 					require.True(t, call.returned(),
 						"%s, %s: the caller must have left", what, shape)
-					require.ErrorIs(t, call.err, idemflight.ErrLeft, "%s, %s", what, shape)
+					require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, "%s, %s", what, shape)
 					require.ErrorIs(t, call.err, context.Canceled,
 						"%s, %s: must wrap ctx.Err()", what, shape)
 					require.ErrorIs(t, call.err, cause,
@@ -624,8 +624,8 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 							"%s, %s: must wrap context.Cause", what, shape)
 					}
 					requireNoMarker(t, call.err, what+", "+shape)
-					require.Equal(t, idemflight.Release, idemflight.ClassifyDefault(call.err),
-						"%s, %s: ErrLeft is the answer of a key that guards itself", what, shape)
+					require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(call.err),
+						"%s, %s: ErrCallerLeft is the answer of a key that guards itself", what, shape)
 				}
 				time.Sleep(2 * time.Minute)
 			})
@@ -643,7 +643,7 @@ func TestPromise11_MarkedCauseOfAnInnerCallDoesNotDecideTheOuterKey(t *testing.T
 			time.AfterFunc(time.Second, func() { cancel(idemflight.Final(errors.New("gave up"))) })
 			return c.Do(inner, "inner", returnsAfter(time.Minute, 7, nil))
 		})
-		require.ErrorIs(t, err, idemflight.ErrLeft, "the inner call's answer")
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft, "the inner call's answer")
 		require.Equal(t, idemflight.Release, dispositionOf(t, c, "outer"),
 			"Final in a cause must not burn the outer key")
 		time.Sleep(time.Hour)
@@ -676,7 +676,7 @@ func TestPromise11_ValueThatMustNotBeKeptIsReturnedWithRetryable(t *testing.T) {
 		require.Equal(t, run, res.Value, "the caller must get the value of its own run")
 		require.Equal(t, idemflight.Executed, res.Source, "fn must run each time")
 		require.True(t, res.ExpiresAt.IsZero(), "ExpiresAt of what is not kept")
-		_, kept := c.Lookup(theKey)
+		_, kept := lookup(c, theKey)
 		require.False(t, kept, "nothing must be kept of a value returned with Retryable")
 	}
 	require.Equal(t, uint64(2), c.Stats().Releases, "Stats.Releases")
@@ -693,7 +693,7 @@ type endedContext struct {
 func (c endedContext) Done() <-chan struct{} { return c.done }
 func (c endedContext) Err() error            { return c.err }
 
-// Once: a marker in the Err of a context of the user's own leaked through ErrLeft, and spoke to
+// Once: a marker in the Err of a context of the user's own leaked through ErrCallerLeft, and spoke to
 // the execution around.
 func TestErrLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
 	c := idemflight.MustNew(options{})
@@ -705,7 +705,7 @@ func TestErrLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
 			runs++
 			return c.Do(ended, "inner", one)
 		})
-		require.ErrorIs(t, err, idemflight.ErrLeft)
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 	}
-	require.Equal(t, 2, runs, "ErrLeft of the inner call releases the outer key")
+	require.Equal(t, 2, runs, "ErrCallerLeft of the inner call releases the outer key")
 }

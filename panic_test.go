@@ -265,7 +265,7 @@ func TestPromise14_Goexit(t *testing.T) {
 					s := c.Stats()
 					require.EqualValues(t, 1, s.Panics, "Stats.Panics counts Goexit")
 					require.EqualValues(t, 1, s.Executed, "the leader's call counts as executed")
-					_, ok := c.Lookup(theKey)
+					_, ok := lookup(c, theKey)
 					require.Equal(t, says.held, ok, "whether the key is held")
 				})
 			})
@@ -324,7 +324,7 @@ func TestPromise14_NobodyHangsOrSeesZeroNil(t *testing.T) {
 					require.Equal(t, own, goroutines(t), "goroutines when all is over")
 					require.Zero(t, c.Stats().InFlight, "Stats.InFlight")
 					require.EqualValues(t, 1, c.Stats().Panics, "Stats.Panics")
-					e, ok := c.Lookup(theKey)
+					e, ok := lookup(c, theKey)
 					require.Equal(t, says.held, ok && e.State == idemflight.Held,
 						"whether the key is held")
 					if !says.held {
@@ -387,10 +387,10 @@ func requireNoLockHeld(t *testing.T, c *cache) {
 	c.Len()
 	c.Stats()
 	for key := range c.All() {
-		c.Lookup(key)
-		c.Forget(key)
+		lookup(c, key)
+		forget(c, key)
 	}
-	c.Resolve(theKey, 1, nil)
+	resolve(c, theKey, 1, nil)
 }
 
 func TestPromise14_APanicInClassifyHolds(t *testing.T) {
@@ -443,7 +443,7 @@ func TestPromise14_APanicInClassifyHolds(t *testing.T) {
 								require.Equal(t, 7, joined.res.Value, "fn's value")
 							}
 						}
-						e, ok := c.Lookup(theKey)
+						e, ok := lookup(c, theKey)
 						require.True(t, ok)
 						require.Equal(t, idemflight.Held, e.State)
 						require.EqualValues(t, 1, c.Stats().HookPanics, "Stats.HookPanics")
@@ -564,7 +564,7 @@ func TestPromise14_APanicInObserverIsContained(t *testing.T) {
 						require.EqualValues(t, 5, sumOfCalls(s),
 							"each call counts once all the same")
 						require.Zero(t, s.InFlight+s.Waiters)
-						_, ok := c.Lookup(theKey)
+						_, ok := lookup(c, theKey)
 						require.True(t, ok, "the outcome is kept")
 						requireNoLockHeld(t, c)
 					})

@@ -100,10 +100,10 @@ func TestPromise17_OfEveryOrigin(t *testing.T) {
 		now := time.Now()
 		e := retainedEntry(1, now.Add(40*time.Second))
 		e.CompletedAt = now.Add(-40 * time.Second)
-		require.NoError(t, c.Restore("restored", e))
+		require.NoError(t, c.Restore(bg, "restored", e))
 		add(40*time.Second, 80*time.Second)
 		hold(t, c, "resolved")
-		require.True(t, c.Resolve("resolved", 1, nil))
+		require.True(t, resolve(c, "resolved", 1, nil))
 		add(24*time.Hour, 24*time.Hour)
 
 		for i, d := range ends {
@@ -122,7 +122,7 @@ func TestPromise17_WhatWasResolvedIsReclaimedInTime(t *testing.T) {
 		log := &eventLog[string]{}
 		c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Hour, Observer: log.observe})
 		hold(t, c, "k")
-		require.True(t, c.Resolve("k", 7, nil))
+		require.True(t, resolve(c, "k", 7, nil))
 		time.Sleep(time.Minute + reclaimDelay(time.Minute))
 		synctest.Wait()
 		require.Equal(t, []string{"k"}, log.keys(idemflight.EventExpired))
@@ -177,7 +177,7 @@ func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
 // Values that are kept no more are garbage at once, while the key is remembered.
 func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[int, *object]{Protect: -1, MaxEntries: 4, MaxWeight: 10,
+		c := idemflight.MustNew(idemflight.Options[int, *object]{MinRetention: -1, MaxEntries: 4, MaxWeight: 10,
 			Weigh: func(k int, _ *object) int64 { return map[int]int64{1: 11}[k] }})
 		do := func(k int, opts ...idemflight.CallOption) weak.Pointer[object] {
 			v := &object{}
@@ -191,7 +191,7 @@ func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *tes
 			"forgot":   do(3),
 			"evicted":  do(4),
 		}
-		require.True(t, c.Forget(3))
+		require.True(t, forget(c, 3))
 		for k := range 4 {
 			do(100 + k)
 		}
@@ -226,7 +226,7 @@ func TestJoinedCaller_DoesNotKeepFnAlive(t *testing.T) {
 				time.Sleep(time.Second)
 				return int(thing[0]), nil
 			})
-			require.ErrorIs(t, err, idemflight.ErrLeft)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		}()
 		synctest.Wait()
 		go func() { _, _ = c.Do(bg, "k", neverRuns(t)) }()
@@ -279,7 +279,7 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 		},
 		"forgotten": func(c *idemflight.Cache[int, [8]int64], n int) {
 			for i := range n {
-				c.Forget(i + 1)
+				forget(c, i+1)
 			}
 		},
 	}
@@ -400,7 +400,7 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 			ctx, cancel := context.WithTimeout(bg, time.Second)
 			defer cancel()
 			_, err := c.Do(ctx, "k", returnsAfter(2*time.Second, 1, nil))
-			require.ErrorIs(t, err, idemflight.ErrLeft)
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		},
 		"its outcome was reclaimed by a call": func(t *testing.T, c *cache) {
 			executes(t, c, "k", 1)
@@ -436,12 +436,12 @@ func TestAbandonedCache_WithoutKeysIsCollectedSoon(t *testing.T) {
 		"forgotten": func(t *testing.T, c *cache) {
 			_, err := c.Do(context.Background(), "k", returns(1, nil))
 			require.NoError(t, err)
-			require.True(t, c.Forget("k"))
+			require.True(t, forget(c, "k"))
 		},
 		"resolved: no effect": func(t *testing.T, c *cache) {
 			_, err := c.Do(context.Background(), "k", returns(0, idemflight.Unknown(errors.New("lost"))))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			require.True(t, c.Resolve("k", 0, idemflight.Retryable(errors.New("no effect"))))
+			require.True(t, resolve(c, "k", 0, idemflight.Retryable(errors.New("no effect"))))
 		},
 		"closed": func(t *testing.T, c *cache) {
 			_, err := c.Do(context.Background(), "k", returns(1, nil))
@@ -510,7 +510,7 @@ func TestPromise17_ARecordThatComesWhileTheTimerIsStopped(t *testing.T) {
 			}
 		})
 		executes(t, c, "a", 1)
-		require.True(t, c.Forget("a"))
+		require.True(t, forget(c, "a"))
 		require.EqualValues(t, 1, came.Load(), "the seam")
 		time.Sleep(2*time.Hour + time.Second)
 		synctest.Wait()
@@ -530,7 +530,7 @@ func TestPromise17_ARecordThatGoesWhileTheTimerIsSet(t *testing.T) {
 				fired.Add(1)
 			case "arm":
 				if fired.Load() == 1 && went.Add(1) == 1 {
-					c.Forget("b")
+					forget(c, "b")
 				}
 			}
 		})
@@ -579,7 +579,7 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 			switch point {
 			case "settle": // of Restore, which has its place
 				if settles++; settles == 1 {
-					require.True(t, c.Forget("a"))
+					require.True(t, forget(c, "a"))
 					end = fly(t, c, "k")
 				}
 			case "restore: refused":
@@ -589,7 +589,7 @@ func TestPromise17_ARefusedRestoreLeavesNoTimerBehind(t *testing.T) {
 				fired++
 			}
 		})
-		err := c.Restore("k", retainedEntry(1, time.Now().Add(time.Hour)))
+		err := c.Restore(bg, "k", retainedEntry(1, time.Now().Add(time.Hour)))
 		require.ErrorContains(t, err, "in flight")
 		require.Equal(t, 2, settles, "the seam: Restore and a flight that came in between")
 		require.Zero(t, c.Len())
@@ -614,11 +614,11 @@ func TestRestored_ExpiredRecordsLeaveNoTrace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := idemflight.MustNew(options{
-					MaxEntries: 2, Protect: -1, MaxWeight: 10, Weigh: func(string, int) int64 { return 6 },
+					MaxEntries: 2, MinRetention: -1, MaxWeight: 10, Weigh: func(string, int) int64 { return 6 },
 				})
 				now := time.Now()
 				for _, key := range []string{"a", "b"} {
-					require.NoError(t, c.Restore(key, idemflight.Entry[int]{
+					require.NoError(t, c.Restore(bg, key, idemflight.Entry[int]{
 						State: idemflight.Retained, CompletedAt: now.Add(-time.Minute), ExpiresAt: now.Add(10 * time.Millisecond),
 					}))
 				}
@@ -716,7 +716,7 @@ func TestForget_OfTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 			_, _ = c.Do(bg, "a", one)
 			time.Sleep(time.Second)
 			go func() { _, _ = c.Do(bg, "b", one) }()
-			go c.Forget("a")
+			go forget(c, "a")
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			require.EqualValues(t, 1, expired.Load(), "b is reclaimed without further calls")

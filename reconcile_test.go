@@ -58,7 +58,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				})
 				fp := idemflight.FingerprintOf([]byte("payload"))
 				holdAfterASecond(t, c, theKey, idemflight.WithFingerprint(fp))
-				held, _ := c.Lookup(theKey)
+				held, _ := lookup(c, theKey)
 				time.Sleep(time.Minute)
 
 				base := context.Background()
@@ -131,7 +131,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				require.Equal(t, idemflight.Replayed, res.Source,
 					"%s: afterwards it is retained", what)
 				require.Equal(t, 9, res.Value, "%s: replayed value", what)
-				e, _ := c.Lookup(theKey)
+				e, _ := lookup(c, theKey)
 				require.Equal(t, fp, e.Fingerprint, "%s: the fingerprint is kept", what)
 
 				require.Equal(t, idemflight.Stats{
@@ -218,12 +218,12 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 				time.Sleep(55 * time.Second)
 				synctest.Wait()
 				require.Equal(t, 1, executing, "%s: fn must run now", what)
-				e, ok := c.Lookup(theKey)
+				e, ok := lookup(c, theKey)
 				require.True(t, ok)
 				require.Equal(t, idemflight.InFlight, e.State, "%s: it is the same flight", what)
 				require.False(t, early.returned(),
 					"%s: a caller that joined while Reconcile ran waits for fn", what)
-				require.False(t, c.Resolve(theKey, 5, nil),
+				require.False(t, resolve(c, theKey, 5, nil),
 					"%s: nothing is held while fn runs", what)
 				late := start(c, t.Context(), theKey, neverRuns(t)) // joins while fn runs
 				time.Sleep(55 * time.Second)
@@ -260,7 +260,7 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 					want.Releases++
 				case idemflight.Hold:
 					want.Holds, want.Entries, want.Held = 2, 1, 1
-					e, _ := c.Lookup(theKey)
+					e, _ := lookup(c, theKey)
 					require.ErrorIs(t, e.Err, f.err, "%s: held anew, with fn's error", what)
 					require.True(t, e.CompletedAt.Equal(time.Now()),
 						"%s: held anew, from fn's end", what)
@@ -365,7 +365,7 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 					})
 					fp := idemflight.FingerprintOf([]byte("payload"))
 					holdAfterASecond(t, c, theKey, idemflight.WithFingerprint(fp))
-					before, _ := c.Lookup(theKey)
+					before, _ := lookup(c, theKey)
 					require.Equal(t, holdTTL < 0, before.ExpiresAt.IsZero(),
 						"ExpiresAt under HoldTTL %v", holdTTL)
 					for round := 1; round <= 2; round++ {
@@ -394,14 +394,14 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 								"%s: %s", what, who)
 							require.True(t, r.want(call.err),
 								"%s: %s: must wrap the new error, got %v", what, who, call.err)
-							require.Equal(t, idemflight.None, call.res.Source,
+							require.Equal(t, idemflight.NoOutcome, call.res.Source,
 								"%s: %s obtained no outcome", what, who)
 							if round == 1 && who == "joined" { // both get the same; once is enough
 								requireNoMarker(t, call.err, what+": "+who)
 							}
 						}
 						require.Equal(t, round, runs, "%s: runs of Reconcile", what)
-						after, _ := c.Lookup(theKey)
+						after, _ := lookup(c, theKey)
 						want := before
 						if holdTTL > 0 {
 							require.True(t, after.ExpiresAt.Equal(time.Now().Add(holdTTL)),
@@ -426,7 +426,7 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 					}
 					if holdTTL > 0 {
 						time.Sleep(holdTTL)
-						_, ok := c.Lookup(theKey)
+						_, ok := lookup(c, theKey)
 						require.False(t, ok, "%s: the hold must have expired", what)
 						require.Zero(t, c.Len(), "%s: Len", what)
 					}
@@ -471,7 +471,7 @@ func TestPromise13_LeadersTTLCountsForAReconciledOutcomeAndZeroDoesNot(t *testin
 				require.Equal(t, idemflight.Replayed, res.Source,
 					"%s: replayed until its TTL", name)
 				time.Sleep(time.Nanosecond)
-				_, ok := cache.Lookup(theKey)
+				_, ok := lookup(cache, theKey)
 				require.False(t, ok, "%s: expired", name)
 			})
 		}
@@ -508,14 +508,14 @@ func TestPromise13_NoReconcileForAnEndedContextOrAClosedCache(t *testing.T) {
 			res, err := c.DoResult(dead, theKey, neverRuns(t), opts...)
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "own context ended")
 			require.ErrorIs(t, err, errBoom, "own context ended: the original")
-			require.Equal(t, idemflight.None, res.Source)
+			require.Equal(t, idemflight.NoOutcome, res.Source)
 		}
 		require.NoError(t, c.Close(t.Context()))
 		_, err := c.Do(t.Context(), theKey, neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "closed")
 		require.NotErrorIs(t, err, idemflight.ErrClosed, "closed")
 		require.Equal(t, idemflight.Stats{Executed: 1, OutcomeUnknown: 3, Holds: 1, Entries: 1, Held: 1}, c.Stats(), "Stats")
-		require.True(t, c.Resolve(theKey, 5, nil), "by hand it can be settled after Close, too")
+		require.True(t, resolve(c, theKey, 5, nil), "by hand it can be settled after Close, too")
 	})
 }
 
@@ -562,7 +562,7 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 			synctest.Wait()
 			for _, call := range []*pending[int]{leader, joined} {
 				require.True(t, call.returned(), "%s: must have left at once", name)
-				require.ErrorIs(t, call.err, idemflight.ErrLeft, "%s", name)
+				require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, "%s", name)
 			}
 			time.Sleep(time.Hour)
 			synctest.Wait()
@@ -570,12 +570,12 @@ func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 			require.Equal(t, r.want, dispositionOf(t, c, theKey),
 				"%s: the outcome is settled as usual", name)
 			want := r.stats
-			want.Executed, want.Left, want.Holds = 1, 2, want.Holds+1
+			want.Executed, want.CallerLeft, want.Holds = 1, 2, want.Holds+1
 			require.Equal(t, want, c.Stats(), "%s: Stats", name)
 			finished := events.of(idemflight.EventFinished)
 			require.Len(t, finished, 1, "%s: one EventFinished, for the last execution", name)
 			require.Equal(t, r.want, finished[0].Disposition, "%s: EventFinished", name)
-			require.Len(t, events.of(idemflight.EventLeft), 2, "%s: EventLeft", name)
+			require.Len(t, events.of(idemflight.EventCallerLeft), 2, "%s: EventCallerLeft", name)
 			require.Len(t, events.of(), 4, "%s: all events", name)
 		})
 	}
@@ -633,7 +633,7 @@ func TestPromise13_ReconcileIsAnExecutionOfItsKey(t *testing.T) {
 func TestPromise13_WhatIsFoundIsWeighedLikeAnyOutcome(t *testing.T) {
 	for name, settle := range map[string]func(*testing.T, *cache){
 		"Resolve": func(t *testing.T, c *cache) {
-			require.True(t, c.Resolve(theKey, 5, nil), "Resolve of a held key")
+			require.True(t, resolve(c, theKey, 5, nil), "Resolve of a held key")
 		},
 		"Reconcile": func(t *testing.T, c *cache) {
 			v, err := c.Do(t.Context(), theKey, neverRuns(t))

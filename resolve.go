@@ -1,20 +1,26 @@
 package idemflight
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Resolve settles a held key by hand, once someone has found out, and reports whether it did:
+// Resolve settles a held key by hand, once someone has found out what became of its effect:
 //
 //	nil, Final(err)   the answer is known: value and err are retained for Options.TTL from now
 //	Retryable(err)    it certainly had no effect: released, the next call runs fn
-//	anything else     still unknown: stays held; false
+//	anything else     still unknown: refused with an error that says so; the key stays held
 //
-// It acts on held keys only, and not while Reconcile runs: if two operators resolve one key, only one
-// of them does it. It costs what settling an execution costs, and may ask Options.Weigh.
-func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
+// A key that is not held, or of which Reconcile runs, is refused with [ErrNotHeld], which says what it
+// is: so if two operators resolve one key, one of them acts. It costs what settling an execution costs,
+// and may ask Options.Weigh.
+func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) error {
+	if ctx == nil {
+		panic("idemflight: Resolve called with a nil context")
+	}
 	var notes []note[K]
 	defer func() { c.emit(notes) }()
 
@@ -30,7 +36,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 		}, c.notePanic(key, &notes))
 	}
 	if d == Hold {
-		return false
+		return fmt.Errorf("idemflight: Resolve needs nil, Final(err) or Retryable(err), the key stays held: %w", cause)
 	}
 	hash := c.hash(key)
 	s := c.shardOf(hash)
@@ -39,7 +45,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	held := c.heldLocked(s, hash, key, &notes)
 	s.mu.Unlock()
 	if held == nil {
-		return false
+		return c.notHeld(key)
 	}
 	weight := int64(0)
 	if d == Retain {
@@ -54,7 +60,7 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	if c.heldLocked(s, hash, key, &notes) != held { // another goroutine was quicker
 		c.returnWeight(weight)
 		s.mu.Unlock()
-		return false
+		return c.notHeld(key)
 	}
 	deadline := forever
 	if d == Release {
@@ -70,7 +76,14 @@ func (c *Cache[K, V]) Resolve(key K, value V, err error) bool {
 	s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
-	return true
+	c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})
+	return nil
+}
+
+// notHeld returns ErrNotHeld with what key is instead.
+func (c *Cache[K, V]) notHeld(key K) error {
+	e, _ := c.lookup(key)
+	return fmt.Errorf("%w: it is %v", ErrNotHeld, e.State)
 }
 
 // resolved returns the draft of what held becomes when its outcome is known now.

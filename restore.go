@@ -1,6 +1,7 @@
 package idemflight
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -25,7 +26,7 @@ import (
 // An Err keeps only what your encoding keeps: save what callers test it for, and give back an error
 // that answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
-func (c *Cache[K, V]) Restore(key K, e Entry[V]) error {
+func (c *Cache[K, V]) Restore(_ context.Context, key K, e Entry[V]) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	if !validKey(c.traits, key) {
@@ -123,7 +124,7 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 		return nil, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
 	}
 	d.deadline = deadlineOf(at, left)
-	// Protect and the order of turns go by the completion, even one long past, but not by that of a
+	// MinRetention and the order of turns go by the completion, even one long past, but not by that of a
 	// clock that ran ahead.
 	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
 	if e.State == Retained {

@@ -56,7 +56,7 @@ func TestAll_ShowsWhatIsKeptAndInFlight(t *testing.T) {
 				"CompletedAt of %s: %v", k, g.CompletedAt.Sub(start))
 			require.True(t, w.ExpiresAt.Equal(g.ExpiresAt),
 				"ExpiresAt of %s: %v", k, g.ExpiresAt.Sub(start))
-			l, ok := c.Lookup(k)
+			l, ok := lookup(c, k)
 			require.True(t, ok)
 			require.Equal(t, g, l, "Lookup shows what All shows")
 			w.StartedAt, w.CompletedAt, w.ExpiresAt = g.StartedAt, g.CompletedAt, g.ExpiresAt
@@ -87,9 +87,9 @@ func TestAll_HoldsNoLockAndStopsWhenTold(t *testing.T) {
 		for k, e := range all { // the body may do whatever it likes, to every shard
 			seen++
 			require.Equal(t, k, keyNo(e.Value))
-			require.True(t, c.Forget(k))
+			require.True(t, forget(c, k))
 			executes(t, c, fmt.Sprint("new", seen), seen, idemflight.WithTTL(0))
-			c.Lookup(k)
+			lookup(c, k)
 			if seen%100 == 0 {
 				c.Len()
 				c.Stats()
@@ -172,19 +172,19 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{MaxEntries: 2, Protect: idemflight.DefaultTTL, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{MaxEntries: 2, MinRetention: idemflight.DefaultTTL, Observer: log.observe}))
 				var after func()
 				if tc.arrange != nil {
 					after = tc.arrange(t, c)
 				}
-				before, had := c.Lookup(tc.key)
+				before, had := lookup(c, tc.key)
 				calls := sumOfCalls(c.Stats())
-				err := c.Restore(tc.key, tc.entry())
+				err := c.Restore(bg, tc.key, tc.entry())
 				synctest.Wait()
 				require.Equal(t, calls, sumOfCalls(c.Stats()), "Restore is no call")
 				if tc.is == nil && tc.says == "" {
 					require.NoError(t, err)
-					_, ok := c.Lookup(tc.key)
+					_, ok := lookup(c, tc.key)
 					require.True(t, ok)
 					return
 				}
@@ -199,7 +199,7 @@ func TestPromise24_RestoreSaysWhatIsWrong(t *testing.T) {
 					require.Equal(t, other == tc.is, errors.Is(err, other),
 						"%v is no %v", err, other)
 				}
-				now, has := c.Lookup(tc.key)
+				now, has := lookup(c, tc.key)
 				require.Equal(t, had, has)
 				require.Equal(t, before, now, "a refused Restore changes nothing")
 				said[tc.name] = err.Error()
@@ -236,12 +236,12 @@ func TestPromise24_RestoreKeepsTheEntry(t *testing.T) {
 			"shed":  entry(idemflight.Shed, 0, nil),
 		}
 		for k, e := range given {
-			require.NoError(t, c.Restore(k, e), k)
+			require.NoError(t, c.Restore(bg, k, e), k)
 		}
 		require.Empty(t, log.all, "Restore emits nothing of its own")
 		require.Equal(t, idemflight.Stats{Entries: 6, Held: 2}, c.Stats())
 		for k, e := range given {
-			got, ok := c.Lookup(k)
+			got, ok := lookup(c, k)
 			require.True(t, ok)
 			require.True(t, got.StartedAt.Equal(e.StartedAt), "StartedAt of %s", k)
 			require.True(t, got.CompletedAt.Equal(e.CompletedAt), "CompletedAt of %s", k)
@@ -291,7 +291,7 @@ func TestPromise24_ARestoredRecordGoesByItsOwnTTL(t *testing.T) {
 		for _, s := range []idemflight.State{idemflight.Retained, idemflight.Held, idemflight.Shed} {
 			e := retainedEntry(0, time.Now().Add(20*time.Second))
 			e.State, e.CompletedAt = s, time.Now().Add(-20*time.Second)
-			require.NoError(t, c.Restore(s.String(), e))
+			require.NoError(t, c.Restore(bg, s.String(), e))
 		}
 		time.Sleep(20*time.Second + reclaimDelay(40*time.Second))
 		synctest.Wait()
@@ -308,8 +308,8 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var held idemflight.Entry[int]
 				c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: hold})
-				require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, Value: 3, Waiters: 4, Fingerprint: fingerprint(1), StartedAt: time.Now().Add(-time.Hour)}))
-				e, ok := c.Lookup("k")
+				require.NoError(t, c.Restore(bg, "k", idemflight.Entry[int]{State: idemflight.InFlight, Value: 3, Waiters: 4, Fingerprint: fingerprint(1), StartedAt: time.Now().Add(-time.Hour)}))
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.Equal(t, idemflight.Held, e.State)
 				require.ErrorIs(t, e.Err, idemflight.ErrInterrupted)
@@ -335,14 +335,14 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 				}
 
 				c = idemflight.MustNew(options{Reconcile: func(_ context.Context, _ string, e idemflight.Entry[int]) (int, error) { held = e; return 8, nil }})
-				require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight}))
+				require.NoError(t, c.Restore(bg, "k", idemflight.Entry[int]{State: idemflight.InFlight}))
 				v, err := c.Do(bg, "k", neverRuns(t))
 				require.NoError(t, err, "Reconcile finds out about it")
 				require.Equal(t, 8, v)
 				require.Equal(t, idemflight.Held, held.State)
 				require.ErrorIs(t, held.Err, idemflight.ErrInterrupted)
-				require.NoError(t, c.Restore("k2", idemflight.Entry[int]{State: idemflight.InFlight}))
-				require.True(t, c.Resolve("k2", 1, nil), "so does an operator")
+				require.NoError(t, c.Restore(bg, "k2", idemflight.Entry[int]{State: idemflight.InFlight}))
+				require.True(t, resolve(c, "k2", 1, nil), "so does an operator")
 			})
 		})
 	}
@@ -351,16 +351,16 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}
-		c := idemflight.MustNew(weighted(options{MaxEntries: 2, Protect: -1, Observer: log.observe}))
+		c := idemflight.MustNew(weighted(options{MaxEntries: 2, MinRetention: -1, Observer: log.observe}))
 		executes(t, c, "a", 1)
 		executes(t, c, "b", 1)
 		log.clear()
 		later := time.Now().Add(time.Hour)
-		require.NoError(t, c.Restore("c", retainedEntry(9, later)))
+		require.NoError(t, c.Restore(bg, "c", retainedEntry(9, later)))
 		synctest.Wait()
 		require.Len(t, log.keys(idemflight.EventEvicted), 1, "it evicts like a new key")
 		require.EqualValues(t, 1, c.Stats().Evicted)
-		require.NoError(t, c.Restore("d", retainedEntry(5, later)))
+		require.NoError(t, c.Restore(bg, "d", retainedEntry(5, later)))
 		synctest.Wait()
 		require.Len(t, log.keys(idemflight.EventEvicted), 2)
 		require.Contains(t, append(log.keys(idemflight.EventShed), log.keys(idemflight.EventEvicted)...), "c", "9 and 5 do not fit together")
@@ -371,7 +371,7 @@ func TestPromise24_RestoreEvictsAndShedsLikeANewKey(t *testing.T) {
 		require.Empty(t, log.of(callKinds...), "Restore is no call")
 		require.LessOrEqual(t, c.Stats().Weight, int64(10))
 
-		require.NoError(t, c.Restore("heavy", retainedEntry(11, later)))
+		require.NoError(t, c.Restore(bg, "heavy", retainedEntry(11, later)))
 		requireState(t, c, idemflight.Shed, "heavy")
 		require.Contains(t, log.keys(idemflight.EventShed), "heavy",
 			"one too heavy is shed at once")
@@ -409,7 +409,7 @@ func TestPromise24_ARoundTripKeepsEveryKey(t *testing.T) {
 		for k, e := range saved {
 			// What a file keeps of a time.
 			e.StartedAt, e.CompletedAt, e.ExpiresAt = e.StartedAt.Round(0), e.CompletedAt.Round(0), e.ExpiresAt.Round(0)
-			require.NoError(t, fresh.Restore(k, e))
+			require.NoError(t, fresh.Restore(bg, k, e))
 		}
 		back := entries(fresh)
 		require.Len(t, back, len(saved))
@@ -442,7 +442,7 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 		start := make(chan struct{})
 		var restored error
 		var got [2]int
-		wg.Go(func() { <-start; restored = c.Restore(k, retainedEntry(-k, time.Now().Add(time.Hour))) })
+		wg.Go(func() { <-start; restored = c.Restore(bg, k, retainedEntry(-k, time.Now().Add(time.Hour))) })
 		for i := range got {
 			wg.Go(func() {
 				<-start
@@ -462,8 +462,8 @@ func TestPromise24_RestoreRaces(t *testing.T) {
 // Restore, like Do, finds room that appears while it looks for it.
 func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{MaxEntries: 2, Protect: -1})
-		require.NoError(t, c.Restore("held", idemflight.Entry[int]{State: idemflight.Held}))
+		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
+		require.NoError(t, c.Restore(bg, "held", idemflight.Entry[int]{State: idemflight.Held}))
 		end := fly(t, c, "other")
 		looks := 0
 		onYield(t, func(point string) {
@@ -474,7 +474,7 @@ func TestPromise24_RestoreFindsRoomThatHasCome(t *testing.T) {
 				}
 			}
 		})
-		require.NoError(t, c.Restore("k", retainedEntry(7, time.Now().Add(time.Hour))))
+		require.NoError(t, c.Restore(bg, "k", retainedEntry(7, time.Now().Add(time.Hour))))
 		require.GreaterOrEqual(t, looks, 2, "the seam")
 		require.Equal(t, 7, replays(t, c, "k"))
 	})
@@ -491,17 +491,17 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		c := idemflight.MustNew(options{HoldTTL: time.Hour})
 		start := time.Now()
 		time.Sleep(time.Minute)
-		require.ErrorContains(t, c.Restore("late", retainedEntry(1, start)), "expired 1m0s ago")
+		require.ErrorContains(t, c.Restore(bg, "late", retainedEntry(1, start)), "expired 1m0s ago")
 
-		require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
-		e, ok := c.Lookup("k")
+		require.NoError(t, c.Restore(bg, "k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
+		e, ok := lookup(c, "k")
 		require.True(t, ok)
 		require.Equal(t, [3]time.Duration{0, time.Minute, 61 * time.Minute},
 			[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "interrupted now, and held from now on")
 
 		bad := fmt.Errorf("kept: %w", panickingError{})
-		require.NoError(t, c.Restore("bad", idemflight.Entry[int]{State: idemflight.Held, Err: bad}))
-		e, _ = c.Lookup("bad")
+		require.NoError(t, c.Restore(bg, "bad", idemflight.Entry[int]{State: idemflight.Held, Err: bad}))
+		e, _ = lookup(c, "bad")
 		require.Error(t, e.Err, "an error that cannot be looked into is kept all the same")
 		require.Equal(t, bad.Error(), e.Err.Error())
 		_, err := c.Do(bg, "bad", neverRuns(t))

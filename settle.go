@@ -2,9 +2,11 @@ package idemflight
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"time"
 
+	"github.com/idemflight/idemflight/internal/verdict"
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
@@ -133,7 +135,13 @@ func (end *ending[K, V]) classify(err error) Disposition {
 	switch {
 	case end.exec.reconciling || end.effectBegun:
 		return Hold
-	case end.declared:
+	case end.declared || end.c.opts.EffectsAnnounced:
+		return Release
+	}
+	if own, ok := errors.AsType[*verdict.Error](err); ok {
+		if own.Hold {
+			return Hold
+		}
 		return Release
 	}
 	return sane(end.c.opts.Classify(err))
@@ -241,7 +249,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		if f.held == nil {
 			c.keepLocked(s, &d, &end.notes)
 		} else { // Reconcile learned nothing
-			o.source, o.value = uint8(None), *new(V)
+			o.source, o.value = uint8(NoOutcome), *new(V)
 			c.holdAgainLocked(s, f.held, &d)
 		}
 	case Release:
@@ -269,7 +277,7 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	switch Source(f.outcome.source) {
 	case Reconciled:
 		led = &s.stats.Reconciled
-	case None:
+	case NoOutcome:
 		joined, led = &s.stats.OutcomeUnknown, &s.stats.OutcomeUnknown
 	}
 	*joined += uint64(f.waiters)

@@ -22,7 +22,7 @@ type Stats struct {
 	Closed         uint64 // ErrClosed
 	Reentrant      uint64 // ErrReentrant
 	InvalidKey     uint64 // ErrInvalidKey
-	Left           uint64 // ErrLeft
+	CallerLeft     uint64 // ErrCallerLeft
 
 	// Executions of fn and of Reconcile that ended, by what became of the outcome.
 	Retains, Releases, Holds uint64
@@ -94,7 +94,7 @@ func (sum *Stats) add(s *Stats) {
 	sum.Full += s.Full
 	sum.Closed += s.Closed
 	sum.Reentrant += s.Reentrant
-	sum.Left += s.Left
+	sum.CallerLeft += s.CallerLeft
 	sum.Retains += s.Retains
 	sum.Releases += s.Releases
 	sum.Holds += s.Holds

@@ -42,9 +42,9 @@ func TestReplay_NeverOfWhatHasLeft(t *testing.T) {
 		how  func(t *testing.T, c cache)
 		want error // of the next call; nil: it runs fn
 	}{
-		"forgotten": {how: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+		"forgotten": {how: func(t *testing.T, c cache) { require.True(t, forget(c, "k")) }},
 		"forgotten, a final error": {err: idemflight.Final(errors.New("declined")),
-			how: func(t *testing.T, c cache) { require.True(t, c.Forget("k")) }},
+			how: func(t *testing.T, c cache) { require.True(t, forget(c, "k")) }},
 		"expired": {opts: idemflight.Options[string, int]{TTL: time.Minute},
 			how: func(t *testing.T, c cache) { time.Sleep(time.Minute) }},
 		"expired, its own TTL": {call: []idemflight.CallOption{idemflight.WithTTL(time.Second)},
@@ -54,7 +54,7 @@ func TestReplay_NeverOfWhatHasLeft(t *testing.T) {
 				require.NoError(t, c.Close(ctx)) // no timer
 				time.Sleep(time.Hour)
 			}, want: idemflight.ErrClosed},
-		"evicted": {opts: idemflight.Options[string, int]{MaxEntries: 4, Protect: -1},
+		"evicted": {opts: idemflight.Options[string, int]{MaxEntries: 4, MinRetention: -1},
 			how: func(t *testing.T, c cache) {
 				for i := range 9 { // twice around: the second chance has gone
 					_, err := c.Do(ctx, fmt.Sprint(i), one)
@@ -126,7 +126,7 @@ func TestReplay_WithoutALockIsLikeAnyOther(t *testing.T) {
 // A key counts as used although no replay of it takes a lock: it survives a scan.
 func TestPromise19_AReplayWithoutALockCountsAsUse(t *testing.T) {
 	ctx := context.Background()
-	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 64, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 64, MinRetention: -1})
 	_, _ = c.Do(ctx, "k", one)
 	for i := range 6400 {
 		_, err := c.Do(ctx, fmt.Sprint(i), one)
@@ -168,7 +168,7 @@ func TestReplay_RacesWithForget(t *testing.T) {
 			_, _ = c.Do(ctx, "k", fn)
 		}
 		upTo := made.Load()
-		c.Forget("k")
+		forget(c, "k")
 		forgotten.Store(upTo - 1) // upTo itself may have been in flight
 	}
 	stop.Store(true)
@@ -181,7 +181,7 @@ func TestReplay_RacesWithForget(t *testing.T) {
 func TestTurnsWrap(t *testing.T) {
 	for _, start := range []uint32{1<<32 - 30, 1<<31 - 30} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 16, Protect: -1})
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 16, MinRetention: -1})
 			time.Sleep(time.Second)
 			c.StartTurns(start)
 			call := func(key int) {
@@ -215,7 +215,7 @@ func TestTable_FindsExactlyWhatIsKept(t *testing.T) {
 			kept := map[int]bool{}
 			check := func(upTo int) {
 				for key := 1; key <= upTo; key++ {
-					_, ok := c.Lookup(key)
+					_, ok := lookup(c, key)
 					require.Equal(t, kept[key], ok, "key %d", key)
 				}
 				require.Equal(t, len(kept), c.Len())
@@ -234,7 +234,7 @@ func TestTable_FindsExactlyWhatIsKept(t *testing.T) {
 						require.NoError(t, err)
 						kept[key] = true
 					case !grows && kept[key]:
-						require.True(t, c.Forget(key))
+						require.True(t, forget(c, key))
 						delete(kept, key)
 					}
 				}
@@ -275,7 +275,7 @@ func TestTable_KeepsWhatIsKeptWhileItGrowsAndShrinks(t *testing.T) {
 			_, _ = c.Do(ctx, key, one)
 		}
 		for key := 1000; key < 3000; key++ {
-			c.Forget(key)
+			forget(c, key)
 		}
 	}
 	stop.Store(true)
@@ -322,11 +322,11 @@ func TestPromise17_TablesShrinkUnderTraffic(t *testing.T) {
 		}
 		for key := 1; key <= burst; key++ { // forgotten in order, while others come in
 			if key > live {
-				c.Forget(key)
+				forget(c, key)
 			}
 			if key%50 == 0 {
 				_, _ = c.Do(ctx, -key, one)
-				c.Forget(-key)
+				forget(c, -key)
 			}
 		}
 		require.Equal(t, live, c.Len())
@@ -351,7 +351,7 @@ func TestPromise17_MemoryStaysTheSameWhenKeysComeAndGo(t *testing.T) {
 	ctx := context.Background()
 	grown := func(turnovers int) int64 {
 		return heapOf(func() *idemflight.Cache[int, int] {
-			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: n, Protect: -1})
+			c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: n, MinRetention: -1})
 			for key := 1; key <= n*(1+turnovers); key++ {
 				_, _ = c.Do(ctx, key, one)
 			}
@@ -378,7 +378,7 @@ func TestPromise17_WhatIsForgottenSoonLeavesNoGaps(t *testing.T) {
 					_, _ = c.Do(ctx, -1-i, one)
 				}
 				for i := range forgotten {
-					c.Forget(-1 - i)
+					forget(c, -1-i)
 				}
 			}
 			require.Equal(t, n, c.Len())
@@ -447,7 +447,7 @@ func TestPromise20_AHeavyNewcomerIsNotStarved(t *testing.T) {
 		_, err := c.Do(ctx, -1, func(context.Context) (int, error) { return all / 2, nil })
 		yield.Hook(nil)
 		require.NoError(t, err)
-		e, ok := c.Lookup(-1)
+		e, ok := lookup(c, -1)
 		require.True(t, ok)
 		require.Equal(t, idemflight.Retained, e.State)
 		require.LessOrEqual(t, came, all/2, "light ones that came before the heavy one had its weight")
@@ -462,7 +462,7 @@ func TestPromise20_AHeavyNewcomerIsNotStarved(t *testing.T) {
 func TestPromise19_HalfOfALargeCacheSurvivesAScan(t *testing.T) {
 	const most = 8192 // room, and so half of it hot, each replayed once in a quarter of it
 	ctx := context.Background()
-	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, MinRetention: -1})
 	next := most
 	for key := 1; key <= most/2; key++ {
 		_, _ = c.Do(ctx, key, one)
@@ -497,7 +497,7 @@ func TestSearch_EndsThoughEverythingIsReplayedMeanwhile(t *testing.T) {
 		opts  idemflight.Options[int, int]
 		point string
 	}{
-		"for room":   {idemflight.Options[int, int]{MaxEntries: 8, Protect: -1}, "looked for room"},
+		"for room":   {idemflight.Options[int, int]{MaxEntries: 8, MinRetention: -1}, "looked for room"},
 		"for weight": {idemflight.Options[int, int]{MaxWeight: 8, Weigh: func(int, int) int64 { return 1 }}, "shed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -533,7 +533,7 @@ func TestReplay_NotOfWhatLeavesOnceItIsFound(t *testing.T) {
 		leaves func(t *testing.T, c *cache)
 		want   error
 	}{
-		"forgotten": {func(t *testing.T, c *cache) { require.True(t, c.Forget("k")) }, nil},
+		"forgotten": {func(t *testing.T, c *cache) { require.True(t, forget(c, "k")) }, nil},
 		"shed":      {func(t *testing.T, c *cache) { executes(t, c, "other", 7) }, idemflight.ErrValueShed},
 	} {
 		for _, at := range []string{"look: found", "look: not expired"} {
@@ -571,7 +571,7 @@ func TestPromise17_TablesShrinkToAFew(t *testing.T) {
 						_, _ = c.Do(bg, key, one, opts...)
 					}
 					for key := live + 1; key <= first; key++ {
-						c.Forget(key)
+						forget(c, key)
 					}
 					require.Equal(t, live, c.Len())
 					require.NoError(t, c.CheckInvariants())
@@ -605,7 +605,7 @@ func TestPromise17_NothingIsLeftOfAShardThatEmpties(t *testing.T) {
 			_, _ = c.Do(bg, key+1, one)
 		}
 		for key := range keys {
-			c.Forget(key + 1)
+			forget(c, key+1)
 		}
 	}
 	left := heap() - before

@@ -98,7 +98,7 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 		{"Do with a dead context", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, wantErr error, alive bool) {
 			_, err := c.Do(dead(context.Canceled), "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 			if !alive {
-				wantErr = idemflight.ErrLeft
+				wantErr = idemflight.ErrCallerLeft
 			}
 			require.ErrorIs(t, err, wantErr)
 		}},
@@ -111,7 +111,7 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 			}
 		}},
 		{"Lookup", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
-			e, ok := c.Lookup("k")
+			e, ok := lookup(c, "k")
 			require.Equal(t, alive, ok)
 			if alive {
 				require.Equal(t, s, e.State)
@@ -135,13 +135,13 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				"Stats.Weight is %d", st.Weight)
 		}},
 		{"Forget", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
-			require.Equal(t, alive, c.Forget("k"))
+			require.Equal(t, alive, forget(c, "k"))
 		}},
 		{"Resolve", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
-			require.Equal(t, alive && s == idemflight.Held, c.Resolve("k", 1, nil))
+			require.Equal(t, alive && s == idemflight.Held, resolve(c, "k", 1, nil))
 		}},
 		{"Restore", func(t *testing.T, c *cache, _ *eventLog[string], _ idemflight.State, _ error, alive bool) {
-			err := c.Restore("k", retainedEntry(2, time.Now().Add(time.Hour)))
+			err := c.Restore(bg, "k", retainedEntry(2, time.Now().Add(time.Hour)))
 			require.Equal(t, alive, err != nil, "Restore wants an absent key; it answered %v", err)
 		}},
 		{"Restore of an entry with that deadline", func(t *testing.T, c *cache, _ *eventLog[string], s idemflight.State, _ error, alive bool) {
@@ -152,7 +152,7 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				e = retainedEntry(1, time.Now())
 			}
 			fresh := idemflight.MustNew(options{})
-			require.Equal(t, alive, fresh.Restore("k", e) == nil)
+			require.Equal(t, alive, fresh.Restore(bg, "k", e) == nil)
 		}},
 		{"a new key when full", func(t *testing.T, c *cache, log *eventLog[string], s idemflight.State, _ error, alive bool) {
 			_, err := c.Do(bg, "new", returns(2, nil))
@@ -178,7 +178,7 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%+dns/%s", s.name, offset, a.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						log := &eventLog[string]{}
-						c := idemflight.MustNew(weighted(options{TTL: stateTTL, MaxEntries: 1, Protect: -1, Observer: log.observe}))
+						c := idemflight.MustNew(weighted(options{TTL: stateTTL, MaxEntries: 1, MinRetention: -1, Observer: log.observe}))
 						s.put(t, c)
 						time.Sleep(stateTTL + offset)
 						a.ask(t, c, log, s.state, s.err, offset < 0)
@@ -230,7 +230,7 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 				s.put(t, c)
 				done := time.Now()
 				time.Sleep(time.Second)
-				e, ok := c.Lookup("k")
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.True(t, e.CompletedAt.Equal(done), "Entry.CompletedAt")
 				require.True(t, e.ExpiresAt.Equal(done.Add(stateTTL)),
@@ -239,7 +239,7 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 				r, err := c.DoResult(bg, "k", neverRuns(t), idemflight.WithFingerprint(fingerprint(1)))
 				if s.err != nil {
 					require.ErrorIs(t, err, s.err)
-					require.Equal(t, idemflight.None, r.Source, "no outcome was obtained")
+					require.Equal(t, idemflight.NoOutcome, r.Source, "no outcome was obtained")
 					return
 				}
 				require.True(t, r.ExpiresAt.Equal(done.Add(stateTTL)),
@@ -294,11 +294,11 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 				{"HoldTTL", options{HoldTTL: d}, func(t *testing.T, c *cache) { hold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
 				{"TTL for a hold", options{TTL: d}, func(t *testing.T, c *cache) { hold(t, c, "k") }, idemflight.ErrOutcomeUnknown},
 				{"Restore", options{}, func(t *testing.T, c *cache) {
-					require.NoError(t, c.Restore("k", retainedEntry(1, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))))
+					require.NoError(t, c.Restore(bg, "k", retainedEntry(1, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))))
 				}, nil},
 				{"Resolve", options{TTL: d}, func(t *testing.T, c *cache) {
 					hold(t, c, "k")
-					require.True(t, c.Resolve("k", 1, nil))
+					require.True(t, resolve(c, "k", 1, nil))
 				}, nil},
 			}
 			for _, w := range ways {
@@ -308,7 +308,7 @@ func TestPromise15_HugeTTLsDoNotOverflow(t *testing.T) {
 						time.Sleep(uptime)
 						w.put(t, c)
 						for range 3 {
-							e, ok := c.Lookup("k")
+							e, ok := lookup(c, "k")
 							require.True(t, ok, "kept %v after completion, with a TTL of %v", time.Since(e.CompletedAt), d)
 							require.False(t, e.ExpiresAt.Before(time.Now()),
 								"ExpiresAt %v lies in the future", e.ExpiresAt)
@@ -342,10 +342,10 @@ func TestExpiresAt_OfAHugeTTLIsTheSameForAll(t *testing.T) {
 	})
 }
 
-// With a Protect that overflows, either everything is protected or nothing is.
+// With a MinRetention that overflows, either everything is protected or nothing is.
 func TestPromise15_HugeProtectDoesNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{TTL: math.MaxInt64, Protect: math.MaxInt64 - 1, MaxEntries: 1})
+		c := idemflight.MustNew(options{TTL: math.MaxInt64, MinRetention: math.MaxInt64 - 1, MaxEntries: 1})
 		time.Sleep(time.Hour)
 		executes(t, c, "k", 1)
 		time.Sleep(24 * time.Hour)
@@ -374,7 +374,7 @@ func TestPromise15_NegativeHoldTTLHoldsWithoutEnd(t *testing.T) {
 			c := idemflight.MustNew(options{TTL: time.Second, HoldTTL: d})
 			hold(t, c, "k")
 			for range 3 {
-				e, ok := c.Lookup("k")
+				e, ok := lookup(c, "k")
 				require.True(t, ok, "HoldTTL %d holds without end", d)
 				require.Equal(t, idemflight.Held, e.State)
 				require.Zero(t, e.ExpiresAt, "no end is no ExpiresAt")
@@ -384,11 +384,11 @@ func TestPromise15_NegativeHoldTTLHoldsWithoutEnd(t *testing.T) {
 				require.Equal(t, 1, c.Stats().Held)
 				time.Sleep(50 * 365 * 24 * time.Hour)
 			}
-			require.True(t, c.Resolve("k", 1, nil), "until it is resolved")
+			require.True(t, resolve(c, "k", 1, nil), "until it is resolved")
 			require.Equal(t, 1, replays(t, c, "k"))
 			time.Sleep(time.Second)
 			hold(t, c, "k")
-			require.True(t, c.Forget("k"), "or forgotten")
+			require.True(t, forget(c, "k"), "or forgotten")
 		})
 	}
 }
@@ -410,7 +410,7 @@ func TestPromise15_HoldTTL(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := idemflight.MustNew(options{TTL: tc.ttl, HoldTTL: tc.hold})
 				hold(t, c, "k")
-				e, ok := c.Lookup("k")
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.Equal(t, tc.want, e.ExpiresAt.Sub(e.CompletedAt),
 					"how long the key is to be held")
@@ -448,7 +448,7 @@ func TestPromise15_MixedTTLsExpireOnTheirOwn(t *testing.T) {
 			time.Sleep(time.Minute)
 			require.Equal(t, n-passed, c.Len(), "unexpired after %d minutes", passed)
 			for i := passed % 7; i < n; i += 7 {
-				_, ok := c.Lookup(keyNo(i))
+				_, ok := lookup(c, keyNo(i))
 				require.Equal(t, ttls[i]+1 > passed, ok,
 					"key with a TTL of %d min after %d min", ttls[i]+1, passed)
 			}
@@ -472,7 +472,7 @@ func TestLookup_TimesOfLongExecutions(t *testing.T) {
 				require.NoError(t, err)
 				end := time.Now()
 				time.Sleep(time.Minute)
-				e, ok := c.Lookup("k")
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.Equal(t, [3]time.Duration{0, took, took + idemflight.DefaultTTL},
 					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "%s record, %v: start, end and expiry", name, took)
@@ -504,7 +504,7 @@ func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 		},
 		"restored": func(t *testing.T, c *cache) {
 			now := time.Now()
-			require.NoError(t, c.Restore("k", idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
+			require.NoError(t, c.Restore(bg, "k", idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
 				StartedAt: now, CompletedAt: now.Add(time.Second), ExpiresAt: now.Add(time.Hour)}))
 			time.Sleep(time.Second)
 		},
@@ -516,8 +516,8 @@ func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 				start := time.Now()
 				hold(t, c)
 				time.Sleep(8 * time.Second)
-				require.True(t, c.Resolve("k", 7, nil))
-				e, ok := c.Lookup("k")
+				require.True(t, resolve(c, "k", 7, nil))
+				e, ok := lookup(c, "k")
 				require.True(t, ok)
 				require.Equal(t, [3]time.Duration{0, 9 * time.Second, 69 * time.Second},
 					[3]time.Duration{e.StartedAt.Sub(start), e.CompletedAt.Sub(start), e.ExpiresAt.Sub(start)}, "start, end and expiry")
@@ -543,7 +543,7 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute,
 			"the clock set by %d s", seconds)
 		require.WithinDuration(t, now.Add(time.Hour), res.ExpiresAt.Round(0), time.Minute)
-		e, _ := c.Lookup("before")
+		e, _ := lookup(c, "before")
 		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute,
 			"what Restore would be given")
 		require.Equal(t, n+2, c.Small(), "small records")
@@ -570,7 +570,7 @@ func TestPromise16_InFlightNothingExpires(t *testing.T) {
 		end := fly(t, c, "k")
 		for range 24 {
 			time.Sleep(time.Hour)
-			e, ok := c.Lookup("k")
+			e, ok := lookup(c, "k")
 			require.True(t, ok, "a flight does not expire")
 			require.Equal(t, idemflight.InFlight, e.State)
 			require.Zero(t, e.ExpiresAt, "a flight has no deadline")
@@ -600,7 +600,7 @@ func TestPromise16_AHoldDoesNotExpireWhileItIsReconciled(t *testing.T) {
 		_, err := c.Do(bg, "k", neverRuns(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, still)
-		e, ok := c.Lookup("k")
+		e, ok := lookup(c, "k")
 		require.True(t, ok, "held again")
 		require.True(t, e.ExpiresAt.Equal(time.Now().Add(time.Minute)), "HoldTTL counts anew from the end of Reconcile, got %v from now", time.Until(e.ExpiresAt))
 	})
@@ -616,7 +616,7 @@ func TestPromise16_JoinedCallersGetTheOutcomeHoweverShortTheTTL(t *testing.T) {
 		"WithTTL(0)":      {options{}, []idemflight.CallOption{idemflight.WithTTL(0)}},
 		"WithTTL(-1)":     {options{}, []idemflight.CallOption{idemflight.WithTTL(-1)}},
 		"shed at once":    {weighted(options{TTL: 1}), nil},
-		"full and plain":  {options{TTL: 1, MaxEntries: 1, Protect: -1}, nil},
+		"full and plain":  {options{TTL: 1, MaxEntries: 1, MinRetention: -1}, nil},
 	}
 	for name, w := range ways {
 		t.Run(name, func(t *testing.T) {
@@ -665,11 +665,11 @@ func TestPromise16_WithTTL(t *testing.T) {
 		require.Zero(t, c.Len(), "WithTTL(0) retains no final error either")
 
 		hold(t, c, "hold", idemflight.WithTTL(0))
-		e, ok := c.Lookup("hold")
+		e, ok := lookup(c, "hold")
 		require.True(t, ok, "WithTTL(0) does not affect a hold")
 		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt), "a hold lasts HoldTTL")
 		hold(t, c, "hold2", idemflight.WithTTL(time.Second))
-		e, _ = c.Lookup("hold2")
+		e, _ = lookup(c, "hold2")
 		require.Equal(t, time.Minute, e.ExpiresAt.Sub(e.CompletedAt),
 			"a hold lasts HoldTTL, not the WithTTL of a retained outcome")
 
@@ -719,7 +719,7 @@ func TestResult_CompletedAtWithATTLOfItsOwn(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, first.CompletedAt, again.CompletedAt)
 		require.Equal(t, first.ExpiresAt, again.ExpiresAt)
-		e, _ := c.Lookup("k")
+		e, _ := lookup(c, "k")
 		require.Equal(t, first.CompletedAt, e.CompletedAt)
 	})
 }

@@ -54,7 +54,7 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 // refuse takes a caller out of f that may not wait, as ask has found, and returns err; or nil if f has
 // settled meanwhile.
 func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
-	kind, as := EventLeft, &s.stats.Left
+	kind, as := EventCallerLeft, &s.stats.CallerLeft
 	if err == ErrReentrant {
 		kind, as = EventRejected, &s.stats.Reentrant
 	}
@@ -78,13 +78,13 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V],
 	switch {
 	case err == nil:
 		e.Err = f.outcome.err
-		if Source(f.outcome.source) == None {
+		if Source(f.outcome.source) == NoOutcome {
 			e.Kind = EventRejected
 		}
 	case err == ErrInFlight:
 		e.Kind = EventRejected
 	default:
-		e.Kind = EventLeft
+		e.Kind = EventCallerLeft
 	}
 	c.observe(ctx, e)
 	return err
@@ -125,7 +125,7 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K,
 // abandon ends a wait because ctx has ended. If f has settled meanwhile the outcome wins, and it
 // returns nil.
 func (c *Cache[K, V]) abandon(ctx context.Context, s *shard[K, V], f *flight[K, V], as role) error {
-	if !c.leave(s, f, as, &s.stats.Left) {
+	if !c.leave(s, f, as, &s.stats.CallerLeft) {
 		return nil
 	}
 	return left(ctx, ctx.Err())

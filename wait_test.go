@@ -140,7 +140,7 @@ func checkValue[V any](t *testing.T, name string, v V) {
 			for i, call := range calls {
 				call.got(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Replayed}[i], v)
 			}
-			e, ok := c.Lookup(theKey)
+			e, ok := lookup(c, theKey)
 			require.True(t, ok)
 			require.Equal(t, idemflight.Retained, e.State, "it is kept like any value")
 			require.Equal(t, 1, c.Len(), "it is kept like any value")
@@ -483,7 +483,7 @@ func TestPromise10_WithoutMaxWaitersThereIsNoBound(t *testing.T) {
 			joined = append(joined, start(c, t.Context(), theKey, neverRuns(t)))
 		}
 		synctest.Wait()
-		e, _ := c.Lookup(theKey)
+		e, _ := lookup(c, theKey)
 		require.Equal(t, 1000, e.Waiters, "Entry.Waiters")
 		work.open()
 		synctest.Wait()

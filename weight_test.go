@@ -35,7 +35,7 @@ func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 		require.EqualValues(t, 8, c.Stats().Weight)
 		require.EqualValues(t, 1, c.Stats().Shed)
 		requireState(t, c, idemflight.Retained, "a", "c", "d")
-		e, ok := c.Lookup("b")
+		e, ok := lookup(c, "b")
 		require.True(t, ok, "what is shed is still kept")
 		require.Equal(t, idemflight.Shed, e.State)
 		require.Zero(t, e.Value)
@@ -60,13 +60,13 @@ func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 
 func TestPromise20_ShedUntilEvictedOrForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, log := shedding(options{MaxEntries: 1, Protect: -1})
+		c, log := shedding(options{MaxEntries: 1, MinRetention: -1})
 		executes(t, c, "a", tooHeavy)
 		executes(t, c, "b", 1)
 		synctest.Wait()
 		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
 		executes(t, c, "a", tooHeavy)
-		require.True(t, c.Forget("a"))
+		require.True(t, forget(c, "a"))
 		executes(t, c, "a", 1)
 	})
 }
@@ -134,8 +134,8 @@ func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
 		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed),
 			"a negative weight makes no room")
 		require.EqualValues(t, 1, c.Stats().Weight)
-		require.True(t, c.Forget("minus"))
-		require.True(t, c.Forget("least"))
+		require.True(t, forget(c, "minus"))
+		require.True(t, forget(c, "least"))
 		require.EqualValues(t, 1, c.Stats().Weight, "and takes none with it")
 	})
 }
@@ -187,11 +187,11 @@ func TestPromise20_SheddingPassesOverTheNewcomerAndTheWeightless(t *testing.T) {
 func TestPromise20_ProtectDoesNotProtectFromIt(t *testing.T) {
 	for _, protect := range []time.Duration{0, time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			c, log := shedding(options{TTL: time.Hour, Protect: protect})
+			c, log := shedding(options{TTL: time.Hour, MinRetention: protect})
 			executes(t, c, "a", 10)
 			executes(t, c, "b", 10)
 			require.Equal(t, []string{"a"}, log.keys(idemflight.EventShed),
-				"with Protect %v", protect)
+				"with MinRetention %v", protect)
 		})
 	}
 }
@@ -239,7 +239,7 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const limit = 1000
 			log := &eventLog[string]{}
-			c := idemflight.MustNew(options{MaxWeight: limit, MaxEntries: 60, Protect: -1, HoldTTL: time.Minute, Observer: log.observe,
+			c := idemflight.MustNew(options{MaxWeight: limit, MaxEntries: 60, MinRetention: -1, HoldTTL: time.Minute, Observer: log.observe,
 				Weigh: func(_ string, v int) int64 { return int64(v) }})
 			rng := rand.New(rand.NewPCG(20, 20))
 			weight := map[string]int{}
@@ -250,19 +250,19 @@ func TestPromise20_TheSumIsExact(t *testing.T) {
 				k := keyNo(rng.IntN(120))
 				switch rng.IntN(10) {
 				case 0:
-					c.Forget(k)
+					forget(c, k)
 				case 1:
 					time.Sleep(time.Duration(rng.IntN(20)) * time.Second)
 					before = 0 // some have expired
 				case 2:
 					_, _ = c.Do(bg, k, returns(0, idemflight.Unknown(errBoom)))
 				case 3:
-					if w := rng.IntN(100); c.Resolve(k, w, nil) {
+					if w := rng.IntN(100); resolve(c, k, w, nil) {
 						added, weight[k] = w, w
 					}
 				case 4:
 					w := rng.IntN(100)
-					if c.Restore(k, retainedEntry(w, time.Now().Add(time.Minute))) == nil {
+					if c.Restore(bg, k, retainedEntry(w, time.Now().Add(time.Minute))) == nil {
 						added, weight[k] = w, w
 					}
 				default:
@@ -333,15 +333,15 @@ func TestPromise20_WhatIsWeighed(t *testing.T) {
 		_, err = c.Do(bg, "reconciled", neverRuns(t))
 		require.NoError(t, err)
 		weighed("what Reconcile found", []int{5}, 8)
-		require.True(t, c.Resolve("resolved", 6, nil))
+		require.True(t, resolve(c, "resolved", 6, nil))
 		weighed("what was resolved", []int{6}, 14)
 		e := retainedEntry(7, time.Now().Add(time.Minute))
-		require.NoError(t, c.Restore("restored", e))
+		require.NoError(t, c.Restore(bg, "restored", e))
 		weighed("what was restored", []int{7}, 21)
 		e.State = idemflight.Held
-		require.NoError(t, c.Restore("restored held", e))
+		require.NoError(t, c.Restore(bg, "restored held", e))
 		e.State = idemflight.Shed
-		require.NoError(t, c.Restore("restored shed", e))
+		require.NoError(t, c.Restore(bg, "restored shed", e))
 		weighed("nothing restored that is held or shed", nil, 21)
 	})
 }
@@ -354,14 +354,14 @@ func TestPromise20_WhatResolveAndReconcileBringIsBoundToo(t *testing.T) {
 		hold(t, c, "h1")
 		hold(t, c, "h2")
 		hold(t, c, "h3")
-		require.True(t, c.Resolve("h1", 8, nil))
+		require.True(t, resolve(c, "h1", 8, nil))
 		requireState(t, c, idemflight.Retained, "h1")
 		v, err := c.Do(bg, "h2", neverRuns(t))
 		require.NoError(t, err)
 		require.Equal(t, 9, v)
 		synctest.Wait()
 		require.Equal(t, []string{"h1"}, log.keys(idemflight.EventShed))
-		require.True(t, c.Resolve("h3", 11, nil))
+		require.True(t, resolve(c, "h3", 11, nil))
 		requireState(t, c, idemflight.Shed, "h1", "h3")
 		requireState(t, c, idemflight.Retained, "h2")
 		require.EqualValues(t, 9, c.Stats().Weight)
@@ -375,12 +375,12 @@ func TestPromise20_WeighRunsWithoutLock(t *testing.T) {
 			if k != "k" {
 				return 1
 			}
-			c.Lookup(k)
+			lookup(c, k)
 			c.Len()
 			c.Stats()
 			for i := range 50 { // keys of every shard
 				_, _ = c.Do(bg, keyNo(i), returns(i, nil))
-				c.Forget(keyNo(i))
+				forget(c, keyNo(i))
 			}
 			return 1
 		}})
@@ -454,7 +454,7 @@ func TestPromise20_WeighThatFailsWeighs0(t *testing.T) {
 					} else {
 						require.ErrorIs(t, told[0].Err, idemflight.ErrGoexit)
 					}
-					require.True(t, c.Forget("k"), "no lock is held")
+					require.True(t, forget(c, "k"), "no lock is held")
 				})
 			})
 		}
@@ -485,7 +485,7 @@ func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
 							caches = max(1, caches/5)
 						}
 						for range caches {
-							c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: entries, Protect: -1,
+							c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: entries, MinRetention: -1,
 								MaxWeight: weight*int64(tc.m) + weight - 1, Weigh: func(int, int) int64 { return weight }})
 							checkRecency(t, c, tc.m, tc.scan, rhythm)
 							require.Positive(t, c.Stats().Shed, "the test itself: the scan sheds")
@@ -537,7 +537,7 @@ func TestPromise20_TheNextValueIsKnownWhenTheFirstIsForgotten(t *testing.T) {
 		executes(t, c, "b", 5)
 		time.Sleep(time.Second)
 		executes(t, c, "c", 5)
-		require.True(t, c.Forget("b"))
+		require.True(t, forget(c, "b"))
 		require.NoError(t, c.CheckInvariants())
 	})
 }
@@ -551,7 +551,7 @@ func TestPromise20_NothingIsShedForWhatIsNotRetained(t *testing.T) {
 		},
 		"forgotten while its resolution is weighed": func(c *cache) error {
 			_, err := c.Do(context.Background(), "new", returns(8, idemflight.Unknown(errors.New("timeout"))))
-			if errors.Is(err, idemflight.ErrOutcomeUnknown) && !c.Resolve("new", 8, nil) {
+			if errors.Is(err, idemflight.ErrOutcomeUnknown) && !resolve(c, "new", 8, nil) {
 				return nil
 			}
 			return errors.New("it was resolved, though it was forgotten")
@@ -561,7 +561,7 @@ func TestPromise20_NothingIsShedForWhatIsNotRetained(t *testing.T) {
 			var c *cache
 			c = idemflight.MustNew(options{MaxWeight: 10, Weigh: func(key string, v int) int64 {
 				if key == "new" {
-					c.Forget("new")
+					forget(c, "new")
 				}
 				return int64(v)
 			}})
@@ -588,7 +588,7 @@ func TestPromise20_TheSumIsExactIfForgottenOnceWeighed(t *testing.T) {
 				onYield(t, func(point string) {
 					if point == "settle" && !came {
 						came = true
-						require.True(t, c.Forget("k"))
+						require.True(t, forget(c, "k"))
 					}
 				})
 				_, err := c.Do(bg, "k", returns(v, nil))
@@ -612,7 +612,7 @@ func TestPromise20_TheSumIsExactIfRestoreIsRefusedOnceWeighed(t *testing.T) {
 				executes(t, c, "k", 2)
 			}
 		})
-		require.Error(t, c.Restore("k", retainedEntry(6, time.Now().Add(time.Minute))))
+		require.Error(t, c.Restore(bg, "k", retainedEntry(6, time.Now().Add(time.Minute))))
 		require.True(t, came, "the seam")
 		require.EqualValues(t, 2, c.Stats().Weight)
 		require.NoError(t, c.CheckInvariants())

@@ -250,7 +250,7 @@ func BenchmarkInsertSteadyExpiry(b *testing.B) {
 	}
 	ttlOf := func(key string) time.Duration { return ttls[keys.Number(key)&(len(ttls)-1)] }
 	b.Run("impl=idemflight", func(b *testing.B) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: some, Protect: -1})
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: some, MinRetention: -1})
 		defer c.Close(background)
 		fn := func(context.Context) (int, error) { return 1, nil }
 		insert(b, func(key string) { _, _ = c.Do(background, key, fn, idemflight.WithTTL(ttlOf(key))) })
@@ -326,7 +326,7 @@ func BenchmarkMillionExpire(b *testing.B) {
 		b.ReportMetric(0, "ns/op")
 	}
 	b.Run("impl=idemflight", func(b *testing.B) {
-		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 2 * len(list), Protect: -1})
+		c := idemflight.MustNew(idemflight.Options[string, int]{MaxEntries: 2 * len(list), MinRetention: -1})
 		defer c.Close(background)
 		fn := func(context.Context) (int, error) { return 1, nil }
 		measure(b, func(key string) { _, _ = c.Do(background, key, fn, idemflight.WithTTL(ttlNow)) })

@@ -37,7 +37,7 @@ func benchHandler(size, writes int) http.Handler {
 // benchMiddleware keeps no more than a few keys of the benchmark: b.N is no size of a cache.
 func benchMiddleware(b *testing.B) *idemhttp.Middleware {
 	opts := idemhttp.DefaultCacheOptions()
-	opts.MaxEntries, opts.Protect, opts.MaxWeight = 1<<14, -1, 16<<20
+	opts.MaxEntries, opts.MinRetention, opts.MaxWeight = 1<<14, -1, 16<<20
 	return newMiddleware(b, idemhttp.Options{Cache: idemflight.MustNew(opts)})
 }
 
@@ -138,7 +138,7 @@ func BenchmarkStorm(b *testing.B) {
 	inner := benchHandler(1<<10, 1)
 	h := m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
 		key, _ := idemhttp.KeyFrom(r.Context())
-		until(b, "all others wait", func() bool { e, _ := m.Cache().Lookup(key); return e.Waiters == width-1 })
+		until(b, "all others wait", func() bool { e, _ := lookup(m.Cache(), key); return e.Waiters == width-1 })
 		inner.ServeHTTP(w, r)
 	}))
 	b.ReportAllocs()

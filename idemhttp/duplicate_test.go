@@ -171,7 +171,7 @@ func TestDuplicateThatHangsUp(t *testing.T) {
 	until(t, "the second waits", waiters(m, "k", 1))
 	second.hangUp()
 	until(t, "it has left", waiters(m, "k", 0))
-	require.Equal(t, uint64(1), m.Cache().Stats().Left)
+	require.Equal(t, uint64(1), m.Cache().Stats().CallerLeft)
 	close(release)
 	require.Equal(t, "done", first.read().Body)
 }

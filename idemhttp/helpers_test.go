@@ -194,7 +194,7 @@ func until(t testing.TB, what string, cond func() bool) {
 // waiters reports whether n callers have joined the flight of key.
 func waiters(m *idemhttp.Middleware, key string, n int) func() bool {
 	return func() bool {
-		e, _ := m.Cache().Lookup(sharedKey(key))
+		e, _ := lookup(m.Cache(), sharedKey(key))
 		return e.Waiters == n
 	}
 }
@@ -322,5 +322,19 @@ const day = 24 * time.Hour
 // return; they say nothing about the call at hand.
 var answersOfACache = []error{
 	idemflight.ErrReentrant, idemflight.ErrKeyReused, idemflight.ErrInFlight, idemflight.ErrFull,
-	idemflight.ErrClosed, idemflight.ErrLeft, idemflight.ErrValueShed,
+	idemflight.ErrClosed, idemflight.ErrCallerLeft, idemflight.ErrValueShed,
+}
+
+// lookup is Cache.Lookup without a Store, whose error cannot be.
+func lookup(c *idemflight.Cache[idemflight.Key, *idemhttp.Response], key idemflight.Key) (idemflight.Entry[*idemhttp.Response], bool) {
+	e, ok, err := c.Lookup(context.Background(), key)
+	if err != nil {
+		panic(err)
+	}
+	return e, ok
+}
+
+// resolve reports whether Resolve acted.
+func resolve(c *idemflight.Cache[idemflight.Key, *idemhttp.Response], key idemflight.Key, r *idemhttp.Response, err error) bool {
+	return c.Resolve(context.Background(), key, r, err) == nil
 }

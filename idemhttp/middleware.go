@@ -300,12 +300,12 @@ func (c *call) once() bool {
 	switch {
 	case c.rec != nil:
 		c.rec.deliver() // whatever it means to the cache, its client gets it
-	case res.Source == idemflight.None && means(err, idemflight.ErrReentrant):
+	case res.Source == idemflight.NoOutcome && means(err, idemflight.ErrReentrant):
 		run(c.next, w, r, withBody(r.Context(), r, c.body, new(requestBody))) // mounted twice: the outer one sees to it
 	default:
 		m.answer(w, r, res, err)
 	}
-	return res.Source != idemflight.None
+	return res.Source != idemflight.NoOutcome
 }
 
 // execute runs the handler and returns what its answer is to the cache.
@@ -329,7 +329,7 @@ func run(next http.Handler, w http.ResponseWriter, original, copied *http.Reques
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request, res idemflight.Result[*Response], err error) {
 	kept := !res.ExpiresAt.IsZero()
 	switch resp := res.Value; {
-	case res.Source == idemflight.None, res.Source == idemflight.Joined && means(err, idemflight.ErrOutcomeUnknown):
+	case res.Source == idemflight.NoOutcome, res.Source == idemflight.Joined && means(err, idemflight.ErrOutcomeUnknown):
 		k := kindOf(err)
 		if k == keyReused {
 			k = m.reused

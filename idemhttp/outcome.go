@@ -92,7 +92,7 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 //     (MaxRequestBytes), and one that executes its answer (MaxResponseBytes): 1,000 of the largest
 //     size are 2 GiB. Waiting duplicates are requests in progress: MaxWaiters bounds them per key.
 //   - One scope against another. Places and weight are shared. A client that sends 291 new keys a
-//     second locks the others out in an hour, but never makes anything run twice within Protect; one
+//     second locks the others out in an hour, but never makes anything run twice within MinRetention; one
 //     whose answers have 1 MiB sheds everybody's bodies with 256 requests. So put a rate limit per
 //     scope in front of the middleware (a limit of 10 a second is 36,000 keys in the protected
 //     hour, 3% of the places), and a cache of its own behind routes with large answers.
@@ -100,11 +100,11 @@ func (m *Middleware) classify(resp *Response) (d idemflight.Disposition, err err
 // Held keys and requests in flight are never evicted.
 func DefaultCacheOptions() idemflight.Options[idemflight.Key, *Response] {
 	return idemflight.Options[idemflight.Key, *Response]{
-		TTL:        24 * time.Hour,
-		MaxEntries: 1 << 20,
-		Protect:    time.Hour,
-		MaxWeight:  256 << 20,
-		Weigh:      weigh,
+		TTL:          24 * time.Hour,
+		MaxEntries:   1 << 20,
+		MinRetention: time.Hour,
+		MaxWeight:    256 << 20,
+		Weigh:        weigh,
 	}
 }
 

@@ -306,7 +306,7 @@ func TestGoexitOfTheHandler(t *testing.T) {
 				a := read(res)
 				require.True(t, a.Status >= 500 || a.Err != "", "%+v", a)
 			}
-			e, _ := m.Cache().Lookup(sharedKey("k"))
+			e, _ := lookup(m.Cache(), sharedKey("k"))
 			require.Equal(t, idemflight.Held, e.State)
 		})
 	}
@@ -418,7 +418,7 @@ func TestBodyOmitted(t *testing.T) {
 		call(h, post("k", ""))
 		time.Sleep(day - 1)
 		requireProblem(t, call(h, post("k", "")), 409, "answer-unavailable", false)
-		e, _ := m.Cache().Lookup(sharedKey("k"))
+		e, _ := lookup(m.Cache(), sharedKey("k"))
 		require.True(t, e.Value.BodyOmitted)
 		require.Empty(t, e.Value.Body)
 		time.Sleep(time.Nanosecond)
@@ -586,7 +586,7 @@ func TestRestart(t *testing.T) {
 		require.NoError(t, err)
 		e.Value = nil
 		require.NoError(t, json.Unmarshal(encoded, &e.Value))
-		require.NoError(t, fresh.Cache().Restore(key, e))
+		require.NoError(t, fresh.Cache().Restore(context.Background(), key, e))
 	}
 	s := serve(t, "HTTP/1.1", fresh.Handler(handler(func(http.ResponseWriter, *http.Request) { panic("ran") })))
 	a := s.post(t, "k", "")
@@ -602,7 +602,7 @@ func TestDefaultCacheOptions(t *testing.T) {
 	require.Equal(t, 24*time.Hour, opts.TTL)
 	require.Equal(t, 1_048_576, opts.MaxEntries)
 	require.Equal(t, int64(256<<20), opts.MaxWeight)
-	require.Equal(t, time.Hour, opts.Protect)
+	require.Equal(t, time.Hour, opts.MinRetention)
 	key := idemflight.Key{Scope: "12", ID: "345"}
 	require.Equal(t, int64(5), opts.Weigh(key, nil))
 	require.Equal(t, int64(5+4+3+1+2+1+1), opts.Weigh(key, &idemhttp.Response{
@@ -659,7 +659,7 @@ func TestProblemHook(t *testing.T) {
 	call(h, post("left", "").WithContext(ctx))
 	require.NoError(t, m.Cache().Close(t.Context()))
 	call(h, post("closed", ""))
-	want := []error{idemflight.ErrOutcomeUnknown, idemflight.ErrInFlight, idemflight.ErrKeyReused, idemflight.ErrFull, idemflight.ErrLeft, idemflight.ErrClosed}
+	want := []error{idemflight.ErrOutcomeUnknown, idemflight.ErrInFlight, idemflight.ErrKeyReused, idemflight.ErrFull, idemflight.ErrCallerLeft, idemflight.ErrClosed}
 	require.Len(t, got, len(want))
 	for i, p := range got {
 		require.ErrorIs(t, p.Err, want[i], "problem %d", i)

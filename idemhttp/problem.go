@@ -75,7 +75,7 @@ func kindOf(err error) kind {
 		{idemflight.ErrValueShed, unavailable},
 		{idemflight.ErrFull, full},
 		{idemflight.ErrClosed, closed},
-		{idemflight.ErrLeft, left},
+		{idemflight.ErrCallerLeft, left},
 	} {
 		if means(err, k.err) {
 			return k.kind

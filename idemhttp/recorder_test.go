@@ -411,7 +411,7 @@ func TestWriteBeyondContentLength(t *testing.T) {
 			require.ErrorIs(t, err, http.ErrContentLength, "what was too much stays too much")
 		}))
 		call(h, post("k", ""))
-		e, _ := m.Cache().Lookup(sharedKey("k"))
+		e, _ := lookup(m.Cache(), sharedKey("k"))
 		require.Equal(t, "fo", string(e.Value.Body), "the Write that failed records nothing")
 	}
 }
@@ -499,7 +499,7 @@ func TestNothingWrittenLeavesTheWriterUntouched(t *testing.T) {
 		w.WriteHeader(502)
 	})
 	require.Equal(t, 502, call(outer, post("k", "")).Status)
-	e, _ := m.Cache().Lookup(sharedKey("k"))
+	e, _ := lookup(m.Cache(), sharedKey("k"))
 	require.Equal(t, 200, e.Value.Status, "the trap: an empty 200 is kept")
 }
 
@@ -578,7 +578,7 @@ func TestTrailersOfOuterMiddleware(t *testing.T) {
 				"X-Before": {id}, "X-Prefixed": {id}, "X-After": {id}, "X-Handler": {"1"}, "X-Odd": {"2"},
 			}, canon(s.post(t, "k", "").Trailer), "answer %d", i)
 		}
-		e, _ := m.Cache().Lookup(sharedKey("k"))
+		e, _ := lookup(m.Cache(), sharedKey("k"))
 		require.Equal(t, http.Header{"X-Handler": {"1"}, "X-Odd": {"2"}}, e.Value.Trailer,
 			"the record has the handler's")
 	})
@@ -776,6 +776,6 @@ func TestSwitchingProtocolsIsNoFinalStatusOfHTTP2(t *testing.T) {
 		w.WriteHeader(http.StatusSwitchingProtocols)
 		w.WriteHeader(http.StatusCreated)
 	})).ServeHTTP(&discard{h: make(http.Header)}, r)
-	e, _ := m.Cache().Lookup(sharedKey("k"))
+	e, _ := lookup(m.Cache(), sharedKey("k"))
 	require.Equal(t, http.StatusCreated, e.Value.Status)
 }

@@ -56,7 +56,7 @@ func TestNeverReplayedHeaders(t *testing.T) {
 	resp.Trailer["kept"] = []string{"1"}
 	resp.Header["idempotent-replayed"] = []string{"false"}
 	t.Run("Restore", func(t *testing.T) {
-		require.NoError(t, m.Cache().Restore(sharedKey("restored"), idemflight.Entry[*idemhttp.Response]{
+		require.NoError(t, m.Cache().Restore(context.Background(), sharedKey("restored"), idemflight.Entry[*idemhttp.Response]{
 			State: idemflight.Retained, Value: resp, Fingerprint: idemhttp.DefaultFingerprint(post("", ""), nil),
 			CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
 		}))
@@ -68,7 +68,7 @@ func TestNeverReplayedHeaders(t *testing.T) {
 	}))
 	t.Run("Resolve", func(t *testing.T) {
 		call(held, post("resolved", ""))
-		require.True(t, m.Cache().Resolve(sharedKey("resolved"), resp, nil))
+		require.True(t, resolve(m.Cache(), sharedKey("resolved"), resp, nil))
 		check(t, withoutPrefixed(call(h, post("resolved", ""))))
 	})
 	t.Run("Reconcile", func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestContentLengthIsRecomputed(t *testing.T) {
 	} {
 		key := fmt.Sprintf("%d-%d", c.status, len(c.body))
 		call(h, post(key, ""))
-		require.True(t, m.Cache().Resolve(sharedKey(key), &idemhttp.Response{
+		require.True(t, resolve(m.Cache(), sharedKey(key), &idemhttp.Response{
 			Status: c.status, Body: []byte(c.body), Header: http.Header{"content-length": {"123"}},
 		}, nil))
 		a := call(handler(func(w http.ResponseWriter, r *http.Request) {
@@ -209,7 +209,7 @@ func TestAPrefixedTrailerWithoutValuesIsNone(t *testing.T) {
 // time nothing is announced.
 func TestATrailerThatWasTakenBackIsNotAnnouncedByItsPrefix(t *testing.T) {
 	m := newMiddleware(t, idemhttp.Options{})
-	require.NoError(t, m.Cache().Restore(sharedKey("k"), idemflight.Entry[*idemhttp.Response]{
+	require.NoError(t, m.Cache().Restore(context.Background(), sharedKey("k"), idemflight.Entry[*idemhttp.Response]{
 		State: idemflight.Retained, Value: &idemhttp.Response{Trailer: http.Header{"X-Sum": nil}}, Fingerprint: idemhttp.DefaultFingerprint(post("", ""), nil),
 		CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
 	}))

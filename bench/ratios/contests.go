@@ -52,7 +52,7 @@ var loader otter.Loader[string, int] = otter.LoaderFunc[string, int](
 func newOurs(capacity int) *idemflight.Cache[string, int] { return newOursOf[string](capacity) }
 
 func newOursOf[K comparable](capacity int) *idemflight.Cache[K, int] {
-	return idemflight.MustNew(idemflight.Options[K, int]{MaxEntries: capacity, TTL: ttl, Protect: -1})
+	return idemflight.MustNew(idemflight.Options[K, int]{MaxEntries: capacity, TTL: ttl, MinRetention: -1})
 }
 
 // newOtter returns otter with what ours has too: a bound, and a TTL from completion.

@@ -30,9 +30,9 @@ type idemflightStore[V any] struct {
 	do    func(context.Context, string) (V, error)
 }
 
-// openIdemflight turns Protect off: plain LRU, as none of the others protects what is recent.
+// openIdemflight turns MinRetention off: plain LRU, as none of the others protects what is recent.
 func openIdemflight[V any](o Options[V], opts ...idemflight.CallOption) Store[V] {
-	c := idemflight.MustNew(idemflight.Options[string, V]{MaxEntries: o.Capacity, TTL: o.TTL, Protect: -1})
+	c := idemflight.MustNew(idemflight.Options[string, V]{MaxEntries: o.Capacity, TTL: o.TTL, MinRetention: -1})
 	key := func(key string) (string, idemflight.Fingerprint, error) { return key, idemflight.Fingerprint{}, nil }
 	return &idemflightStore[V]{c, idemflight.Wrap(c, key, o.Load, opts...)}
 }

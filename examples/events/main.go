@@ -79,7 +79,7 @@ func run(out io.Writer) error {
 	duplicate := make(chan error, 1) // comes while the first delivery is at work: it waits, too
 	c.meanwhile = func(event string) {
 		go func() { duplicate <- deliver(2, event) }()
-		for e, _ := handled.Lookup(event); e.Waiters == 0; e, _ = handled.Lookup(event) {
+		for e, _, _ := handled.Lookup(context.Background(), event); e.Waiters == 0; e, _, _ = handled.Lookup(context.Background(), event) {
 			time.Sleep(time.Millisecond)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (s *shop) restoreKeys(path string) error {
 	for _, sv := range entries {
 		e, err := sv.entry()
 		if err == nil {
-			err = s.cache.Restore(sv.Key, e)
+			err = s.cache.Restore(context.Background(), sv.Key, e)
 		}
 		// What expired meanwhile is refused, and is no loss.
 		expired := !sv.ExpiresAt.IsZero() && !time.Now().Before(sv.ExpiresAt)

@@ -158,7 +158,7 @@ func TestDeclinedSurvivesRestart(t *testing.T) {
 
 	w.pay(t.Context(), r)
 	require.Equal(t, "402 declined, 402 replayed", w.seen())
-	e, ok := w.srv.shop.cache.Lookup(r.key)
+	e, ok, _ := w.srv.shop.cache.Lookup(t.Context(), r.key)
 	require.True(t, ok, "the key is kept")
 	require.Equal(t, idemflight.Retained, e.State)
 	require.NoError(t, e.Err)

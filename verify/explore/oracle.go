@@ -95,7 +95,7 @@ func (w *world) mayGo(e entry, now time.Time) bool {
 	if e.State != idemflight.Retained && e.State != idemflight.Shed {
 		return false
 	}
-	return w.opts.Protect < 0 || w.opts.Protect < w.opts.TTL && now.Sub(e.CompletedAt) >= w.opts.Protect
+	return w.opts.MinRetention < 0 || w.opts.MinRetention < w.opts.TTL && now.Sub(e.CompletedAt) >= w.opts.MinRetention
 }
 
 // transitionLocked says what is wrong with the way that k took in the present step.
@@ -514,8 +514,8 @@ func (w *world) checkRefusal(c *call, x *execution, sum tally) (idemflight.Event
 	switch err := c.err; {
 	case err == nil:
 		return 0, errors.New("no outcome and no error")
-	case errors.Is(err, idemflight.ErrLeft):
-		kind, what = idemflight.EventLeft, "left"
+	case errors.Is(err, idemflight.ErrCallerLeft):
+		kind, what = idemflight.EventCallerLeft, "left"
 		p := c.by
 		if p.left == 0 || p.left > c.end || c.how.stays {
 			return 0, errors.New("his context had not ended")
@@ -600,7 +600,7 @@ func (c *call) checkEvents(kind idemflight.EventKind) error {
 	n := 0
 	for _, e := range c.events {
 		if e.Kind == idemflight.EventFinished {
-			if c.panicked != nil || !errors.Is(c.err, idemflight.ErrLeft) {
+			if c.panicked != nil || !errors.Is(c.err, idemflight.ErrCallerLeft) {
 				return errors.New("it was told as finished, though the leader is there")
 			}
 			continue
@@ -692,7 +692,7 @@ func (w *world) checkStats(sum tally) error {
 		{"Full", s.Full, w.base.Full, sum["full"]},
 		{"Closed", s.Closed, w.base.Closed, sum["closed"]},
 		{"Reentrant", s.Reentrant, w.base.Reentrant, sum["reentrant"]},
-		{"Left", s.Left, w.base.Left, sum["left"]},
+		{"Left", s.CallerLeft, w.base.CallerLeft, sum["left"]},
 		{"Retains", s.Retains, w.base.Retains, uint64(w.counts.retains)},
 		{"Releases", s.Releases, w.base.Releases, uint64(w.counts.releases)},
 		{"Holds", s.Holds, w.base.Holds, uint64(w.counts.holds)},

@@ -37,7 +37,7 @@ func then(all ...script) script {
 }
 
 func entries(n int, protect time.Duration) func(*options) {
-	return func(o *options) { o.MaxEntries, o.Protect = n, protect }
+	return func(o *options) { o.MaxEntries, o.MinRetention = n, protect }
 }
 
 const ttl = time.Minute // of every scenario

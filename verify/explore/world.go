@@ -169,7 +169,7 @@ func newWorld(sc *scenario, trace func(string, ...any)) *world {
 		sc:        sc, begun: time.Now(), people: map[string]*person{},
 	}
 	w.opts = options{
-		TTL: time.Minute, MaxEntries: 4, Protect: -1, ExecTimeout: -1,
+		TTL: time.Minute, MaxEntries: 4, MinRetention: -1, ExecTimeout: -1,
 		Observer: w.told,
 	}
 	if sc.options != nil {
@@ -339,7 +339,7 @@ func (p *person) forgets(k key) {
 
 func (p *person) resolves(k key, err error) {
 	to := idemflight.Retained
-	if err != nil && idemflight.ClassifyDefault(err) == idemflight.Release {
+	if err != nil && idemflight.ClassifyLenient(err) == idemflight.Release {
 		to = 0
 	}
 	o := p.w.begin(p, "resolve", k, to)

@@ -107,7 +107,7 @@ var httpFaults = []fault{
 	{name: "http-no-wait-waits", promise: "in flight", sentence: "NoWait = do not wait", in: "New", old: "orDefault(opts.MaxWait, defaultMaxWait)", new: "orDefault(max(opts.MaxWait, 0), defaultMaxWait)"},
 	{name: "http-in-flight-final", promise: "in flight", sentence: "after that 409, retryable", in: "inFlight", old: "soon", new: "0"},
 	{name: "http-in-flight-is-500", promise: "in flight", sentence: "after that, or beyond MaxWaiters, 409", in: "kindOf", old: "{idemflight.ErrInFlight, inFlight},", new: ""},
-	{name: "http-left-is-500", promise: "in flight", sentence: "whose own context ends first: 503, retryable", in: "kindOf", old: "{idemflight.ErrLeft, left},", new: ""},
+	{name: "http-left-is-500", promise: "in flight", sentence: "whose own context ends first: 503, retryable", in: "kindOf", old: "{idemflight.ErrCallerLeft, left},", new: ""},
 
 	// The answer a retry gets is the first answer.
 	{name: "http-replay-status", promise: "first answer", sentence: "status", in: "(*Middleware).replay", old: "w.WriteHeader(status)", new: "w.WriteHeader(max(http.StatusOK, status/100*100))"},
@@ -233,7 +233,7 @@ var httpFaults = []fault{
 	{name: "http-full-final", promise: "refused", sentence: "full: retryable", in: "full", old: "later", new: "0"},
 	{name: "http-closed-is-500", promise: "refused", sentence: "closed: 503", in: "kindOf", old: "{idemflight.ErrClosed, closed},", new: ""},
 	{name: "http-closed-final", promise: "refused", sentence: "closed: retryable", in: "closed", old: "later", new: "0"},
-	{name: "http-mounted-twice", promise: "refused", sentence: "re-entrant: the inner one passes the request through", in: "(*call).once", old: "res.Source == idemflight.None && means(err, idemflight.ErrReentrant)", new: "false"},
+	{name: "http-mounted-twice", promise: "refused", sentence: "re-entrant: the inner one passes the request through", in: "(*call).once", old: "res.Source == idemflight.NoOutcome && means(err, idemflight.ErrReentrant)", new: "false"},
 	{name: "http-mounted-twice-body-lost", promise: "refused", sentence: "the inner one passes the request through", in: "(*call).once", old: "withBody(r.Context(), r, c.body, new(requestBody))", new: "r"},
 
 	// Problems are problem+json.

@@ -80,7 +80,7 @@ type execution struct {
 // record runs w against a target made by fresh.
 func record(w workload, fresh func(options) target) history {
 	r := &recorder{workload: w, begun: time.Now(), since: make([]atomic.Int64, w.clients)}
-	r.c = fresh(options{TTL: w.ttl, MaxEntries: w.maxEntries, Protect: -1, Observer: r.observe})
+	r.c = fresh(options{TTL: w.ttl, MaxEntries: w.maxEntries, MinRetention: -1, Observer: r.observe})
 
 	ops, execs := make([][]op, w.clients), make([][]*execution, w.clients)
 	var wg sync.WaitGroup
@@ -240,7 +240,7 @@ func (c *client) do(o op) {
 
 	o.ID = idOf(res.Value, err)
 	switch {
-	case errors.Is(err, idemflight.ErrLeft):
+	case errors.Is(err, idemflight.ErrCallerLeft):
 		c.execs = append(c.execs, x) // fn may run, or have run
 		return
 	case res.Source == idemflight.Executed:

@@ -189,7 +189,7 @@ func run(t *rapid.T, fresh func(options) target) (counted idemflight.Stats, err 
 
 func (d *driver) options(cfg config) options {
 	o := options{
-		TTL: cfg.ttl, HoldTTL: cfg.holdTTL, MaxEntries: cfg.maxEntries, Protect: cfg.protect, MaxWeight: cfg.maxWeight,
+		TTL: cfg.ttl, HoldTTL: cfg.holdTTL, MaxEntries: cfg.maxEntries, MinRetention: cfg.protect, MaxWeight: cfg.maxWeight,
 		ExecTimeout: cfg.execTimeout, MaxWaiters: cfg.maxWaiters, Observer: d.observe,
 	}
 	if cfg.maxWeight > 0 {
@@ -328,7 +328,7 @@ func (d *driver) compare(reference func()) {
 
 	d.weighed, d.left = map[string]bool{}, map[int]bool{}
 	for id, events := range callEvents {
-		d.left[id] = events[0].Kind == idemflight.EventLeft
+		d.left[id] = events[0].Kind == idemflight.EventCallerLeft
 	}
 	for key := range panicked {
 		d.weighed[key] = true

@@ -84,7 +84,7 @@ var leaves = []errSpec{
 	{err: &net.DNSError{Err: "no such host", IsTimeout: true}, class: idemflight.Release, decisive: true, network: true},
 	{err: idemflight.ErrInFlight, class: idemflight.Release, decisive: true},
 	{err: idemflight.ErrOutcomeUnknown, class: idemflight.Release, decisive: true},
-	{err: idemflight.ErrLeft, class: idemflight.Release, decisive: true},
+	{err: idemflight.ErrCallerLeft, class: idemflight.Release, decisive: true},
 	{err: idemflight.ErrGoexit, class: idemflight.Hold, decisive: true},
 	{err: &idemflight.PanicError{Value: idemflight.Final(errors.New("marked within a panic"))}, class: idemflight.Hold, decisive: true},
 }
@@ -191,7 +191,7 @@ func (s *errSpec) marked(plain func(*errSpec) idemflight.Disposition) (d idemfli
 	return s.kids[0].marked(plain)
 }
 
-// byDefault is what ClassifyDefault says of s, its markers left out (promise 12).
+// byDefault is what ClassifyLenient says of s, its markers left out (promise 12).
 func (s *errSpec) byDefault() idemflight.Disposition {
 	d, _ := s.read()
 	return d
@@ -293,7 +293,7 @@ func (s *errSpec) unmarked(got error) string {
 	if wrong := s.reached(got); wrong != "" {
 		return wrong
 	}
-	if said := idemflight.ClassifyDefault(got); said != s.byDefault() {
+	if said := idemflight.ClassifyLenient(got); said != s.byDefault() {
 		return fmt.Sprintf("a marker is left in %q: classified %v instead of %v", got, said, s.byDefault())
 	}
 	return ""

@@ -260,7 +260,7 @@ var faults = map[string]func(o *options, b *bent){
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
 				v, err := fn(ctx)
-				if err != nil && idemflight.ClassifyDefault(err) == idemflight.Hold {
+				if err != nil && idemflight.ClassifyLenient(err) == idemflight.Hold {
 					err = idemflight.Retryable(err)
 				}
 				return v, err
@@ -384,9 +384,9 @@ var faults = map[string]func(o *options, b *bent){
 			return nil
 		}
 	},
-	"Protect protects nothing": func(o *options, _ *bent) { o.Protect = -1 },
-	"there is one place less":  func(o *options, _ *bent) { o.MaxEntries = max(1, o.MaxEntries-1) },
-	"there is one place more":  func(o *options, _ *bent) { o.MaxEntries++ },
+	"MinRetention protects nothing": func(o *options, _ *bent) { o.MinRetention = -1 },
+	"there is one place less":       func(o *options, _ *bent) { o.MaxEntries = max(1, o.MaxEntries-1) },
+	"there is one place more":       func(o *options, _ *bent) { o.MaxEntries++ },
 	"held keys are evicted": func(o *options, b *bent) {
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			if _, ok := b.cache.Lookup(c.key); !ok && c.key != "" && ctx.Err() == nil {
@@ -405,7 +405,7 @@ var faults = map[string]func(o *options, b *bent){
 			if _, ok := b.cache.Lookup(c.key); ok {
 				replayed.Store(c.key)
 			} else if s := b.cache.Stats(); strings.HasPrefix(c.key, "new") && s.InFlight+s.Entries == o.MaxEntries {
-				if e, _ := b.cache.Lookup(last); e.State == idemflight.Retained && o.Protect < 0 {
+				if e, _ := b.cache.Lookup(last); e.State == idemflight.Retained && o.MinRetention < 0 {
 					b.evict(o, last)
 				}
 			}

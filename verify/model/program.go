@@ -28,7 +28,7 @@ func drawConfig(t *rapid.T) config {
 	c := config{
 		ttl:            pick(t, "TTL", 10*time.Second, 500*time.Millisecond, 100*time.Second),
 		maxEntries:     pick(t, "MaxEntries", 3, 1, 2, 4, 8, 12, 100),
-		protect:        pick[time.Duration](t, "Protect", -1, -1, 2*time.Second, 200*time.Second),
+		protect:        pick[time.Duration](t, "MinRetention", -1, -1, 2*time.Second, 200*time.Second),
 		maxWeight:      pick[int64](t, "MaxWeight", 0, 20),
 		custom:         rapid.Bool().Draw(t, "custom Classify"),
 		reconcile:      rapid.Bool().Draw(t, "Reconcile"),

@@ -225,16 +225,16 @@ func (m *reference) reject(c *call, sentinel error, counter *uint64) {
 	m.tell(c, answer{kind: idemflight.EventRejected, wrong: is(sentinel), took: m.now.Sub(c.began)})
 }
 
-// leave answers c with ErrLeft.
+// leave answers c with ErrCallerLeft.
 func (m *reference) leave(c *call, since time.Time) {
-	m.stats.Left++
-	m.tell(c, answer{kind: idemflight.EventLeft, took: m.now.Sub(since), wrong: func(got error) string {
-		for _, want := range []error{idemflight.ErrLeft, c.reason} {
+	m.stats.CallerLeft++
+	m.tell(c, answer{kind: idemflight.EventCallerLeft, took: m.now.Sub(since), wrong: func(got error) string {
+		for _, want := range []error{idemflight.ErrCallerLeft, c.reason} {
 			if want != nil && !errors.Is(got, want) {
 				return fmt.Sprintf("error %v is not %v", got, want)
 			}
 		}
-		if d := idemflight.ClassifyDefault(got); d != idemflight.Release {
+		if d := idemflight.ClassifyLenient(got); d != idemflight.Release {
 			return fmt.Sprintf("the cause in %q bears a marker: classified %v", got, d)
 		}
 		return ""

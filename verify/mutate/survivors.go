@@ -4,7 +4,7 @@ package main
 var equivalent = []explained{
 	{".", "the value at which the two sides would differ cannot get there: a TTL of 0 is never kept, a timeout of 0 is DefaultExecTimeout, 0 has been asked before", []string{
 		"(*execution).start: conditionals boundary: timeout > 0",
-		"Options.withDefaults: conditionals boundary: o.Protect < 0",
+		"Options.withDefaults: conditionals boundary: o.MinRetention < 0",
 		"after: conditionals boundary: ttl < 0",
 		"deadlineOf: conditionals boundary: ttl < 0",
 	}},
@@ -23,8 +23,8 @@ var equivalent = []explained{
 		"(*counter).count: arithmetic base: stack*0x9E3779B97F4A7C15",
 		"(*counter).count: invert bitwise: t.shift&63",
 	}},
-	{".", "with a negative Protect only what completed after the clock was read seems protected; the search then looks once more, and evicts the same", []string{
-		"Options.withDefaults: delete assignment: o.Protect = 0",
+	{".", "with a negative MinRetention only what completed after the clock was read seems protected; the search then looks once more, and evicts the same", []string{
+		"Options.withDefaults: delete assignment: o.MinRetention = 0",
 	}},
 	{".", "a timer that is set for this very deadline already is found so one step later, or is set for it again", []string{
 		"(*Cache).arm: conditionals boundary: int64(deadline) >= t.next.Load()",

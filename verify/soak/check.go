@@ -26,7 +26,7 @@ func (d *driver[K]) bounds(l *life[K]) {
 func callEvents(s idemflight.Stats) (byEvent map[idemflight.EventKind]uint64, sum uint64) {
 	byEvent = map[idemflight.EventKind]uint64{
 		idemflight.EventExecuted: s.Executed, idemflight.EventJoined: s.Joined, idemflight.EventReplayed: s.Replayed,
-		idemflight.EventReconciled: s.Reconciled, idemflight.EventLeft: s.Left,
+		idemflight.EventReconciled: s.Reconciled, idemflight.EventCallerLeft: s.CallerLeft,
 		idemflight.EventRejected: s.KeyReused + s.NotWaited + s.OutcomeUnknown + s.ValueShed + s.Full + s.Closed + s.Reentrant + s.InvalidKey,
 	}
 	for _, n := range byEvent {
@@ -84,7 +84,7 @@ func (r *recorder) tally(s idemflight.Stats) {
 	for name, n := range map[string]uint64{
 		"executed": s.Executed, "joined": s.Joined, "replayed": s.Replayed, "reconciled": s.Reconciled,
 		"ErrKeyReused": s.KeyReused, "ErrInFlight": s.NotWaited, "ErrOutcomeUnknown": s.OutcomeUnknown, "ErrValueShed": s.ValueShed,
-		"ErrFull": s.Full, "ErrClosed": s.Closed, "ErrReentrant": s.Reentrant, "ErrInvalidKey": s.InvalidKey, "ErrLeft": s.Left,
+		"ErrFull": s.Full, "ErrClosed": s.Closed, "ErrReentrant": s.Reentrant, "ErrInvalidKey": s.InvalidKey, "ErrCallerLeft": s.CallerLeft,
 		"retained": s.Retains, "released": s.Releases, "held": s.Holds, "evicted": s.Evicted, "expired": s.Expired, "shed": s.Shed,
 		"a hook panics": s.HookPanics,
 	} {

@@ -11,7 +11,7 @@
 // goroutines and keys, and what each goroutine asks for, call by call; the mix is replayed by the seed,
 // the way the goroutines meet is not. Most rounds drive a Cache: all outcomes, panics and Goexits, in
 // fn, in Reconcile and in hooks; callers that leave; calls from inside fn, re-entrant ones, and from
-// the Observer; TTLs from nanoseconds up; capacity, weight, Protect; Forget, Resolve, Lookup; Close
+// the Observer; TTLs from nanoseconds up; capacity, weight, MinRetention; Forget, Resolve, Lookup; Close
 // while all this goes on, and a planned restart (All, Restore); GOMAXPROCS changes under it. Others
 // drive idemhttp in a real server, with clients that hang up.
 //

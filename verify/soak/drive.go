@@ -281,7 +281,7 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 	unknown := errors.Is(err, idemflight.ErrOutcomeUnknown)
 	switch o.ID = d.idOf(res.Value, err); {
 	case unknown: // wraps any error
-	case errors.Is(err, idemflight.ErrLeft):
+	case errors.Is(err, idemflight.ErrCallerLeft):
 		if p.leaves == 0 && !p.dead || !errors.Is(err, ctx.Err()) || !errors.Is(err, context.Cause(ctx)) {
 			bad("left, and its context does not say so")
 		}

@@ -13,7 +13,7 @@ import (
 // options are those of the cache of l, and its hooks.
 func (d *driver[K]) options(l *life[K]) idemflight.Options[K, *value] {
 	o := idemflight.Options[K, *value]{
-		TTL: d.TTL, HoldTTL: d.HoldTTL, MaxEntries: d.MaxEntries, Protect: d.Protect, MaxWeight: d.MaxWeight,
+		TTL: d.TTL, HoldTTL: d.HoldTTL, MaxEntries: d.MaxEntries, MinRetention: d.MinRetention, MaxWeight: d.MaxWeight,
 		ExecTimeout: d.ExecTimeout, MaxWaiters: d.MaxWaiters, Observer: d.observer(l),
 	}
 	if d.MaxWeight > 0 {

@@ -69,7 +69,7 @@ func (b *bent) after(wrong func(key int, res *result, err *error)) {
 // small is a round that takes some tenths of a second.
 var small = mix{
 	KeyType: "int", Clients: 16, Calls: 6000, Keys: 60, Payloads: 1, Procs: []int{2, 1}, TTL: time.Hour, MaxEntries: 500,
-	Protect: -1, ExecTimeout: -1, Leaves: 5, Repeats: 50, Fails: 20, Drain: byForget,
+	MinRetention: -1, ExecTimeout: -1, Leaves: 5, Repeats: 50, Fails: 20, Drain: byForget,
 }
 
 // with is small, changed.
@@ -205,8 +205,8 @@ var faults = map[string]struct {
 	}},
 	"too many places": {"MaxEntries is 20", with(func(m *mix) { m.MaxEntries = 20 }), func(o *options, _ *bent, _ *planted) { o.MaxEntries++ }},
 	"too much weight": {"MaxWeight is 1000", with(func(m *mix) { m.MaxWeight = 1000 }), func(o *options, _ *bent, _ *planted) { o.MaxWeight = 2000 }},
-	"what is protected is evicted": {"evicted what was protected", with(func(m *mix) { m.MaxEntries, m.Protect = 20, time.Minute }), func(o *options, _ *bent, _ *planted) {
-		o.Protect = -1
+	"what is protected is evicted": {"evicted what was protected", with(func(m *mix) { m.MaxEntries, m.MinRetention = 20, time.Minute }), func(o *options, _ *bent, _ *planted) {
+		o.MinRetention = -1
 	}},
 	"a restart loses entries": {"began while an outcome was kept", with(func(m *mix) { m.Close = restarts }), func(_ *options, b *bent, _ *planted) {
 		b.restore = func(key int, e entry) error {

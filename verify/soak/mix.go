@@ -23,7 +23,7 @@ type mix struct {
 	Procs           []int
 	TTL, HoldTTL    time.Duration
 	MaxEntries      int
-	Protect         time.Duration
+	MinRetention    time.Duration
 	MaxWeight       int64
 	Classifies      bool // Options.Classify is given
 	Reconciles      bool // and Reconcile
@@ -79,7 +79,7 @@ func drawMix(seed uint64, round, scale int) mix {
 	m.TTL = oneOf(r, 1, time.Microsecond, 50*time.Microsecond, time.Millisecond, 20*time.Millisecond, 200*time.Millisecond, time.Hour, 24*time.Hour)
 	m.HoldTTL = oneOf(r, 0, -1, time.Microsecond, time.Millisecond, 20*time.Millisecond, time.Hour)
 	m.MaxEntries = oneOf(r, 1, 8, m.Keys/2+1, m.Keys*3/4+1, m.Keys*3/4+1, 4*m.Keys+4*m.Clients+1000, 4*m.Keys+4*m.Clients+1000, 0, 0)
-	m.Protect = oneOf(r, -1, -1, 0, m.TTL/4+1, m.TTL)
+	m.MinRetention = oneOf(r, -1, -1, 0, m.TTL/4+1, m.TTL)
 	if r.IntN(3) == 0 {
 		m.MaxWeight = oneOf(r, int64(1), 2000, int64(m.Keys)*50)
 	}
@@ -116,17 +116,17 @@ func (m mix) holdTTL() time.Duration {
 	return m.HoldTTL
 }
 
-// protect is Protect as the cache understands it.
+// protect is MinRetention as the cache understands it.
 func (m mix) protect() time.Duration {
 	switch {
-	case m.Protect < 0:
+	case m.MinRetention < 0:
 		return 0
-	case m.Protect == 0:
-		return min(idemflight.DefaultProtect, m.TTL/2)
-	case m.Protect >= m.TTL:
+	case m.MinRetention == 0:
+		return min(idemflight.DefaultMinRetention, m.TTL/2)
+	case m.MinRetention >= m.TTL:
 		return math.MaxInt64 / 2
 	}
-	return m.Protect
+	return m.MinRetention
 }
 
 // fate is how an execution ends.

@@ -63,7 +63,7 @@ func (d *driver[K]) run(out *outcome) {
 		out.restarts++
 	}
 	h := d.history()
-	h.TTL, h.HoldTTL, h.Protect = int64(d.TTL), int64(d.holdTTL()), int64(d.protect())
+	h.TTL, h.HoldTTL, h.MinRetention = int64(d.TTL), int64(d.holdTTL()), int64(d.protect())
 	if h.HoldTTL < 0 {
 		h.HoldTTL = interval.Never
 	}

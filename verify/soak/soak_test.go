@@ -73,7 +73,7 @@ func TestSoakFindsGrowth(t *testing.T) {
 
 var smallWeb = mix{
 	Web: true, KeyType: "Key", Clients: 8, Calls: 800, Keys: 40, Payloads: 1, Procs: []int{2, 1}, TTL: time.Hour, MaxEntries: 500,
-	Protect: -1, Leaves: 0, Fails: 30,
+	MinRetention: -1, Leaves: 0, Fails: 30,
 }
 
 // altered changes answers on their way out.

@@ -69,7 +69,7 @@ func web(m mix, patience time.Duration, bend func(s *website, covered http.Handl
 func (s *website) run(out *outcome, bend func(*website, http.Handler) http.Handler) {
 	r := source(s.Seed, s.Round, 1<<19)
 	o := idemhttp.DefaultCacheOptions()
-	o.TTL, o.HoldTTL, o.MaxEntries, o.Protect, o.MaxWaiters = s.TTL, s.HoldTTL, s.MaxEntries, s.Protect, s.MaxWaiters
+	o.TTL, o.HoldTTL, o.MaxEntries, o.MinRetention, o.MaxWaiters = s.TTL, s.HoldTTL, s.MaxEntries, s.MinRetention, s.MaxWaiters
 	if s.MaxWeight > 0 {
 		o.MaxWeight = s.MaxWeight * 20
 	}
@@ -202,7 +202,7 @@ func (s *website) check(cache *idemflight.Cache[idemflight.Key, *idemhttp.Respon
 	}
 	s.tally(cache.Stats())
 	h := s.history()
-	h.TTL, h.HoldTTL, h.Protect = int64(s.TTL), int64(s.holdTTL()), int64(s.protect())
+	h.TTL, h.HoldTTL, h.MinRetention = int64(s.TTL), int64(s.holdTTL()), int64(s.protect())
 	if h.HoldTTL < 0 {
 		h.HoldTTL = interval.Never
 	}

@@ -10,11 +10,11 @@ import (
 
 // History is what was recorded of a cache.
 type History struct {
-	TTL     int64 // of what Resolve retains
-	HoldTTL int64 // Never: without end
-	Protect int64 // no outcome younger than this is evicted
-	Slack   int64 // what two clocks may differ by, where a restart has changed from one to the other
-	Ops     map[int][]Op
+	TTL          int64 // of what Resolve retains
+	HoldTTL      int64 // Never: without end
+	MinRetention int64 // no outcome younger than this is evicted
+	Slack        int64 // what two clocks may differ by, where a restart has changed from one to the other
+	Ops          map[int][]Op
 }
 
 // Sound says what is wrong with h, or nothing. No two executions of a key overlap. None begins while
@@ -238,7 +238,7 @@ func (t *timeline) evicted(o Op) string {
 	if i == len(t.execs) || t.execs[i].End > o.Ret {
 		return fmt.Sprintf("evicted what was not there:\n\t%v", o)
 	}
-	if age := o.Ret - t.execs[i].End; age < t.Protect-t.Slack {
+	if age := o.Ret - t.execs[i].End; age < t.MinRetention-t.Slack {
 		return fmt.Sprintf("evicted what was protected:\n\t%v\n\t%v", o, t.execs[i])
 	}
 	return ""

@@ -1,0 +1,14 @@
+// Package verdict lets the packages around the core say what is to become of an outcome, where the
+// handler that they ran said nothing about its effect.
+package verdict
+
+// Error is an error of fn that brings its own verdict: unless BeginEffect or NoEffect was called, or
+// the cache is EffectsAnnounced, Hold decides whether the key is held or released, and the cache's
+// Classify is not asked. It must be the error that fn returns, or be wrapped in that.
+type Error struct {
+	Err  error
+	Hold bool
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
