@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math/bits"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -28,12 +29,13 @@ type Cache[K comparable, V any] struct {
 	shards []shard[K, V]
 	heads  []head // of each shard
 
-	places   atomic.Int64  // in flight + kept; at most MaxEntries
-	seq      atomic.Uint32 // the number of the last insertion
-	chances  atomic.Uint32 // and of the last second chance
-	weight   atomic.Int64  // of retained outcomes and what the newcomer that sheds has; at most MaxWeight
-	shedding chan struct{} // a semaphore of one, held by the newcomer that sheds
-	closed   atomic.Bool   // set once; a claim reads it with its shard's mu held
+	places       atomic.Int64  // in flight + kept; at most MaxEntries
+	seq          atomic.Uint32 // the number of the last insertion
+	chances      atomic.Uint32 // and of the last second chance
+	weight       atomic.Int64  // of retained outcomes and what the newcomer that sheds has; at most MaxWeight
+	shedding     chan struct{} // a semaphore of one, held by the newcomer that sheds
+	minRetention time.Duration // 0: none; forever: nothing is evicted
+	closed       atomic.Bool   // set once; a claim reads it with its shard's mu held
 
 	reclaimer reclaimer
 	replays   counter // those that took no lock
@@ -68,12 +70,13 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 	}
 	n := shardCount(opts.MaxEntries)
 	c := &Cache[K, V]{
-		opts:   opts,
-		traits: traitsOf[K](),
-		seed:   maphash.MakeSeed(),
-		clock:  clock{start: time.Now()},
-		shards: make([]shard[K, V], n),
-		heads:  make([]head, n),
+		opts:         opts,
+		minRetention: opts.minRetention(),
+		traits:       traitsOf(reflect.TypeFor[K]()),
+		seed:         maphash.MakeSeed(),
+		clock:        clock{start: time.Now()},
+		shards:       make([]shard[K, V], n),
+		heads:        make([]head, n),
 
 		shedding: make(chan struct{}, 1),
 		replays:  newCounter(),

@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"unsafe"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -18,13 +19,14 @@ type call[K comparable, V any] struct {
 	// What ctx says, asked before a lock is taken.
 	ctxErr error      // ctx has ended already
 	within *execution // innermost execution around the call
-	stays  bool       // it cannot abandon the wait (Inline, or ctx never ends): as leader it runs fn itself
+	stays  bool       // it cannot abandon fn (Inline, or ctx never ends): as leader it runs fn itself
 
-	// What it met, decided in one critical section. Without a flight the reply is there.
-	flight *flight[K, V] // to wait for or, with leads, to fly
-	leads  bool
-	kind   EventKind
-	notes  []note[K]
+	// What it met, decided in one critical section. Without a flight in it the reply is there;
+	// otherwise that is to be waited for or, with leads, to be flown.
+	leads        bool
+	mayMeetAgain bool // it has joined a flight that may turn out to have nobody's fn to run
+	kind         EventKind
+	notes        []note[K]
 }
 
 // meet answers a call that its first look did not answer.
@@ -34,28 +36,45 @@ type call[K comparable, V any] struct {
 //
 //go:noinline
 func (c *Cache[K, V]) meet(ctx context.Context, key K, fn func(context.Context) (V, error), r *reply[K, V]) {
-	if !validKey(c.traits, key) {
-		r.err = ErrInvalidKey
+	if err := checkKey(&c.traits, key); err != nil {
+		r.err = err
 		c.invalidKeys.Add(1)
 		c.observe(ctx, Event[K]{Kind: EventRejected, Key: key, Err: r.err})
 		return
 	}
 	m := call[K, V]{c: c, shard: c.shardOf(r.hash), key: key, fn: fn, ctx: ctx, reply: *r}
-	m.ctxErr, m.within, m.stays = ctx.Err(), executionOf(ctx), r.opts.inline || ctx.Done() == nil
-	m.decide()
-	switch {
-	case m.leads:
-		m.lead()
-	case m.flight != nil:
-		m.follow()
-	default:
-		c.emit(m.notes)
-		if m.kind == EventCallerLeft {
-			m.reply.err = left(ctx, m.ctxErr)
+	m.within, m.stays = executionOf(ctx), r.opts.inline
+	if !m.stays { // otherwise it is asked only if the call has to wait: Done may allocate
+		m.reply.ended = ctx.Done()
+		m.stays = m.reply.ended == nil
+	}
+	for over := false; !over; {
+		m.ctxErr = ctx.Err()
+		m.decide()
+		switch {
+		case m.leads:
+			m.lead()
+			over = true
+		case m.reply.flight != nil:
+			over = m.follow()
+		default:
+			m.refuse()
+			over = true
 		}
-		c.observe(ctx, Event[K]{Kind: m.kind, Key: key, Err: m.reply.err})
 	}
 	*r = m.reply
+}
+
+// refuse answers a call that is neither to wait nor to lead, with what decide has found.
+func (m *call[K, V]) refuse() {
+	m.c.emit(m.notes)
+	switch {
+	case m.kind == EventCallerLeft:
+		m.reply.err = left(m.ctx, m.ctxErr)
+	case m.reply.err == ErrFull:
+		m.reply.err = m.c.full()
+	}
+	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err})
 }
 
 // decide looks at the key with mu held, and makes room without it, until it is decided what becomes
@@ -135,9 +154,12 @@ func (m *call[K, V]) meetKeptLocked(r *record[K, V]) {
 		m.reply.replay(r)
 	case r.state() == Shed:
 		m.rejectLocked(&s.stats.ValueShed, ErrValueShed)
-	case m.c.opts.Reconcile == nil || m.ctxErr != nil || m.c.closed.Load():
-		m.rejectLocked(&s.stats.OutcomeUnknown, &unknownError{r.err()})
 	default:
+		now := m.c.now()
+		if m.c.opts.Reconcile == nil || m.ctxErr != nil || m.c.closed.Load() || !r.more.pause.over(now) {
+			m.rejectLocked(&s.stats.OutcomeUnknown, m.c.unknown(r, now))
+			return
+		}
 		m.c.removeLocked(s, r) // its place passes to the flight
 		m.claimLocked(r)
 	}
@@ -153,11 +175,13 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 		m.rejectLocked(&s.stats.KeyReused, ErrKeyReused)
 	case m.ctxErr != nil:
 		m.leaveLocked()
-	case m.reply.opts.maxWait <= 0 || maxWaiters > 0 && int(f.waiters) >= maxWaiters:
-		m.rejectLocked(&s.stats.NotWaited, ErrInFlight)
+	case m.reply.opts.maxWait <= 0:
+		m.rejectLocked(&s.stats.NotWaited, errMayNotWait)
+	case maxWaiters > 0 && int(f.waiters) >= maxWaiters:
+		m.rejectLocked(&s.stats.NotWaited, errManyWait)
 	default:
 		s.joinLocked(f)
-		m.flight = f
+		m.reply.flight, m.mayMeetAgain = f, f.asks != nil
 	}
 }
 
@@ -166,66 +190,83 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 func (m *call[K, V]) claimLocked(held *record[K, V]) {
 	o := &m.reply.opts
 	f := &flight[K, V]{
-		key: m.key, hash: m.reply.hash, fingerprint: o.fingerprint, ttl: o.ttl, startedAt: m.c.now(),
-		fn: m.fn, held: held,
+		hash: m.reply.hash, fingerprint: o.fingerprint, ttl: o.ttl, startedAt: m.c.now(), fn: m.fn,
 	}
 	f.exec.leader, f.exec.outer = m.ctx, m.within
 	f.exec.first, f.exec.clock = &f.exec, &m.c.clock
-	f.exec.reconciling = held != nil
-	if m.stays && held == nil {
-		f.exec.started = f.startedAt
+	switch {
+	case held != nil:
+		f.key, f.exec.reconciling = held.key, true
+		f.asks = &asking[K, V]{held: held, stays: m.stays, answered: make(chan struct{})}
+	default:
+		f.key, f.exec.stays = m.key, m.stays
+		m.c.traits.copyText(unsafe.Pointer(&f.key))
+		if m.stays {
+			f.exec.started = f.startedAt
+		}
 	}
 	if !m.stays {
 		f.done = make(chan struct{})
 	}
 	m.shard.flights.add(f)
-	m.flight, m.leads = f, true
+	m.reply.flight, m.leads = f, true
 }
 
-// follow waits for the flight that the call has joined.
-func (m *call[K, V]) follow() {
-	m.fn = nil // it is not needed while the call waits
-	m.c.emit(m.notes)
-	m.reply.err = m.c.join(m.ctx, m.shard, m.flight, m.reply.opts.maxWait)
-	if m.reply.err == nil {
-		m.reply.share(m.flight, Joined)
+// follow waits for the flight that the call has joined. It reports false if that had no outcome, and
+// nobody's fn to run: then the call meets its key again.
+func (m *call[K, V]) follow() (over bool) {
+	c, r := m.c, &m.reply
+	if !m.mayMeetAgain {
+		m.fn = nil // it is not needed while the call waits
 	}
+	c.emit(m.notes)
+	m.notes = nil
+	if r.opts.inline {
+		r.ended, r.err = c.ask(m.ctx, m.shard, r.flight)
+	}
+	if r.err == nil {
+		r.err = c.join(m.ctx, m.shard, r)
+	}
+	switch {
+	case r.err != nil:
+	case r.flight.outcome.source == lookAgain:
+		r.flight = nil
+		return false
+	default:
+		r.share(r.flight, Joined)
+	}
+	return true
 }
 
 // lead runs the flight, here or on a new goroutine, and replies with its outcome. Pending events are
 // delivered only once it has started, because the Observer may wait for it or call runtime.Goexit.
 func (m *call[K, V]) lead() {
-	c, s, f := m.c, m.shard, m.flight
+	c, s, f := m.c, m.shard, m.reply.flight
+	asks := f.asks
 	switch {
-	case m.stays && f.held == nil:
-		m.leadInline(&f.exec)
-		return
-	case m.stays: // Reconcile never runs on a caller's goroutine; fn, if it follows, runs on this one
-		next := make(chan *execution)
-		go func() {
-			defer close(next) // even if Reconcile called runtime.Goexit
-			if e := c.reconcile(f); e != nil {
-				next <- e
-			}
-		}()
-		if e := <-next; e != nil {
-			m.leadInline(e)
+	case asks != nil: // Reconcile never runs on a caller's goroutine
+		m.ask()
+		c.emit(m.notes)
+		m.notes = nil
+		if !m.waitForAnswer(asks) {
 			return
 		}
-		c.emit(m.notes)
-		m.led()
+		if asks.next == nil {
+			m.led()
+			return
+		}
+		if m.stays {
+			m.leadInline(asks.next)
+			return
+		}
+	case m.stays:
+		m.leadInline(&f.exec)
 		return
-	case f.held == nil:
-		go c.fly(f)
 	default:
-		go func() {
-			if e := c.reconcile(f); e != nil {
-				c.execute(f, e, f.fn, nil)
-			}
-		}()
+		go c.fly(f)
+		c.emit(m.notes)
 	}
-	c.emit(m.notes)
-	if err := c.wait(m.ctx, s, f, leader); err != nil {
+	if err := c.wait(m.ctx, s, &m.reply, leader); err != nil {
 		m.reply.err = err
 		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
 		return
@@ -233,7 +274,23 @@ func (m *call[K, V]) lead() {
 	m.led()
 }
 
-// leadInline runs fn on the calling goroutine. The deferred observation also reports fn's Goexit.
+// ask starts Reconcile. Should the caller's Done panic, which an inline leader needs now, it has left.
+func (m *call[K, V]) ask() {
+	asked := false
+	defer func() {
+		if !asked {
+			m.c.leaveAnswer(m.shard, m.reply.flight, &m.shard.stats.CallerLeft)
+		}
+		go m.c.reconcile(m.reply.flight)
+	}()
+	if m.reply.opts.inline {
+		m.reply.ended = m.ctx.Done()
+	}
+	asked = true
+}
+
+// leadInline runs fn on the calling goroutine. The deferred observation also reports its panic or
+// Goexit.
 func (m *call[K, V]) leadInline(e *execution) {
 	exits := true
 	defer func() {
@@ -241,7 +298,7 @@ func (m *call[K, V]) leadInline(e *execution) {
 			m.observeLed()
 		}
 	}()
-	m.c.execute(m.flight, e, m.flight.fn, m.notes)
+	m.c.execute(m.reply.flight, e, m.fn, m.notes)
 	exits = false
 	m.led()
 }
@@ -250,15 +307,15 @@ func (m *call[K, V]) leadInline(e *execution) {
 // did.
 func (m *call[K, V]) led() {
 	m.observeLed()
-	o := &m.flight.outcome
+	o := &m.reply.flight.outcome
 	if o.rare != nil && o.panicked != nil {
 		panic(o.panicked)
 	}
-	m.reply.share(m.flight, Source(o.source))
+	m.reply.share(m.reply.flight, Source(o.source))
 }
 
 func (m *call[K, V]) observeLed() {
-	f := m.flight
+	f := m.reply.flight
 	switch Source(f.outcome.source) {
 	case Executed:
 		m.c.observe(m.ctx, f.ended(EventExecuted))

@@ -20,6 +20,7 @@ type head struct {
 	done  atomic.Int64 // completion of the outcome that is the next to be evicted,
 	evict atomicTurn   // and its turn
 	shed  atomicTurn   // of the value that is the next to be shed
+	spare atomicTurn   // of the held key that is the next to be evicted as the last resort
 }
 
 // atomicTurn is a turn in two words: a concurrent reader may see one old and one new.
@@ -58,10 +59,12 @@ func (s *shard[K, V]) publishLocked() {
 		done = int64(r.done(s.kept.ttl))
 	}
 	_, value := s.kept.firstValue()
+	_, spare := s.kept.firstSpare()
 	set(&s.head.due, due)
 	set(&s.head.done, done)
 	s.head.evict.set(first)
 	s.head.shed.set(value)
+	s.head.spare.set(spare)
 }
 
 // takePlace takes one of MaxEntries places, and reports whether there was one.
@@ -113,10 +116,15 @@ func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted 
 		}
 		s, t := find.victim()
 		yield.At("looked for room")
+		evict := find.evict
+		if s == nil {
+			s, t = find.lastResort()
+			evict = find.evictHeld
+		}
 		if s == nil {
 			return true, asOf
 		}
-		if find.evict(s, t) {
+		if evict(s, t) {
 			return false, asOf
 		}
 	}
@@ -172,7 +180,7 @@ func (find *search[K, V]) victim() (s *shard[K, V], first order.Turn) {
 
 // unprotected reports whether MinRetention lets an outcome go that completed at done.
 func (find *search[K, V]) unprotected(done time.Duration) bool {
-	protect := find.c.opts.MinRetention
+	protect := find.c.minRetention
 	return protect == 0 || // even what has completed since now was read
 		find.now-done >= protect
 }
@@ -199,6 +207,39 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 	c.removeLocked(s, r)
 	s.stats.Evicted++
 	c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key})
+	return true
+}
+
+// lastResort returns a shard with a key that is held only because fn said nothing at all, and the turn of
+// that, the earliest of all; nil if there is none that MinRetention lets go. So an hour in which a
+// database is dead, and every fn fails without a word, does not lock everybody out for HoldTTL.
+func (find *search[K, V]) lastResort() (s *shard[K, V], first order.Turn) {
+	first = never
+	for i := range find.c.heads {
+		if t := find.c.heads[i].spare.load(); t.Before(first) && find.unprotected(t.At) {
+			s, first = &find.c.shards[i], t
+		}
+	}
+	return s, first
+}
+
+// evictHeld drops the held key of s that lastResort has found, if it is there still. It reports whether
+// the search is over.
+func (find *search[K, V]) evictHeld(s *shard[K, V], found order.Turn) bool {
+	c := find.c
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, t := s.kept.firstSpare()
+	switch {
+	case r == nil || t != found:
+		return false
+	case r.hash == find.hash && r.key == find.key:
+		return true
+	}
+	c.returnPlace()
+	c.removeLocked(s, r)
+	s.stats.Evicted++
+	c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: ErrOutcomeUnknown})
 	return true
 }
 

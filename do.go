@@ -3,6 +3,7 @@ package idemflight
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -18,7 +19,8 @@ import (
 //	    in flight     re-entrant, wrong payload, dead ctx, may not wait; otherwise join
 //	    absent        dead ctx, closed; take a place and claim; otherwise make room, look again
 //	  lead          fly here or on a new goroutine; wait; return the outcome or leave
-//	  follow        wait for done, the context or the time limit; the outcome wins a tie
+//	  follow        wait for done, the context or the time limit; the outcome wins a tie; if there is
+//	                none, and nobody's fn to run, meet again
 //
 // and of an outcome:
 //
@@ -122,8 +124,10 @@ func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprin
 
 // reply is what a call is about to return, and where it comes from.
 type reply[K comparable, V any] struct {
-	opts callOptions
-	hash uint64 // of the key
+	opts  callOptions
+	hash  uint64          // of the key
+	ended <-chan struct{} // of the caller's context, once that was asked
+	until time.Duration   // its maxWait, once it counts; 0 before
 
 	value  V
 	err    error
@@ -189,8 +193,8 @@ func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 }
 
 // lookInFlight joins the flight of key, if there is one that any call with these options may join, and
-// reports whether it did. It asks no context: methods of a context are the user's, and never called
-// with mu held.
+// reports whether it did. It is one whose outcome answers the call, which so does without its fn. It asks
+// no context: methods of a context are the user's, and never called with mu held.
 func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
 		return false
@@ -200,7 +204,7 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.flights.get(r.hash, key)
-	if f == nil || f.fingerprint != r.opts.fingerprint {
+	if f == nil || f.asks != nil || f.fingerprint != r.opts.fingerprint {
 		return false
 	}
 	s.joinLocked(f)
@@ -216,15 +220,15 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	f := r.flight
 	s := c.shardOf(r.hash)
-	r.err = c.ask(ctx, s, f)
+	r.ended, r.err = c.ask(ctx, s, f)
 	switch {
 	case r.err != nil:
 	case c.opts.Observer != nil || r.opts.maxWait != forever:
-		r.err = c.join(ctx, s, f, r.opts.maxWait)
+		r.err = c.join(ctx, s, r)
 	default: // as wait does, for which the stack might have to grow
 		select {
 		case <-f.done:
-		case <-ctx.Done():
+		case <-r.ended:
 			r.err = c.abandon(ctx, s, f, joined)
 		}
 	}

@@ -3,6 +3,12 @@ package idemflight
 import (
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
 )
 
 // The errors a call can answer with instead of an outcome, or around one. Test for them with
@@ -19,8 +25,8 @@ var (
 
 	// ErrOutcomeUnknown: an execution may or may not have had its effect, so the key is held and fn
 	// does not run again until someone finds out or HoldTTL passes. Wraps the error that left it
-	// unknown. Asking again helps only with Options.Reconcile; otherwise a person calls
-	// [Cache.Resolve].
+	// unknown: so test for ErrOutcomeUnknown first. Its text says why, since when and until when.
+	// Asking again helps only with Options.Reconcile; otherwise a person calls [Cache.Resolve].
 	ErrOutcomeUnknown = errors.New("idemflight: outcome unknown: the effect may or may not have taken place, key is held until someone finds out")
 
 	// ErrValueShed: the operation is done, but its value was dropped under Options.MaxWeight. fn
@@ -60,30 +66,50 @@ var (
 	// ErrExpired: an entry to be restored has expired meanwhile. It is no loss.
 	ErrExpired = errors.New("idemflight: the entry has expired")
 
+	// ErrStore: the store could not be asked; wraps its error. From Do: fn did not run. Inside
+	// ErrOutcomeUnknown: the outcome could not be recorded.
+	ErrStore = errors.New("idemflight: the store could not be asked")
+
+	// ErrClaimLost: the lease ended and another process has taken the key over.
+	ErrClaimLost = errors.New("idemflight: the claim is lost: its lease ended, and another process has taken the key over")
+
 	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
 	// nothing guards the effect.
 	ErrNotExecuting = errors.New("idemflight: BeginEffect with a context of no execution, nothing guards the effect: pass on the one that fn was given")
 )
 
-// ownSentinels are the answers of a cache that leave the guarding of the effect to its own key:
-// all of the above but ErrGoexit, which is how an execution itself ended.
+// What is more to be said about some of them.
+var (
+	errMayNotWait = fmt.Errorf("%w: it must not wait at all (NoWait)", ErrInFlight)
+	errWaited     = fmt.Errorf("%w: its MaxWait ran out", ErrInFlight)
+	errManyWait   = fmt.Errorf("%w: MaxWaiters wait already", ErrInFlight)
+
+	errZeroKey  = fmt.Errorf("%w: it is the zero value", ErrInvalidKey)
+	errNoScope  = fmt.Errorf("%w: its Scope is missing", ErrInvalidKey)
+	errNoID     = fmt.Errorf("%w: its ID is missing", ErrInvalidKey)
+	errNotEqual = fmt.Errorf("%w: it is not equal to itself (NaN)", ErrInvalidKey)
+)
+
+// full returns ErrFull with what takes the places. Must be called without a lock. Cost: the lock of each
+// shard, one after the other.
+func (c *Cache[K, V]) full() error {
+	flying, held := 0, 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		flying += s.flights.len
+		held += s.kept.holds()
+		s.mu.Unlock()
+	}
+	return fmt.Errorf("%w: of %d places %d are in flight, %d held and %d younger than MinRetention",
+		ErrFull, c.opts.MaxEntries, flying, held, max(c.opts.MaxEntries-flying-held, 0))
+}
+
+// ownSentinels are the errors above, by which the package's answers are told apart.
 var ownSentinels = []error{
 	ErrKeyReused, ErrInFlight, ErrOutcomeUnknown, ErrValueShed, ErrFull, ErrClosed, ErrReentrant,
-	ErrInvalidKey, ErrCallerLeft, ErrInterrupted, ErrNotExecuting,
+	ErrInvalidKey, ErrCallerLeft, ErrInterrupted, ErrNotExecuting, ErrNotHeld, ErrExpired,
 }
-
-// unknownError is ErrOutcomeUnknown around the error that left the outcome unknown (nil after a
-// Restore that brought none).
-type unknownError struct{ cause error }
-
-func (e *unknownError) Error() string {
-	if e.cause == nil {
-		return ErrOutcomeUnknown.Error()
-	}
-	return fmt.Sprintf("%v: %v", ErrOutcomeUnknown, e.cause)
-}
-func (e *unknownError) Is(target error) bool { return target == ErrOutcomeUnknown }
-func (e *unknownError) Unwrap() error        { return e.cause }
 
 // leftError is ErrCallerLeft around what ended the caller's context. The cause is the user's and may
 // bear a marker, which must not speak to an execution around this one (see unmark).
@@ -99,16 +125,58 @@ func (e *leftError) Is(target error) bool { return target == ErrCallerLeft }
 func (e *leftError) Unwrap() []error      { return []error{e.cause, e.err} }
 
 // PanicError is a panic as an error. If fn panicked, the leader panics with it, unless it has left, and
-// joined callers find it in their error. That of Reconcile is in the error of all, and that of Classify
-// or Weigh in an [EventPanicked].
+// joined callers find one without Stack in their error, as does whoever meets what is kept. That of
+// Reconcile is in the error of all, without Stack, too; that of Classify or Weigh in an [EventPanicked].
 type PanicError struct {
 	Value any    // what was panicked with
-	Stack []byte // of the goroutine that panicked, as debug.Stack prints it
+	Stack []byte // of the goroutine that panicked, as debug.Stack prints it; or nil
+
+	at     string // where, for those without Stack
+	leader bool   // raised again: if nobody recovers it, the runtime prints Error
 }
 
-// Error shows the value and the stack.
+// newPanicError returns v, which was just recovered, as an error with its stack.
+func newPanicError(v any) *PanicError {
+	return &PanicError{Value: v, Stack: debug.Stack(), at: raisedAt(), leader: true}
+}
+
+// raisedAt returns where the panic was raised that was just recovered.
+func raisedAt() string {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	for raised := false; ; {
+		frame, more := frames.Next()
+		inRuntime := strings.HasPrefix(frame.Function, "runtime.")
+		if raised && !inRuntime {
+			return fmt.Sprintf(" (raised at %s:%d, in %s)", filepath.Base(frame.File), frame.Line, frame.Function)
+		}
+		raised = raised || frame.Function == "runtime.gopanic"
+		if !more {
+			return ""
+		}
+	}
+}
+
+// Error shows the value and where it was raised, in one line if the value is one. Of the one that the
+// leader panics with it shows the stack, too, since the runtime prints no more than that.
 func (e *PanicError) Error() string {
-	return fmt.Sprintf("idemflight: panic: %v\n\n%s", e.Value, e.Stack)
+	text := fmt.Sprintf("idemflight: panic: %v%s", e.Value, e.at)
+	if e.leader && len(e.Stack) > 0 {
+		return fmt.Sprintf("%s\n\n%s", text, e.Stack)
+	}
+	return text
+}
+
+// Format shows the stack under %+v, if there is one.
+func (e *PanicError) Format(f fmt.State, verb rune) {
+	text := e.Error()
+	if verb == 'v' && f.Flag('+') && !e.leader && len(e.Stack) > 0 {
+		text = fmt.Sprintf("%s\n\n%s", text, e.Stack)
+	}
+	if verb == 'q' {
+		text = strconv.Quote(text)
+	}
+	_, _ = io.WriteString(f, text)
 }
 
 // Unwrap returns Value if it is an error, otherwise nil.

@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -21,12 +22,14 @@ type execution struct {
 	started     time.Duration
 	deadline    time.Duration // 0: none
 	reconciling bool          // Reconcile is what it runs
+	stays       bool          // it runs on its leader's goroutine, where a panic of fn is raised again
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
 	declared bool  // BeginEffect or NoEffect was called
+	tookBack bool  // NoEffect was called, and no BeginEffect since
 	ended    bool  // fn has returned
 	late     bool  // fn has returned after the deadline
-	effects  int32 // begun and not taken back
+	effects  int32 // begun and not taken back; once it is at its maximum it stays there
 	mu       sync.Mutex
 	inner    context.Context
 	cancel   context.CancelFunc
@@ -67,14 +70,21 @@ func BeginEffect(ctx context.Context) error {
 	if e.overdue() { // even if the timer of inner is late
 		return context.DeadlineExceeded
 	}
-	e.effects++
+	e.tookBack = false
+	if e.effects < math.MaxInt32 {
+		e.effects++
+	}
 	return nil
 }
 
 // NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
 // bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
-// error before BeginEffect releases the key whatever Classify thinks of it. Outside of a running
-// execution it does nothing. Safe for concurrent use.
+// error before BeginEffect releases the key: make it the first line of every fn.
+//
+// A second NoEffect without a BeginEffect in between does nothing: the client library and the code
+// that called it may both say it. Effects that run at the same time cannot be told apart: if both were
+// refused, return Retryable(err). Outside of a running execution it does nothing. Safe for concurrent
+// use.
 func NoEffect(ctx context.Context) {
 	e := executionOf(ctx)
 	if e == nil {
@@ -82,11 +92,11 @@ func NoEffect(ctx context.Context) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended {
+	if e.ended || e.tookBack {
 		return
 	}
-	e.declared = true
-	if e.effects > 0 {
+	e.declared, e.tookBack = true, true
+	if 0 < e.effects && e.effects < math.MaxInt32 {
 		e.effects--
 	}
 }
@@ -101,19 +111,33 @@ func (e *execution) start(timeout time.Duration) {
 	}
 }
 
-// end ends the context at the given time, and returns what fn declared about its effect while it
-// ran: whether it did, and whether an effect has begun.
-func (e *execution) end(at time.Duration) (declared, begun bool) {
+// end ends the context at the given time, and returns what fn said about its effect while it ran.
+func (e *execution) end(at time.Duration) said {
 	e.mu.Lock()
 	e.late = e.deadline != 0 && at >= e.deadline // which Err may have said already
 	e.ended = true
-	declared, begun, cancel := e.declared, e.effects > 0, e.cancel
+	cancel, said := e.cancel, nothing
+	switch {
+	case e.effects > 0:
+		said = effectBegun
+	case e.declared:
+		said = noEffect
+	}
 	e.mu.Unlock()
 	if cancel != nil {
 		cancel()
 	}
-	return declared, begun
+	return said
 }
+
+// said is what fn has said about its effect by the time it ends.
+type said uint8
+
+const (
+	nothing     said = iota
+	noEffect         // none has begun that was not taken back
+	effectBegun      // by BeginEffect
+)
 
 // overdue reports whether the deadline has passed. An execution without deadline reads no clock.
 func (e *execution) overdue() bool {
@@ -167,7 +191,7 @@ func (e *execution) Deadline() (time.Time, bool) {
 	if e.deadline == 0 {
 		return time.Time{}, false
 	}
-	return e.clock.start.Add(e.deadline), true
+	return e.clock.moment(e.deadline), true
 }
 
 // Done makes inner, and so arms the timer of the deadline.
@@ -179,7 +203,7 @@ func (e *execution) Done() <-chan struct{} {
 		if e.deadline == 0 || e.ended && !e.late {
 			e.inner, e.cancel = context.WithCancel(values)
 		} else {
-			e.inner, e.cancel = context.WithDeadline(values, e.clock.start.Add(e.deadline))
+			e.inner, e.cancel = context.WithDeadline(values, e.clock.moment(e.deadline))
 		}
 		if e.ended {
 			e.cancel()

@@ -154,7 +154,7 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 		last = r.more.valueTurn
 	}
 
-	first, due, value := never, forever, never
+	first, due, value, spare := never, forever, never, never
 	all, held, ordered, expiring, valued, weight := 0, 0, 0, 0, 0, int64(0)
 	for r := range k.table.all {
 		all++
@@ -173,6 +173,12 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 		switch {
 		case r.state() == Held:
 			held++
+			if at, turn := k.queueOf(r).At(r.place); at != r || turn != t {
+				wrong("%v is not where it should be among the held", r.key)
+			}
+			if r.more.spare && t.Before(spare) {
+				spare = t
+			}
 		case r.has(queued):
 			ordered++
 			at, turn := k.order.At(r.place)
@@ -191,10 +197,10 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 			}
 		}
 	}
-	if all != k.table.len || held != k.held || weight != k.weight || valued != values ||
+	if all != k.table.len || held != k.holds() || weight != k.weight || valued != values ||
 		ordered != k.order.Len() || expiring != k.due.Len() || all-held-ordered != inLine {
 		wrong("counted %d records (%d said), %d held (%d), weight %d (%d), %d values (%d), %d in order (%d), %d to expire (%d), %d in line (%d)",
-			all, k.table.len, held, k.held, weight, k.weight, valued, values,
+			all, k.table.len, held, k.holds(), weight, k.weight, valued, values,
 			ordered, k.order.Len(), expiring, k.due.Len(), all-held-ordered, inLine)
 	}
 	if got := s.head.evict.load(); got != first {
@@ -202,6 +208,9 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	}
 	if got := time.Duration(s.head.due.Load()); got != due {
 		wrong("the head says due %v, first is %v", got, due)
+	}
+	if got := s.head.spare.load(); got != spare {
+		wrong("the head says spare %v, first is %v", got, spare)
 	}
 	if got := s.head.shed.load(); got != value {
 		wrong("the head says value %v, first is %v", got, value)

@@ -14,13 +14,16 @@ import (
 //	   (mu)     ▼                                      │  (mu)
 //	─────────▶ flying ──fn returns──▶ judge ──▶ weigh ─┴──────▶ settled
 //	   │          ▲                    ▲
-//	   │          │ Retryable          │ anything else
+//	   │          │ Retryable, and     │ anything else
+//	   │          │ the leader is there│
+//	   │          │ (yieldToFn, mu)    │
 //	   └──▶ reconciling ──Reconcile returns
 //
 // From claimLocked to settle the flight is among its shard's flights. settle takes it out, inserts
 // what is kept and closes done in one critical section, so that no caller finds the key in neither.
 // Nothing but settle removes a flight: leaving, Forget and Close do not. Everybody may leave; the
-// execution goes on.
+// execution goes on. A flight whose Reconcile found that there was no effect, and whose leader has
+// left, has nobody's fn to run: it settles with the source lookAgain, and those that wait look again.
 type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
 	key         K
@@ -30,8 +33,11 @@ type flight[K comparable, V any] struct {
 	startedAt   time.Duration
 
 	// Used by the goroutine that flies, and cleared by settle.
-	fn   func(context.Context) (V, error)
-	held *record[K, V] // while Reconcile is to be asked about it, or being asked; then nil
+	fn func(context.Context) (V, error) // nil if Cache.Reconcile leads
+
+	// asks is there until Reconcile has answered. It is written with mu held. The goroutine that runs
+	// Reconcile, and then takes it away, reads it without.
+	asks *asking[K, V]
 
 	// done is closed by settle. It is made with mu held by the first that needs it (the leader, a
 	// caller that joins, Close), which may then read it without a lock.
@@ -42,7 +48,8 @@ type flight[K comparable, V any] struct {
 
 	// Guarded by the shard's mu.
 	twin       *flight[K, V] // of another key with the same hash
-	leaderLeft bool          // nobody will report the outcome as the leader's
+	leaderLeft bool          // nobody will report the outcome as the leader's, whose fn must not start
+	operated   operated      // Cache.Reconcile leads, which is no call: leaderLeft from the beginning
 	forgotten  bool          // its outcome is not to be retained
 	settled    bool
 	waiters    int32 // joined callers that wait
@@ -50,6 +57,23 @@ type flight[K comparable, V any] struct {
 	// Written with mu held before settled is set and done is closed, only read after: a goroutine
 	// that has seen either may read without the lock.
 	outcome outcome[V]
+}
+
+// operated says whether Cache.Reconcile leads a flight.
+type operated uint8
+
+const (
+	byCall operated = iota
+	byOperator
+	byOperatorWhoLeft // and does not report what became of it
+)
+
+// asking is a flight's question to Reconcile.
+type asking[K comparable, V any] struct {
+	held     *record[K, V]
+	stays    bool          // fn, if it follows, runs on the leader's goroutine
+	answered chan struct{} // closed, with the shard's mu held, when fn follows or the flight settles
+	next     *execution    // of fn, if that follows; written before answered is closed
 }
 
 // outcome is what the callers of a flight share.
@@ -61,13 +85,16 @@ type outcome[V any] struct {
 	took        time.Duration
 	*rare             // nil if there is neither
 	waiters     int32 // as the execution ended
-	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing
+	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing; or lookAgain
 	disposition uint8 // a Disposition
 }
 
+// lookAgain is the source of an outcome that is none: those that waited for it look at the key again.
+const lookAgain = ^uint8(0)
+
 // rare is what few outcomes have.
 type rare struct {
-	panicked *PanicError // of fn, for the leader to panic with
+	panicked *PanicError // of fn, with its stack, for the leader to panic with
 	expiry   time.Time   // if it does not follow from expires: the clock does not reach so far
 }
 

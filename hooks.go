@@ -2,7 +2,6 @@ package idemflight
 
 import (
 	"context"
-	"runtime/debug"
 )
 
 // note is an event that waits until no lock is held.
@@ -64,7 +63,9 @@ func (c *Cache[K, V]) guard(hook func(), failed func(error)) {
 		}
 		err := ErrGoexit
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
+			p := newPanicError(v)
+			p.leader = false
+			err = p
 		}
 		c.hookPanics.Add(1)
 		if failed != nil {

@@ -11,6 +11,8 @@ type draft[K comparable, V any] struct {
 	err         error
 	fingerprint Fingerprint
 	weight      int64 // taken from MaxWeight, unless it is more than that
+	why         why   // it is held,
+	spare       bool  // and whether only because fn said nothing at all
 
 	started, done time.Duration // the execution
 	deadline      time.Duration
@@ -43,12 +45,15 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	}
 	full := &fullRecord[K, V]{details: details{
 		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
+		why: d.why, spare: d.spare,
 	}}
 	r := &full.record
 	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash
 	if d.times == nil && (!fits || !d.expiry.IsZero()) {
 		c.nowAndWall()
-		r.more.times = &times{started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry}
+		r.more.times = &times{
+			started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry, ahead: c.ahead.Load(),
+		}
 		if d.deadline != forever {
 			r.more.times.expires = c.wall(d.deadline)
 		}
@@ -66,7 +71,8 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 	c.insertLocked(s, c.record(d))
 }
 
-// holdAgainLocked inserts r once more, which was held, as it was but for its end, which is that of d.
+// holdAgainLocked inserts r once more, which was held, as it was but for its end, which is that of d, and
+// for a second calls are told the error of d.
 func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[K, V]) {
 	if r.more.times != nil || !d.expiry.IsZero() {
 		t := c.timesOf(r)
@@ -74,6 +80,7 @@ func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[
 		t.expires = after(c.wall(d.done), c.opts.HoldTTL)
 		r.more.times = &t
 	}
+	r.more.pause = &pause{d.done + pauseTime, d.err}
 	r.deadline = d.deadline
 	r.flags.Store(0)
 	c.insertLocked(s, r)
@@ -117,12 +124,12 @@ func (c *Cache[K, V]) liveLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 
 // timesOf returns the times of r in wall time, as that stands now.
 func (c *Cache[K, V]) timesOf(r *record[K, V]) times {
-	if r.more != nil && r.more.times != nil {
-		return *r.more.times
-	}
 	c.nowAndWall()
+	if r.more != nil && r.more.times != nil {
+		return r.more.times.as(c.ahead.Load())
+	}
 	done := r.done(c.opts.TTL)
-	t := times{completed: c.wall(done), started: c.wall(done - time.Duration(r.took))}
+	t := times{completed: c.wall(done), started: c.wall(done - time.Duration(r.took)), ahead: c.ahead.Load()}
 	if r.deadline != forever {
 		t.expires = c.wall(r.deadline)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"reflect"
+	"unsafe"
 )
 
 // Key is a ready-made composite key: whose, and which. Two customers who send the same ID do not
@@ -56,17 +57,40 @@ func FingerprintOf(parts ...[]byte) Fingerprint {
 
 // keyTraits is what New finds out about the key type once, so that calls need no reflection.
 type keyTraits struct {
-	zeroValid bool // numeric or bool: 0 and false are keys like any other
-	dynamic   bool // holds an interface: a key may turn out to be unhashable
-	composite bool // is Key, or an interface that may hold one
+	zeroValid bool      // numeric or bool: 0 and false are keys like any other
+	dynamic   bool      // holds an interface: a key may turn out to be unhashable
+	isInner   bool      // is an interface: what is in it has traits of its own
+	keys      []uintptr // where Keys lie in it: itself, or what it embeds
+	texts     []uintptr // where strings lie in it
 }
 
-func traitsOf[K comparable]() keyTraits {
-	t := reflect.TypeFor[K]()
-	return keyTraits{
+func traitsOf(t reflect.Type) keyTraits {
+	traits := keyTraits{
 		zeroValid: t.Kind() >= reflect.Bool && t.Kind() <= reflect.Complex128,
 		dynamic:   holdsInterface(t),
-		composite: t == reflect.TypeFor[Key]() || t.Kind() == reflect.Interface,
+		isInner:   t.Kind() == reflect.Interface,
+	}
+	traits.locate(t, 0, true)
+	return traits
+}
+
+// locate notes the Keys and strings in a t that lies at the given offset. embedded says that a Key there
+// is what names the operation.
+func (traits *keyTraits) locate(t reflect.Type, at uintptr, embedded bool) {
+	switch t.Kind() {
+	case reflect.String:
+		traits.texts = append(traits.texts, at)
+	case reflect.Array:
+		for i := range t.Len() {
+			traits.locate(t.Elem(), at+uintptr(i)*t.Elem().Size(), false)
+		}
+	case reflect.Struct:
+		if embedded && t.ConvertibleTo(reflect.TypeFor[Key]()) {
+			traits.keys = append(traits.keys, at)
+		}
+		for f := range t.Fields() {
+			traits.locate(f.Type, at+f.Offset, embedded && f.Anonymous)
+		}
 	}
 }
 
@@ -96,18 +120,55 @@ func hashDynamic[K comparable](seed maphash.Seed, key K) uint64 {
 	return maphash.Comparable(seed, key)
 }
 
-// validKey reports whether key may name an operation (promise 21).
-func validKey[K comparable](t keyTraits, key K) bool {
+// checkKey says why key may not name an operation (promise 21), or returns nil.
+func checkKey[K comparable](t *keyTraits, key K) error {
 	var zero K
-	if key == zero && !t.zeroValid {
-		return false
+	switch {
+	case !equal(key, key):
+		return errNotEqual
+	case t.isInner && key != zero:
+		inner := reflect.New(reflect.TypeOf(key))
+		inner.Elem().Set(reflect.ValueOf(key))
+		traits := traitsOf(inner.Elem().Type())
+		return traits.check(inner.UnsafePointer(), inner.Elem().IsZero())
 	}
-	if t.composite {
-		if k, ok := any(key).(Key); ok {
-			return k.Scope != "" && k.ID != ""
+	return t.check(unsafe.Pointer(&key), key == zero)
+}
+
+// check is checkKey for the key at k, which is equal to itself.
+func (t *keyTraits) check(k unsafe.Pointer, zero bool) error {
+	for _, at := range t.keys {
+		switch k := (*Key)(unsafe.Add(k, at)); {
+		case k.Scope == "":
+			return errNoScope
+		case k.ID == "":
+			return errNoID
 		}
 	}
-	return equal(key, key)
+	if zero && !t.zeroValid {
+		return errZeroKey
+	}
+	return nil
+}
+
+// copyText gives the key at k a copy of its text: so what its caller does to the bytes afterwards, as
+// frameworks with pooled buffers do, changes nothing, and a key that was cut from a large text keeps no
+// more than itself alive. Strings in an interface are not copied.
+func (t *keyTraits) copyText(k unsafe.Pointer) {
+	n := 0
+	for _, at := range t.texts {
+		n += len(*(*string)(unsafe.Add(k, at)))
+	}
+	if n == 0 {
+		return
+	}
+	all := make([]byte, 0, n) // one allocation for all
+	for _, at := range t.texts {
+		s := (*string)(unsafe.Add(k, at))
+		from := len(all)
+		all = append(all, *s...)
+		*s = unsafe.String(unsafe.SliceData(all[from:]), len(*s))
+	}
 }
 
 // equal is ==; called with one key twice, it finds those that a map would lose, such as NaN.

@@ -9,10 +9,11 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultTTL          = 24 * time.Hour  // what payment providers keep idempotency keys for
-	DefaultMaxEntries   = 1_048_576       // 2^20: a day of 12 new keys a second
-	DefaultMinRetention = time.Hour       // longer than a sane client goes on retrying
-	DefaultExecTimeout  = 5 * time.Minute // longer than any single call should take, short enough to notice
+	DefaultTTL          = 24 * time.Hour     // what payment providers keep idempotency keys for
+	DefaultMaxEntries   = 1_048_576          // 2^20: a day of 12 new keys a second
+	DefaultHoldTTL      = 7 * 24 * time.Hour // long enough that somebody has looked, whatever the weekday
+	DefaultMinRetention = time.Hour          // longer than a sane client goes on retrying
+	DefaultExecTimeout  = 5 * time.Minute    // longer than any single call should take, short enough to notice
 )
 
 // NoWait, given to [WithMaxWait], means not to wait for a flight at all.
@@ -26,8 +27,8 @@ type Options[K comparable, V any] struct {
 	// extend it. 0 = [DefaultTTL]; negative is an error.
 	TTL time.Duration
 
-	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = TTL; negative = until it is
-	// resolved or forgotten. After it the key is released although nobody found out: the next call
+	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = [DefaultHoldTTL], but at least
+	// TTL; negative = until it is resolved or forgotten. After it the key is released although nobody found out: the next call
 	// runs fn again and may repeat the effect. For payments make it negative and give Reconcile, or
 	// let Stats.Held call a person.
 	HoldTTL time.Duration
@@ -38,7 +39,9 @@ type Options[K comparable, V any] struct {
 	MaxEntries int
 
 	// MinRetention decides what happens when full: no outcome completed less than this ago is evicted; a
-	// new key gets [ErrFull] instead. So a flood of new keys costs availability, and never a second
+	// new key gets [ErrFull] instead. Nor is a held key, but for those that are held only because fn said
+	// nothing about its effect: when no outcome may go, the oldest of them that is held for longer than
+	// this does. So a flood of new keys costs availability, and never a second
 	// execution within MinRetention. ErrFull can also come while an older outcome could go, if all of those
 	// were replayed and so have moved behind younger ones. 0 = [DefaultMinRetention], but at most half of
 	// TTL; negative = no protection, plain LRU; TTL or more = nothing is ever evicted.
@@ -61,9 +64,11 @@ type Options[K comparable, V any] struct {
 	EffectsAnnounced bool
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
-	// [NoEffect]; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit]. Anything but the
-	// three dispositions, a panic included, holds the key. The key is still in flight then: a Do of
-	// the same key or a Close from here would wait for itself forever. nil = [ClassifyLenient].
+	// [NoEffect], unless EffectsAnnounced; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit];
+	// an error that came after ExecTimeout is [context.DeadlineExceeded] as well. Anything but the three
+	// dispositions, a panic included, holds the key. The key is still in flight then: a Do of the same
+	// key or a Close from here would wait for itself forever. nil = Hold, since an error tells what failed
+	// last, and not what fn had done before; [ClassifyLenient] is for an fn that does one thing.
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
@@ -78,12 +83,16 @@ type Options[K comparable, V any] struct {
 	// What it finds out is retained for Options.TTL, or the [WithTTL] of the call that leads. A panic
 	// in it is not raised again.
 	//
+	// Everybody may leave while it runs, and a call's [WithMaxWait] bounds it; fn does not start for one
+	// that has left. For a second after a Reconcile that learned nothing, calls on that key are told its
+	// error and do not ask again.
+	//
 	// nil = calls on a held key get [ErrOutcomeUnknown] at once.
 	Reconcile func(ctx context.Context, key K, held Entry[V]) (V, error)
 
 	// ExecTimeout is the deadline of the context that fn gets, from its start. It ends the context,
 	// not fn, which stays in flight until it returns; an error that fn returns for it is like any
-	// other: held after BeginEffect, and by ClassifyLenient. 0 = [DefaultExecTimeout]; negative = none.
+	// other: held, unless fn said that nothing had begun. 0 = [DefaultExecTimeout]; negative = none.
 	ExecTimeout time.Duration
 
 	// MaxWaiters bounds the joined callers per flight; one more gets [ErrInFlight]. 0 = no bound;
@@ -127,27 +136,34 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 		o.TTL = DefaultTTL
 	}
 	if o.HoldTTL == 0 {
-		o.HoldTTL = o.TTL
+		o.HoldTTL = max(DefaultHoldTTL, o.TTL)
 	}
 	if o.MaxEntries == 0 {
 		o.MaxEntries = DefaultMaxEntries
 	}
-	switch {
-	case o.MinRetention == 0:
+	if o.MinRetention == 0 {
 		o.MinRetention = min(DefaultMinRetention, o.TTL/2)
-	case o.MinRetention < 0:
-		o.MinRetention = 0
-	case o.MinRetention >= o.TTL:
-		o.MinRetention = forever
-	}
-	if o.Classify == nil {
-		o.Classify = ClassifyLenient
 	}
 	if o.ExecTimeout == 0 {
 		o.ExecTimeout = DefaultExecTimeout
 	}
 	return o, nil
 }
+
+// minRetention returns MinRetention as eviction reads it: 0 is none, forever that nothing is evicted.
+func (o *Options[K, V]) minRetention() time.Duration {
+	switch {
+	case o.MinRetention < 0:
+		return 0
+	case o.MinRetention >= o.TTL:
+		return forever
+	}
+	return o.MinRetention
+}
+
+// Options returns what New was given, with the defaults filled in: New(c.Options()) makes a cache that
+// behaves alike. Negative values are as they were.
+func (c *Cache[K, V]) Options() Options[K, V] { return c.opts }
 
 // CallOption changes one call of Do. Options are plain values: giving them allocates nothing.
 type CallOption struct {

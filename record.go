@@ -57,14 +57,35 @@ type details struct {
 	weight      int64         // counted against MaxWeight; 0 unless Retained
 	done        time.Duration // when the execution completed
 	times       *times        // nil if they follow from the above
+	pause       *pause        // of one that is held; written before it is added again; nil if none was
 
 	// Guarded by the shard's mu, if weight is not 0.
 	valueTurn  order.Turn // the first is the next value to be shed
 	valuePlace uint32     // in the line of values
+
+	why   why  // it is held,
+	spare bool // and only because fn said nothing at all: it may be evicted as the last resort
 }
 
-// times are when an execution started and completed, and when its record expires, in wall time.
-type times struct{ started, completed, expires time.Time }
+// times are when an execution started and completed, and when its record expires, in wall time as it
+// stood when the clock was ahead so far.
+type times struct {
+	started, completed, expires time.Time
+	ahead                       int64
+}
+
+// as returns t in wall time as it stands when the clock is ahead so far.
+func (t times) as(ahead int64) times {
+	if by := time.Duration(ahead - t.ahead); by != 0 {
+		for _, at := range []*time.Time{&t.started, &t.completed, &t.expires} {
+			if !at.IsZero() {
+				*at = at.Round(0).Add(by)
+			}
+		}
+		t.ahead = ahead
+	}
+	return t
+}
 
 // Turns are the order in which outcomes are evicted, and values shed: by the time at which a record
 // completed, or had its last second chance; where the clock stood still, by number. The upper half of

@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -94,7 +95,7 @@ func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
 		started: held.more.done - time.Duration(held.took), done: at,
 	}
 	if held.more.times != nil {
-		d.times = &times{started: held.more.times.started, completed: c.wall(at)}
+		d.times = &times{started: c.timesOf(held).started, completed: c.wall(at), ahead: c.ahead.Load()}
 	}
 	d.expireAfter(&c.clock, at, c.opts.TTL)
 	return d
@@ -106,4 +107,98 @@ func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 		return r
 	}
 	return nil
+}
+
+// Reconcile asks Options.Reconcile now what became of a held key, as a call that met it would, though
+// without an fn that could follow, and whatever was learned a moment ago. It returns as soon as that has
+// answered, with the entry as it then is: Absent if there was certainly no effect, InFlight if a client
+// that waits for the key runs its own fn now.
+//
+// It is single-flight with the calls of the key. Errors: [ErrNotHeld]; [ErrOutcomeUnknown] if the key is
+// held still; [ErrCallerLeft] once ctx ends, while Reconcile goes on; [ErrClosed]; [ErrReentrant] from
+// inside a Reconcile of the key; one that says so if there is no Options.Reconcile. It is no call: it
+// counts in no Stats of calls.
+func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
+	if ctx == nil {
+		panic("idemflight: Reconcile called with a nil context")
+	}
+	if c.opts.Reconcile == nil {
+		return Entry[V]{}, errors.New("idemflight: Cache.Reconcile needs Options.Reconcile, which is nil")
+	}
+	m := call[K, V]{c: c, key: key, ctx: ctx}
+	m.reply.hash, m.reply.ended = c.hash(key), ctx.Done()
+	m.shard, m.ctxErr, m.within = c.shardOf(m.reply.hash), ctx.Err(), executionOf(ctx)
+	yield.At("operate")
+	m.shard.mu.Lock()
+	asks, err := m.askLocked()
+	m.shard.mu.Unlock()
+	f := m.reply.flight
+	if m.leads {
+		go c.reconcile(f)
+	}
+	c.emit(m.notes)
+	switch {
+	case err == ErrNotHeld:
+		return Entry[V]{}, c.notHeld(key)
+	case err == ErrCallerLeft:
+		return Entry[V]{}, left(ctx, m.ctxErr)
+	case err != nil:
+		return Entry[V]{}, err
+	}
+	select {
+	case <-asks.answered:
+	case <-m.reply.ended:
+		if m.operatorLeaves() {
+			return Entry[V]{}, left(ctx, ctx.Err())
+		}
+	}
+	if m.leads {
+		c.observe(ctx, f.ended(EventResolved))
+	}
+	e, _ := c.lookup(key)
+	if asks.next == nil && Disposition(f.outcome.disposition) == Hold {
+		return e, f.outcome.err
+	}
+	return e, nil
+}
+
+// operatorLeaves reports false if Reconcile has answered: the answer wins.
+func (m *call[K, V]) operatorLeaves() bool {
+	f := m.reply.flight
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if f.asks == nil {
+		return false
+	}
+	if m.leads {
+		f.operated = byOperatorWhoLeft
+	}
+	return true
+}
+
+// askLocked finds or claims the flight that asks Reconcile about the key.
+func (m *call[K, V]) askLocked() (*asking[K, V], error) {
+	c, s := m.c, m.shard
+	if f := s.flights.get(m.reply.hash, m.key); f != nil && f.asks != nil {
+		if m.within.inside(&f.exec) {
+			return nil, ErrReentrant
+		}
+		m.reply.flight = f
+		return f.asks, nil
+	}
+	held := c.heldLocked(s, m.reply.hash, m.key, &m.notes)
+	switch {
+	case held == nil:
+		return nil, ErrNotHeld
+	case m.ctxErr != nil:
+		return nil, ErrCallerLeft
+	case c.closed.Load():
+		return nil, ErrClosed
+	}
+	c.removeLocked(s, held) // its place passes to the flight
+	m.reply.opts.fingerprint, m.reply.opts.ttl = held.fingerprint(), -1
+	m.claimLocked(held)
+	f := m.reply.flight
+	f.leaderLeft, f.operated = true, byOperator
+	return f.asks, nil
 }

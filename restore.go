@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -27,11 +28,17 @@ import (
 // that answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
 func (c *Cache[K, V]) Restore(_ context.Context, key K, e Entry[V]) error {
+	return c.restore(key, e, restored)
+}
+
+// restore is Restore of a key that is held for that reason, if it is held.
+func (c *Cache[K, V]) restore(key K, e Entry[V], why why) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
-	if !validKey(c.traits, key) {
-		return ErrInvalidKey
+	if err := checkKey(&c.traits, key); err != nil {
+		return err
 	}
+	c.traits.copyText(unsafe.Pointer(&key))
 	var notes []note[K]
 	defer func() { c.emit(notes) }()
 	d, err := c.draftFrom(key, e, &notes)
@@ -39,7 +46,12 @@ func (c *Cache[K, V]) Restore(_ context.Context, key K, e Entry[V]) error {
 		return err
 	}
 	d.hash = uint32(hash)
-	if err := c.placeFor(key, hash, &notes); err != nil {
+	if d.why = why; d.err == ErrInterrupted {
+		d.why = interrupted
+	}
+	if err := c.placeFor(key, hash, &notes); err == ErrFull {
+		return c.full()
+	} else if err != nil {
 		return err
 	}
 	yield.At("settle")
@@ -100,7 +112,7 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 	now := c.wall(at)
 	d := &draft[K, V]{
 		key: key, state: e.State, fingerprint: e.Fingerprint, done: at, deadline: forever,
-		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt},
+		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()},
 	}
 	c.guard(func() { d.err = unmark(e.Err) }, func(error) { d.err = &unmarked{e.Err} })
 	switch e.State {
@@ -121,7 +133,7 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 	}
 	left := e.ExpiresAt.Sub(now)
 	if left <= 0 {
-		return nil, fmt.Errorf("idemflight: Restore of an entry that expired %v ago", -left)
+		return nil, fmt.Errorf("%w, %v ago", ErrExpired, -left)
 	}
 	d.deadline = deadlineOf(at, left)
 	// MinRetention and the order of turns go by the completion, even one long past, but not by that of a

@@ -3,7 +3,6 @@ package idemflight
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"time"
 
 	"github.com/idemflight/idemflight/internal/verdict"
@@ -12,26 +11,29 @@ import (
 
 // ending is the end of one execution, step by step:
 //
-//	run ──▶ judge ──▶ weigh ──▶ settle
-//	                      └───▶ yieldToFn  (Reconcile found that there was no effect)
+//	fn ──▶ judge ──▶ weigh ──▶ settle
+//	                     └───▶ yieldToFn  (Reconcile found that there was no effect)
 //
-// The first three call user code, which may panic (each contains that) or call runtime.Goexit: then
-// what follows runs deferred, on a goroutine that is about to exit, so that nobody is stranded.
+// The first three are or call user code, which may panic (each is contained) or call runtime.Goexit:
+// then what follows runs deferred, on a goroutine that is about to exit, so that nobody is stranded.
 type ending[K comparable, V any] struct {
 	c      *Cache[K, V]
 	flight *flight[K, V]
 	exec   *execution
 
-	// What run captured.
-	value                 V
-	err                   error // fn's, with its markers until judge has heeded them
-	panicked              *PanicError
-	returned              bool          // neither panic nor Goexit
-	at                    time.Duration // when fn returned, on the cache's clock
-	declared, effectBegun bool          // what fn said about its effect
+	// How fn ended, and when, on the cache's clock.
+	value    V
+	err      error       // fn's, with its markers until judge has heeded them
+	panicked *PanicError // with its stack; err is the same without
+	returned bool        // neither panic nor Goexit
+	at       time.Duration
+	said     said
 
 	// What becomes of the outcome.
 	disposition Disposition
+	nobodysFn   bool // Reconcile says that fn may run, but the leader has left
+	why         why  // it is held, if it is
+	spare       bool // and only because fn said nothing at all
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 }
@@ -45,10 +47,32 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	notes []note[K]) (next *execution) {
 	end := ending[K, V]{c: c, flight: f, exec: e, notes: notes}
 	yield.At("execute")
-	defer func() { next = end.finish() }() // even if fn called runtime.Goexit
+	defer func() { // also if fn panics or calls runtime.Goexit
+		if !end.returned {
+			end.caught(recover())
+		}
+		end.at = c.now()
+		end.said = e.end(end.at)
+		next = end.finish()
+		if end.panicked != nil && e.stays {
+			panic(end.panicked) // with fn's frames still on the stack, for whoever recovers it outside
+		}
+	}()
 	e.start(c.opts.ExecTimeout)
-	end.run(fn)
+	end.value, end.err = fn(e)
+	end.returned = true
 	return nil
+}
+
+// caught notes how fn ended if it did not return: by a panic with v or, if that is nil, by
+// runtime.Goexit.
+func (end *ending[K, V]) caught(v any) {
+	if v == nil {
+		end.err = ErrGoexit
+		return
+	}
+	end.panicked = newPanicError(v)
+	end.err = &PanicError{Value: v, at: end.panicked.at}
 }
 
 // fly executes f on a goroutine of its own.
@@ -66,31 +90,16 @@ func growStack(i int) byte {
 	return room[i]
 }
 
-// reconcile runs Options.Reconcile for the held key of f. If it says that there was no effect, fn runs
-// next in the same flight: reconcile returns its execution. Otherwise f has settled.
-func (c *Cache[K, V]) reconcile(f *flight[K, V]) (next *execution) {
-	held := c.entry(f.held)
-	return c.execute(f, &f.exec, func(ctx context.Context) (V, error) {
+// reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and after it fn, if
+// there was no effect and fn does not run on the leader's.
+func (c *Cache[K, V]) reconcile(f *flight[K, V]) {
+	held := c.entry(f.asks.held)
+	next := c.execute(f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
 	}, nil)
-}
-
-// run calls fn with its context and captures how it ends.
-func (end *ending[K, V]) run(fn func(context.Context) (V, error)) {
-	defer func() {
-		if !end.returned {
-			if v := recover(); v != nil {
-				end.panicked = &PanicError{Value: v, Stack: debug.Stack()}
-				end.err = end.panicked
-			} else {
-				end.err = ErrGoexit
-			}
-		}
-		end.at = end.exec.clock.now()
-		end.declared, end.effectBegun = end.exec.end(end.at)
-	}()
-	end.value, end.err = fn(end.exec)
-	end.returned = true
+	if next != nil && !next.stays {
+		c.execute(f, next, f.fn, nil)
+	}
 }
 
 // finish takes the steps after run.
@@ -103,7 +112,8 @@ func (end *ending[K, V]) finish() (next *execution) {
 	defer func() {
 		if end.exec.reconciling && end.disposition == Release {
 			next = end.yieldToFn()
-		} else {
+		}
+		if next == nil {
 			end.settle()
 		}
 	}()
@@ -120,22 +130,41 @@ func (end *ending[K, V]) judge() {
 	}
 	err := end.err
 	end.disposition, end.err = Hold, &unmarked{err} // should Classify or a method of err panic
+	end.why = end.whyUnmarked()
 	end.c.guard(func() {
 		end.err = unmark(err)
 		d, found := markedAs(err, end.classify)
 		if !found {
+			end.spare = end.said == nothing && !end.exec.reconciling
 			d = end.classify(err)
+		} else if byMarkers, _ := markedAs(err, always(Release)); byMarkers == Hold && !end.exec.reconciling {
+			end.why = markedUnknown
 		}
 		end.disposition = d
 	}, end.c.notePanic(end.flight.key, &end.notes))
 }
 
+// whyUnmarked returns why an error without a marker is held, if it is.
+func (end *ending[K, V]) whyUnmarked() why {
+	switch {
+	case end.exec.reconciling:
+		return learnedNothing
+	case end.said == effectBegun && end.panicked != nil:
+		return panickedAfterBegin
+	case end.said == effectBegun:
+		return failedAfterBegin
+	case end.panicked != nil:
+		return panickedUnsaid
+	}
+	return unsaid
+}
+
 // classify judges an error without a marker.
 func (end *ending[K, V]) classify(err error) Disposition {
 	switch {
-	case end.exec.reconciling || end.effectBegun:
+	case end.exec.reconciling || end.said == effectBegun:
 		return Hold
-	case end.declared || end.c.opts.EffectsAnnounced:
+	case end.said == noEffect || end.c.opts.EffectsAnnounced:
 		return Release
 	}
 	if own, ok := errors.AsType[*verdict.Error](err); ok {
@@ -143,6 +172,12 @@ func (end *ending[K, V]) classify(err error) Disposition {
 			return Hold
 		}
 		return Release
+	}
+	if end.c.opts.Classify == nil {
+		return Hold
+	}
+	if end.exec.late && !errors.Is(err, context.DeadlineExceeded) {
+		err = &lateError{err}
 	}
 	return sane(end.c.opts.Classify(err))
 }
@@ -178,16 +213,26 @@ func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
 }
 
-// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn.
+// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn, whose
+// execution it returns; or nil, if the leader has left. Then nobody's fn is to run.
 func (end *ending[K, V]) yieldToFn() (next *execution) {
 	f := end.flight
 	s := end.c.shardOf(f.hash)
 	yield.At("yielded")
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.leaderLeft {
+		end.nobodysFn = true
+		return nil
+	}
 	s.stats.Releases++
-	s.mu.Unlock()
-	f.held = nil
-	return &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, clock: f.exec.clock}
+	asks := f.asks
+	next = &execution{
+		leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, clock: f.exec.clock, stays: asks.stays,
+	}
+	f.asks, asks.next = nil, next
+	close(asks.answered)
+	return next
 }
 
 // settle ends the flight: in one critical section it leaves the shard's flights, what is kept is
@@ -226,10 +271,13 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	c, f, o := end.c, end.flight, &end.flight.outcome
 	o.value, o.err, o.completed, o.source = end.value, end.err, end.at, uint8(Executed)
 	o.took, o.waiters, o.disposition = end.at-end.exec.started, f.waiters, uint8(end.disposition)
-	if end.exec.reconciling {
+	switch {
+	case end.exec.reconciling:
 		o.source = uint8(Reconciled)
-	} else if end.panicked != nil {
+	case end.panicked != nil:
 		o.rare = &rare{panicked: end.panicked}
+	case end.unannounced():
+		s.stats.Unannounced++
 	}
 	d := draft[K, V]{
 		key: f.key, hash: uint32(f.hash), err: end.err, fingerprint: f.fingerprint,
@@ -243,18 +291,22 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		c.keepLocked(s, &d, &end.notes)
 	case Hold:
 		s.stats.Holds++
-		o.err = &unknownError{end.err}
-		d.state = Held
+		d.state, d.why, d.spare = Held, end.why, end.spare
 		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
-		if f.held == nil {
+		if f.asks == nil {
 			c.keepLocked(s, &d, &end.notes)
+			c.nowAndWall()
+			o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
 		} else { // Reconcile learned nothing
-			o.source, o.value = uint8(NoOutcome), *new(V)
-			c.holdAgainLocked(s, f.held, &d)
+			c.holdAgainLocked(s, f.asks.held, &d)
+			o.source, o.value, o.err = uint8(NoOutcome), *new(V), c.unknown(f.asks.held, end.at)
 		}
 	case Release:
 		s.stats.Releases++
 		c.returnPlace()
+		if end.nobodysFn {
+			o.source, o.value = lookAgain, *new(V)
+		}
 	}
 	if d.deadline != forever {
 		o.expires = d.deadline
@@ -274,28 +326,45 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 // wakeLocked counts the calls that the outcome of f answers, and wakes them.
 func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	joined, led := &s.stats.Joined, &s.stats.Executed
-	switch Source(f.outcome.source) {
-	case Reconciled:
+	switch f.outcome.source {
+	case uint8(Reconciled):
 		led = &s.stats.Reconciled
-	case NoOutcome:
+	case uint8(NoOutcome):
 		joined, led = &s.stats.OutcomeUnknown, &s.stats.OutcomeUnknown
+	case lookAgain:
+		joined = new(uint64) // they are not over
 	}
 	*joined += uint64(f.waiters)
 	if !f.leaderLeft {
 		*led++
 	}
 	s.waiters -= int(f.waiters)
-	f.fn, f.held = nil, nil // callers that hold f must not keep them alive
 	f.settled = true
+	if f.asks != nil {
+		close(f.asks.answered)
+	}
 	if f.done != nil {
 		close(f.done)
 	}
+	f.fn, f.asks = nil, nil // callers that hold f must not keep them alive
+}
+
+// unannounced reports whether fn may have had an effect that it should have announced, and did not.
+func (end *ending[K, V]) unannounced() bool {
+	return end.c.opts.EffectsAnnounced && end.err == nil && end.said == nothing && !end.exec.reconciling
 }
 
 // report delivers the notes and, if its leader left, the end of the flight.
 func (end *ending[K, V]) report() {
-	if end.flight.leaderLeft {
-		end.notes = append(end.notes, note[K]{end.exec, end.flight.ended(EventFinished)})
+	f := end.flight
+	if end.unannounced() {
+		end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key}})
+	}
+	switch {
+	case f.operated == byOperatorWhoLeft:
+		end.notes = append(end.notes, note[K]{f.exec.leader, f.ended(EventResolved)})
+	case f.leaderLeft && f.operated == byCall:
+		end.notes = append(end.notes, note[K]{end.exec, f.ended(EventFinished)})
 	}
 	end.c.emit(end.notes)
 }

@@ -29,10 +29,11 @@ type Stats struct {
 	Panics                   uint64 // those of them that ended by panic or runtime.Goexit
 
 	// Upkeep.
-	Evicted    uint64 // unexpired outcomes dropped for capacity
-	Expired    uint64 // records that expired, once they are reclaimed
-	Shed       uint64 // values dropped for weight
-	HookPanics uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
+	Evicted     uint64 // unexpired outcomes dropped for capacity
+	Expired     uint64 // records that expired, once they are reclaimed
+	Shed        uint64 // values dropped for weight
+	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect
+	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
 
 	// Now.
 	InFlight int   // flights
@@ -60,7 +61,7 @@ func (c *Cache[K, V]) Stats() Stats {
 		sum.InFlight += s.flights.len
 		sum.Waiters += s.waiters
 		sum.Entries += s.kept.len()
-		sum.Held += s.kept.held
+		sum.Held += s.kept.holds()
 		sum.Weight += s.kept.weight
 	})
 	return sum
@@ -102,6 +103,7 @@ func (sum *Stats) add(s *Stats) {
 	sum.Evicted += s.Evicted
 	sum.Expired += s.Expired
 	sum.Shed += s.Shed
+	sum.Unannounced += s.Unannounced
 }
 
 // counter counts in stripes, each on a cache line of its own, so that cores which count at the same

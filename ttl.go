@@ -11,7 +11,7 @@ import (
 //
 // A record stands in the table, where it is found, and in the orders in which records go:
 //
-//	to be evicted   by turn: its completion, or its last second chance (held records: never)
+//	to be evicted   by turn: its completion, or its last second chance (held records: never, or last)
 //	to expire       by deadline (those without end: never)
 //	to be shed      by turn of its value (those that weigh nothing: never)
 //
@@ -30,14 +30,17 @@ type kept[K comparable, V any] struct {
 	newest     time.Duration // deadline of the record that came to the line last
 	order, due order.Queue[record[K, V]]
 	values     order.Line[record[K, V]]
-	held       int
+	held       order.Queue[record[K, V]] // by completion, without
+	spare      order.Queue[record[K, V]] // those that may be evicted as the last resort
 	weight     int64
 }
 
 func (k *kept[K, V]) init(ttl time.Duration) {
 	k.ttl = ttl
 	k.table.init()
-	k.order = order.NewQueue(func(r *record[K, V]) *uint32 { return &r.place })
+	for _, q := range []*order.Queue[record[K, V]]{&k.order, &k.held, &k.spare} {
+		*q = order.NewQueue(func(r *record[K, V]) *uint32 { return &r.place })
+	}
 	k.due = order.NewQueue(func(r *record[K, V]) *uint32 { return &r.due })
 }
 
@@ -50,16 +53,12 @@ func (k *kept[K, V]) get(hash uint64, key K) *record[K, V] { return k.table.get(
 // it weighs something.
 func (k *kept[K, V]) add(r *record[K, V]) {
 	switch done := r.done(k.ttl); {
-	case r.state() == Held:
-		k.held++
-		r.flags.Or(queued)
-		k.addDue(r)
-	case r.deadline != forever && r.deadline-done == k.ttl && r.deadline >= k.newest:
+	case r.state() != Held && r.deadline != forever && r.deadline-done == k.ttl && r.deadline >= k.newest:
 		r.place = k.line.Add(r)
 		k.newest = r.deadline
 	default:
 		r.flags.Or(queued)
-		k.order.Add(r, insertionTurn(done, r.seq))
+		k.queueOf(r).Add(r, insertionTurn(done, r.seq))
 		k.addDue(r)
 	}
 	if r.weight() > 0 {
@@ -79,11 +78,7 @@ func (k *kept[K, V]) addDue(r *record[K, V]) {
 func (k *kept[K, V]) remove(r *record[K, V]) {
 	k.table.remove(r)
 	k.dropValue(r)
-	if r.state() == Held {
-		k.held--
-	} else {
-		k.dropTurn(r)
-	}
+	k.dropTurn(r)
 	if r.has(queued) && r.deadline != forever {
 		k.due.Remove(r.due)
 	}
@@ -92,11 +87,25 @@ func (k *kept[K, V]) remove(r *record[K, V]) {
 // dropTurn takes r out of the order of eviction, and with the line out of that of expiry.
 func (k *kept[K, V]) dropTurn(r *record[K, V]) {
 	if r.has(queued) {
-		k.order.Remove(r.place)
+		k.queueOf(r).Remove(r.place)
 	} else {
 		k.line.Remove(r.place)
 	}
 }
+
+// queueOf returns the queue that has the turn of r, which is queued.
+func (k *kept[K, V]) queueOf(r *record[K, V]) *order.Queue[record[K, V]] {
+	switch {
+	case r.state() != Held:
+		return &k.order
+	case r.more.spare:
+		return &k.spare
+	}
+	return &k.held
+}
+
+// holds returns how many records are held.
+func (k *kept[K, V]) holds() int { return k.held.Len() + k.spare.Len() }
 
 func (k *kept[K, V]) dropValue(r *record[K, V]) {
 	if r.weight() > 0 {
@@ -126,6 +135,15 @@ func (k *kept[K, V]) firstTurn() (*record[K, V], order.Turn) {
 	return r, first
 }
 
+// firstSpare returns the record that is the first to be evicted as the last resort and its turn; or nil
+// and never.
+func (k *kept[K, V]) firstSpare() (*record[K, V], order.Turn) {
+	if r, turn := k.spare.First(); r != nil {
+		return r, turn
+	}
+	return nil, never
+}
+
 // firstValue returns the record whose value is the first to be shed and its turn; or nil and never.
 func (k *kept[K, V]) firstValue() (*record[K, V], order.Turn) {
 	if r := k.values.First(); r != nil {
@@ -142,7 +160,7 @@ func (k *kept[K, V]) isHead(r *record[K, V]) bool {
 	if !r.has(queued) {
 		return r == k.line.First()
 	}
-	turn, _ := k.order.First()
+	turn, _ := k.queueOf(r).First()
 	due, _ := k.due.First()
 	return r == turn || r == due
 }

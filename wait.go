@@ -2,6 +2,8 @@ package idemflight
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/idemflight/idemflight/internal/yield"
@@ -24,20 +26,20 @@ func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
 	}
 }
 
-// ask asks ctx on behalf of a caller that has joined f at its first look. nil means that it may wait,
-// or that f has settled. Otherwise it has left f again, and the error says why: the call is from
-// within f, or its context has ended. It leaves f even if a method of ctx panics.
+// ask asks ctx on behalf of a caller that has joined f at its first look. Without an error it may wait,
+// or f has settled. Otherwise it has left f again, and the error says why: the call is from within f,
+// or its context has ended. It leaves f even if a method of ctx panics.
 //
 //go:noinline
-func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) error {
+func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
 	asked := false
 	defer func() {
 		if !asked {
 			c.leave(s, f, joined, nil)
 		}
 	}()
-	err, within := ctx.Err(), executionOf(ctx)
-	switch {
+	ended, err = ctx.Done(), ctx.Err()
+	switch within := executionOf(ctx); {
 	case err == nil && within == nil: // mostly
 	case within.inside(&f.exec):
 		err = ErrReentrant
@@ -46,9 +48,9 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 	}
 	asked = true
 	if err == nil {
-		return nil
+		return ended, nil
 	}
-	return c.refuse(ctx, s, f, err)
+	return ended, c.refuse(ctx, s, f, err)
 }
 
 // refuse takes a caller out of f that may not wait, as ask has found, and returns err; or nil if f has
@@ -65,23 +67,25 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 	return err
 }
 
-// join waits for f, which the caller has joined, and reports the call to the Observer. nil means that
-// the caller gets the outcome of f.
-func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V],
-	maxWait time.Duration) error {
+// join waits for r.flight, which the caller has joined, and reports the call to the Observer. nil means
+// that the caller gets the outcome of the flight.
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
+	f := r.flight
 	if c.opts.Observer == nil {
-		return c.waitUpTo(ctx, s, f, maxWait)
+		return c.waitUpTo(ctx, s, r)
 	}
 	since := c.now()
-	err := c.waitUpTo(ctx, s, f, maxWait)
+	err := c.waitUpTo(ctx, s, r)
 	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - since}
 	switch {
+	case err == nil && f.outcome.source == lookAgain:
+		return nil // the call is not over
 	case err == nil:
 		e.Err = f.outcome.err
 		if Source(f.outcome.source) == NoOutcome {
 			e.Kind = EventRejected
 		}
-	case err == ErrInFlight:
+	case errors.Is(err, ErrInFlight):
 		e.Kind = EventRejected
 	default:
 		e.Kind = EventCallerLeft
@@ -90,36 +94,89 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], f *flight[K, V],
 	return err
 }
 
-// wait returns nil once f has settled, or the error of a caller whose context ended before.
-func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], f *flight[K, V], as role) error {
+// wait returns nil once r.flight has settled, or the error of a caller whose context ended before.
+func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], r *reply[K, V], as role) error {
 	select {
-	case <-f.done:
+	case <-r.flight.done:
 		return nil
-	case <-ctx.Done():
-		return c.abandon(ctx, s, f, as)
+	case <-r.ended:
+		return c.abandon(ctx, s, r.flight, as)
 	}
 }
 
 // waitUpTo is wait for a joined caller, which may have a time limit.
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], f *flight[K, V],
-	maxWait time.Duration) error {
-	if maxWait == forever {
-		return c.wait(ctx, s, f, joined)
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
+	if r.opts.maxWait == forever {
+		return c.wait(ctx, s, r, joined)
 	}
 	select {
-	case <-f.done:
+	case <-r.flight.done:
 		return nil
-	case <-ctx.Done():
-		return c.abandon(ctx, s, f, joined)
-	case <-time.After(maxWait):
+	case <-r.ended:
+		return c.abandon(ctx, s, r.flight, joined)
+	case <-time.After(c.mayWait(r)):
 	}
-	if ctx.Err() != nil {
-		return c.abandon(ctx, s, f, joined)
+	select {
+	case <-r.ended:
+		return c.abandon(ctx, s, r.flight, joined)
+	default:
 	}
-	if !c.leave(s, f, joined, &s.stats.NotWaited) {
+	if !c.leave(s, r.flight, joined, &s.stats.NotWaited) {
 		return nil
 	}
-	return ErrInFlight
+	return errWaited
+}
+
+// mayWait returns how long a call with a time limit may wait from now on. The limit counts from its
+// first wait, also if it looks at its key again.
+func (c *Cache[K, V]) mayWait(r *reply[K, V]) time.Duration {
+	now := c.now()
+	if r.until == 0 {
+		r.until = deadlineOf(now, max(r.opts.maxWait, 0))
+	}
+	return r.until - now
+}
+
+// waitForAnswer waits, as the leader, until Reconcile has answered, and reports whether the caller is
+// there still. Otherwise its context has ended, or it may not wait any longer, and fn does not start.
+func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
+	c, r := m.c, &m.reply
+	var limit <-chan time.Time
+	if r.opts.maxWait != forever {
+		limit = time.After(c.mayWait(r))
+	}
+	kind, as := EventCallerLeft, &m.shard.stats.CallerLeft
+	select {
+	case <-asks.answered:
+		return true
+	case <-r.ended:
+	case <-limit:
+		kind, as = EventRejected, &m.shard.stats.NotWaited
+	}
+	if !c.leaveAnswer(m.shard, r.flight, as) {
+		<-asks.answered // it is there
+		return true
+	}
+	if kind == EventRejected {
+		r.err = errWaited
+	} else {
+		r.err = left(m.ctx, m.ctx.Err())
+	}
+	c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: c.now() - r.flight.startedAt})
+	return false
+}
+
+// leaveAnswer removes the leader from f, unless Reconcile has answered.
+func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint64) bool {
+	yield.At("leave")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.asks == nil {
+		return false
+	}
+	f.leaderLeft = true
+	*counter++
+	return true
 }
 
 // abandon ends a wait because ctx has ended. If f has settled meanwhile the outcome wins, and it
@@ -152,7 +209,22 @@ func (c *Cache[K, V]) leave(s *shard[K, V], f *flight[K, V], as role, counter *u
 	return true
 }
 
-// left returns the error of a call whose context has ended with err.
+// left returns the error of a call whose context has ended with err. The cause is the user's.
 func left(ctx context.Context, err error) error {
-	return &leftError{cause: unmark(context.Cause(ctx)), err: unmark(err)}
+	return &leftError{cause: harmless(context.Cause(ctx)), err: harmless(err)}
 }
+
+// harmless returns err without its markers; or, should a method of it panic, an error with no more
+// than the name of its type.
+func harmless(err error) (safe error) {
+	defer func() {
+		if recover() != nil {
+			safe = fmt.Errorf("an error of type %T, whose methods panic", err)
+		}
+	}()
+	_ = err.Error()
+	_ = errors.Is(err, errNone) // walks through all of it
+	return unmark(err)
+}
+
+var errNone = errors.New("idemflight: no error is this one")
