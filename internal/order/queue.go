@@ -33,6 +33,14 @@ func (q *Queue[R]) At(place uint32) (*R, Turn) {
 	return it.record, it.Turn
 }
 
+// AppendTo appends all records to list, in no order.
+func (q *Queue[R]) AppendTo(list []*R) []*R {
+	for i := range q.items.list {
+		list = append(list, q.items.list[i].record)
+	}
+	return list
+}
+
 // Replace puts r at place, where another record is, with the turn of that.
 func (q *Queue[R]) Replace(place uint32, r *R) { q.items.list[place].record = r }
 
