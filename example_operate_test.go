@@ -110,17 +110,16 @@ func Example_alert() {
 	<-begun
 	const tooLong = 0 * time.Second // in real life a minute, or whatever no execution should take
 
-	if s := cache.Stats(); s.Held+s.InFlight > 0 { // otherwise spare the walk over all entries
-		for key, e := range cache.All() {
-			if e.State == idemflight.Held || e.State == idemflight.InFlight && time.Since(e.StartedAt) >= tooLong {
-				fmt.Println("alert:", key, e.State, e.Err)
-			}
+	_ = cache.Unsettled(ctx, func(key string, e idemflight.Entry[string]) bool {
+		if e.State == idemflight.Held || time.Since(e.StartedAt) >= tooLong {
+			fmt.Println("alert:", key, e.State, e.Err)
 		}
-	}
+		return true
+	})
 
 	close(end)
 	<-ended
-	// Unordered output:
+	// Output:
 	// alert: rent held connection lost
 	// alert: phone in_flight <nil>
 }

@@ -192,14 +192,16 @@ func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionF
 // held is Options.HoldTTL's alone.
 func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
 
-// WithMaxWait bounds how long the call waits for a flight that it did not start; then it gets
-// [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all.
-// A replay needs no waiting, and a leader is not bound.
+// WithMaxWait bounds how long the call waits for a flight that it did not start, or for Reconcile; then
+// it gets [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all (on a
+// held key it starts Reconcile all the same). A replay needs no waiting, and a leader whose fn runs is
+// not bound.
 func WithMaxWait(d time.Duration) CallOption { return CallOption{kind: optionMaxWait, d: d} }
 
 // Inline makes fn run on the calling goroutine if this call leads, and the call stay until fn
 // returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses. It
-// does nothing for a call that joins. Reconcile runs on a goroutine of its own all the same.
+// is about fn alone: Reconcile runs on a goroutine of its own all the same, and a caller that waits for
+// it, or for a flight that it has joined, leaves like everybody.
 func Inline() CallOption { return CallOption{kind: optionInline} }
 
 // callOptions is a call's options, read.
