@@ -176,7 +176,7 @@ func (end *ending[K, V]) classify(err error) Disposition {
 	if end.c.opts.Classify == nil {
 		return Hold
 	}
-	if end.exec.late && !errors.Is(err, context.DeadlineExceeded) {
+	if end.exec.phase == overLate && !errors.Is(err, context.DeadlineExceeded) {
 		err = &lateError{err}
 	}
 	return sane(end.c.opts.Classify(err))
