@@ -63,7 +63,7 @@ func observer(log *slog.Logger) func(context.Context, idemflight.Event[string]) 
 
 func run(out io.Writer) error {
 	var log bytes.Buffer
-	text := slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: brief})
+	text := slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: brief})
 	handled, err := idemflight.New(idemflight.Options[string, struct{}]{
 		TTL:      24 * time.Hour, // longer than the stream goes on delivering an event
 		Observer: observer(slog.New(text)),
