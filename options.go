@@ -102,6 +102,10 @@ type Options[K comparable, V any] struct {
 	// Observer gets every event, on the goroutine it concerns: see [Event]. It may call the
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
+
+	// Codec is how Save and Load write keys, values and errors. The zero Codec is enough for most
+	// types: see [Codec]. One that K or V cannot do without is an error from Save and Load.
+	Codec Codec[K, V]
 }
 
 // withDefaults returns o with its defaults filled in, or an error that names every bad field.
