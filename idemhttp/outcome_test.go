@@ -25,16 +25,25 @@ import (
 )
 
 func TestClassifyStatus(t *testing.T) {
-	released := []int{401, 403, 404, 405, 407, 408, 409, 421, 423, 425, 429}
 	for status := 100; status <= 999; status++ {
-		want := idemflight.Release
-		if status >= 200 && status < 500 && !slices.Contains(released, status) {
+		want := idemflight.Hold
+		switch {
+		case slices.Contains(released, status):
+			want = idemflight.Release
+		case status >= 200 && status < 500 && !slices.Contains(unclear, status):
 			want = idemflight.Retain
 		}
 		require.Equal(t, want, idemhttp.ClassifyStatus(&idemhttp.Response{Status: status}),
 			"status %d", status)
 	}
 }
+
+var (
+	// released are the statuses that another request with the same payload may well get over.
+	released = []int{307, 308, 401, 403, 404, 405, 406, 407, 409, 412, 415, 417, 421, 423, 424, 425, 426, 428, 429, 431, 501, 505}
+	// unclear are statuses that a handler may answer after its effect, too.
+	unclear = []int{408, 499, 500, 502, 503, 504, 506, 599}
+)
 
 // flightOf has an executing request and a duplicate that waits for it: what each of them gets, and
 // what a later retry gets. end is what the handler does at last.
@@ -77,7 +86,7 @@ func inBubble(t *testing.T, name string, f func(t *testing.T)) {
 }
 
 func TestStoredAnswers(t *testing.T) {
-	for _, code := range []int{200, 201, 299, 303, 400, 402, 410, 422, 499} {
+	for _, code := range []int{200, 201, 299, 301, 303, 400, 402, 410, 411, 422} {
 		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
 			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, afterBegin(status(code)))
 			require.Equal(t, code, executing.Status)
@@ -93,7 +102,7 @@ func TestStoredAnswers(t *testing.T) {
 
 // Not stored: duplicates waiting at that moment share the answer, a later retry runs again.
 func TestAnswersNotStored(t *testing.T) {
-	for _, code := range []int{401, 403, 404, 405, 407, 408, 409, 421, 423, 425, 429, 500, 502, 503, 599} {
+	for _, code := range released {
 		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
 			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, status(code))
 			require.Equal(t, code, executing.Status)
@@ -107,9 +116,37 @@ func TestAnswersNotStored(t *testing.T) {
 	}
 }
 
+// What a server error says of the effect depends on what the handler has said, and on nothing else.
+func TestAServerErrorIsHeldUnlessTheHandlerSaidThatNothingHasBegun(t *testing.T) {
+	for _, code := range unclear {
+		inBubble(t, fmt.Sprint(code), func(t *testing.T) {
+			executing, waiting, later, ran := flightOf(t, idemhttp.Options{}, status(code))
+			require.Equal(t, code, executing.Status, "the executing client gets its answer")
+			requireProblem(t, waiting, 409, "outcome-unknown", false)
+			requireProblem(t, later, 409, "outcome-unknown", false)
+			require.Equal(t, 1, ran, "executions of a held key")
+		})
+		inBubble(t, fmt.Sprint(code, " after NoEffect"), func(t *testing.T) {
+			_, waiting, later, ran := flightOf(t, idemhttp.Options{}, afterNoEffect(status(code)))
+			require.Equal(t, code, waiting.Status, "a released answer is shared")
+			require.Equal(t, code, later.Status)
+			require.Equal(t, 2, ran, "the retry runs again")
+		})
+		inBubble(t, fmt.Sprint(code, ", effects announced"), func(t *testing.T) {
+			opts := idemhttp.DefaultCacheOptions()
+			opts.EffectsAnnounced = true
+			_, _, _, ran := flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, status(code))
+			require.Equal(t, 2, ran, "none has begun: the retry runs again")
+			_, _, later, ran := flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, afterBegin(status(code)))
+			requireProblem(t, later, 409, "outcome-unknown", false)
+			require.Equal(t, 1, ran, "one has begun: held")
+		})
+	}
+}
+
 func TestAnswerNotStoredAndTooLargeToShare(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
-		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(500))
+		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(501))
 		require.Equal(t, "said", executing.Body, "delivered whole")
 		requireProblem(t, waiting, 409, "answer-unrecorded", true)
 		require.Equal(t, "said", later.Body)
@@ -158,38 +195,30 @@ func TestAnUnknownOutcomeStaysUnknownWhateverCausedIt(t *testing.T) {
 	}
 }
 
-func TestCachesOwnClassify(t *testing.T) {
-	for _, d := range []idemflight.Disposition{idemflight.Release, idemflight.Retain, idemflight.Hold} {
-		inBubble(t, d.String(), func(t *testing.T) {
-			opts := idemhttp.DefaultCacheOptions()
-			asked := 0
-			opts.Classify = func(err error) idemflight.Disposition {
-				var coded interface{ StatusCode() int }
-				require.ErrorAs(t, err, &coded)
-				require.Equal(t, 500, coded.StatusCode())
-				asked++
-				return d
-			}
-			_, waiting, later, ran := flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, status(500))
-			require.Equal(t, ran, asked, "asked about each that is not stored")
-			switch d {
-			case idemflight.Release:
-				require.Equal(t, 500, waiting.Status)
-				require.Equal(t, 2, ran)
-			case idemflight.Retain:
-				require.Equal(t, 500, later.Status)
-				require.Equal(t, "said", later.Body, "retained with its Response")
-				require.True(t, later.replayed())
-				require.Equal(t, 1, ran)
-			case idemflight.Hold:
-				requireProblem(t, waiting, 409, "outcome-unknown", false)
-				require.Equal(t, 1, ran)
-			}
-			asked = 0
-			flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, afterNoEffect(status(500)))
-			require.Zero(t, asked, "what the handler said comes first")
-		})
+// The cache's Classify knows errors, and is asked about panics and Goexit alone: an answer has one
+// judge.
+func TestTheCachesClassifyIsNotAskedAboutAnswers(t *testing.T) {
+	asked := 0
+	cache := func(d idemflight.Disposition) *idemflight.Cache[idemflight.Key, *idemhttp.Response] {
+		opts := idemhttp.DefaultCacheOptions()
+		opts.Classify = func(error) idemflight.Disposition { asked++; return d }
+		return idemflight.MustNew(opts)
 	}
+	for code, want := range map[int]int{200: 1, 404: 2, 500: 1} {
+		for _, d := range []idemflight.Disposition{idemflight.Release, idemflight.Retain, idemflight.Hold} {
+			inBubble(t, fmt.Sprint(code, " ", d), func(t *testing.T) {
+				_, _, _, ran := flightOf(t, idemhttp.Options{Cache: cache(d)}, status(code))
+				require.Equal(t, want, ran, "as ClassifyStatus says")
+				require.Zero(t, asked)
+			})
+		}
+	}
+	inBubble(t, "panic", func(t *testing.T) {
+		_, waiting, _, ran := flightOf(t, idemhttp.Options{Cache: cache(idemflight.Release)}, func(http.ResponseWriter, *http.Request) { panic(errBoom) })
+		requireProblem(t, waiting, 500, "failed", true)
+		require.Equal(t, 2, ran, "released, as the cache's Classify says")
+		require.Equal(t, 2, asked)
+	})
 }
 
 func TestOptionsClassify(t *testing.T) {
@@ -200,7 +229,9 @@ func TestOptionsClassify(t *testing.T) {
 		ran      int
 	}{
 		"hold":                 {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Hold }, status(200), true, 1},
-		"hold beats NoEffect":  {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Hold }, afterNoEffect(status(200)), true, 1},
+		"NoEffect beats hold":  {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Hold }, afterNoEffect(status(200)), false, 2},
+		"NoEffect beats panic": {func(*idemhttp.Response) idemflight.Disposition { panic("classify") }, afterNoEffect(status(200)), false, 2},
+		"retain, NoEffect":     {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Retain }, afterNoEffect(status(500)), false, 1},
 		"none of the three":    {func(*idemhttp.Response) idemflight.Disposition { return 7 }, status(200), true, 1},
 		"panic":                {func(*idemhttp.Response) idemflight.Disposition { panic("classify") }, status(200), true, 1},
 		"retain":               {func(*idemhttp.Response) idemflight.Disposition { return idemflight.Retain }, afterBegin(status(500)), false, 1},

@@ -235,13 +235,13 @@ func TestScope(t *testing.T) {
 		err    error
 		status int
 	}{
-		{"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
+		{"me", coded(429), 429}, {"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
 		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
 	} {
 		scope, scopeErr = c.scope, c.err
 		require.Equal(t, c.status, call(h, post("k", "")).Status,
 			"scope %q, error %v", c.scope, c.err)
-		require.False(t, problem.Retryable, "a failing scope is not retryable")
+		require.Equal(t, c.status == 429 || c.status >= 500, problem.Retryable, "status %d", c.status)
 		if c.err != nil {
 			require.ErrorIs(t, problem.Err, c.err, "Scope's own error")
 		} else {
@@ -268,6 +268,7 @@ func TestDefaultFingerprint(t *testing.T) {
 		r.Method = method
 		path, query, _ := strings.Cut(target, "?")
 		r.URL.Path, r.URL.RawQuery = path, query
+		r.RequestURI = "" // as a request that no server has read
 		if strings.Contains(path, "%") {
 			r.URL.RawPath = path
 			r.URL.Path = strings.ReplaceAll(path, "%2F", "/")
@@ -288,7 +289,7 @@ func TestDefaultFingerprint(t *testing.T) {
 	require.NotEqual(t, of("POST", "/a%2Fb", ""), of("POST", "/a/b", ""), "the escaped path counts")
 	require.NotEqual(t, of("POST", "/p?a=1", ""), of("POST", "/pa=1", ""), "length-prefixed")
 	require.NotEqual(t, of("POST", "/p", "?x"), of("POST", "/p?x", ""), "length-prefixed")
-	require.NotEqual(t, of("POSTa", "/", ""), of("POST", "a/", ""), "length-prefixed")
+	require.NotEqual(t, of("POSTa", "/b", ""), of("POST", "a/b", ""), "length-prefixed")
 	seen := map[idemflight.Fingerprint]string{}
 	for _, query := range []string{"a=%zz", "a=%yy", "a=%25zz", "a=1;b=2", "a=1&b=2", "a=1%3Bb=2", "a=%zz&b=1", "", "%", "%25", "a=b=c", "a=b%26c", "a=b&c"} {
 		f := of("POST", "/p?"+query, "")
@@ -309,9 +310,42 @@ func TestDefaultFingerprintIsForGood(t *testing.T) {
 	} {
 		r := post("k", "")
 		r.URL.RawQuery = sent
-		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte("/payments"), []byte(text), []byte("body")),
+		r.Header.Set("Content-Type", "text/x; a=B")
+		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte("/payments"), []byte(text), []byte("text/x; a=B"), []byte("body")),
 			idemhttp.DefaultFingerprint(r, []byte("body")), "query %q", sent)
 	}
+	for line, path := range map[string]string{
+		"/a/b": "/a/b", "/a/b/": "/a/b", "//a//b//?x": "/a/b", "/": "/", "//": "/", "/a/../b/./": "/a/../b/.", "/%2F/a%20b": "/%2F/a%20b",
+		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*",
+	} {
+		r := post("k", "")
+		r.RequestURI = line
+		r.URL.Path = "/behind/a/prefix" // StripPrefix leaves the request line alone
+		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte(path), nil, nil, nil),
+			idemhttp.DefaultFingerprint(r, nil), "request line %q", line)
+	}
+}
+
+// A proxy cleans the path, or a mux redirects to the canonical one: the payload is the same. Two mounts
+// behind StripPrefix are two operations, and the same bytes of another type are another payload.
+func TestWhatIsAnotherPayload(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	h := m.Handler(status(200))
+	mux := http.NewServeMux()
+	for _, mount := range []string{"/eu", "/us"} {
+		mux.Handle(mount+"/", http.StripPrefix(mount, h))
+	}
+	send := func(key, target, contentType string) answer {
+		r := httptest.NewRequest(http.MethodPost, target, strings.NewReader("1"))
+		r.Header.Set("Idempotency-Key", key)
+		r.Header.Set("Content-Type", contentType)
+		return call(mux, r)
+	}
+	require.False(t, send("k", "/eu/pay", "text/x").replayed())
+	require.True(t, send("k", "/eu/pay/", "text/x").replayed(), "a slash at the end is the same payload")
+	requireProblem(t, send("k", "/us/pay", "text/x"), 422, "key-reused", false)
+	requireProblem(t, send("k", "/eu/pay", "text/X"), 422, "key-reused", false)
+	requireProblem(t, send("k", "/eu/pay?a=1", "text/x"), 422, "key-reused", false)
 }
 
 func TestZeroFingerprintMeansNoCheck(t *testing.T) {
