@@ -339,7 +339,9 @@ func TestThousandConcurrentDuplicates(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol string) {
 		const n = 1000
 		var ran counter
-		m := newMiddleware(t, idemhttp.Options{MaxWait: time.Hour})
+		opts := idemhttp.DefaultCacheOptions()
+		opts.MaxWaiters = n
+		m := newMiddleware(t, idemhttp.Options{MaxWait: time.Hour, Cache: idemflight.MustNew(opts)})
 		body := string(jsonBody(1024))
 		s := serve(t, protocol, m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
 			if _, covered := idemhttp.KeyFrom(r.Context()); !covered {

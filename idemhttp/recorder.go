@@ -303,7 +303,7 @@ func (r *recorder) finish() *Response {
 	if cap(r.body)-len(r.body) > len(r.body)/8 {
 		r.body = slices.Clone(r.body) // it will be kept for long
 	}
-	resp := &Response{Status: r.status, Trailer: r.trailer(r.header, h), Body: slices.Clip(r.body), BodyOmitted: r.omitted}
+	resp := &Response{Status: r.status, Trailer: r.trailer(r.header, h), Body: r.body, BodyOmitted: r.omitted}
 	_, told := r.header["Content-Type"]
 	if len(r.before) == 0 && r.late == nil {
 		resp.Header = changed(nil, r.header)
