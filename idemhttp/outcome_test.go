@@ -10,8 +10,11 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -307,6 +310,32 @@ func TestPanicOfTheHandler(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), post("k", ""))
 }
 
+// Whoever recovers outside sees the handler's own value, and where it was raised.
+func TestARecoveryOutsideSeesWhereTheHandlerPanicked(t *testing.T) {
+	for _, v := range []any{"boom", errBoom, http.ErrAbortHandler} {
+		var value any
+		var stack string
+		inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(panicsDeepInside(v).ServeHTTP))
+		s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				value, stack = recover(), string(debug.Stack())
+				http.Error(w, "sorry", 500)
+			}()
+			inner.ServeHTTP(w, r)
+		}))
+		require.Equal(t, 500, s.post(t, "k", "").Status)
+		require.Equal(t, v, value)
+		require.Contains(t, stack, "panicsDeepInsideHandler", "the handler's frames")
+	}
+}
+
+// panicsDeepInside has a frame that a stack can be searched for.
+type panicsDeepInsideHandler struct{ v any }
+
+func panicsDeepInside(v any) http.Handler { return panicsDeepInsideHandler{v} }
+
+func (p panicsDeepInsideHandler) ServeHTTP(http.ResponseWriter, *http.Request) { panic(p.v) }
+
 func TestGoexitOfTheHandler(t *testing.T) {
 	inBubble(t, "held", func(t *testing.T) {
 		_, waiting, later, ran := flightOf(t, idemhttp.Options{}, func(http.ResponseWriter, *http.Request) { runtime.Goexit() })
@@ -378,7 +407,7 @@ func TestReconcileAnswers(t *testing.T) {
 		{value: &idemhttp.Response{Status: 12345}, status: 500, kind: "failed"},
 		{value: &idemhttp.Response{Body: []byte("found")}, status: 200},
 		{value: &idemhttp.Response{BodyOmitted: true}, status: 409, kind: "answer-unavailable", is: idemflight.ErrValueShed},
-		{err: errBoom, status: 409, kind: "outcome-unknown", is: errBoom},
+		{err: errBoom, status: 409, kind: "outcome-unknown", retryable: true, is: errBoom},
 	} {
 		key := fmt.Sprint("k", i)
 		value, found, problem = c.value, c.err, idemhttp.Problem{}
@@ -425,10 +454,161 @@ func TestAReconcileThatLearnsNothingNeverRunsTheHandler(t *testing.T) {
 			}))
 			require.Equal(t, http.StatusBadGateway, call(h, post("k", "x")).Status)
 			for range 2 {
-				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", false)
+				requireProblem(t, call(h, post("k", "x")), http.StatusConflict, "outcome-unknown", true)
 			}
 			require.Equal(t, 1, runs.count(), "executions of a held key")
 		})
+	}
+}
+
+// Once the cache can find out, the same request sent again makes it ask: so the problem is retryable, to
+// those who waited for the flight that left the key held, too.
+func TestAnUnknownOutcomeIsRetryableIfTheCacheCanFindOut(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		opts := idemhttp.DefaultCacheOptions()
+		opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+			return nil, errBoom
+		}
+		_, waiting, later, _ := flightOf(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}, afterBegin(status(502)))
+		for _, a := range []answer{waiting, later} {
+			p := requireProblem(t, a, 409, "outcome-unknown", true)
+			require.Contains(t, strings.ToLower(p.Title+p.Detail), "outcome unknown")
+		}
+	})
+}
+
+// A duplicate that meets a held key waits no longer for Reconcile than for a flight, and what that finds
+// is there for the next.
+func TestWaitingForReconcileObeysMaxWait(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		opts := idemhttp.DefaultCacheOptions()
+		opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+			time.Sleep(20 * time.Second)
+			return &idemhttp.Response{Status: 201, Body: []byte("found")}, nil
+		}
+		h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(status(504))
+		b := serverInMemory(&http.Server{Handler: h, ErrorLog: quiet, WriteTimeout: 10 * time.Second})
+		defer b.stop()
+		_, err := b.post(t.Context(), "k", "")
+		require.NoError(t, err)
+		before := time.Now()
+		a, err := b.post(t.Context(), "k", "")
+		require.NoError(t, err)
+		requireProblem(t, a, 409, "in-flight", true)
+		require.Equal(t, 9*time.Second, time.Since(before), "before the server's WriteTimeout")
+		time.Sleep(time.Minute)
+		a, err = b.post(t.Context(), "k", "")
+		require.NoError(t, err)
+		require.Equal(t, "found", a.Body)
+		require.True(t, a.replayed())
+	})
+}
+
+// A bank that is down is not asked by every retry.
+func TestReconcileIsNotAskedByEveryRetry(t *testing.T) {
+	inBubble(t, "", func(t *testing.T) {
+		var asked counter
+		opts := idemhttp.DefaultCacheOptions()
+		opts.Reconcile = func(context.Context, idemflight.Key, idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
+			asked.add()
+			return nil, errBoom
+		}
+		h := newMiddleware(t, idemhttp.Options{Cache: idemflight.MustNew(opts)}).Handler(status(504))
+		call(h, post("k", ""))
+		for range 3 {
+			for range 50 {
+				requireProblem(t, call(h, post("k", "")), 409, "outcome-unknown", true)
+			}
+			time.Sleep(1100 * time.Millisecond)
+		}
+		require.Equal(t, 3, asked.count(), "about once a second")
+	})
+}
+
+// http.TimeoutHandler inside answers 503 while the work goes on, perhaps past its effect.
+func TestTimeoutHandlerInside(t *testing.T) {
+	late := func(charged *counter, refused *counter) handler {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			time.Sleep(5 * time.Second)
+			if refused != nil && idemflight.BeginEffect(r.Context()) != nil {
+				refused.add()
+				return
+			}
+			charged.add()
+		}
+	}
+	inBubble(t, "nothing said", func(t *testing.T) {
+		var charged counter
+		h := newMiddleware(t, idemhttp.Options{}).Handler(http.TimeoutHandler(late(&charged, nil), time.Second, "too slow"))
+		require.Equal(t, 503, call(h, post("k", "")).Status)
+		time.Sleep(time.Minute)
+		requireProblem(t, call(h, post("k", "")), 409, "outcome-unknown", false)
+		require.Equal(t, 1, charged.count())
+	})
+	inBubble(t, "NoEffect at the top, BeginEffect before the charge", func(t *testing.T) {
+		var charged, refused counter
+		h := newMiddleware(t, idemhttp.Options{}).Handler(http.TimeoutHandler(afterNoEffect(late(&charged, &refused)), time.Second, "too slow"))
+		for range 2 {
+			require.Equal(t, 503, call(h, post("k", "")).Status, "runs again, since nothing had begun")
+			time.Sleep(time.Minute)
+		}
+		require.Zero(t, charged.count(), "what comes too late may not begin")
+		require.Equal(t, 2, refused.count())
+	})
+}
+
+// A gateway's 502 comes after the effect too.
+func TestAGatewayWhoseUpstreamIsLate(t *testing.T) {
+	var charged counter
+	release := make(chan struct{})
+	upstream := serve(t, "HTTP/1.1", handler(func(http.ResponseWriter, *http.Request) { charged.add(); <-release }))
+	target, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	s := serve(t, "HTTP/1.1", newMiddleware(t, idemhttp.Options{}).Handler(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorLog: quiet,
+		Transport: &http.Transport{ResponseHeaderTimeout: 20 * time.Millisecond, DisableKeepAlives: true},
+	}))
+	defer close(release)
+	require.Equal(t, 502, s.post(t, "k", "5 EUR").Status)
+	requireProblem(t, s.post(t, "k", "5 EUR"), 409, "outcome-unknown", false)
+	require.Equal(t, 1, charged.count(), "the upstream is not asked again")
+}
+
+// A mux inside redirects to its canonical path: whoever follows is answered, and so is whoever begins
+// again.
+func TestARedirectInsideIsNoAnswerToKeep(t *testing.T) {
+	for _, path := range []string{"/payments", "//payments/"} {
+		var ran counter
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /payments/", func(w http.ResponseWriter, r *http.Request) { ran.add(); copyAll(w, r.Body) })
+		s := serve(t, "HTTP/1.1", newMiddleware(t, idemhttp.Options{Require: true}).Handler(mux))
+		s.client.CheckRedirect = nil
+		s.client.Transport = &idemhttp.Transport{Base: s.client.Transport}
+		for i := range 2 {
+			r, err := http.NewRequestWithContext(idemhttp.WithKey(t.Context(), "k"), "POST", s.URL+path, strings.NewReader("5 EUR"))
+			require.NoError(t, err)
+			a := s.send(t, r)
+			require.Equal(t, "5 EUR", a.Body, path)
+			require.Equal(t, i > 0, a.replayed(), path)
+		}
+		require.Equal(t, 1, ran.count(), path)
+	}
+}
+
+// What a request is refused for may lie in a header that is no part of the payload.
+func TestARefusalThatAHeaderGetsOver(t *testing.T) {
+	for _, code := range []int{401, 406, 412, 415, 417, 424, 426, 428, 431} {
+		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("If-Match") != "right" {
+				w.WriteHeader(code)
+			}
+		}))
+		require.Equal(t, code, call(h, post("k", "same")).Status)
+		r := post("k", "same")
+		r.Header.Set("If-Match", "right")
+		a := call(h, r)
+		require.Equal(t, 200, a.Status, "%d, corrected", code)
+		require.False(t, a.replayed())
 	}
 }
 
@@ -717,6 +897,73 @@ func TestProblemOfAReleasedPanic(t *testing.T) {
 		require.ErrorIs(t, got.Err, errBoom)
 		require.True(t, got.Retryable)
 	})
+}
+
+// A hook may change a problem, and leave document and headers to WriteProblem.
+func TestAHookThatChangesAProblem(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{Require: true, Problem: func(w http.ResponseWriter, r *http.Request, p idemhttp.Problem) {
+		p.Status, p.Retryable = 503, !p.Retryable
+		w.Header().Set("Link", "</docs/keys>; rel=help")
+		idemhttp.WriteProblem(w, r, p)
+	}}).Handler(status(200))
+	a := call(h, post("", ""))
+	requireProblem(t, a, 503, "missing-key", true)
+	require.NotEmpty(t, a.Header.Get("Link"))
+	w := httptest.NewRecorder()
+	w.Header().Set("Retry-After", "7")
+	idemhttp.WriteProblem(w, post("", ""), idemhttp.Problem{Status: 400, Retryable: true})
+	require.Equal(t, "7", w.Header().Get("Retry-After"), "a value that is there stays")
+	w = httptest.NewRecorder()
+	w.Header().Set("Retry-After", "7")
+	idemhttp.WriteProblem(w, post("", ""), idemhttp.Problem{Status: 400})
+	require.Empty(t, w.Header().Get("Retry-After"), "exactly if retryable")
+}
+
+// Each problem is counted under its kind, and nothing else is.
+func TestStatsCountEachProblem(t *testing.T) {
+	opts := idemhttp.DefaultCacheOptions()
+	opts.MaxEntries = 2
+	var scopeErr error
+	m := newMiddleware(t, idemhttp.Options{
+		Cache: idemflight.MustNew(opts), Require: true, MaxRequestBytes: 3, MaxResponseBytes: 3, MaxWait: idemflight.NoWait,
+		Scope: func(*http.Request) (string, error) { return "me", scopeErr },
+	})
+	var h http.Handler
+	h = m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+		if key, _ := idemhttp.KeyFrom(r.Context()); key.ID == "held" {
+			call(h, post("held", "").WithContext(context.Background()))
+			w.WriteHeader(500)
+		} else {
+			status(200)(w, r)
+		}
+	}))
+	require.Zero(t, m.Stats())
+	call(h, post("", ""))
+	call(h, post("bad key", ""))
+	call(h, post("k", "large"))
+	r := post("k", "")
+	r.Body = io.NopCloser(failingReader{errBoom})
+	call(h, r)
+	scopeErr = errBoom
+	call(h, post("k", ""))
+	scopeErr = nil
+	call(h, post("k", ""))
+	call(h, post("k", ""))
+	call(h, post("k", "x"))
+	call(h, post("held", ""))
+	call(h, post("held", ""))
+	call(h, post("full", ""))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	call(h, post("left", "").WithContext(ctx))
+	require.NoError(t, m.Cache().Close(t.Context()))
+	call(h, post("closed", ""))
+	require.Equal(t, idemhttp.Stats{
+		MissingKey: 1, MalformedKey: 1, Scope: 1, UnreadableBody: 1, BodyTooLarge: 1, KeyReused: 1, InFlight: 1,
+		OutcomeUnknown: 1, AnswerUnavailable: 1, Full: 1, Closed: 1, Left: 1,
+	}, m.Stats())
+	s := m.Cache().Stats()
+	require.Equal(t, s.KeyReused+s.NotWaited+s.OutcomeUnknown+s.Full+s.Closed+s.CallerLeft, uint64(6), "the cache counts its own")
 }
 
 // Headers that middleware outside has set for an answer do not spoil a problem.

@@ -27,6 +27,10 @@ func TestNewNamesEveryBadField(t *testing.T) {
 	for _, field := range []string{"Scope", "HeaderName", "ReplayHeader", "Methods", "MaxRequestBytes", "MaxResponseBytes", "KeyReusedStatus"} {
 		require.ErrorContains(t, err, "Options."+field, "every bad field is named")
 	}
+	_, err = idemhttp.New(idemhttp.Options{
+		Scope: idemhttp.SharedScope, HeaderName: "X-Key", Key: func(*http.Request, []byte) (string, error) { return "", nil },
+	})
+	require.ErrorContains(t, err, "Options.HeaderName", "Key tells where the key is")
 	for _, safe := range []string{"GET", "head", "Options", "TRACE"} {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, Methods: []string{safe}})
 		require.ErrorContains(t, err, "Methods", "%s is safe", safe)
@@ -570,4 +574,135 @@ func TestHandlerContext_DerivedContextsCostNoGoroutine(t *testing.T) {
 	}))
 	_ = serveOne(h, "derived", "", "")
 	require.True(t, ran)
+}
+
+// Options.Key: method, Scope, body, Key; a keyless request is read and checked too.
+func TestOrderOfChecksWithAKeyOfOnesOwn(t *testing.T) {
+	var steps []string
+	step := func(name string) { steps = append(steps, name) }
+	var scopeErr, keyErr error
+	var id string
+	for _, required := range []bool{false, true} {
+		h := newMiddleware(t, idemhttp.Options{
+			Scope: func(*http.Request) (string, error) { step("scope"); return "me", scopeErr },
+			Key: func(r *http.Request, body []byte) (string, error) {
+				step("key")
+				require.Equal(t, "ok", string(body))
+				return id, keyErr
+			},
+			Require: required, MaxRequestBytes: 3,
+		}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			step("handler")
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.Equal(t, "ok", string(body), "put back")
+			require.Equal(t, int64(2), r.ContentLength)
+			key, _ := idemhttp.KeyFrom(r.Context())
+			require.Equal(t, id, key.ID)
+		}))
+		send := func(key, body string, errs ...error) (answer, []string) {
+			steps, id, scopeErr, keyErr = nil, key, nil, nil
+			if len(errs) > 0 {
+				scopeErr = errs[0]
+			}
+			if len(errs) > 1 {
+				keyErr = errs[1]
+			}
+			r := post("", body)
+			r.Header.Set("Idempotency-Key", "not looked at")
+			return call(h, r), steps
+		}
+
+		a, got := send("", "too large", errBoom)
+		requireProblem(t, a, 401, "scope", false)
+		require.Equal(t, []string{"scope"}, got)
+		a, got = send("", "too large")
+		requireProblem(t, a, 413, "body-too-large", false)
+		require.Equal(t, []string{"scope"}, got, "even if it has no key")
+		a, _ = send("k", "ok", nil, errBoom)
+		requireProblem(t, a, 400, "malformed-key", false)
+		a, _ = send("k", "ok", nil, coded(401))
+		requireProblem(t, a, 401, "malformed-key", false)
+		a, got = send("k", "ok", nil, coded(503))
+		requireProblem(t, a, 503, "malformed-key", true)
+		require.Equal(t, []string{"scope", "key"}, got, "nothing runs")
+		for _, bad := range []string{"a b", "ä", longest + "k"} {
+			a, _ = send(bad, "ok")
+			requireProblem(t, a, 400, "malformed-key", false)
+		}
+		a, got = send("", "ok")
+		if required {
+			requireProblem(t, a, 400, "missing-key", false)
+		} else {
+			require.Equal(t, []string{"scope", "key", "handler"}, got, "goes on")
+			send("", "ok")
+			require.Equal(t, []string{"scope", "key", "handler"}, steps, "each time")
+		}
+		for i, quoted := range []string{`"k"`, `"k"`, "k"} {
+			a, _ = send(quoted, "ok")
+			require.Equal(t, i == 1, a.replayed(), "taken as it is: quotes are part of it")
+		}
+	}
+}
+
+// Whatever comes in the body of a redelivery, an event is its id: Key and Fingerprint say so.
+func TestAWebhookIsItsEvent(t *testing.T) {
+	var ran counter
+	event := func(_ *http.Request, body []byte) (string, error) {
+		id, _, found := strings.Cut(string(body), ";attempt=")
+		if !found {
+			return "", errBoom
+		}
+		return id, nil
+	}
+	h := newMiddleware(t, idemhttp.Options{Key: event, Fingerprint: func(r *http.Request, body []byte) idemflight.Fingerprint {
+		id, _ := event(r, body)
+		return idemflight.FingerprintOf([]byte(id))
+	}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { ran.add(); copyAll(w, r.Body) }))
+	for attempt := range 3 {
+		a := call(h, post("", fmt.Sprint("evt_1;attempt=", attempt)))
+		require.Equal(t, "evt_1;attempt=0", a.Body)
+		require.Equal(t, attempt > 0, a.replayed())
+	}
+	requireProblem(t, call(h, post("", "no event")), 400, "malformed-key", false)
+	require.Equal(t, 1, ran.count())
+}
+
+// A Key may keep the body that it was given: it is nobody else's.
+func TestABodyThatKeyKeepsIsNobodyElses(t *testing.T) {
+	var bodies [][]byte
+	h := newMiddleware(t, idemhttp.Options{Key: func(_ *http.Request, body []byte) (string, error) {
+		bodies = append(bodies, body)
+		return string(body[:1]), nil
+	}}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	for range 20 {
+		for _, key := range []string{"a", "b", "c"} {
+			call(h, post("", strings.Repeat(key, 2000)))
+		}
+	}
+	for i, body := range bodies {
+		require.Equal(t, strings.Repeat("abc"[i%3:i%3+1], 2000), string(body), "body %d", i)
+	}
+}
+
+// What Scope cuts from a request line keeps nothing else of it alive.
+func TestScopeDoesNotKeepTheRequestAlive(t *testing.T) {
+	const keys, size = 40, 500_000
+	m := newMiddleware(t, idemhttp.Options{Scope: func(r *http.Request) (string, error) { return r.RequestURI[1:3], nil }})
+	h := m.Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	alive := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	before := alive()
+	for i := range keys {
+		r := post(fmt.Sprint(i), "")
+		r.RequestURI = "/42/" + strings.Repeat("x", size)
+		call(h, r)
+	}
+	require.Less(t, (alive()-before)/keys, int64(size/10), "bytes for each key")
+	runtime.KeepAlive(m)
 }

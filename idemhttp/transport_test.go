@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/idemflight/idemflight"
 	"github.com/idemflight/idemflight/idemhttp"
 )
 
@@ -304,4 +305,60 @@ func TestCloseIdleConnectionsIsTheBases(t *testing.T) {
 	(&http.Client{Transport: &idemhttp.Transport{}}).CloseIdleConnections()
 	require.Equal(t, []int{1, 1}, []int{base.closed, usual.closed})
 	(&http.Client{Transport: &idemhttp.Transport{Base: failing{}}}).CloseIdleConnections()
+}
+
+// A server that requires keys of all that is not safe, and a client that has one in its context.
+func TestKeysOfAllMethodsThatAreNotSafe(t *testing.T) {
+	eachProtocol(t, func(t *testing.T, protocol string) {
+		var ran counter
+		s := serve(t, protocol, newMiddleware(t, idemhttp.Options{Methods: []string{"POST", "PUT", "PATCH", "DELETE"}, Require: true}).
+			Handler(handler(func(w http.ResponseWriter, _ *http.Request) { ran.add(); w.WriteHeader(204) })))
+		s.client.Transport = &idemhttp.Transport{Base: s.client.Transport}
+		for i, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
+			for attempt := range 2 {
+				r, err := http.NewRequestWithContext(idemhttp.WithKey(t.Context(), method), method, s.URL, nil)
+				require.NoError(t, err)
+				a := s.send(t, r)
+				require.Equal(t, 204, a.Status, method)
+				require.Equal(t, attempt > 0, a.replayed(), method)
+			}
+			require.Equal(t, i+1, ran.count(), method)
+		}
+		s.client.CloseIdleConnections()
+	})
+}
+
+// A reused connection dies after the charge, inside another execution, and the bank is gone: one
+// attempt, and a key that is held.
+func TestALostConnectionInsideAnExecutionIsUnknown(t *testing.T) {
+	var charges counter
+	var bank *server
+	bank = serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ping" {
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		charges.add()
+		_ = bank.Listener.Close()
+		panic(http.ErrAbortHandler)
+	}))
+	bank.client.Transport = &idemhttp.Transport{Base: bank.client.Transport}
+	res, err := bank.client.Get(bank.URL + "/ping")
+	require.NoError(t, err)
+	res.Body.Close()
+	cache := idemflight.MustNew(idemflight.Options[string, string]{})
+	_, err = cache.Do(t.Context(), "order", func(ctx context.Context) (string, error) {
+		r, err := http.NewRequestWithContext(idemhttp.WithKey(ctx, "k"), "POST", bank.URL+"/charge", strings.NewReader("100"))
+		if err != nil {
+			return "", err
+		}
+		res, err := bank.client.Do(r)
+		if err != nil {
+			return "", err
+		}
+		return "receipt", res.Body.Close()
+	})
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	require.Equal(t, 1, charges.count(), "attempts")
+	bank.client.CloseIdleConnections()
 }
