@@ -31,7 +31,8 @@ type Options struct {
 	HeaderName string
 
 	// Key tells the key of a request that has it elsewhere: in a form field, a header per sender,
-	// the body of an event. It gets the whole body and must not change it; "" = no key. What it
+	// the body of an event. It gets the whole body, also to be read from the request (FormValue, say),
+	// and must not change it; "" = no key. What it
 	// returns is taken as it is, 1 to 255 bytes of visible ASCII without quotes around. An error is
 	// answered 400, unless it carries a status as one of Scope does. A webhook's signature is
 	// checked here, before its id is believed. Every covered request is then read first, keyless
@@ -61,8 +62,8 @@ type Options struct {
 	MaxResponseBytes int64
 
 	// Fingerprint tells a retry from another request with the same key. One that is always zero
-	// switches the check off: a key sent with another payload then gets the first answer. nil =
-	// [DefaultFingerprint].
+	// switches the check off: a key sent with another payload then gets the first answer. The
+	// request's own Body has been read by then. nil = [DefaultFingerprint].
 	Fingerprint func(r *http.Request, body []byte) idemflight.Fingerprint
 
 	// Classify judges an answer, and nothing else does: the cache's Classify is not asked. Retain:
@@ -206,7 +207,9 @@ func (m *Middleware) Cache() *idemflight.Cache[idemflight.Key, *Response] { retu
 // The executing request runs next on its own goroutine. The context that next gets has the values
 // of the request's, but neither its cancellation nor a deadline set outside: it ends at the cache's
 // ExecTimeout and when next returns, so that a client that hangs up neither stops the work nor
-// loses its answer. It is the context for [idemflight.BeginEffect] and [idemflight.NoEffect].
+// loses its answer. Neither does the end of the server's BaseContext end it: a handler that must hear
+// of a shutdown is told by a channel of your own. It is the context for [idemflight.BeginEffect] and
+// [idemflight.NoEffect].
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		panic("idemhttp: Handler called with a nil handler")
@@ -258,7 +261,7 @@ func (c *call) read() (k kind, err error) {
 	if m.opts.Key == nil {
 		return kind{}, nil
 	}
-	if c.key.ID, err = m.opts.Key(r, c.body); err != nil {
+	if c.key.ID, err = m.opts.Key(withBodyBack(r, c.body), c.body); err != nil {
 		k = problemMalformedKey.refused(err)
 		k.detail = detailKeyFailed
 		return k, err

@@ -706,3 +706,20 @@ func TestScopeDoesNotKeepTheRequestAlive(t *testing.T) {
 	require.Less(t, (alive()-before)/keys, int64(size/10), "bytes for each key")
 	runtime.KeepAlive(m)
 }
+
+// Key may read a form from the request, and the handler finds it there all the same.
+func TestAKeyInAFormField(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{Key: func(r *http.Request, _ []byte) (string, error) {
+		return r.PostFormValue("nonce"), nil
+	}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.PostFormValue("amount")) }))
+	for i := range 2 {
+		r := post("", "nonce=n1&amount=5")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		a := call(h, r)
+		require.Equal(t, "5", a.Body)
+		require.Equal(t, i > 0, a.replayed())
+	}
+	r := post("", "amount=6")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	require.Equal(t, "6", call(h, r).Body, "without the field")
+}
