@@ -180,6 +180,21 @@ func TestFloorARecordKeepsNothingElseAlive(t *testing.T) {
 	}
 }
 
+// What Scope cuts from a request line keeps nothing else of it alive.
+func TestFloorScopeDoesNotKeepTheRequestAlive(t *testing.T) {
+	const keys, size = 40, 500_000
+	m := newMiddleware(t, idemhttp.Options{Scope: func(r *http.Request) (string, error) { return r.RequestURI[1:3], nil }})
+	h := m.Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	before := heap()
+	for i := range keys {
+		r := post(strconv.Itoa(i), "")
+		r.RequestURI = "/42/" + strings.Repeat("x", size)
+		require.Equal(t, http.StatusOK, call(h, r).Status)
+	}
+	require.Less(t, (heap()-before)/keys, int64(size/10), "bytes for each key")
+	require.Equal(t, keys, m.Cache().Len(), "and they are kept until here")
+}
+
 // A body of unknown length waits in about the room that it needs.
 func TestFloorMemoryOfAWaitingBody(t *testing.T) {
 	const waiting, size = 20, 600 << 10

@@ -315,7 +315,7 @@ func TestARecoveryOutsideSeesWhereTheHandlerPanicked(t *testing.T) {
 	for _, v := range []any{"boom", errBoom, http.ErrAbortHandler} {
 		var value any
 		var stack string
-		inner := newMiddleware(t, idemhttp.Options{}).Handler(handler(panicsDeepInside(v).ServeHTTP))
+		inner := newMiddleware(t, idemhttp.Options{}).Handler(panicking{v})
 		s := serve(t, "HTTP/1.1", handler(func(w http.ResponseWriter, r *http.Request) {
 			defer func() {
 				value, stack = recover(), string(debug.Stack())
@@ -325,16 +325,14 @@ func TestARecoveryOutsideSeesWhereTheHandlerPanicked(t *testing.T) {
 		}))
 		require.Equal(t, 500, s.post(t, "k", "").Status)
 		require.Equal(t, v, value)
-		require.Contains(t, stack, "panicsDeepInsideHandler", "the handler's frames")
+		require.Contains(t, stack, "panicking.ServeHTTP", "the handler's frames")
 	}
 }
 
-// panicsDeepInside has a frame that a stack can be searched for.
-type panicsDeepInsideHandler struct{ v any }
+// panicking is a handler with a frame of its own name.
+type panicking struct{ value any }
 
-func panicsDeepInside(v any) http.Handler { return panicsDeepInsideHandler{v} }
-
-func (p panicsDeepInsideHandler) ServeHTTP(http.ResponseWriter, *http.Request) { panic(p.v) }
+func (p panicking) ServeHTTP(http.ResponseWriter, *http.Request) { panic(p.value) }
 
 func TestGoexitOfTheHandler(t *testing.T) {
 	inBubble(t, "held", func(t *testing.T) {
@@ -609,6 +607,38 @@ func TestARefusalThatAHeaderGetsOver(t *testing.T) {
 		a := call(h, r)
 		require.Equal(t, 200, a.Status, "%d, corrected", code)
 		require.False(t, a.replayed())
+	}
+}
+
+// GraphQL and others answer 200 with errors in the body, and forms are corrected under the same key: a
+// Classify that knows lets them run again, unless an effect has begun.
+func TestAClassifyThatReadsTheBody(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		var ran counter
+		h := newMiddleware(t, idemhttp.Options{Classify: func(r *idemhttp.Response) idemflight.Disposition {
+			if bytes.Contains(r.Body, []byte("errors")) {
+				return idemflight.Release
+			}
+			return idemhttp.ClassifyStatus(r)
+		}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			if begun {
+				must(idemflight.BeginEffect(r.Context()))
+			}
+			if ran.add() == 1 {
+				io.WriteString(w, `{"errors":[]}`)
+			} else {
+				io.WriteString(w, `{"data":{}}`)
+			}
+		}))
+		require.Equal(t, `{"errors":[]}`, call(h, post("k", "")).Body)
+		if begun {
+			requireProblem(t, call(h, post("k", "")), 409, "outcome-unknown", false)
+			continue
+		}
+		a := call(h, post("k", ""))
+		require.Equal(t, `{"data":{}}`, a.Body)
+		require.False(t, a.replayed())
+		require.True(t, call(h, post("k", "")).replayed())
 	}
 }
 

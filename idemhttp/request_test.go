@@ -685,28 +685,6 @@ func TestABodyThatKeyKeepsIsNobodyElses(t *testing.T) {
 	}
 }
 
-// What Scope cuts from a request line keeps nothing else of it alive.
-func TestScopeDoesNotKeepTheRequestAlive(t *testing.T) {
-	const keys, size = 40, 500_000
-	m := newMiddleware(t, idemhttp.Options{Scope: func(r *http.Request) (string, error) { return r.RequestURI[1:3], nil }})
-	h := m.Handler(handler(func(http.ResponseWriter, *http.Request) {}))
-	alive := func() int64 {
-		runtime.GC()
-		runtime.GC()
-		var stats runtime.MemStats
-		runtime.ReadMemStats(&stats)
-		return int64(stats.HeapAlloc)
-	}
-	before := alive()
-	for i := range keys {
-		r := post(fmt.Sprint(i), "")
-		r.RequestURI = "/42/" + strings.Repeat("x", size)
-		call(h, r)
-	}
-	require.Less(t, (alive()-before)/keys, int64(size/10), "bytes for each key")
-	runtime.KeepAlive(m)
-}
-
 // Key may read a form from the request, and the handler finds it there all the same.
 func TestAKeyInAFormField(t *testing.T) {
 	h := newMiddleware(t, idemhttp.Options{Key: func(r *http.Request, _ []byte) (string, error) {
