@@ -15,20 +15,29 @@ func (c *Cache[K, V]) Lookup(_ context.Context, key K) (Entry[V], bool, error) {
 }
 
 func (c *Cache[K, V]) lookup(key K) (Entry[V], bool) {
+	e, _, ok := c.look(key)
+	return e, ok
+}
+
+// look is lookup that also tells why the key is held, if it is.
+func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	yield.At("lookup")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.kept.get(hash, key); r != nil && !r.expired(c.now()) {
-		return c.entry(r), true
+		if r.state() == Held {
+			held = r.more.why
+		}
+		return c.entry(r), held, true
 	}
 	if f := s.flights.get(hash, key); f != nil {
 		c.nowAndWall()
 		started := c.wall(f.startedAt)
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, true
+		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, held, true
 	}
-	return Entry[V]{}, false
+	return Entry[V]{}, held, false
 }
 
 // All iterates over the keys in flight and kept, in no order. No lock is held while the loop body
