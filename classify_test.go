@@ -2,6 +2,7 @@ package idemflight_test
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
@@ -112,20 +114,19 @@ func classifyCases() map[string]struct {
 	urlErr := func(op string, err error) error { return &url.Error{Op: op, URL: "https://bank/charge", Err: err} }
 
 	cases := map[string]row{
-		// Every other error is released: a transient failure never burns the key.
-		"plain":                  {plain, Release},
-		"plain, wrapped":         {wrap(plain), Release},
-		"not exist":              {&fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, Release},
-		"Timeout() false":        {&timeoutError{false, plain}, Release},
-		"connection refused":     {syscall.ECONNREFUSED, Release},
-		"net.ErrWriteToConnect":  {net.ErrWriteToConnected, Release},
-		"OpError read, harmless": {&net.OpError{Op: "read", Err: plain}, Release},
-		"empty tree":             {&treeError{nil}, Release},
-		"tree of nil":            {&treeError{[]error{nil, nil}}, Release},
-		"not comparable":         {sliceError{"a"}, Release},
-		"parse":                  {&net.ParseError{Type: "IP", Text: "x"}, Release},
+		// Every other error is released, so that the next call runs.
+		"plain":                 {plain, Release},
+		"plain, wrapped":        {wrap(plain), Release},
+		"not exist":             {&fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, Release},
+		"Timeout() false":       {&timeoutError{false, plain}, Release},
+		"connection refused":    {syscall.ECONNREFUSED, Release},
+		"net.ErrWriteToConnect": {net.ErrWriteToConnected, Release},
+		"empty tree":            {&treeError{nil}, Release},
+		"tree of nil":           {&treeError{[]error{nil, nil}}, Release},
+		"not comparable":        {sliceError{"a"}, Release},
+		"parse":                 {&net.ParseError{Type: "IP", Text: "x"}, Release},
 
-		// Ambiguous.
+		// Held, each by itself.
 		"canceled":            {context.Canceled, Hold},
 		"deadline":            {context.DeadlineExceeded, Hold},
 		"canceled, wrapped":   {wrap(wrap(context.Canceled)), Hold},
@@ -145,8 +146,21 @@ func classifyCases() map[string]struct {
 		"pipe while writing":  {&net.OpError{Op: "write", Err: syscall.EPIPE}, Hold},
 		"timeout while reading": {
 			&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, Hold},
+		"io.ErrClosedPipe":     {wrap(io.ErrClosedPipe), Hold},
+		"os.ErrClosed":         {&fs.PathError{Op: "write", Path: "|1", Err: os.ErrClosed}, Hold},
+		"exec.ErrWaitDelay":    {wrap(exec.ErrWaitDelay), Hold},
+		"driver.ErrBadConn":    {wrap(driver.ErrBadConn), Hold},
+		"read, harmless":       {&net.OpError{Op: "read", Err: plain}, Hold},
+		"host unreachable":     {&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.EHOSTUNREACH)}, Hold},
+		"network down":         {&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ENETDOWN)}, Hold},
+		"not connected":        {&net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.ENOTCONN)}, Hold},
+		"TLS alert":            {&net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}, Hold},
+		"OpError without Op":   {&net.OpError{Err: plain}, Hold},
+		"proxy not reached":    {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial}, Hold},
+		"Dial with a capital":  {&net.OpError{Op: "Dial", Err: plain}, Hold},
+		"unreachable, without": {os.NewSyscallError("connect", syscall.EHOSTUNREACH), Release},
 
-		// Deciders, from the outside in.
+		// From the outside in, the first that speaks decides.
 		"PanicError":                 {&idemflight.PanicError{Value: "boom"}, Hold},
 		"PanicError, wrapped":        {wrap(&idemflight.PanicError{Value: plain}), Hold},
 		"PanicError around dial":     {&idemflight.PanicError{Value: dial}, Hold},
@@ -160,23 +174,31 @@ func classifyCases() map[string]struct {
 		"dial, wrapped":          {wrap(wrap(dial)), Release},
 		"dial timed out":         {&net.OpError{Op: "dial", Err: context.DeadlineExceeded}, Release},
 		"dial, reset":            {&net.OpError{Op: "dial", Err: syscall.ECONNRESET}, Release},
-		"dial inside read":       {&net.OpError{Op: "read", Err: dial}, Release},
+		"dial inside read":       {&net.OpError{Op: "read", Err: dial}, Hold},
 		"DNS":                    {dns, Release},
 		"DNS timed out":          {&net.DNSError{Err: "i/o timeout", IsTimeout: true}, Release},
 		"DNS inside dial":        {&net.OpError{Op: "dial", Err: dns}, Release},
-		"DNS inside read":        {&net.OpError{Op: "read", Err: dns}, Release},
-		"timeout around dial":    {&timeoutError{true, dial}, Release},
-		"timeout around DNS":     {&timeoutError{true, wrap(dns)}, Release},
-		"timeout around ours":    {&timeoutError{true, idemflight.ErrFull}, Release},
-		"timeout around url":     {&timeoutError{true, urlErr("Post", dial)}, Release},
+		"DNS inside read":        {&net.OpError{Op: "read", Err: dns}, Hold},
+		"timeout around dial":    {&timeoutError{true, dial}, Hold},
+		"timeout around DNS":     {&timeoutError{true, wrap(dns)}, Hold},
+		"timeout around ours":    {&timeoutError{true, idemflight.ErrFull}, Hold},
+		"timeout around url":     {&timeoutError{true, urlErr("Post", dial)}, Hold},
 		"timeout around Get":     {&timeoutError{true, urlErr("Get", dial)}, Hold},
 		"timeout around panic":   {&timeoutError{true, &idemflight.PanicError{Value: dial}}, Hold},
-		"timeout, timeout, dial": {&timeoutError{true, &timeoutError{true, dial}}, Release},
+		"timeout, timeout, dial": {&timeoutError{true, &timeoutError{true, dial}}, Hold},
 		"dial around Get":        {&net.OpError{Op: "dial", Err: urlErr("Get", io.EOF)}, Release},
+		"dial around unknown":    {&net.OpError{Op: "dial", Err: idemflight.ErrOutcomeUnknown}, Release},
+		"silent around dial":     {&timeoutError{false, dial}, Release},
 
 		"Get around Post":        {urlErr("Get", urlErr("Post", dial)), Hold},
 		"Post around ours":       {urlErr("Post", idemflight.ErrFull), Hold},
 		"Post around panic":      {urlErr("Post", &idemflight.PanicError{Value: 1}), Hold},
+		"Post, dial in a panic":  {urlErr("Post", &idemflight.PanicError{Value: dial}), Hold},
+		"Post, proxy":            {urlErr("Post", &net.OpError{Op: "proxyconnect", Err: dial}), Release},
+		"Post, dial, plain":      {urlErr("Post", errors.Join(dial, plain)), Release},
+		"Post, dial, EOF":        {urlErr("Post", errors.Join(dial, io.EOF)), Hold},
+		"Post, EOF, dial":        {urlErr("Post", wrap(attempts{io.EOF, dial})), Hold},
+		"Post, dial, dial":       {urlErr("Post", attempts{dial, nil, dns}), Release},
 		"Post, DNS in a read":    {urlErr("Post", &net.OpError{Op: "read", Err: dns}), Release},
 		"Post, dial deep inside": {urlErr("Post", wrap(&timeoutError{true, wrap(dial)})), Release},
 		"ours around Get":        {fmt.Errorf("%w", &wrapperError{urlErr("Get", io.EOF)}), Hold},
@@ -194,8 +216,8 @@ func classifyCases() map[string]struct {
 		"join, ours beside panic":    {errors.Join(idemflight.ErrFull, &idemflight.PanicError{Value: 1}), Hold},
 		"join, wrapped":              {wrap(errors.Join(plain, wrap(syscall.EPIPE))), Hold},
 		"join in a join":             {errors.Join(plain, errors.Join(plain, idemflight.ErrGoexit)), Hold},
-		"join, own deciders deeper":  {errors.Join(&timeoutError{true, dial}, &timeoutError{true, dns}), Release},
-		"join, one without a deeper": {errors.Join(&timeoutError{true, dial}, &timeoutError{true, plain}), Hold},
+		"join, dial inside timeouts": {errors.Join(&timeoutError{true, dial}, &timeoutError{true, dns}), Hold},
+		"join, timeouts inside dial": {errors.Join(&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, dns), Release},
 		"timeout around a join":      {&timeoutError{true, errors.Join(plain, plain)}, Hold},
 		"timeout, wrapped join":      {&timeoutError{true, wrap(errors.Join(plain, wrap(plain)))}, Hold},
 		"tree":                       {&treeError{[]error{plain, nil, net.ErrClosed}}, Hold},
@@ -220,11 +242,19 @@ func classifyCases() map[string]struct {
 			cases[op+", "+name+", wrapped"] = row{wrap(urlErr(op, err)), Hold}
 		}
 	}
-	// The answer of an inner Do, whose key guards itself.
+	// The answer of an inner Do: its key guards itself, unless it does not know either.
 	for _, ours := range sentinels {
-		cases["ours: "+ours.Error()] = row{ours, Release}
-		cases["ours, wrapped: "+ours.Error()] = row{wrap(wrap(ours)), Release}
-		cases["ours inside a timeout: "+ours.Error()] = row{&timeoutError{true, wrap(ours)}, Release}
+		want := Release
+		if ours == idemflight.ErrOutcomeUnknown {
+			want = Hold
+		}
+		cases["ours: "+ours.Error()] = row{ours, want}
+		cases["ours, wrapped: "+ours.Error()] = row{wrap(wrap(ours)), want}
+		cases["ours by Is: "+ours.Error()] = row{&isError{ours}, want}
+		cases["ours inside a timeout: "+ours.Error()] = row{&timeoutError{true, wrap(ours)}, Hold}
+	}
+	for name, r := range attemptCases() {
+		cases[name] = row(r)
 	}
 	return cases
 }
@@ -235,19 +265,20 @@ type wrapperError struct{ err error }
 func (e *wrapperError) Error() string { return "wrapper" }
 func (e *wrapperError) Unwrap() error { return e.err }
 
-// sentinels are the errors a call can answer with instead of an outcome: all but ErrGoexit.
+// sentinels are the errors of this package but for ErrGoexit, which is how an execution ends.
 var sentinels = []error{
 	idemflight.ErrKeyReused, idemflight.ErrInFlight, idemflight.ErrOutcomeUnknown, idemflight.ErrValueShed,
 	idemflight.ErrFull, idemflight.ErrClosed, idemflight.ErrReentrant, idemflight.ErrInvalidKey,
 	idemflight.ErrCallerLeft, idemflight.ErrInterrupted, idemflight.ErrNotExecuting,
+	idemflight.ErrNotHeld, idemflight.ErrExpired,
 }
 
 func TestPromise12_ClassifyLenientHoldsWhatIsAmbiguousAndReleasesTheRest(t *testing.T) {
 	for name, c := range classifyCases() {
 		require.Equal(t, c.want, idemflight.ClassifyLenient(c.err),
 			"ClassifyLenient of %s: %#v", name, c.err)
-		require.Equal(t, c.want, judged(t, c.err, func(context.Context) {}, nil),
-			"without Options.Classify, a key whose fn returned %s", name)
+		require.Equal(t, c.want, judged(t, c.err, func(context.Context) {}, idemflight.ClassifyLenient),
+			"as Options.Classify, a key whose fn returned %s", name)
 	}
 }
 
@@ -256,23 +287,37 @@ func TestPromise12_EffectCountComesBeforeClassifyLenient(t *testing.T) {
 	for name, c := range classifyCases() {
 		for _, effect := range effects {
 			if !effect.ask {
-				require.Equal(t, effect.want, judged(t, c.err, effect.say, nil),
+				require.Equal(t, effect.want, judged(t, c.err, effect.say, idemflight.ClassifyLenient),
 					"%s, %s", name, effect.name)
 			}
 		}
 	}
 }
 
-func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
+func TestPromise12_AnInnerDoThatDoesNotKnowHoldsTheOuterKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := idemflight.MustNew(options{})
-		outer := idemflight.MustNew(options{})
-		for name, end := range map[string]error{"EOF": idemflight.Unknown(io.EOF), "ErrGoexit": idemflight.Unknown(idemflight.ErrGoexit), "panic": idemflight.Unknown(&idemflight.PanicError{Value: 1})} {
-			_, err := inner.Do(t.Context(), name, returns(0, end))
+		outer := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
+		dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
+		for name, end := range map[string]error{"plain": errBoom, "dial": dial, "EOF": io.EOF, "ErrFull": idemflight.ErrFull, "panic": &idemflight.PanicError{Value: 1}} {
+			_, err := inner.Do(t.Context(), name, returns(0, idemflight.Unknown(end)))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-			require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(err),
+			require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(err),
 				"ErrOutcomeUnknown around %s: the outer of the two decides", name)
+			require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&url.Error{Op: "Post", Err: err}),
+				"the same from below a client: what is inside it does not mean that nothing was sent")
+			_, err = outer.Do(t.Context(), name, func(ctx context.Context) (int, error) { return inner.Do(ctx, name, neverRuns(t)) })
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.Equal(t, idemflight.Hold, dispositionOf(t, outer, name), "the outer key of a held one")
 		}
+	})
+}
+
+// Its key guards the effect: the outer fn runs again, and the inner Do joins or replays.
+func TestPromise12_AnInnerDoThatWasLeftReleasesTheOuterKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := idemflight.MustNew(options{})
+		outer := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 		_, err := outer.Do(t.Context(), "deadline", func(ctx context.Context) (int, error) {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
@@ -281,6 +326,12 @@ func TestPromise12_AnswersOfAnInnerDoReleaseTheOuterKey(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the inner call left")
 		require.Equal(t, idemflight.Release, dispositionOf(t, outer, "deadline"),
 			"ErrCallerLeft around a deadline must release the outer key")
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(err) // left, because another call had left
+		_, err = inner.Do(ctx, "slow", neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+		require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(err), "ErrCallerLeft around another one")
 		time.Sleep(2 * time.Minute)
 	})
 }
@@ -326,6 +377,10 @@ func (e *trapError) Unwrap() error        { e.trap("Unwrap"); return nil }
 func (e *trapError) Is(target error) bool { e.trap("Is"); return false }
 func (e *trapError) As(target any) bool   { e.trap("As"); return false }
 func (e *trapError) Timeout() bool        { e.trap("Timeout"); return false }
+func (e *trapError) SQLState() string     { e.trap("SQLState"); return "" }
+func (e *trapError) GRPCStatus() *status  { e.trap("GRPCStatus"); return nil }
+
+func (e *trapError) WrappedErrors() []error { e.trap("WrappedErrors"); return nil }
 
 // trapTree misbehaves in the other form of Unwrap.
 type trapTree struct{ how func() }
@@ -343,9 +398,12 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 		"nil of our own":    (*wrapError)(nil),
 		"nil tree":          (*treeError)(nil),
 		"nil timeout":       (*timeoutError)(nil),
+		"nil status":        (*statusError)(nil),
+		"nil RPC":           (*rpcError)(nil),
+		"nil SQL state":     (*stateError)(nil),
 	}
 	for how, f := range map[string]func(){"panics": func() { panic("misbehaves") }, "exits": runtime.Goexit} {
-		for _, where := range []string{"Error", "Unwrap", "Is", "As", "Timeout"} {
+		for _, where := range []string{"Error", "Unwrap", "Is", "As", "Timeout", "WrappedErrors", "SQLState", "GRPCStatus"} {
 			bad[where+" "+how] = &trapError{where, f}
 		}
 		bad["Unwrap() []error "+how] = &trapTree{f}
@@ -355,7 +413,7 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 			for _, inline := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					what := fmt.Sprintf("%s, %s, inline %v", name, shape, inline)
-					c := idemflight.MustNew(options{MaxEntries: fewEntries})
+					c := idemflight.MustNew(options{MaxEntries: fewEntries, Classify: idemflight.ClassifyLenient})
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
 					var opts []idemflight.CallOption
@@ -394,7 +452,7 @@ func TestPromise12_TypedNilsAndPanickingErrorMethodsStrandNobody(t *testing.T) {
 }
 
 func TestPromise12_TimeoutThatPanicsHolds(t *testing.T) {
-	c := idemflight.MustNew(options{})
+	c := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 	err := &trapError{"Timeout", func() { panic("misbehaves") }}
 	_, got := c.Do(context.Background(), theKey, returns(0, err))
 	require.ErrorIs(t, got, idemflight.ErrOutcomeUnknown, "a classifier that panics cannot know")
@@ -449,7 +507,7 @@ func TestPromise12_ClassifyLenientReadsRealClientErrors(t *testing.T) {
 		}
 		require.Error(t, err, name)
 		require.Equal(t, c.want, idemflight.ClassifyLenient(err), "%s: %v", name, err)
-		require.Equal(t, c.want, judged(t, fmt.Errorf("charge: %w", err), func(context.Context) {}, nil), "%s, wrapped and returned by fn: %v", name, err)
+		require.Equal(t, c.want, judged(t, fmt.Errorf("charge: %w", err), func(context.Context) {}, idemflight.ClassifyLenient), "%s, wrapped and returned by fn: %v", name, err)
 	}
 }
 

@@ -35,14 +35,15 @@ import (
 //
 // The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
 // back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
-// [ErrOutcomeUnknown] around fn's error, [ErrCallerLeft] as soon as ctx ends (the outcome wins if both
-// are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull], [ErrClosed],
-// [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError] and joined
-// callers get it in their error; on runtime.Goexit they get [ErrGoexit].
+// [ErrOutcomeUnknown] around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends (the
+// outcome wins if both are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull],
+// [ErrClosed], [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError],
+// with fn's frames still on the stack if fn ran on its goroutine, and joined callers get one without
+// its stack in their error; on runtime.Goexit they get [ErrGoexit].
 //
-// A nil ctx, a nil fn and an unhashable key panic. A replay takes no lock and allocates nothing. A
-// first execution takes two allocations, and two more and a goroutine if ctx can end and [Inline] was
-// not given.
+// The cache keeps its own copy of the key's text. A nil ctx, a nil fn and an unhashable key panic. A
+// replay takes no lock and allocates nothing. A first execution takes two allocations, one more for a key
+// with text, and two more and a goroutine if ctx can end and [Inline] was not given.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
 	mustCall(ctx, fn == nil)

@@ -10,6 +10,7 @@
 //	func pay(ctx context.Context, customer, key string, order Order) (Receipt, error) {
 //		return payments.Do(ctx, idemflight.Key{Scope: customer, ID: key},
 //			func(ctx context.Context) (Receipt, error) {
+//				idemflight.NoEffect(ctx) // up to here nothing has begun: a failure may be tried again
 //				if order.Amount <= 0 {
 //					return Receipt{}, idemflight.Final(errBadAmount) // a real answer: replayed
 //				}
@@ -39,9 +40,14 @@
 //	                                                     or Reconcile finds out
 //	any other error, or it panicked:
 //	  an effect has begun (BeginEffect)       unknown    as above
-//	  none has begun (NoEffect)               retryable  runs fn again
-//	  fn said neither                         Classify decides; by default unknown if ambiguous
-//	                                          (timeout, connection lost, panic), otherwise runs fn again
+//	  none has begun (NoEffect; or            retryable  runs fn again
+//	    EffectsAnnounced and no BeginEffect)
+//	  fn said neither                         Options.Classify decides; without one: unknown
+//
+// Unknown is held, certainty is spelled out: an error tells what failed last, and not what fn had done
+// before. So begin every fn with NoEffect(ctx), and call BeginEffect before what matters; or set
+// EffectsAnnounced for a cache of which every fn does the latter, and let [EventUnannounced] tell you of
+// one that forgot.
 //
 // # Glossary
 //
@@ -58,10 +64,10 @@
 //
 // The request is lost on its way: nothing has run; the retry runs fn.
 //
-// The work fails half-way: if fn says that nothing has begun, or fails with something harmless
-// before BeginEffect, the retry runs it again. If an effect has begun, the key is held: the retry
-// gets [ErrOutcomeUnknown], or Options.Reconcile asks the bank and answers with what it finds. A
-// person can settle it with [Cache.Resolve].
+// The work fails half-way: if fn has said that nothing has begun, the retry runs it again. If an effect
+// has begun, or fn said nothing, the key is held: the retry gets [ErrOutcomeUnknown], or
+// Options.Reconcile asks the bank and answers with what it finds. A person can settle it with
+// [Cache.Resolve].
 //
 // The answer is lost on its way back: the caller's context ends, it gets [ErrCallerLeft] or nothing at
 // all; fn runs to its end, its outcome is kept, and the retry gets it replayed.
@@ -69,7 +75,7 @@
 // # What it does not do
 //
 // It is once per key, within the TTL, in one process. A crash forgets; a planned restart need not
-// ([Cache.Close], [Cache.All], [Cache.Restore]). Two processes do not know of each other.
+// ([Cache.Close], [Cache.Save], [Cache.Load]). Two processes do not know of each other.
 //
 // It is not atomic with your database. Between the commit of your transaction and our record lies a
 // gap in which the process can die. Close it by writing the key into a table of your own in the
@@ -79,7 +85,8 @@
 // (Waiting for one's own key is: [ErrReentrant].)
 //
 // No classifier can know whether an effect took place. [ClassifyLenient] is careful about timeouts
-// and lost connections, but an operation that matters calls [BeginEffect].
+// and lost connections, and is for an fn that does one thing; an operation that matters calls
+// [BeginEffect].
 //
 // # Choosing a key
 //
@@ -95,18 +102,17 @@
 // 864,000. If it does not, the least recently used outcomes go (approximately: one that was replayed
 // since is passed over once, and from 4,096 entries on one that is nearly as old may go first), but none
 // completed within MinRetention: then new keys get [ErrFull], which is safer than to forget what a client
-// is still retrying. Held keys and flights are never evicted,
-// so many of them leave less room. If values are big, bound them with MaxWeight and Weigh: a key
+// is still retrying. Flights are never evicted, nor are held keys, but for those that are held only
+// because fn said nothing at all: they go when no outcome may. If values are big, bound them with MaxWeight and Weigh: a key
 // whose value was shed answers [ErrValueShed] and still does not run.
 //
 // # Work in several steps
 //
 // An order that is charged, then shipped, then mailed is an outer Do with three inner ones, each with
 // a key of its own (the order's ID plus the step): when the third fails, the retry replays the first
-// two and goes on. Say NoEffect(ctx) at the top of the outer fn: its effects are those of the inner
-// ones, whose keys guard themselves, so that any error of theirs releases the outer key. (Without it,
-// [ErrOutcomeUnknown] and the other errors of this package do, but a timeout that an inner fn
-// returned with Retryable is a timeout like any other to the outer Classify, and holds.)
+// two and goes on. Say NoEffect(ctx) first thing in the outer fn: its effects are those of the inner
+// ones, whose keys guard themselves, so that any error of theirs releases the outer key. Without it,
+// whatever an inner Do returns holds the outer key.
 //
 // # Legal again later, but not in quick succession
 //
@@ -116,8 +122,8 @@
 //
 // # Cost
 //
-// A replay takes no lock and allocates nothing. A first execution takes two allocations; two more and a
-// goroutine if the leader's context can end and it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
+// A replay takes no lock and allocates nothing. A first execution takes two allocations, and one more to
+// copy the text of its key; two more and a goroutine if the leader's context can end and it did not ask for [Inline]. A joined caller costs no goroutine. An idle cache has none, and no running timer unless
 // something is to expire.
 //
 // An outcome without error, fingerprint, weight and TTL of its own takes about 80 bytes beside its

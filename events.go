@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -34,10 +35,17 @@ const (
 	EventUnannounced // fn of a cache with EffectsAnnounced succeeded without BeginEffect or NoEffect
 )
 
-func (k EventKind) String() string {
-	return name(k, "executed", "joined", "replayed", "reconciled", "rejected", "caller_left", "finished",
-		"evicted", "expired", "shed", "panicked", "forgotten", "resolved", "store", "unannounced")
-}
+var eventTexts = []string{"executed", "joined", "replayed", "reconciled", "rejected", "caller_left", "finished",
+	"evicted", "expired", "shed", "panicked", "forgotten", "resolved", "store", "unannounced"}
+
+// String returns the name of the constant without Event, in lower case: "executed", "caller_left".
+func (k EventKind) String() string { return textOf(k, eventTexts) }
+
+// MarshalText returns what String does; a number that is none of the constants is an error.
+func (k EventKind) MarshalText() ([]byte, error) { return marshalText(k, eventTexts) }
+
+// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+func (k *EventKind) UnmarshalText(text []byte) error { return unmarshalText(k, text, eventTexts) }
 
 // Event is what an Observer gets, with the context of the caller it concerns; with fn's, ended by
 // then, for EventFinished, and context.Background() for upkeep. Every call of Do, DoResult or a wrapped
@@ -48,34 +56,71 @@ type Event[K comparable] struct {
 	Err         error         // what the call returned (for EventFinished, a joined caller's)
 	Took        time.Duration // of the execution; what a joined, rejected or left call waited; 0 otherwise
 	Waiters     int           // joined callers, when an execution ends
-	Disposition Disposition   // executed, reconciled, finished: what became of the outcome
+	Disposition Disposition   // executed, reconciled, finished, resolved: what became of the outcome
 }
 
-// LogEvents returns an Observer that logs each event to l with the message "idemflight": its kind
-// under "event", the key under "key", and, where they say something, "took", "waiters",
-// "disposition" and "err". What went as planned is Info; what somebody should look at is Warn:
-// rejected and left calls, holds, evicted and shed outcomes, held keys that expired, panics. The
-// "err" of a panic has its stack. Values are not logged; wrap l's handler if keys must not be. A nil l
-// is slog.Default(), at each event.
+// JoinObservers returns an Observer that tells each event to all the given ones, in order; nil ones are
+// skipped. One that panics or calls runtime.Goexit keeps no other from hearing the event: the first panic
+// goes on when all have been told, and the cache contains and counts it as it does that of a single
+// Observer.
+func JoinObservers[K comparable](observers ...func(context.Context, Event[K])) func(context.Context, Event[K]) {
+	joined := make([]func(context.Context, Event[K]), 0, len(observers))
+	for _, o := range observers {
+		if o != nil {
+			joined = append(joined, o)
+		}
+	}
+	if len(joined) == 1 {
+		return joined[0]
+	}
+	return func(ctx context.Context, e Event[K]) { tell(joined, ctx, e) }
+}
+
+// tell tells e to all observers, also if some of them do not return.
+func tell[K comparable](observers []func(context.Context, Event[K]), ctx context.Context, e Event[K]) {
+	told := 0
+	defer func() {
+		if told < len(observers) {
+			defer func() { _ = recover() }() // this panic is not the first
+			tell(observers[told:], ctx, e)
+		}
+	}()
+	for told < len(observers) {
+		told++
+		observers[told-1](ctx, e)
+	}
+}
+
+// LogEvents returns an Observer that logs each event to l: its kind under "event", the key under "key"
+// (a [Key] as a group of scope and id), and, where they say something, "took", "waiters", "disposition",
+// "err", and "stack" of a panic. The message is one of a few constants that begin with "idemflight: ";
+// those of keys whose outcome has just turned out unknown begin with "idemflight: key held".
+//
+//	Debug  executed, joined, replayed, caller left, finished; rejected for a mistake of the caller or
+//	       to be retried: ErrKeyReused, ErrInFlight, ErrReentrant, ErrInvalidKey
+//	Info   expired, forgotten, resolved, reconciled
+//	Warn   whatever is held, a hold that expired, rejected for any other reason, evicted, shed,
+//	       a Store that failed, effects that were not announced
+//	Error  panics: of fn and Reconcile (runtime.Goexit alike), Classify and Weigh
+//
+// Values are not logged; wrap l's handler if keys must not be. A nil l is slog.Default(), at each event.
+// Safe for concurrent use. An event of a level that l does not want costs next to nothing.
 func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 	return func(ctx context.Context, e Event[K]) {
 		logger := l
 		if logger == nil {
 			logger = slog.Default()
 		}
-		level := slog.LevelInfo
-		if e.alarming() {
-			level = slog.LevelWarn
-		}
+		level, message := e.logged()
 		if !logger.Enabled(ctx, level) {
 			return
 		}
-		attrs := make([]slog.Attr, 0, 6)
+		attrs := make([]slog.Attr, 0, 7)
 		attrs = append(attrs, slog.String("event", e.Kind.String()), slog.Any("key", e.Key))
 		if e.Took != 0 {
 			attrs = append(attrs, slog.Duration("took", e.Took))
 		}
-		if e.ended() {
+		if e.ended() || e.Kind == EventResolved {
 			attrs = append(attrs, slog.String("disposition", e.Disposition.String()))
 		}
 		if e.Waiters != 0 {
@@ -83,8 +128,11 @@ func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 		}
 		if e.Err != nil {
 			attrs = append(attrs, slog.Any("err", e.Err))
+			if p, ok := errors.AsType[*PanicError](e.Err); ok && len(p.Stack) > 0 {
+				attrs = append(attrs, slog.String("stack", string(p.Stack)))
+			}
 		}
-		logger.LogAttrs(ctx, level, "idemflight", attrs...)
+		logger.LogAttrs(ctx, level, message, attrs...)
 	}
 }
 
@@ -93,12 +141,92 @@ func (e Event[K]) ended() bool {
 	return e.Kind == EventExecuted || e.Kind == EventReconciled || e.Kind == EventFinished
 }
 
-func (e Event[K]) alarming() bool {
+// logged returns how LogEvents logs e. The messages are constants, for searches and alerts.
+func (e Event[K]) logged() (slog.Level, string) {
 	switch e.Kind {
-	case EventRejected, EventCallerLeft, EventEvicted, EventShed, EventPanicked:
-		return true
+	case EventExecuted, EventReconciled, EventFinished:
+		return e.loggedEnd()
+	case EventJoined:
+		if errors.Is(e.Err, ErrOutcomeUnknown) {
+			return slog.LevelWarn, "idemflight: joined, outcome unknown"
+		}
+		return slog.LevelDebug, "idemflight: joined"
+	case EventReplayed:
+		return slog.LevelDebug, "idemflight: replayed"
+	case EventRejected:
+		return e.loggedRejection()
+	case EventCallerLeft:
+		return slog.LevelDebug, "idemflight: caller left"
+	case EventEvicted:
+		if e.Err != nil {
+			return slog.LevelWarn, "idemflight: held key evicted"
+		}
+		return slog.LevelWarn, "idemflight: evicted"
 	case EventExpired:
-		return e.Err != nil
+		if e.Err != nil {
+			return slog.LevelWarn, "idemflight: held key expired"
+		}
+		return slog.LevelInfo, "idemflight: expired"
+	case EventShed:
+		return slog.LevelWarn, "idemflight: value shed"
+	case EventPanicked:
+		return slog.LevelError, "idemflight: hook panicked"
+	case EventForgotten:
+		return slog.LevelInfo, "idemflight: forgotten"
+	case EventResolved:
+		if e.Disposition == Hold {
+			return slog.LevelWarn, "idemflight: held key not reconciled"
+		}
+		return slog.LevelInfo, "idemflight: resolved"
+	case EventStore:
+		return slog.LevelWarn, "idemflight: store failed"
+	case EventUnannounced:
+		return slog.LevelWarn, "idemflight: effect not announced"
 	}
-	return e.ended() && e.Disposition == Hold
+	return slog.LevelWarn, "idemflight: unknown event"
+}
+
+// loggedEnd is logged for the end of an execution.
+func (e Event[K]) loggedEnd() (slog.Level, string) {
+	_, panicked := errors.AsType[*PanicError](e.Err)
+	panicked = panicked || errors.Is(e.Err, ErrGoexit)
+	switch {
+	case panicked && e.Disposition == Hold:
+		return slog.LevelError, "idemflight: key held, execution panicked"
+	case panicked:
+		return slog.LevelError, "idemflight: execution panicked"
+	case e.Disposition == Hold:
+		return slog.LevelWarn, "idemflight: key held"
+	case e.Kind == EventReconciled:
+		return slog.LevelInfo, "idemflight: reconciled"
+	case e.Kind == EventFinished:
+		return slog.LevelDebug, "idemflight: finished without its leader"
+	case e.Disposition == Release:
+		return slog.LevelDebug, "idemflight: executed, not kept"
+	}
+	return slog.LevelDebug, "idemflight: executed"
+}
+
+// loggedRejection is logged for a call that got no outcome. ErrOutcomeUnknown comes first: it wraps fn's
+// error, which may be the answer of another cache.
+func (e Event[K]) loggedRejection() (slog.Level, string) {
+	switch {
+	case errors.Is(e.Err, ErrOutcomeUnknown):
+		return slog.LevelWarn, "idemflight: rejected, outcome unknown"
+	case errors.Is(e.Err, ErrValueShed):
+		return slog.LevelWarn, "idemflight: rejected, value shed"
+	case errors.Is(e.Err, ErrFull):
+		return slog.LevelWarn, "idemflight: rejected, full"
+	case errors.Is(e.Err, ErrClosed):
+		return slog.LevelWarn, "idemflight: rejected, closed"
+	case errors.Is(e.Err, ErrKeyReused):
+		return slog.LevelDebug, "idemflight: rejected, key reused"
+	case errors.Is(e.Err, ErrInFlight):
+		return slog.LevelDebug, "idemflight: rejected, in flight"
+	case errors.Is(e.Err, ErrReentrant):
+		return slog.LevelDebug, "idemflight: rejected, reentrant"
+	case errors.Is(e.Err, ErrInvalidKey):
+		return slog.LevelDebug, "idemflight: rejected, invalid key"
+	}
+	return slog.LevelWarn, "idemflight: rejected"
 }

@@ -1,14 +1,10 @@
 package idemflight_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -810,82 +806,4 @@ func TestStats_Now(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, idemflight.Stats{CallerLeft: 3, Executed: 2, Joined: 3, Reconciled: 1, Holds: 1, Retains: 2, Entries: 2}, c.Stats())
 	})
-}
-
-func TestLogEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		l := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug - 100}))
-		c := idemflight.MustNew(options{Observer: idemflight.LogEvents[string](l)})
-		executes(t, c, "a", 1)
-		replays(t, c, "a")
-		hold(t, c, "b")
-		_, _ = c.Do(bg, "b", neverRuns(t))
-		_, _ = c.Do(dead(context.Canceled), "c", neverRuns(t))
-		want := [][2]string{{"executed", "a"}, {"replayed", "a"}, {"executed", "b"}, {"rejected", "b"}, {"caller_left", "c"}}
-		lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
-		require.Len(t, lines, len(want), "one record per event:\n%s", out.String())
-		for i, line := range lines {
-			var rec map[string]any
-			require.NoError(t, json.Unmarshal(line, &rec))
-			require.Equal(t, want[i][0], rec["event"], "the kind is under event")
-			require.Equal(t, want[i][1], rec["key"], "the key is under key")
-			require.NotContains(t, string(line), "!BADKEY")
-		}
-		require.Contains(t, string(lines[3]), errBoom.Error(), "the log says why a call was rejected")
-		require.Equal(t, idemflight.EventExecuted.String(), want[0][0], "as String says it")
-	})
-}
-
-func TestLogEvents_LevelAndFields(t *testing.T) {
-	type fields = map[string]any
-	for name, tt := range map[string]struct {
-		e     idemflight.Event[string]
-		level string
-		want  fields // beside event and key
-	}{
-		"executed": {idemflight.Event[string]{Kind: idemflight.EventExecuted, Took: time.Second, Waiters: 2, Disposition: idemflight.Retain},
-			"INFO", fields{"took": 1e9, "waiters": 2., "disposition": "retain"}},
-		"held":     {idemflight.Event[string]{Kind: idemflight.EventFinished, Disposition: idemflight.Hold, Err: errBoom}, "WARN", fields{"disposition": "hold", "err": errBoom.Error()}},
-		"replayed": {idemflight.Event[string]{Kind: idemflight.EventReplayed}, "INFO", fields{}},
-		"rejected": {idemflight.Event[string]{Kind: idemflight.EventRejected, Err: errBoom}, "WARN", fields{"err": errBoom.Error()}},
-		"expired":  {idemflight.Event[string]{Kind: idemflight.EventExpired}, "INFO", fields{}},
-		"a hold that expired": {idemflight.Event[string]{Kind: idemflight.EventExpired, Err: errBoom},
-			"WARN", fields{"err": errBoom.Error()}},
-	} {
-		for _, asDefault := range []bool{false, true} {
-			var out bytes.Buffer
-			logger := slog.New(slog.NewJSONHandler(&out, nil))
-			if asDefault {
-				before := slog.Default()
-				slog.SetDefault(logger)
-				defer slog.SetDefault(before)
-				logger = nil
-			}
-			tt.e.Key = "k"
-			idemflight.LogEvents[string](logger)(bg, tt.e)
-			want := fields{"level": tt.level, "msg": "idemflight", "event": tt.e.Kind.String(), "key": "k"}
-			maps.Copy(want, tt.want)
-			var got fields
-			require.NoError(t, json.Unmarshal(out.Bytes(), &got),
-				"%s, of the default logger %v", name, asDefault)
-			delete(got, "time")
-			require.Equal(t, want, got, "%s, of the default logger %v", name, asDefault)
-		}
-	}
-}
-
-func TestLogEvents_EveryKindOfEvent(t *testing.T) {
-	var out bytes.Buffer
-	observe := idemflight.LogEvents[idemflight.Key](slog.New(slog.NewJSONHandler(&out, nil)))
-	for k := idemflight.EventExecuted; k <= idemflight.EventPanicked; k++ {
-		for _, err := range []error{nil, errBoom, fmt.Errorf("x: %w", idemflight.ErrOutcomeUnknown), &idemflight.PanicError{Value: "v"}} {
-			out.Reset()
-			observe(bg, idemflight.Event[idemflight.Key]{Kind: k, Key: idemflight.Key{Scope: "s", ID: "i"}, Err: err, Took: time.Second, Waiters: 2, Disposition: idemflight.Hold})
-			var rec map[string]any
-			require.NoError(t, json.Unmarshal(out.Bytes(), &rec), "one record for %v", k)
-			require.Equal(t, k.String(), rec["event"])
-			require.Equal(t, map[string]any{"Scope": "s", "ID": "i"}, rec["key"])
-		}
-	}
 }

@@ -19,6 +19,7 @@ func ExampleBeginEffect() {
 	databaseFull := errors.New("disk full")
 
 	pay := func(ctx context.Context) (string, error) {
+		idemflight.NoEffect(ctx)
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return "", err // too late, or nothing guards the call: do not begin
 		}
@@ -42,13 +43,15 @@ func ExampleBeginEffect() {
 	// true
 }
 
-// NoEffect takes BeginEffect back where the failure is certain to have had no effect.
+// NoEffect says at the top of fn that nothing has begun, and later takes BeginEffect back where the
+// failure is certain to have had no effect.
 func ExampleNoEffect() {
 	ctx := context.Background()
 	cache := idemflight.MustNew(idemflight.Options[string, string]{})
 	bank := &exampleBank{trouble: errDown}
 
 	pay := func(ctx context.Context) (string, error) {
+		idemflight.NoEffect(ctx)
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return "", err
 		}
@@ -72,6 +75,7 @@ func ExampleFinal() {
 	bank := &exampleBank{trouble: errDeclined}
 
 	pay := func(ctx context.Context) (string, error) {
+		idemflight.NoEffect(ctx)
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return "", err
 		}
@@ -161,8 +165,9 @@ func ExampleClassifyLenient() {
 	// retain   <nil>
 }
 
-// A Classify of one's own knows the errors of one's own, and leaves the others to the default. It
-// is asked only where fn said nothing about its effect: here, where there is none.
+// A Classify of one's own knows the errors of one's own, and leaves the others to ClassifyLenient. It
+// is asked only where fn said nothing about its effect: here, where there is none. Without one the key
+// is held.
 func ExampleOptions_classify() {
 	ctx := context.Background()
 	noSuchAccount := errors.New("no such account")
@@ -186,4 +191,32 @@ func ExampleOptions_classify() {
 	// verifying
 	// no such account
 	// no such account
+}
+
+// Every fn of this cache calls BeginEffect before its effect. So one that has not has had none, whatever
+// it fails with, and is run again.
+func ExampleOptions_effectsAnnounced() {
+	ctx := context.Background()
+	cache := idemflight.MustNew(idemflight.Options[string, string]{EffectsAnnounced: true})
+	bank := new(exampleBank)
+	noStock := errors.New("out of stock")
+
+	buy := func(stock int) (string, error) {
+		return cache.Do(ctx, "order-1", func(ctx context.Context) (string, error) {
+			if stock == 0 {
+				return "", noStock
+			}
+			if err := idemflight.BeginEffect(ctx); err != nil {
+				return "", err
+			}
+			return bank.charge(ctx, "order-1")
+		})
+	}
+	fmt.Println(buy(0))
+	fmt.Println(buy(3))
+	fmt.Println(buy(3))
+	// Output:
+	//  out of stock
+	// receipt 1 <nil>
+	// receipt 1 <nil>
 }

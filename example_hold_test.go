@@ -75,3 +75,39 @@ func ExampleCache_Resolve() {
 	// receipt 8 <nil>
 	// true
 }
+
+// An operator asks the bank about a held key now, without waiting for its client to come back.
+func ExampleCache_Reconcile() {
+	ctx := context.Background()
+	bank := &exampleBank{trouble: errConnectionLost}
+	cache := idemflight.MustNew(idemflight.Options[string, string]{
+		Reconcile: func(_ context.Context, key string, _ idemflight.Entry[string]) (string, error) {
+			if receipt, ok := bank.booked[key]; ok {
+				return receipt, nil
+			}
+			return "", idemflight.Retryable(errors.New("not booked"))
+		},
+	})
+	_, _ = cache.Do(ctx, "rent", func(ctx context.Context) (string, error) { return bank.pay(ctx, "rent") })
+
+	e, err := cache.Reconcile(ctx, "rent")
+	fmt.Println(e.State, e.Value, err)
+	_, err = cache.Reconcile(ctx, "rent")
+	fmt.Println(err)
+	// Output:
+	// retained receipt 1 <nil>
+	// idemflight: key is not held: it is retained
+}
+
+// What an operator looks at: held keys, and flights that take long, the oldest first.
+func ExampleCache_Unsettled() {
+	ctx := context.Background()
+	cache := idemflight.MustNew(idemflight.Options[string, string]{})
+	_, _ = cache.Do(ctx, "paid", func(context.Context) (string, error) { return "receipt", nil })
+	_, _ = cache.Do(ctx, "lost", func(context.Context) (string, error) { return "", idemflight.Unknown(errConnectionLost) })
+	_ = cache.Unsettled(ctx, func(key string, e idemflight.Entry[string]) bool {
+		fmt.Println(key, e.State, e.Err)
+		return true
+	})
+	// Output: lost held connection lost
+}

@@ -110,17 +110,16 @@ func Example_alert() {
 	<-begun
 	const tooLong = 0 * time.Second // in real life a minute, or whatever no execution should take
 
-	if s := cache.Stats(); s.Held+s.InFlight > 0 { // otherwise spare the walk over all entries
-		for key, e := range cache.All() {
-			if e.State == idemflight.Held || e.State == idemflight.InFlight && time.Since(e.StartedAt) >= tooLong {
-				fmt.Println("alert:", key, e.State, e.Err)
-			}
+	_ = cache.Unsettled(ctx, func(key string, e idemflight.Entry[string]) bool {
+		if e.State == idemflight.Held || time.Since(e.StartedAt) >= tooLong {
+			fmt.Println("alert:", key, e.State, e.Err)
 		}
-	}
+		return true
+	})
 
 	close(end)
 	<-ended
-	// Unordered output:
+	// Output:
 	// alert: rent held connection lost
 	// alert: phone in_flight <nil>
 }
@@ -145,6 +144,7 @@ func ExampleOptions_observer() {
 func ExampleLogEvents() {
 	ctx := context.Background()
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey || a.Key == "took" { // differ from run to run
 				return slog.Attr{}
@@ -160,7 +160,7 @@ func ExampleLogEvents() {
 		_, _ = cache.Do(ctx, "order-1", func(ctx context.Context) (string, error) { return bank.pay(ctx, "order-1") })
 	}
 	// Output:
-	// level=INFO msg=idemflight event=executed key=order-1 disposition=release err="bank is down"
-	// level=INFO msg=idemflight event=executed key=order-1 disposition=retain
-	// level=INFO msg=idemflight event=replayed key=order-1
+	// level=DEBUG msg="idemflight: executed, not kept" event=executed key=order-1 disposition=release err="bank is down"
+	// level=DEBUG msg="idemflight: executed" event=executed key=order-1 disposition=retain
+	// level=DEBUG msg="idemflight: replayed" event=replayed key=order-1
 }

@@ -37,6 +37,7 @@ func (b *exampleBank) charge(ctx context.Context, id string) (receipt string, er
 // pay is an fn as it should be; the examples about something else use it. What it does, Example,
 // ExampleBeginEffect, ExampleNoEffect and ExampleFinal show.
 func (b *exampleBank) pay(ctx context.Context, id string) (receipt string, err error) {
+	idemflight.NoEffect(ctx)
 	if err := idemflight.BeginEffect(ctx); err != nil {
 		return "", err
 	}
@@ -57,7 +58,8 @@ var (
 )
 
 // A payment that is guarded as it should be. The key comes from the client, made once per intent
-// and sent with every retry; BeginEffect stands right before the call that must not happen twice.
+// and sent with every retry. NoEffect stands at the top of fn, BeginEffect right before the call that
+// must not happen twice.
 func Example() {
 	ctx := context.Background()
 	payments := idemflight.MustNew(idemflight.Options[idemflight.Key, string]{})
@@ -66,6 +68,7 @@ func Example() {
 	pay := func(ctx context.Context, customer, id string) (string, error) {
 		key := idemflight.Key{Scope: customer, ID: id}
 		return payments.Do(ctx, key, func(ctx context.Context) (string, error) {
+			idemflight.NoEffect(ctx) // up to here nothing has begun: a failure may be tried again
 			if err := idemflight.BeginEffect(ctx); err != nil {
 				return "", err
 			}
@@ -129,6 +132,7 @@ func ExampleCache_Do() {
 
 	welcome := func(ctx context.Context, address string) (string, error) {
 		return welcomed.Do(ctx, address, func(ctx context.Context) (string, error) {
+			idemflight.NoEffect(ctx)
 			if err := idemflight.BeginEffect(ctx); err != nil {
 				return "", err
 			}
@@ -168,6 +172,7 @@ func ExampleWrap() {
 	}
 	cache := idemflight.MustNew(idemflight.Options[idemflight.Key, string]{})
 	book := func(ctx context.Context, o order) (string, error) {
+		idemflight.NoEffect(ctx)
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return "", err
 		}

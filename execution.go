@@ -25,15 +25,31 @@ type execution struct {
 	stays       bool          // it runs on its leader's goroutine, where a panic of fn is raised again
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
-	declared bool  // BeginEffect or NoEffect was called
-	tookBack bool  // NoEffect was called, and no BeginEffect since
-	ended    bool  // fn has returned
-	late     bool  // fn has returned after the deadline
-	effects  int32 // begun and not taken back; once it is at its maximum it stays there
-	mu       sync.Mutex
-	inner    context.Context
-	cancel   context.CancelFunc
+	last    said  // what fn has said last
+	phase   phase // whether it has returned
+	effects int32 // begun and not taken back; once it is at its maximum it stays there
+	mu      sync.Mutex
+	inner   context.Context
+	cancel  context.CancelFunc
 }
+
+// said is what fn has said about its effect.
+type said uint8
+
+const (
+	nothing     said = iota
+	noEffect         // none has begun, or the last was taken back
+	effectBegun      // by BeginEffect
+)
+
+// phase is where an execution stands.
+type phase uint8
+
+const (
+	running phase = iota
+	over
+	overLate // it was over after its deadline only
+)
 
 // BeginEffect tells the cache that from here on an effect may take place: call it right before the
 // call to the bank. If fn then fails without a marker, panics or exits, the key is held: a failure
@@ -58,7 +74,7 @@ func BeginEffect(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.ended:
+	case e.phase != running:
 		if err := e.errLocked(); err != nil {
 			return err
 		}
@@ -66,11 +82,11 @@ func BeginEffect(ctx context.Context) error {
 	case e.reconciling:
 		return nil
 	}
-	e.declared = true
 	if e.overdue() { // even if the timer of inner is late
+		e.last = max(e.last, noEffect)
 		return context.DeadlineExceeded
 	}
-	e.tookBack = false
+	e.last = effectBegun
 	if e.effects < math.MaxInt32 {
 		e.effects++
 	}
@@ -92,10 +108,10 @@ func NoEffect(ctx context.Context) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended || e.tookBack {
+	if e.phase != running || e.last == noEffect {
 		return
 	}
-	e.declared, e.tookBack = true, true
+	e.last = noEffect
 	if 0 < e.effects && e.effects < math.MaxInt32 {
 		e.effects--
 	}
@@ -111,17 +127,16 @@ func (e *execution) start(timeout time.Duration) {
 	}
 }
 
-// end ends the context at the given time, and returns what fn said about its effect while it ran.
+// end ends the context at the given time, and returns what fn has said about its effects in all.
 func (e *execution) end(at time.Duration) said {
 	e.mu.Lock()
-	e.late = e.deadline != 0 && at >= e.deadline // which Err may have said already
-	e.ended = true
-	cancel, said := e.cancel, nothing
-	switch {
-	case e.effects > 0:
+	e.phase = over
+	if e.deadline != 0 && at >= e.deadline { // which Err may have said already
+		e.phase = overLate
+	}
+	cancel, said := e.cancel, min(e.last, noEffect)
+	if e.effects > 0 {
 		said = effectBegun
-	case e.declared:
-		said = noEffect
 	}
 	e.mu.Unlock()
 	if cancel != nil {
@@ -129,15 +144,6 @@ func (e *execution) end(at time.Duration) said {
 	}
 	return said
 }
-
-// said is what fn has said about its effect by the time it ends.
-type said uint8
-
-const (
-	nothing     said = iota
-	noEffect         // none has begun that was not taken back
-	effectBegun      // by BeginEffect
-)
 
 // overdue reports whether the deadline has passed. An execution without deadline reads no clock.
 func (e *execution) overdue() bool {
@@ -179,7 +185,7 @@ func (e *execution) running(of *clock) bool {
 func (e *execution) hasEnded() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.ended
+	return e.phase != running
 }
 
 // String names the context where one is printed, as those of the standard library do; without it,
@@ -200,12 +206,12 @@ func (e *execution) Done() <-chan struct{} {
 	defer e.mu.Unlock()
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
-		if e.deadline == 0 || e.ended && !e.late {
+		if e.deadline == 0 || e.phase == over {
 			e.inner, e.cancel = context.WithCancel(values)
 		} else {
 			e.inner, e.cancel = context.WithDeadline(values, e.clock.moment(e.deadline))
 		}
-		if e.ended {
+		if e.phase != running {
 			e.cancel()
 		}
 	}
@@ -223,9 +229,9 @@ func (e *execution) errLocked() error {
 	switch {
 	case e.inner != nil:
 		return e.inner.Err()
-	case e.ended && !e.late:
+	case e.phase == over:
 		return context.Canceled
-	case e.late || e.overdue():
+	case e.phase == overLate || e.overdue():
 		return context.DeadlineExceeded
 	}
 	return nil

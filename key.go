@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"reflect"
+	"strings"
 	"unsafe"
 )
 
@@ -16,6 +19,101 @@ import (
 type Key struct {
 	Scope string // whose: a stable principal, such as the customer's account
 	ID    string // which: what the client sent, one per intent
+}
+
+// String returns scope/id, with every byte but A–Z a–z 0–9 - . _ ~ written as %XX. It is readable, names one
+// Key and no other, and is the form in which stores and saved files have it; [ParseKey] reads it.
+func (k Key) String() string {
+	b := make([]byte, 0, len(k.Scope)+len("/")+len(k.ID))
+	b = appendEscaped(b, k.Scope)
+	b = append(b, '/')
+	b = appendEscaped(b, k.ID)
+	return string(b)
+}
+
+// LogValue returns a group of scope and id. (There is no MarshalText: a type that embeds Key would
+// inherit it, and lose its other fields.)
+func (k Key) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("scope", k.Scope), slog.String("id", k.ID))
+}
+
+// ParseKey returns the Key of which [Key.String] wrote s. Anything else is an error that says what is
+// wrong and is [ErrInvalidKey]: a Key without Scope or ID, and also an escape that String would not have
+// written, so that no two texts name one Key.
+func ParseKey(s string) (Key, error) {
+	scope, id, found := strings.Cut(s, "/")
+	if !found {
+		return Key{}, &parseError{"no / between scope and ID"}
+	}
+	var k Key
+	var err error
+	if k.Scope, err = unescape(scope); err != nil {
+		return Key{}, &parseError{"in the scope, " + err.Error()}
+	}
+	if k.ID, err = unescape(id); err != nil {
+		return Key{}, &parseError{"in the ID, " + err.Error()}
+	}
+	switch {
+	case k.Scope == "":
+		return Key{}, &parseError{"no scope before the /"}
+	case k.ID == "":
+		return Key{}, &parseError{"no ID after the /"}
+	}
+	return k, nil
+}
+
+// parseError is ErrInvalidKey from ParseKey.
+type parseError struct{ why string }
+
+func (e *parseError) Error() string        { return "idemflight: not the text of a Key: " + e.why }
+func (e *parseError) Is(target error) bool { return target == ErrInvalidKey }
+
+const upperHex = "0123456789ABCDEF"
+
+// appendEscaped appends s, every byte that plain does not have as %XX.
+func appendEscaped(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; plain(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return b
+}
+
+// plain reports whether c stands for itself: the unreserved characters of RFC 3986.
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+// unescape reads what appendEscaped wrote, and nothing else.
+func unescape(s string) (string, error) {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case plain(c):
+		case c != '%':
+			return "", fmt.Errorf("byte %d must be written as %%%02X", i, c)
+		default:
+			high, low := -1, -1
+			if i+2 < len(s) {
+				high, low = strings.IndexByte(upperHex, s[i+1]), strings.IndexByte(upperHex, s[i+2])
+			}
+			if high < 0 || low < 0 {
+				return "", fmt.Errorf("the %% at byte %d needs two digits of 0–9 A–F", i)
+			}
+			c = byte(high<<4 | low)
+			if plain(c) {
+				return "", fmt.Errorf("the escape at byte %d stands for %q, which needs none", i, string(c))
+			}
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return string(b), nil
 }
 
 // NewID returns a random ID in the form of a UUID version 4 (RFC 9562). Make it once per intent,
@@ -38,6 +136,34 @@ func NewID() string {
 // Fingerprint identifies the payload that a key was used with, so that the same key with another
 // payload is told apart from a retry. The zero value is "none": it equals none and nothing else.
 type Fingerprint [16]byte
+
+// String returns 32 lower-case hex digits, and "" for none.
+func (f Fingerprint) String() string {
+	if f == (Fingerprint{}) {
+		return ""
+	}
+	return hex.EncodeToString(f[:])
+}
+
+// MarshalText returns what String does; its error is nil.
+func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote. Anything else, upper case and 32 zeros included, is an error
+// and changes nothing: a fingerprint has one text, so that texts can be compared, too.
+func (f *Fingerprint) UnmarshalText(text []byte) error {
+	var read Fingerprint
+	if len(text) > 0 {
+		if len(text) != hex.EncodedLen(len(read)) {
+			return fmt.Errorf("idemflight: a Fingerprint is 32 hex digits or nothing, not %d bytes", len(text))
+		}
+		_, _ = hex.Decode(read[:], text) // a wrong digit shows in the comparison
+		if read.String() != string(text) {
+			return errors.New("idemflight: a Fingerprint is 32 hex digits in lower case, and not all of them 0")
+		}
+	}
+	*f = read
+	return nil
+}
 
 // FingerprintOf returns the SHA-256 of the parts, each preceded by its length as 8 bytes, so that
 // ("ab", "c") and ("a", "bc") differ; truncated to 16 bytes. It costs about a microsecond per KiB

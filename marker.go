@@ -1,8 +1,11 @@
 package idemflight
 
+import "slices"
+
 // Final marks err as a real answer (the card was declined): it is retained and replayed like a
-// value. Final(nil) is nil. A marker works through wrapping, speaks only to the cache whose fn
-// returned it, and is not seen by callers: they get err itself.
+// value. Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats Retain
+// beats Release), speaks only to the cache whose fn returned it, and is not seen by callers: they get
+// err itself.
 func Final(err error) error { return mark(err, Retain) }
 
 // Retryable marks err as certain to have had no effect: nothing is kept and the next call runs fn
@@ -39,32 +42,40 @@ func (u *unmarked) Unwrap() error { return u.err }
 
 // markedAs returns the disposition that the markers in err decide; the outermost of a chain wins, and
 // among joined errors Hold beats Retain beats Release. Where some of those bear a marker, plain
-// judges each of the others. found is false if there is no marker at all.
+// judges each of the others. found is false if there is no marker at all. An error without end is
+// held: there may be a marker further in.
 func markedAs(err error, plain func(error) Disposition) (d Disposition, found bool) {
+	w := walk{left: maxErrors}
+	return w.markedAs(err, plain)
+}
+
+func (w *walk) markedAs(err error, plain func(error) Disposition) (d Disposition, found bool) {
 	for err != nil {
+		if w.tooLong() {
+			return Hold, true
+		}
 		switch e := err.(type) {
 		case *marked:
 			return e.d, true
 		case *PanicError, *unmarked:
 			return Release, false
-		case interface{ Unwrap() error }:
-			err = e.Unwrap()
-		case interface{ Unwrap() []error }:
-			return joinedAs(e.Unwrap(), plain)
-		default:
-			return Release, false
 		}
+		one, parts := inside(err)
+		if one == nil {
+			return w.joinedAs(parts, plain)
+		}
+		err = one
 	}
 	return Release, false
 }
 
-func joinedAs(errs []error, plain func(error) Disposition) (d Disposition, found bool) {
+func (w *walk) joinedAs(errs []error, plain func(error) Disposition) (d Disposition, found bool) {
 	var rest []error // asked only if another bears a marker
 	for _, err := range errs {
 		if err == nil {
 			continue
 		}
-		if part, ok := markedAs(err, plain); ok {
+		if part, ok := w.markedAs(err, plain); ok {
 			d, found = strongest(d, part), true
 		} else {
 			rest = append(rest, err)
@@ -76,6 +87,40 @@ func joinedAs(errs []error, plain func(error) Disposition) (d Disposition, found
 		}
 	}
 	return d, found
+}
+
+// inside returns what err wraps: one error, or those that it joins. Multi-errors from before
+// errors.Join list theirs by WrappedErrors. Many have an Unwrap beside it, which shows the last one
+// only, or a chain whose members hide behind Is and As: then the list is what counts.
+func inside(err error) (one error, parts []error) {
+	if e, ok := err.(interface{ WrappedErrors() []error }); ok {
+		if parts := e.WrappedErrors(); slices.ContainsFunc(parts, isError) {
+			return nil, parts
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return e.Unwrap(), nil
+	case interface{ Unwrap() []error }:
+		return nil, e.Unwrap()
+	}
+	return nil, nil
+}
+
+func isError(err error) bool { return err != nil }
+
+// walk bounds a walk through what an error wraps. One that wraps itself, or makes up another one each
+// time it is asked, has no end, and a flight whose error is judged forever would never settle.
+type walk struct{ left int }
+
+// maxErrors is how many errors within one are looked at: more than anybody joins, and a matter of
+// milliseconds.
+const maxErrors = 10_000
+
+// tooLong counts one more error and reports whether that is more than are looked at.
+func (w *walk) tooLong() bool {
+	w.left--
+	return w.left < 0
 }
 
 // strongest returns what wins among joined errors. Release < Retain < Hold, and what is none of

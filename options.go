@@ -102,6 +102,10 @@ type Options[K comparable, V any] struct {
 	// Observer gets every event, on the goroutine it concerns: see [Event]. It may call the
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
+
+	// Codec is how Save and Load write keys, values and errors. The zero Codec is enough for most
+	// types: see [Codec]. One that K or V cannot do without is an error from Save and Load.
+	Codec Codec[K, V]
 }
 
 // withDefaults returns o with its defaults filled in, or an error that names every bad field.
@@ -128,6 +132,7 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 	if o.MaxWeight == 0 && o.Weigh != nil {
 		report("MaxWeight", 0, "Weigh is given and needs MaxWeight")
 	}
+	bad = append(bad, o.Codec.validate()...)
 	if len(bad) > 0 {
 		return o, errors.Join(bad...)
 	}
@@ -192,14 +197,16 @@ func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionF
 // held is Options.HoldTTL's alone.
 func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
 
-// WithMaxWait bounds how long the call waits for a flight that it did not start; then it gets
-// [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all.
-// A replay needs no waiting, and a leader is not bound.
+// WithMaxWait bounds how long the call waits for a flight that it did not start, or for Reconcile; then
+// it gets [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all (on a
+// held key it starts Reconcile all the same). A replay needs no waiting, and a leader whose fn runs is
+// not bound.
 func WithMaxWait(d time.Duration) CallOption { return CallOption{kind: optionMaxWait, d: d} }
 
 // Inline makes fn run on the calling goroutine if this call leads, and the call stay until fn
 // returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses. It
-// does nothing for a call that joins. Reconcile runs on a goroutine of its own all the same.
+// is about fn alone: Reconcile runs on a goroutine of its own all the same, and a caller that waits for
+// it, or for a flight that it has joined, leaves like everybody.
 func Inline() CallOption { return CallOption{kind: optionInline} }
 
 // callOptions is a call's options, read.

@@ -2,6 +2,8 @@ package idemflight
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,7 +16,18 @@ const (
 	Hold                       // the effect may or may not have taken place: fn does not run until someone finds out
 )
 
-func (d Disposition) String() string { return name(d, "release", "retain", "hold") }
+var dispositionTexts = []string{"release", "retain", "hold"}
+
+// String returns "release", "retain" or "hold".
+func (d Disposition) String() string { return textOf(d, dispositionTexts) }
+
+// MarshalText returns what String does; a number that is none of the constants is an error.
+func (d Disposition) MarshalText() ([]byte, error) { return marshalText(d, dispositionTexts) }
+
+// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+func (d *Disposition) UnmarshalText(text []byte) error {
+	return unmarshalText(d, text, dispositionTexts)
+}
 
 // Source says where a [Result] comes from.
 type Source int
@@ -27,9 +40,16 @@ const (
 	Reconciled               // this call led the flight, and Reconcile found it out
 )
 
-func (s Source) String() string {
-	return name(s, "none", "executed", "joined", "replayed", "reconciled")
-}
+var sourceTexts = []string{"none", "executed", "joined", "replayed", "reconciled"}
+
+// String returns "none", "executed", "joined", "replayed" or "reconciled".
+func (s Source) String() string { return textOf(s, sourceTexts) }
+
+// MarshalText returns what String does; a number that is none of the constants is an error.
+func (s Source) MarshalText() ([]byte, error) { return marshalText(s, sourceTexts) }
+
+// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+func (s *Source) UnmarshalText(text []byte) error { return unmarshalText(s, text, sourceTexts) }
 
 // Result is an outcome and where it comes from.
 type Result[V any] struct {
@@ -50,7 +70,16 @@ const (
 	Shed                  // done, the value dropped under MaxWeight: fn does not run
 )
 
-func (s State) String() string { return name(s, "absent", "in_flight", "retained", "held", "shed") }
+var stateTexts = []string{"absent", "in_flight", "retained", "held", "shed"}
+
+// String returns "absent", "in_flight", "retained", "held" or "shed".
+func (s State) String() string { return textOf(s, stateTexts) }
+
+// MarshalText returns what String does; a number that is none of the constants is an error.
+func (s State) MarshalText() ([]byte, error) { return marshalText(s, stateTexts) }
+
+// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+func (s *State) UnmarshalText(text []byte) error { return unmarshalText(s, text, stateTexts) }
 
 // Entry is what the cache knows about a key at one moment.
 type Entry[V any] struct {
@@ -66,10 +95,28 @@ type Entry[V any] struct {
 	StartedAt, CompletedAt, ExpiresAt time.Time
 }
 
-// name is the String method of the small named integers.
-func name[T ~int](i T, names ...string) string {
-	if i < 0 || int(i) >= len(names) {
+// The small named integers have a text for each number from 0 up. Logs, metrics and saved files hold
+// both, so numbers and texts never change, and new ones are appended.
+
+func textOf[T ~int](i T, texts []string) string {
+	if i < 0 || int(i) >= len(texts) {
 		return fmt.Sprintf("%T(%d)", i, int(i))
 	}
-	return names[i]
+	return texts[i]
+}
+
+func marshalText[T ~int](i T, texts []string) ([]byte, error) {
+	if i < 0 || int(i) >= len(texts) {
+		return nil, fmt.Errorf("idemflight: %T(%d) has no text", i, int(i))
+	}
+	return []byte(texts[i]), nil
+}
+
+func unmarshalText[T ~int](i *T, text []byte, texts []string) error {
+	known := slices.Index(texts, string(text))
+	if known < 0 {
+		return fmt.Errorf("idemflight: %q is no %T, which are %s", text, *i, strings.Join(texts, ", "))
+	}
+	*i = T(known)
+	return nil
 }

@@ -491,7 +491,7 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 		"dial":                 {fmt.Errorf("x: %w", idemflight.Final(dial)), idemflight.Release},
 		"url.Error, dial":      {&url.Error{Op: "Post", Err: idemflight.Final(dial)}, idemflight.Release},
 		"url.Error, no dial":   {&url.Error{Op: "Post", Err: idemflight.Retryable(errors.New("plain"))}, idemflight.Hold},
-		"timeout around dial":  {&timeoutError{true, idemflight.Final(dial)}, idemflight.Release},
+		"timeout around dial":  {&timeoutError{true, idemflight.Final(dial)}, idemflight.Hold},
 		"timeout around plain": {&timeoutError{true, idemflight.Final(errors.New("plain"))}, idemflight.Hold},
 		"join, ambiguous":      {errors.Join(errors.New("a"), idemflight.Retryable(io.EOF)), idemflight.Hold},
 		"join, harmless":       {errors.Join(errors.New("a"), idemflight.Final(dial)), idemflight.Release},
@@ -499,7 +499,7 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 		"answer of a cache":    {fmt.Errorf("x: %w", idemflight.Final(fmt.Errorf("y: %w", idemflight.ErrFull))), idemflight.Release},
 	} {
 		inner := idemflight.MustNew(options{})
-		outer := idemflight.MustNew(options{})
+		outer := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 		_, _ = outer.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			return inner.Do(ctx, theKey, returns(0, c.err))
 		})

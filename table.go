@@ -272,3 +272,33 @@ func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
 		}
 	}
 }
+
+// To visit a table part by part, while it grows and shrinks in between, each hash has a position: its bits
+// in reverse. A bucket has the hashes that share their lowest bits, so that it has all positions from one to
+// another; when it is split, each half of them goes to one of the two. So whatever the buckets are, the
+// records from one position to another are the same, and they are in one bucket or in a few.
+const positions = 1 << 32
+
+func position(hash uint32) uint64 { return uint64(bits.Reverse32(hash)) }
+
+// scan visits the records at position at and behind it that are in the bucket of at, and returns the
+// position at which the next bucket begins: positions if there is none.
+func (t *table[K, V]) scan(at uint64, visit func(*record[K, V])) (next uint64) {
+	n := t.buckets()
+	if n == 0 {
+		return positions
+	}
+	hash, mask := bits.Reverse32(uint32(at)), uint32(t.size.Load()>>32)
+	i := hash & mask
+	if half := (mask + 1) / 2; i >= n || i < half && i+half >= n { // the bucket is not split yet
+		mask >>= 1
+		i = hash & mask
+	}
+	for r := range t.at(i).all {
+		if position(r.hash) >= at {
+			visit(r)
+		}
+	}
+	width := positions / (uint64(mask) + 1)
+	return at&^(width-1) + width
+}

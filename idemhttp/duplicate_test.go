@@ -1,6 +1,7 @@
 package idemhttp_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -98,6 +99,74 @@ func TestDuplicateWaitsUpToMaxWait(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A wait ends while the server still lets the answer through, whatever MaxWait says: the time counts from
+// when the middleware saw the request.
+func TestAWaitEndsBeforeTheServersWriteTimeout(t *testing.T) {
+	for _, c := range []struct{ timeout, maxWait, waits time.Duration }{
+		{10 * time.Second, 0, 9 * time.Second}, {10 * time.Second, time.Minute, 9 * time.Second}, {time.Second, 0, 900 * time.Millisecond},
+		{10 * time.Second, 2 * time.Second, 2 * time.Second}, {time.Hour, 0, 30 * time.Second}, {10 * time.Second, idemflight.NoWait, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			h := newMiddleware(t, idemhttp.Options{MaxWait: c.maxWait}).Handler(handler(func(http.ResponseWriter, *http.Request) { <-release }))
+			b := serverInMemory(&http.Server{Handler: h, ErrorLog: quiet, WriteTimeout: c.timeout})
+			defer b.stop()
+			first := b.async(t.Context(), "k", "")
+			synctest.Wait()
+			before := time.Now()
+			a, err := b.post(t.Context(), "k", "")
+			require.NoError(t, err, "WriteTimeout %v, MaxWait %v", c.timeout, c.maxWait)
+			requireProblem(t, a, 409, "in-flight", true)
+			require.Equal(t, c.waits, time.Since(before), "WriteTimeout %v, MaxWait %v", c.timeout, c.maxWait)
+			close(release)
+			<-first
+		})
+	}
+}
+
+// A body that took its time leaves none to wait; an answer that is there is replayed all the same.
+func TestABodyThatTookItsTimeLeavesNoneToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) { <-release }))
+		b := serverInMemory(&http.Server{Handler: h, ErrorLog: quiet, WriteTimeout: 10 * time.Second})
+		defer b.stop()
+		first := b.async(t.Context(), "k", "bo")
+		synctest.Wait()
+		c, err := b.pipes.dial(t.Context(), "", "")
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "POST /payments HTTP/1.1\r\nHost: memory\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\nb")
+		require.NoError(t, err)
+		time.Sleep(9500 * time.Millisecond)
+		before := time.Now()
+		_, err = io.WriteString(c, "o")
+		require.NoError(t, err)
+		res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "POST"})
+		require.NoError(t, err, "the 409 arrives")
+		requireProblem(t, read(res), 409, "in-flight", true)
+		require.Zero(t, time.Since(before), "at once")
+		close(release)
+		<-first
+	})
+}
+
+// A flood of duplicates of one key, each with its body in memory: a hundred may wait.
+func TestAHundredDuplicatesMayWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(http.ResponseWriter, *http.Request) { <-release }))
+		for range 1 + 100 {
+			go call(h, post("k", "x"))
+		}
+		synctest.Wait()
+		before := time.Now()
+		requireProblem(t, call(h, post("k", "x")), 409, "in-flight", true)
+		require.Zero(t, time.Since(before), "at once")
+		close(release)
+	})
 }
 
 func TestMaxWaiters(t *testing.T) {
@@ -339,7 +408,9 @@ func TestThousandConcurrentDuplicates(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocol string) {
 		const n = 1000
 		var ran counter
-		m := newMiddleware(t, idemhttp.Options{MaxWait: time.Hour})
+		opts := idemhttp.DefaultCacheOptions()
+		opts.MaxWaiters = n
+		m := newMiddleware(t, idemhttp.Options{MaxWait: time.Hour, Cache: idemflight.MustNew(opts)})
 		body := string(jsonBody(1024))
 		s := serve(t, protocol, m.Handler(handler(func(w http.ResponseWriter, r *http.Request) {
 			if _, covered := idemhttp.KeyFrom(r.Context()); !covered {

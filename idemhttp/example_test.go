@@ -34,11 +34,13 @@ func account(r *http.Request) (string, error) {
 	return "", errors.New("no credentials")
 }
 
-// A payment server: the bank is called between BeginEffect and NoEffect, so that a failure after
-// which nobody knows whether the card was charged is never run again.
+// A payment server: NoEffect at the top of the handler, BeginEffect before the bank. What fails before
+// the bank was called runs again; a failure after which nobody knows whether the card was charged
+// never does.
 func Example() {
 	bank := &bank{}
 	pay := func(w http.ResponseWriter, r *http.Request) {
+		idemflight.NoEffect(r.Context()) // nothing has begun yet: what fails before the bank runs again
 		var order struct{ Amount int }
 		if err := json.NewDecoder(r.Body).Decode(&order); err != nil || order.Amount <= 0 {
 			http.Error(w, "no such amount", http.StatusUnprocessableEntity) // a real answer: replayed

@@ -93,6 +93,17 @@ func sortedQuery(raw string) string {
 	return strings.Join(append(parsed, asSent...), "&")
 }
 
+var slashes = regexp.MustCompile(`/+`)
+
+// cleaned is a path as DefaultFingerprint has it, written down another way.
+func cleaned(path string) string {
+	path = slashes.ReplaceAllString(path, "/")
+	if path == "" || path == "/" {
+		return "/"
+	}
+	return strings.TrimSuffix(path, "/")
+}
+
 // FuzzDefaultFingerprint holds it against its definition. Fingerprints outlive the process that made
 // them (Restore), so that they may never become others.
 func FuzzDefaultFingerprint(f *testing.F) {
@@ -102,9 +113,12 @@ func FuzzDefaultFingerprint(f *testing.F) {
 	} {
 		f.Add("POST", "/payments", query, []byte("body"))
 	}
+	for _, path := range []string{"", "/", "//", "/a//b/", "a/", "/a b/../c//"} {
+		f.Add("POST", path, "", []byte("body"))
+	}
 	f.Fuzz(func(t *testing.T, method, path, query string, body []byte) {
-		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}}
-		want := idemflight.FingerprintOf([]byte(method), []byte(r.URL.EscapedPath()), []byte(sortedQuery(query)), body)
+		r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Header: http.Header{"Content-Type": {path}}}
+		want := idemflight.FingerprintOf([]byte(method), []byte(cleaned(r.URL.EscapedPath())), []byte(sortedQuery(query)), []byte(path), body)
 		require.Equal(t, want, idemhttp.DefaultFingerprint(r, body), "%q %q?%q", method, path, query)
 	})
 }

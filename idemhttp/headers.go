@@ -28,16 +28,29 @@ var neverReplayed = map[string]bool{
 	"Age":                 true,
 	"Server-Timing":       true,
 	"Ratelimit":           true,
-	"Retry-After":         true,
+	"Retry-After":         true, // but that of a 202
 	"X-Request-Id":        true,
+	"X-Correlation-Id":    true,
 	"Traceparent":         true,
+	"Tracestate":          true,
+	"Baggage":             true,
+	"Via":                 true,
+	"Cf-Ray":              true,
 }
 
 var neverReplayedPrefixes = []string{"Ratelimit-", "X-Ratelimit-", "Access-Control-"}
 
-// replayable reports whether the header called name, canonical, may be replayed. named are those
-// that Connection names.
-func replayable(name string, named []string) bool {
+// filter tells which headers and trailers of an answer are replayed.
+type filter struct {
+	accepted bool     // the answer is a 202, whose Retry-After says when the work will be done
+	named    []string // the headers that Connection names
+}
+
+// replays reports whether the header called name, canonical, is replayed.
+func (f *filter) replays(name string) bool {
+	if name == "Retry-After" && f.accepted {
+		return !slices.Contains(f.named, name)
+	}
 	if neverReplayed[name] || strings.HasPrefix(name, http.TrailerPrefix) {
 		return false
 	}
@@ -46,7 +59,7 @@ func replayable(name string, named []string) bool {
 			return false
 		}
 	}
-	return !slices.Contains(named, name)
+	return !slices.Contains(f.named, name)
 }
 
 // listed returns the canonical names in a header that is a list of names: Connection or Trailer.
@@ -95,7 +108,7 @@ func deleteFold(h http.Header, name string) {
 
 // changed takes from now what is as it was before the handler ran, told by value, and returns what
 // is left, under canonical names; headers that are gone have no values. Trailers-to-be are no
-// headers. now is used up.
+// headers. changed may modify now in place.
 func changed(before, now http.Header) http.Header {
 	now = canonical(now)
 	for name := range now {
@@ -111,6 +124,41 @@ func changed(before, now http.Header) http.Header {
 		}
 	}
 	return now
+}
+
+// owned returns a copy of h whose strings are its own, all in one allocation. A record that shared them
+// would keep alive what they were cut from: a request's path, say, or a body.
+func owned(h http.Header) http.Header {
+	if h == nil {
+		return nil
+	}
+	values, length := 0, 0
+	for name, of := range h {
+		values, length = values+len(of), length+len(name)
+		for _, v := range of {
+			length += len(v)
+		}
+	}
+	var text strings.Builder
+	text.Grow(length)
+	own := func(s string) string {
+		from := text.Len()
+		text.WriteString(s)
+		return text.String()[from:]
+	}
+	out, room := make(http.Header, len(h)), make([]string, 0, values)
+	for name, of := range h {
+		from := len(room)
+		for _, v := range of {
+			room = append(room, own(v))
+		}
+		if name = own(name); of == nil {
+			out[name] = nil // a header that must be absent
+		} else {
+			out[name] = room[from:len(room):len(room)]
+		}
+	}
+	return out
 }
 
 // deleteOdd deletes the header called name, canonical, from h where it stands under other names.

@@ -262,9 +262,14 @@ type bubble struct {
 
 // inMemory serves h; call stop before the bubble ends.
 func inMemory(h http.Handler) *bubble {
+	return serverInMemory(&http.Server{Handler: h, ErrorLog: quiet})
+}
+
+// serverInMemory is inMemory with a server of the caller's own.
+func serverInMemory(s *http.Server) *bubble {
 	p := newPipes()
 	b := &bubble{
-		http: &http.Server{Handler: h, ErrorLog: quiet},
+		http: s,
 		// On a connection of its own nothing is sent twice: see TestNetHTTPResendsByItself.
 		client: &http.Client{Transport: &http.Transport{DialContext: p.dial, DisableCompression: true, DisableKeepAlives: true}},
 		pipes:  p,

@@ -12,6 +12,7 @@ import (
 const maxKeyBytes = 255
 
 var (
+	errKeyMissing    = errors.New("idemhttp: the request has no idempotency key")
 	errKeyEmpty      = errors.New("idemhttp: the key is empty")
 	errKeyLong       = errors.New("idemhttp: the key is longer than 255 bytes")
 	errKeyBytes      = errors.New("idemhttp: the key has bytes other than visible ASCII (spaces are not allowed)")
@@ -25,7 +26,10 @@ var (
 // send unquoted today names itself. Whitespace is no part of a key, not even around it: net/http
 // has taken off what a sender may put there.
 func parseKey(lines []string) (string, error) {
-	if len(lines) != 1 {
+	switch {
+	case len(lines) == 0:
+		return "", errKeyMissing
+	case len(lines) > 1:
 		return "", errKeySeveral
 	}
 	value := lines[0]

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/idemflight/idemflight"
@@ -18,8 +19,8 @@ type Options struct {
 	// Scope tells whose key it is: a stable principal, such as the account that the request was
 	// authenticated for; not a bearer token, which changes between attempts and is a secret. Two
 	// scopes never see each other's answers. An error, and an empty scope, are answered 401 and
-	// run nothing, unless the error has a method StatusCode() int with a status from 400 to 599.
-	// It must not read the body. [SharedScope] opts out.
+	// run nothing, unless the error has a method StatusCode() int with a status from 400 to 599;
+	// 429 and 5xx are retryable. It must not read the body. [SharedScope] opts out.
 	Scope func(*http.Request) (string, error)
 
 	// Cache keeps the answers. nil = MustNew(DefaultCacheOptions()). One cache may serve several
@@ -29,6 +30,15 @@ type Options struct {
 	// HeaderName is where the key is. "" = "Idempotency-Key".
 	HeaderName string
 
+	// Key tells the key of a request that has it elsewhere: in a form field, a header per sender,
+	// the body of an event. It gets the whole body, also to be read from the request (FormValue, say),
+	// and must not change it; "" = no key. What it
+	// returns is taken as it is, 1 to 255 bytes of visible ASCII without quotes around. An error is
+	// answered 400, unless it carries a status as one of Scope does. A webhook's signature is
+	// checked here, before its id is believed. Every covered request is then read first, keyless
+	// ones included: 413 and 400 apply to them, and so does Scope. HeaderName beside it is an error.
+	Key func(r *http.Request, body []byte) (string, error)
+
 	// Require makes a covered request without key a 400. Otherwise it passes untouched.
 	Require bool
 
@@ -36,8 +46,10 @@ type Options struct {
 	// = POST and PATCH.
 	Methods []string
 
-	// MaxWait is how long a duplicate waits for the first request's answer before it gets 409.
-	// 0 = 30 s; [idemflight.NoWait], or any negative: 409 at once, as the draft has it.
+	// MaxWait is how long a duplicate waits for the first request's answer, or for the cache's
+	// Reconcile, before it gets 409. 0 = 30 s; [idemflight.NoWait], or any negative: 409 at once, as
+	// the draft has it. It waits no longer than the server's WriteTimeout leaves, counted from when
+	// the middleware saw the request, less a tenth of it (1 s at most): so the 409 still arrives.
 	MaxWait time.Duration
 
 	// MaxRequestBytes bounds the request's body, which is read into memory before the handler
@@ -50,13 +62,15 @@ type Options struct {
 	MaxResponseBytes int64
 
 	// Fingerprint tells a retry from another request with the same key. One that is always zero
-	// switches the check off: a key sent with another payload then gets the first answer. nil =
-	// [DefaultFingerprint].
+	// switches the check off: a key sent with another payload then gets the first answer. The
+	// request's own Body has been read by then. nil = [DefaultFingerprint].
 	Fingerprint func(r *http.Request, body []byte) idemflight.Fingerprint
 
-	// Classify decides whether an answer is stored (Retain), or not (Release; the handler's
-	// BeginEffect holds the key then), or leaves the outcome unknown (Hold, and anything else, a
-	// panic included). The Response is complete and must not be changed. nil = [ClassifyStatus].
+	// Classify judges an answer, and nothing else does: the cache's Classify is not asked. Retain:
+	// it is stored, whatever the handler said of its effect. Otherwise what the handler said
+	// decides, with BeginEffect (held) or NoEffect (runs again); if it said neither, Release runs
+	// again, and Hold, or anything else, a panic included, holds the key. The Response is complete
+	// and must not be changed. nil = [ClassifyStatus].
 	Classify func(*Response) idemflight.Disposition
 
 	// KeyReusedStatus is the status for a key that was used with another payload, from 400 to 499.
@@ -68,7 +82,7 @@ type Options struct {
 	ReplayHeader string
 
 	// Problem writes the answers of the middleware itself; Retry-After and Cache-Control are set
-	// before. nil = problem+json (RFC 9457).
+	// before. nil = [WriteProblem], which a hook may call too: problem+json (RFC 9457).
 	Problem func(http.ResponseWriter, *http.Request, Problem)
 }
 
@@ -79,9 +93,11 @@ const (
 
 // Middleware gives handlers idempotency keys. Make one with [New]. Safe for concurrent use.
 type Middleware struct {
-	opts           Options // with defaults filled in, names of headers canonical
-	reused         kind
-	ownFingerprint bool // Fingerprint is the user's, and may keep the body that it is given
+	opts       Options // with defaults filled in, names of headers canonical
+	reconciles bool    // the cache has a Reconcile
+	keepsBody  bool    // Fingerprint or Key is the user's, and may keep the body that it is given
+
+	problems [kinds]atomic.Uint64
 }
 
 // New returns a middleware, or an error that names every bad field of opts.
@@ -92,6 +108,9 @@ func New(opts Options) (*Middleware, error) {
 	}
 	if opts.Scope == nil {
 		report("Scope", "nil", "must tell whose key it is: the authenticated account, say (SharedScope, if all clients are one party)")
+	}
+	if opts.Key != nil && opts.HeaderName != "" {
+		report("HeaderName", fmt.Sprintf("%q", opts.HeaderName), "Key is given and tells the key: one of the two")
 	}
 	opts.HeaderName = orDefault(opts.HeaderName, defaultHeaderName)
 	if !isToken(opts.HeaderName) {
@@ -136,23 +155,17 @@ func New(opts Options) (*Middleware, error) {
 	if opts.Cache == nil {
 		opts.Cache = idemflight.MustNew(DefaultCacheOptions())
 	}
-	ownFingerprint := opts.Fingerprint != nil
-	if !ownFingerprint {
+	keepsBody := opts.Fingerprint != nil || opts.Key != nil
+	if opts.Fingerprint == nil {
 		opts.Fingerprint = DefaultFingerprint
 	}
 	if opts.Classify == nil {
 		opts.Classify = ClassifyStatus
 	}
 	if opts.Problem == nil {
-		opts.Problem = writeProblem
+		opts.Problem = WriteProblem
 	}
-	m := &Middleware{
-		opts:           opts,
-		reused:         keyReused,
-		ownFingerprint: ownFingerprint,
-	}
-	m.reused.status = opts.KeyReusedStatus
-	return m, nil
+	return &Middleware{opts: opts, reconciles: opts.Cache.Options().Reconcile != nil, keepsBody: keepsBody}, nil
 }
 
 func orDefault[T comparable](v, otherwise T) T {
@@ -184,7 +197,9 @@ func (m *Middleware) Cache() *idemflight.Cache[idemflight.Key, *Response] { retu
 // The executing request runs next on its own goroutine. The context that next gets has the values
 // of the request's, but neither its cancellation nor a deadline set outside: it ends at the cache's
 // ExecTimeout and when next returns, so that a client that hangs up neither stops the work nor
-// loses its answer. It is the context for [idemflight.BeginEffect] and [idemflight.NoEffect].
+// loses its answer. Neither does the end of the server's BaseContext end it: a handler that must hear
+// of a shutdown is told by a channel of your own. It is the context for [idemflight.BeginEffect] and
+// [idemflight.NoEffect].
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		panic("idemhttp: Handler called with a nil handler")
@@ -192,50 +207,67 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(next, w, r) })
 }
 
-// serve is the order of the checks: what costs nothing first, nothing read for who may not, and
-// everything before the handler.
+// serve lets a request pass that is not covered, and has the others read and answered.
 func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
-	lines := r.Header[m.opts.HeaderName]
-	if !m.covers(r.Method) || len(lines) == 0 && !m.opts.Require {
+	if !m.covers(r.Method) || m.opts.Key == nil && !m.opts.Require && len(r.Header[m.opts.HeaderName]) == 0 {
 		next.ServeHTTP(w, r)
 		return
 	}
-	if len(lines) == 0 {
-		m.problem(w, r, missingKey, errKeyMissing)
-		return
-	}
-	id, err := parseKey(lines)
-	if err != nil {
-		m.problem(w, r, malformedKey, err)
-		return
-	}
-	scope, err := m.opts.Scope(r)
-	if err == nil && scope == "" {
-		err = errNoScope
-	}
-	if err != nil {
-		k := noScope
-		k.status = scopeStatus(err)
-		m.problem(w, r, k, err)
-		return
-	}
 	c := calls.Get().(*call)
-	c.m, c.next, c.w, c.r, c.key = m, next, w, r, idemflight.Key{Scope: scope, ID: id}
-	c.body, err = readBody(r, m.opts.MaxRequestBytes, c.body)
-	switch {
-	case errors.Is(err, errBodyTooLarge):
-		m.problem(w, r, bodyTooLarge, err)
-		return
+	c.m, c.next, c.w, c.r = m, next, w, r
+	c.noteTime()
+	switch k, err := c.read(); {
+	case err == errKeyMissing && !m.opts.Require:
+		run(next, w, r, withBodyBack(r, c.body))
 	case err != nil:
-		m.problem(w, r, unreadableBody, err)
-		return
-	}
-	if c.once() {
+		m.problem(w, r, k, err)
+		c.release()
+	case c.once():
 		c.release()
 	}
 }
 
-var errKeyMissing = errors.New("idemhttp: the request has no idempotency key, and Options.Require is set")
+// read finds out the key, its scope and the body, in the order of the checks: what costs nothing
+// first, and nothing is read for a client that Scope refuses. An error comes with its kind of problem.
+func (c *call) read() (k kind, err error) {
+	m, r := c.m, c.r
+	if m.opts.Key == nil {
+		if c.key.ID, err = parseKey(r.Header[m.opts.HeaderName]); err != nil {
+			return kindOfKey(err), err
+		}
+	}
+	if c.key.Scope, err = m.opts.Scope(r); err != nil {
+		return problemScope.refused(err), err
+	}
+	if c.key.Scope == "" {
+		return problemScope, errNoScope
+	}
+	if c.body, err = readBody(r, m.opts.MaxRequestBytes, c.body); err != nil {
+		if errors.Is(err, errBodyTooLarge) {
+			return problemBodyTooLarge, err
+		}
+		return problemUnreadableBody, err
+	}
+	if m.opts.Key == nil {
+		return kind{}, nil
+	}
+	if c.key.ID, err = m.opts.Key(withBodyBack(r, c.body), c.body); err != nil {
+		k = problemMalformedKey.refused(err)
+		k.detail = detailKeyFailed
+		return k, err
+	}
+	if c.key.ID == "" {
+		return problemMissingKey, errKeyMissing
+	}
+	return problemMalformedKey, checkKey(c.key.ID)
+}
+
+func kindOfKey(err error) kind {
+	if err == errKeyMissing {
+		return problemMissingKey
+	}
+	return problemMalformedKey
+}
 
 func (m *Middleware) covers(method string) bool {
 	for _, covered := range m.opts.Methods {
@@ -256,10 +288,14 @@ type call struct {
 	body []byte
 	rec  *recorder // not nil: this request executes
 
+	// If the server has a WriteTimeout.
+	writeTimeout time.Duration
+	seen         time.Time // when the middleware saw the request
+
 	fn func(context.Context) (*Response, error) // execute, which would be allocated each time anew
 }
 
-// calls are those that are over, with the bodies of those that were not executed.
+// calls pools finished calls. One that did not execute keeps the buffer of its body.
 var calls = sync.Pool{New: func() any {
 	c := new(call)
 	c.fn = c.execute
@@ -267,11 +303,11 @@ var calls = sync.Pool{New: func() any {
 }}
 
 // release lets another request have c; nothing of c may be used afterwards. Only a body that nobody
-// can have kept goes with it. Whoever had it would find another customer's there: a handler, who may
-// read its request's body after it has returned, and a Fingerprint of the user's own.
+// can have kept goes with it. Otherwise another customer's would be found there: by a handler, which may
+// read its request's body after it has returned, or by a Fingerprint or Key of the user's own.
 func (c *call) release() {
 	body := c.body
-	if c.rec != nil || c.m.ownFingerprint {
+	if c.rec != nil || c.m.keepsBody {
 		body = nil
 	}
 	*c = call{body: body[:0], fn: c.fn}
@@ -287,7 +323,8 @@ func (c *call) once() bool {
 			return
 		}
 		deleteFold(w.Header(), m.opts.ReplayHeader)
-		// The cache has wrapped the handler's panic; the server's recovery is to see its own.
+		// The cache has wrapped the handler's panic; the server's recovery is to see its own. The
+		// handler's frames, if they are on the stack now, stay there until that recovery returns.
 		if v := recover(); v != nil {
 			if p, ok := v.(*idemflight.PanicError); ok {
 				v = p.Value
@@ -296,16 +333,37 @@ func (c *call) once() bool {
 		}
 	}()
 	res, err := m.opts.Cache.DoResult(r.Context(), c.key, c.fn,
-		idemflight.WithFingerprint(m.opts.Fingerprint(r, c.body)), idemflight.WithMaxWait(m.opts.MaxWait), idemflight.Inline())
+		idemflight.WithFingerprint(m.opts.Fingerprint(r, c.body)), idemflight.WithMaxWait(c.maxWait()), idemflight.Inline())
 	switch {
 	case c.rec != nil:
 		c.rec.deliver() // whatever it means to the cache, its client gets it
-	case res.Source == idemflight.NoOutcome && means(err, idemflight.ErrReentrant):
+	case res.Source == idemflight.NoOutcome && isAnswer(err, idemflight.ErrReentrant):
 		run(c.next, w, r, withBody(r.Context(), r, c.body, new(requestBody))) // mounted twice: the outer one sees to it
 	default:
 		m.answer(w, r, res, err)
 	}
 	return res.Source != idemflight.NoOutcome
+}
+
+// noteTime notes when the middleware saw the request, if the time to answer it is limited.
+func (c *call) noteTime() {
+	if s, ok := c.r.Context().Value(http.ServerContextKey).(*http.Server); ok && s.WriteTimeout > 0 {
+		c.writeTimeout, c.seen = s.WriteTimeout, time.Now()
+	}
+}
+
+// maxWait returns how long the request may wait for another's answer, so that the server still lets
+// its own through.
+func (c *call) maxWait() time.Duration {
+	wait := c.m.opts.MaxWait
+	if c.writeTimeout == 0 {
+		return wait
+	}
+	left := c.writeTimeout - min(c.writeTimeout/10, time.Second) - time.Since(c.seen)
+	if left <= 0 {
+		return idemflight.NoWait
+	}
+	return min(wait, left)
 }
 
 // execute runs the handler and returns what its answer is to the cache.
@@ -329,20 +387,18 @@ func run(next http.Handler, w http.ResponseWriter, original, copied *http.Reques
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request, res idemflight.Result[*Response], err error) {
 	kept := !res.ExpiresAt.IsZero()
 	switch resp := res.Value; {
-	case res.Source == idemflight.NoOutcome, res.Source == idemflight.Joined && means(err, idemflight.ErrOutcomeUnknown):
-		k := kindOf(err)
-		if k == keyReused {
-			k = m.reused
-		}
-		m.problem(w, r, k, err)
+	case res.Source == idemflight.NoOutcome:
+		m.problem(w, r, m.kindOf(err), err)
+	case res.Source == idemflight.Joined && isAnswer(err, idemflight.ErrOutcomeUnknown): // the flight left the key held
+		m.problem(w, r, m.unknown(), err)
 	case resp != nil && resp.BodyOmitted && kept:
-		m.problem(w, r, unavailable, idemflight.ErrValueShed)
+		m.problem(w, r, problemUnavailable, idemflight.ErrValueShed)
 	case resp != nil && resp.BodyOmitted:
-		m.problem(w, r, unrecorded, orDefault(err, errUnrecorded))
+		m.problem(w, r, problemUnrecorded, orDefault(err, errUnrecorded))
 	case resp == nil || !m.replay(w, resp):
-		k := failed
+		k := problemFailed
 		if !kept { // released: the next one runs
-			k.retryAfter = soon
+			k.retryAfter = retrySoon
 		}
 		m.problem(w, r, k, orDefault(err, errNoResponse))
 	}

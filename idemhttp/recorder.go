@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"maps"
 	"net/http"
+	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +44,7 @@ type recorder struct {
 
 	// Written by the final WriteHeader, only read after.
 	status   int         // 0: there was none yet
-	header   http.Header // a copy
+	header   http.Header // a copy, whose strings are its own
 	declared int64       // Content-Length; -1: none
 
 	written    int64 // what the handler tried to write
@@ -48,7 +52,7 @@ type recorder struct {
 	omitted    bool // the body did not fit
 	sentHeader bool
 	passing    bool
-	late       http.Header // what the handler has changed after WriteHeader, while w has what it was then
+	late       http.Header // the handler's later changes, parked while w holds the snapshot
 	announcing http.Header // what w had when it had written a header that announces trailers; a copy
 	sniffed    []string    // the Content-Type that net/http adds when the header is sent; nil: none
 }
@@ -87,6 +91,7 @@ func (r *recorder) Header() http.Header { return r.w.Header() }
 func (r *recorder) WriteHeader(status int) {
 	switch {
 	case r.status != 0:
+		r.logSuperfluous()
 		return
 	case status < 100 || status > 999:
 		// Here, where it is the handler's, and not later, when the header is sent.
@@ -99,9 +104,38 @@ func (r *recorder) WriteHeader(status int) {
 		return
 	}
 	r.status = status
-	r.header = h.Clone()
+	r.header = owned(h)
 	r.declared = declaredLength(h)
 }
+
+// logSuperfluous logs that a final status was there already, to where net/http would have logged it.
+func (r *recorder) logSuperfluous() {
+	s, _ := r.ctx.Value(http.ServerContextKey).(*http.Server)
+	if s == nil {
+		return // nobody's log
+	}
+	logf := log.Printf
+	if s.ErrorLog != nil {
+		logf = s.ErrorLog.Printf
+	}
+	from := callerOutside()
+	logf("http: superfluous response.WriteHeader call from %s (%s:%d)", from.Function, path.Base(from.File), from.Line)
+}
+
+// callerOutside returns the innermost caller that is neither the recorder nor net/http (http.Error, say).
+func callerOutside() runtime.Frame {
+	var callers [16]uintptr
+	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers[:])])
+	for {
+		frame, more := frames.Next()
+		inside := strings.HasPrefix(frame.Function, "net/http.") || strings.HasPrefix(frame.Function, thisPackage)
+		if !inside || !more {
+			return frame
+		}
+	}
+}
+
+const thisPackage = "github.com/idemflight/idemflight/idemhttp."
 
 func (r *recorder) Write(p []byte) (int, error)       { return write(r, p) }
 func (r *recorder) WriteString(s string) (int, error) { return write(r, s) }
@@ -258,23 +292,24 @@ func (r *recorder) finish() *Response {
 	if r.status == 0 {
 		// Nothing was written, and w is left untouched: the server makes it an empty 200, unless
 		// middleware outside still has something to say.
-		resp := &Response{Status: http.StatusOK, Header: changed(r.before, h.Clone()), Trailer: r.trailer(h, h)}
-		delete(resp.Header, r.unwelcome)
-		return resp
+		header := changed(r.before, maps.Clone(h))
+		delete(header, r.unwelcome)
+		return &Response{Status: http.StatusOK, Header: owned(header), Trailer: r.trailer(h, h)}
 	}
 	r.sendHeader(nil)
 	if r.late != nil {
 		h = r.late
 	}
-	if cap(r.body)-len(r.body) > len(r.body)/4 {
+	if cap(r.body)-len(r.body) > len(r.body)/8 {
 		r.body = slices.Clone(r.body) // it will be kept for long
 	}
-	resp := &Response{Status: r.status, Trailer: r.trailer(r.header, h), Body: slices.Clip(r.body), BodyOmitted: r.omitted}
+	resp := &Response{Status: r.status, Trailer: r.trailer(r.header, h), Body: r.body, BodyOmitted: r.omitted}
 	_, told := r.header["Content-Type"]
-	if resp.Header = r.header; r.late != nil {
-		resp.Header = r.header.Clone() // restore has still to compare
+	if len(r.before) == 0 && r.late == nil {
+		resp.Header = changed(nil, r.header)
+	} else { // restore may have to compare still, and what is taken out is not to be kept alive
+		resp.Header = owned(changed(r.before, maps.Clone(r.header)))
 	}
-	resp.Header = changed(r.before, resp.Header)
 	if !told && (len(r.body) > 0 || r.omitted) {
 		resp.Header["Content-Type"] = r.sniffed // nil if the first client saw none
 	}
@@ -318,7 +353,7 @@ func (r *recorder) trailer(sent, h http.Header) http.Header {
 	for _, name := range slices.Compact(announced) {
 		add(name, name)
 	}
-	return out
+	return owned(out)
 }
 
 // Deadlines and full duplex are the connection's, and the controller finds them here. There is no

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -617,12 +619,12 @@ func TestResponseIsWhatWasSent(t *testing.T) {
 	}), post("trailer", ""))
 	require.Equal(t, &idemhttp.Response{Status: 200, Header: http.Header{}, Trailer: http.Header{"X-Sum": {"1"}}}, got, "a trailer is no header")
 
-	before := m.Cache().Len()
 	w := httptest.NewRecorder()
 	outer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(101) }).ServeHTTP(w, post("101", ""))
 	require.Equal(t, 101, w.Code, "a final status of HTTP/1")
 	require.Equal(t, 101, got.Status)
-	require.Equal(t, before, m.Cache().Len(), "and not stored")
+	e, _ := lookup(m.Cache(), sharedKey("101"))
+	require.Equal(t, idemflight.Held, e.State, "and not stored")
 }
 
 // deferring is middleware outside that sends its header with the first bytes, as those do that
@@ -779,3 +781,41 @@ func TestSwitchingProtocolsIsNoFinalStatusOfHTTP2(t *testing.T) {
 	e, _ := lookup(m.Cache(), sharedKey("k"))
 	require.Equal(t, http.StatusCreated, e.Value.Status)
 }
+
+// As net/http says it, with the place in the handler, also where net/http's own helpers are between.
+func TestASecondWriteHeaderIsLoggedByTheServer(t *testing.T) {
+	var mu sync.Mutex
+	var lines []string
+	twice := handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(201)
+		w.WriteHeader(500)
+		http.Error(w, "too late", 502)
+	})
+	logged := func(h http.Handler) []string {
+		s := httptest.NewUnstartedServer(h)
+		s.Config.ErrorLog = log.New(writer(func(p []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			lines = append(lines, string(p))
+		}), "", 0)
+		s.Start()
+		lines = nil
+		r, err := http.NewRequest("POST", s.URL, nil)
+		require.NoError(t, err)
+		r.Header.Set("Idempotency-Key", "k")
+		res, err := s.Client().Do(r)
+		require.NoError(t, err)
+		require.Equal(t, 201, read(res).Status)
+		s.Close()
+		return lines
+	}
+	bare := logged(twice)
+	require.Len(t, bare, 2)
+	require.Contains(t, bare[1], "superfluous")
+	require.Equal(t, bare, logged(newMiddleware(t, idemhttp.Options{}).Handler(twice)))
+	call(newMiddleware(t, idemhttp.Options{}).Handler(twice), post("k", "")) // without a server there is no log
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }

@@ -21,17 +21,17 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	}
 	h := w.Header()
 	header, trailer := canonical(resp.Header), canonical(resp.Trailer)
-	named := listed(header["Connection"])
+	f := filter{accepted: status == http.StatusAccepted, named: listed(header["Connection"])}
 	c := newCopier(header, trailer)
 	deleteFold(h, m.opts.ReplayHeader) // now that there are few, most often none
 	for name, values := range header {
-		if replayable(name, named) && name != m.opts.ReplayHeader {
+		if f.replays(name) && name != m.opts.ReplayHeader {
 			deleteOdd(h, name)
 			h[name] = c.copy(values)
 		}
 	}
 	if first, ok := header["Trailer"]; ok {
-		h["Trailer"] = m.announced(first)
+		h["Trailer"] = m.announced(first, filter{accepted: f.accepted})
 	}
 	h[m.opts.ReplayHeader] = c.copy(isTrue)
 	body := resp.Body
@@ -43,7 +43,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	// Trailers that were not announced must be known by now, or net/http sends a small body without.
 	announced := listed(h["Trailer"])
 	for name, values := range trailer {
-		if len(values) > 0 && replayable(name, named) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {
+		if len(values) > 0 && f.replays(name) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {
 			h[http.TrailerPrefix+name] = c.copy(values)
 		}
 	}
@@ -55,7 +55,7 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 		values, known := trailer[name]
 		_, sent := header[name]
 		switch {
-		case !replayable(name, named): // what is there is this request's own
+		case !f.replays(name): // what is there is this request's own
 		case len(values) > 0 && name != m.opts.ReplayHeader:
 			h[name] = c.copy(values)
 		case known || sent:
@@ -69,12 +69,12 @@ var isTrue = []string{"true"}
 
 // announced returns what the first answer announced in its Trailer header, without what is not
 // replayed.
-func (m *Middleware) announced(first []string) []string {
+func (m *Middleware) announced(first []string, f filter) []string {
 	var out []string
 	for _, value := range first {
 		names := listed([]string{value})
 		wanted := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-			return !replayable(name, nil) || name == m.opts.ReplayHeader
+			return !f.replays(name) || name == m.opts.ReplayHeader
 		})
 		switch {
 		case len(wanted) == len(names):

@@ -21,7 +21,7 @@ import (
 var neverReplayed = []string{
 	"Set-Cookie", "sEt-cookIe2", "WWW-Authenticate", "Proxy-Authenticate", "Connection", "Keep-Alive", "TE", "Upgrade", "Proxy-Connection",
 	"X-Named", "Date", "Age", "Server-Timing", "RateLimit", "ratelimit-policy", "RateLimit-Limit", "X-RateLimit-Remaining", "x-ratelimit-reset", "Retry-After",
-	"X-Request-ID", "traceparent", "Access-Control-Allow-Origin", "ACCESS-CONTROL-EXPOSE-HEADERS",
+	"X-Request-ID", "X-Correlation-ID", "traceparent", "tracestate", "baggage", "Via", "CF-Ray", "Access-Control-Allow-Origin", "ACCESS-CONTROL-EXPOSE-HEADERS",
 }
 
 func TestNeverReplayedHeaders(t *testing.T) {
@@ -491,4 +491,18 @@ func TestCompressionOutsideAndInside(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Of a 202 it tells when the work will be done, and is part of the answer.
+func TestRetryAfterIsReplayedOfA202Alone(t *testing.T) {
+	for code, want := range map[int]string{200: "", 201: "", 202: "7", 303: "", 422: ""} {
+		h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(code)
+		}))
+		require.Equal(t, "7", call(h, post("k", "")).Header.Get("Retry-After"), "%d, the first client", code)
+		a := call(h, post("k", ""))
+		require.True(t, a.replayed())
+		require.Equal(t, want, a.Header.Get("Retry-After"), "%d, the retry", code)
+	}
 }

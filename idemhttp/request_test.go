@@ -27,6 +27,10 @@ func TestNewNamesEveryBadField(t *testing.T) {
 	for _, field := range []string{"Scope", "HeaderName", "ReplayHeader", "Methods", "MaxRequestBytes", "MaxResponseBytes", "KeyReusedStatus"} {
 		require.ErrorContains(t, err, "Options."+field, "every bad field is named")
 	}
+	_, err = idemhttp.New(idemhttp.Options{
+		Scope: idemhttp.SharedScope, HeaderName: "X-Key", Key: func(*http.Request, []byte) (string, error) { return "", nil },
+	})
+	require.ErrorContains(t, err, "Options.HeaderName", "Key tells where the key is")
 	for _, safe := range []string{"GET", "head", "Options", "TRACE"} {
 		_, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope, Methods: []string{safe}})
 		require.ErrorContains(t, err, "Methods", "%s is safe", safe)
@@ -235,13 +239,13 @@ func TestScope(t *testing.T) {
 		err    error
 		status int
 	}{
-		{"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
+		{"me", coded(429), 429}, {"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
 		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
 	} {
 		scope, scopeErr = c.scope, c.err
 		require.Equal(t, c.status, call(h, post("k", "")).Status,
 			"scope %q, error %v", c.scope, c.err)
-		require.False(t, problem.Retryable, "a failing scope is not retryable")
+		require.Equal(t, c.status == 429 || c.status >= 500, problem.Retryable, "status %d", c.status)
 		if c.err != nil {
 			require.ErrorIs(t, problem.Err, c.err, "Scope's own error")
 		} else {
@@ -268,6 +272,7 @@ func TestDefaultFingerprint(t *testing.T) {
 		r.Method = method
 		path, query, _ := strings.Cut(target, "?")
 		r.URL.Path, r.URL.RawQuery = path, query
+		r.RequestURI = "" // as a request that no server has read
 		if strings.Contains(path, "%") {
 			r.URL.RawPath = path
 			r.URL.Path = strings.ReplaceAll(path, "%2F", "/")
@@ -288,7 +293,7 @@ func TestDefaultFingerprint(t *testing.T) {
 	require.NotEqual(t, of("POST", "/a%2Fb", ""), of("POST", "/a/b", ""), "the escaped path counts")
 	require.NotEqual(t, of("POST", "/p?a=1", ""), of("POST", "/pa=1", ""), "length-prefixed")
 	require.NotEqual(t, of("POST", "/p", "?x"), of("POST", "/p?x", ""), "length-prefixed")
-	require.NotEqual(t, of("POSTa", "/", ""), of("POST", "a/", ""), "length-prefixed")
+	require.NotEqual(t, of("POSTa", "/b", ""), of("POST", "a/b", ""), "length-prefixed")
 	seen := map[idemflight.Fingerprint]string{}
 	for _, query := range []string{"a=%zz", "a=%yy", "a=%25zz", "a=1;b=2", "a=1&b=2", "a=1%3Bb=2", "a=%zz&b=1", "", "%", "%25", "a=b=c", "a=b%26c", "a=b&c"} {
 		f := of("POST", "/p?"+query, "")
@@ -309,9 +314,42 @@ func TestDefaultFingerprintIsForGood(t *testing.T) {
 	} {
 		r := post("k", "")
 		r.URL.RawQuery = sent
-		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte("/payments"), []byte(text), []byte("body")),
+		r.Header.Set("Content-Type", "text/x; a=B")
+		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte("/payments"), []byte(text), []byte("text/x; a=B"), []byte("body")),
 			idemhttp.DefaultFingerprint(r, []byte("body")), "query %q", sent)
 	}
+	for line, path := range map[string]string{
+		"/a/b": "/a/b", "/a/b/": "/a/b", "//a//b//?x": "/a/b", "/": "/", "//": "/", "/a/../b/./": "/a/../b/.", "/%2F/a%20b": "/%2F/a%20b",
+		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*",
+	} {
+		r := post("k", "")
+		r.RequestURI = line
+		r.URL.Path = "/behind/a/prefix" // StripPrefix leaves the request line alone
+		require.Equal(t, idemflight.FingerprintOf([]byte("POST"), []byte(path), nil, nil, nil),
+			idemhttp.DefaultFingerprint(r, nil), "request line %q", line)
+	}
+}
+
+// A proxy cleans the path, or a mux redirects to the canonical one: the payload is the same. Two mounts
+// behind StripPrefix are two operations, and the same bytes of another type are another payload.
+func TestWhatIsAnotherPayload(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	h := m.Handler(status(200))
+	mux := http.NewServeMux()
+	for _, mount := range []string{"/eu", "/us"} {
+		mux.Handle(mount+"/", http.StripPrefix(mount, h))
+	}
+	send := func(key, target, contentType string) answer {
+		r := httptest.NewRequest(http.MethodPost, target, strings.NewReader("1"))
+		r.Header.Set("Idempotency-Key", key)
+		r.Header.Set("Content-Type", contentType)
+		return call(mux, r)
+	}
+	require.False(t, send("k", "/eu/pay", "text/x").replayed())
+	require.True(t, send("k", "/eu/pay/", "text/x").replayed(), "a slash at the end is the same payload")
+	requireProblem(t, send("k", "/us/pay", "text/x"), 422, "key-reused", false)
+	requireProblem(t, send("k", "/eu/pay", "text/X"), 422, "key-reused", false)
+	requireProblem(t, send("k", "/eu/pay?a=1", "text/x"), 422, "key-reused", false)
 }
 
 func TestZeroFingerprintMeansNoCheck(t *testing.T) {
@@ -536,4 +574,130 @@ func TestHandlerContext_DerivedContextsCostNoGoroutine(t *testing.T) {
 	}))
 	_ = serveOne(h, "derived", "", "")
 	require.True(t, ran)
+}
+
+// Options.Key: method, Scope, body, Key; a keyless request is read and checked too.
+func TestOrderOfChecksWithAKeyOfOnesOwn(t *testing.T) {
+	var steps []string
+	step := func(name string) { steps = append(steps, name) }
+	var scopeErr, keyErr error
+	var id string
+	for _, required := range []bool{false, true} {
+		h := newMiddleware(t, idemhttp.Options{
+			Scope: func(*http.Request) (string, error) { step("scope"); return "me", scopeErr },
+			Key: func(r *http.Request, body []byte) (string, error) {
+				step("key")
+				require.Equal(t, "ok", string(body))
+				return id, keyErr
+			},
+			Require: required, MaxRequestBytes: 3,
+		}).Handler(handler(func(w http.ResponseWriter, r *http.Request) {
+			step("handler")
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.Equal(t, "ok", string(body), "put back")
+			require.Equal(t, int64(2), r.ContentLength)
+			key, _ := idemhttp.KeyFrom(r.Context())
+			require.Equal(t, id, key.ID)
+		}))
+		send := func(key, body string, errs ...error) (answer, []string) {
+			steps, id, scopeErr, keyErr = nil, key, nil, nil
+			if len(errs) > 0 {
+				scopeErr = errs[0]
+			}
+			if len(errs) > 1 {
+				keyErr = errs[1]
+			}
+			r := post("", body)
+			r.Header.Set("Idempotency-Key", "not looked at")
+			return call(h, r), steps
+		}
+
+		a, got := send("", "too large", errBoom)
+		requireProblem(t, a, 401, "scope", false)
+		require.Equal(t, []string{"scope"}, got)
+		a, got = send("", "too large")
+		requireProblem(t, a, 413, "body-too-large", false)
+		require.Equal(t, []string{"scope"}, got, "even if it has no key")
+		a, _ = send("k", "ok", nil, errBoom)
+		requireProblem(t, a, 400, "malformed-key", false)
+		a, _ = send("k", "ok", nil, coded(401))
+		requireProblem(t, a, 401, "malformed-key", false)
+		a, got = send("k", "ok", nil, coded(503))
+		requireProblem(t, a, 503, "malformed-key", true)
+		require.Equal(t, []string{"scope", "key"}, got, "nothing runs")
+		for _, bad := range []string{"a b", "ä", longest + "k"} {
+			a, _ = send(bad, "ok")
+			requireProblem(t, a, 400, "malformed-key", false)
+		}
+		a, got = send("", "ok")
+		if required {
+			requireProblem(t, a, 400, "missing-key", false)
+		} else {
+			require.Equal(t, []string{"scope", "key", "handler"}, got, "goes on")
+			send("", "ok")
+			require.Equal(t, []string{"scope", "key", "handler"}, steps, "each time")
+		}
+		for i, quoted := range []string{`"k"`, `"k"`, "k"} {
+			a, _ = send(quoted, "ok")
+			require.Equal(t, i == 1, a.replayed(), "taken as it is: quotes are part of it")
+		}
+	}
+}
+
+// Whatever comes in the body of a redelivery, an event is its id: Key and Fingerprint say so.
+func TestAWebhookIsItsEvent(t *testing.T) {
+	var ran counter
+	event := func(_ *http.Request, body []byte) (string, error) {
+		id, _, found := strings.Cut(string(body), ";attempt=")
+		if !found {
+			return "", errBoom
+		}
+		return id, nil
+	}
+	h := newMiddleware(t, idemhttp.Options{Key: event, Fingerprint: func(r *http.Request, body []byte) idemflight.Fingerprint {
+		id, _ := event(r, body)
+		return idemflight.FingerprintOf([]byte(id))
+	}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { ran.add(); copyAll(w, r.Body) }))
+	for attempt := range 3 {
+		a := call(h, post("", fmt.Sprint("evt_1;attempt=", attempt)))
+		require.Equal(t, "evt_1;attempt=0", a.Body)
+		require.Equal(t, attempt > 0, a.replayed())
+	}
+	requireProblem(t, call(h, post("", "no event")), 400, "malformed-key", false)
+	require.Equal(t, 1, ran.count())
+}
+
+// A Key may keep the body that it was given: it is nobody else's.
+func TestABodyThatKeyKeepsIsNobodyElses(t *testing.T) {
+	var bodies [][]byte
+	h := newMiddleware(t, idemhttp.Options{Key: func(_ *http.Request, body []byte) (string, error) {
+		bodies = append(bodies, body)
+		return string(body[:1]), nil
+	}}).Handler(handler(func(http.ResponseWriter, *http.Request) {}))
+	for range 20 {
+		for _, key := range []string{"a", "b", "c"} {
+			call(h, post("", strings.Repeat(key, 2000)))
+		}
+	}
+	for i, body := range bodies {
+		require.Equal(t, strings.Repeat("abc"[i%3:i%3+1], 2000), string(body), "body %d", i)
+	}
+}
+
+// Key may read a form from the request, and the handler finds it there all the same.
+func TestAKeyInAFormField(t *testing.T) {
+	h := newMiddleware(t, idemhttp.Options{Key: func(r *http.Request, _ []byte) (string, error) {
+		return r.PostFormValue("nonce"), nil
+	}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.PostFormValue("amount")) }))
+	for i := range 2 {
+		r := post("", "nonce=n1&amount=5")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		a := call(h, r)
+		require.Equal(t, "5", a.Body)
+		require.Equal(t, i > 0, a.replayed())
+	}
+	r := post("", "amount=6")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	require.Equal(t, "6", call(h, r).Body, "without the field")
 }

@@ -3,6 +3,7 @@ package idemhttp
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -10,22 +11,26 @@ import (
 // defaultHeaderName is the header of draft-ietf-httpapi-idempotency-key-header.
 const defaultHeaderName = "Idempotency-Key"
 
-// Transport is the client's side: an http.RoundTripper that puts a key on POST and PATCH requests.
-// The key is the one that the request already bears, else the one of its context ([WithKey]), else
-// Generate's, else there is none; it is written as a string of RFC 8941. A key that is not valid,
-// an empty header included, is an error, and nothing is sent. The zero value is ready to use, and
-// safe for concurrent use.
+// Transport is the client's side: an http.RoundTripper that puts a key on every request whose method
+// is not safe (GET, HEAD, OPTIONS and TRACE are). The key is the one that the request already bears,
+// else the one of its context ([WithKey]), else Generate's, else there is none; it is written as a
+// string of RFC 8941. A key that is not valid, an empty header included, is an error, and nothing is
+// sent. The zero value is ready to use, and safe for concurrent use.
 //
 // The key belongs to the intent, so make it outside of the retry loop and give it with [WithKey]. A
 // Generate under a client that retries by calling Do again makes a key per attempt, which protects
-// nothing; it is right only with the retries below it, in Base. Transport itself does not retry.
+// nothing; it is right only with the retries below it, in Base.
 //
-// Send keys only to servers that honour them: net/http takes the header as leave to send a request
-// again by itself when a reused connection dies, POST or not.
+// A request with a key is sent once. Without Transport it would not be: net/http takes the header
+// Idempotency-Key as leave to send a request again by itself when a reused connection dies, POST or
+// not. So send keys only to servers that honour them. Transport neither retries nor lets net/http do
+// so: the request that Base gets has no GetBody, and in place of no body an empty one whose length
+// net/http cannot know (over HTTP/1.1 it is sent chunked). HTTP/2's own retries, safe as they are,
+// end with it too. A Base that retries keeps the body itself; every attempt carries the same key.
 type Transport struct {
-	Base       http.RoundTripper // nil = http.DefaultTransport
-	HeaderName string            // "" = "Idempotency-Key"
-	Generate   func() string     // of a key for a request that has none, such as idemflight.NewID; nil = none
+	Base       http.RoundTripper          // nil = http.DefaultTransport
+	HeaderName string                     // "" = "Idempotency-Key"
+	Generate   func(*http.Request) string // makes the key of a request that has none, such as idemflight.NewID does; "" = none
 }
 
 type keyToSend struct{}
@@ -38,35 +43,58 @@ func WithKey(ctx context.Context, key string) context.Context {
 // RoundTrip sends req with its key through Base. It does not change req.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	base := orDefault(t.Base, http.DefaultTransport)
-	if !strings.EqualFold(req.Method, http.MethodPost) && !strings.EqualFold(req.Method, http.MethodPatch) {
+	if isSafe(req.Method) {
 		return base.RoundTrip(req)
 	}
 	name := http.CanonicalHeaderKey(orDefault(t.HeaderName, defaultHeaderName))
-	key, found, err := t.key(req, name)
+	key, err := t.key(req, name)
 	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close() // a RoundTripper must, also on errors
 		}
 		return nil, fmt.Errorf("idemhttp: %s of %s %s: %w", name, req.Method, req.URL.Redacted(), err)
 	}
-	if !found {
+	if key == "" {
 		return base.RoundTrip(req)
 	}
-	quoted := quoteKey(key)
-	if lines := req.Header[name]; len(lines) == 1 && lines[0] == quoted {
-		return base.RoundTrip(req)
-	}
-	req = req.Clone(req.Context())
-	if req.Header == nil {
-		req.Header = make(http.Header)
-	}
-	deleteFold(req.Header, name)
-	req.Header[name] = []string{quoted}
-	return base.RoundTrip(req)
+	return base.RoundTrip(sentOnce(withKey(req, name, quoteKey(key))))
 }
 
-// key returns the key that req is to be sent with, if any.
-func (t *Transport) key(req *http.Request, name string) (key string, found bool, err error) {
+// isSafe reports whether requests with this method need no key.
+func isSafe(method string) bool {
+	switch strings.ToUpper(method) {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// withKey returns a copy of req whose header called name is value alone.
+func withKey(req *http.Request, name, value string) *http.Request {
+	keyed := *req
+	if lines := req.Header[name]; len(lines) == 1 && lines[0] == value {
+		return &keyed
+	}
+	if keyed.Header = req.Header.Clone(); keyed.Header == nil {
+		keyed.Header = make(http.Header)
+	}
+	deleteFold(keyed.Header, name)
+	keyed.Header[name] = []string{value}
+	return &keyed
+}
+
+// sentOnce takes from req, which it changes, what net/http would send it again with: the way to read
+// its body anew, or the knowledge that there is none.
+func sentOnce(req *http.Request) *http.Request {
+	req.GetBody = nil
+	if req.Body == nil || req.Body == http.NoBody {
+		req.Body = io.NopCloser(strings.NewReader("")) // a length of 0 beside a body means that it is not known
+	}
+	return req
+}
+
+// key returns the key that req is to be sent with; "" is none.
+func (t *Transport) key(req *http.Request, name string) (string, error) {
 	var lines []string
 	for k, v := range req.Header { // a client may have set it in any case; two of them would be two lines
 		if strings.EqualFold(k, name) {
@@ -74,17 +102,19 @@ func (t *Transport) key(req *http.Request, name string) (key string, found bool,
 		}
 	}
 	if len(lines) > 0 {
-		key, err = parseKey(lines)
-		return key, true, err
+		return parseKey(lines)
 	}
-	key, found = req.Context().Value(keyToSend{}).(string)
-	if !found && t.Generate != nil {
-		key, found = t.Generate(), true
+	if key, found := req.Context().Value(keyToSend{}).(string); found {
+		return key, checkKey(key)
 	}
-	if found {
-		err = checkKey(key)
+	if t.Generate == nil {
+		return "", nil
 	}
-	return key, found, err
+	key := t.Generate(req)
+	if key == "" {
+		return "", nil
+	}
+	return key, checkKey(key)
 }
 
 // CloseIdleConnections closes those of Base; http.Client.CloseIdleConnections calls it.

@@ -38,6 +38,7 @@ type consumer struct {
 // deliver handles one delivery; nil acknowledges it, else the stream delivers the event again.
 func (c *consumer) deliver(ctx context.Context, event string) error {
 	_, err := c.handled.Do(ctx, event, func(ctx context.Context) (struct{}, error) {
+		idemflight.NoEffect(ctx)                            // up to here it is not,
 		if err := idemflight.BeginEffect(ctx); err != nil { // from here on the mail may be out
 			return struct{}{}, err
 		}
@@ -63,7 +64,10 @@ func observer(log *slog.Logger) func(context.Context, idemflight.Event[string]) 
 
 func run(out io.Writer) error {
 	var log bytes.Buffer
-	text := slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: brief})
+	text := slog.NewTextHandler(&log, &slog.HandlerOptions{
+		Level:       slog.LevelDebug, // what goes as planned is logged at this level
+		ReplaceAttr: brief,
+	})
 	handled, err := idemflight.New(idemflight.Options[string, struct{}]{
 		TTL:      24 * time.Hour, // longer than the stream goes on delivering an event
 		Observer: observer(slog.New(text)),

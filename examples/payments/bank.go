@@ -36,6 +36,7 @@ type bank struct {
 	books   map[string][]booking // by the reference of the order
 	working map[string]int       // calls that have not ended, by reference
 	next    script[bankFault]
+	onFind  script[bankFault]
 	holds   []*hold
 }
 
@@ -106,6 +107,9 @@ func (b *bank) Charge(ctx context.Context, reference, card string, cents int) (b
 func (b *bank) Find(reference string) (booking, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.onFind.pop() == bankDown {
+		return booking{}, errBankDown // which says nothing about the order
+	}
 	if b.working[reference] > 0 {
 		return booking{}, errProcessing
 	}
@@ -178,6 +182,13 @@ func (b *bank) FailNext(faults ...bankFault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.next = append(b.next, faults...)
+}
+
+// FailNextFind makes the next look at the books fail.
+func (b *bank) FailNextFind() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.onFind = append(b.onFind, bankDown)
 }
 
 // hold is a call that the bank takes its time over.

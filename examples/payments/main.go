@@ -73,6 +73,9 @@ func play(ctx context.Context, cfg config, out io.Writer) int {
 	return t.exitCode()
 }
 
+// maxDuplicates is how many requests a storm may have.
+const maxDuplicates = 10_000
+
 // config is the command line.
 type config struct {
 	duplicates int           // requests of a storm
@@ -122,8 +125,8 @@ func parse(args []string, out io.Writer) (config, error) {
 		return cfg, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	var bad []string
-	if cfg.duplicates < 1 || cfg.duplicates > 10000 {
-		bad = append(bad, fmt.Sprintf("-duplicates %d is not from 1 to 10000", cfg.duplicates))
+	if cfg.duplicates < 1 || cfg.duplicates > maxDuplicates {
+		bad = append(bad, fmt.Sprintf("-duplicates %d is not from 1 to %d", cfg.duplicates, maxDuplicates))
 	}
 	if cfg.latency < 0 || cfg.latency > 2*time.Second {
 		bad = append(bad, fmt.Sprintf("-latency %v is not from 0 to 2s", cfg.latency))

@@ -63,6 +63,9 @@ func newShop(b *bank, db *database, opts shopOptions) (*shop, error) {
 	// has found out, however long that takes.
 	o.HoldTTL = -1
 	o.Reconcile = s.reconcile
+	// Each waiting duplicate costs its connection, and its body: the default allows a hundred. Here as
+	// many may wait as a storm can have.
+	o.MaxWaiters = maxDuplicates
 	o.ExecTimeout = time.Minute
 	o.Observer = opts.observer
 	var err error
@@ -109,7 +112,7 @@ func (s *shop) pay(w http.ResponseWriter, r *http.Request) {
 	}
 	key, _ := idemhttp.KeyFrom(ctx) // there is one: it is required
 	if err := s.db.CheckCustomer(key.Scope); err != nil {
-		s.fail(w, http.StatusServiceUnavailable, "database down", err)
+		s.fail(w, http.StatusInternalServerError, "database down", err) // before the effect: a retry runs
 		return
 	}
 	if err := s.atBank.Acquire(ctx, 1); err != nil {
@@ -154,12 +157,12 @@ func (s *shop) fail(w http.ResponseWriter, status int, what string, err error) {
 func (s *shop) reconcile(
 	_ context.Context, key idemflight.Key, _ idemflight.Entry[*idemhttp.Response],
 ) (*idemhttp.Response, error) {
-	booked, err := s.bank.Find(reference(key))
+	booked, err := s.bank.Find(reference(key)) // at most once a second for a key, however many ask
 	switch {
 	case errors.Is(err, errNotBooked):
 		return nil, idemflight.Retryable(err) // nothing was taken: pay runs now
 	case err != nil:
-		return nil, err // still unknown: 409, and the next request asks again
+		return nil, err // still unknown: 409, and a request after the Retry-After asks again
 	}
 	return s.record(key, booked)
 }
@@ -219,7 +222,7 @@ func reference(key idemflight.Key) string {
 }
 
 // recovered answers 500 when a handler panics. By then idemhttp has settled the key, and lets the
-// panic pass as it was; the stack of where it happened is in the event that Observer gets.
+// panic pass as it was, with the frames of the handler still on the stack: debug.Stack shows them here.
 func (s *shop) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -13,6 +13,7 @@ import (
 
 const (
 	shortTTL   = 200 * time.Millisecond // of the situation that outlasts it
+	retryAfter = time.Second            // as the answers about an unknown outcome say
 	stopGrace  = 10 * time.Second       // for what is under way when a situation ends
 	stopAtOnce = 20 * time.Millisecond  // for what is under way when the restart comes
 
@@ -96,7 +97,16 @@ func situations(cfg config) []situation {
 		twice("bank timed out, had not booked", "504 unknown, 201", func(w *world) {
 			w.bank.FailNext(requestLost)
 		}),
-		twice("charged, own database fails", "500 unknown, 201 replayed", func(w *world) {
+		{
+			name:    "bank down when asked about it",
+			play:    playBankDownWhenAsked,
+			charges: 1,
+			answers: "504 unknown, 2x 409 outcome-unknown, 201 replayed",
+		},
+		twice("500 before the charge, retry", "500 database down, 201", func(w *world) {
+			w.db.FailNextLook(databaseDown)
+		}),
+		twice("500 after the charge, retry", "500 unknown, 201 replayed", func(w *world) {
 			w.db.FailNextSave(databaseDown)
 		}),
 		{
@@ -190,6 +200,20 @@ func playHangUp(ctx context.Context, w *world) error {
 	return nil
 }
 
+// playBankDownWhenAsked: the bank has booked, its answer is lost, and it is down when it is asked what
+// became of the order. It is asked once in a second, however often the client asks.
+func playBankDownWhenAsked(ctx context.Context, w *world) error {
+	r := newRequest("ann")
+	w.bank.FailNext(answerLost)
+	w.bank.FailNextFind()
+	w.payAgain(ctx, r, 3)
+	if err := sleep(ctx, retryAfter); err != nil {
+		return err
+	}
+	w.pay(ctx, r)
+	return nil
+}
+
 // playRestart: one payment is done and another one is with the bank when the service must restart.
 // Its keys go through a file.
 func playRestart(ctx context.Context, w *world) error {
@@ -198,7 +222,7 @@ func playRestart(ctx context.Context, w *world) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	keys := filepath.Join(dir, "keys.json")
+	keys := filepath.Join(dir, "keys")
 
 	done, running := newRequest("ann"), newRequest("bob")
 	w.pay(ctx, done)
@@ -229,6 +253,9 @@ func playRestart(ctx context.Context, w *world) error {
 	w.pay(ctx, running) // the bank is still at work: unknown
 	release()
 	if err := old.shop.cache.Close(ctx); err != nil { // wait until it has booked
+		return err
+	}
+	if err := sleep(ctx, retryAfter); err != nil {
 		return err
 	}
 	w.pay(ctx, running)

@@ -35,8 +35,9 @@ type shop struct {
 func (s *shop) order(ctx context.Context, customer, id string) (string, error) {
 	r, err := s.cache.DoResult(ctx, idemflight.Key{Scope: customer, ID: id},
 		func(ctx context.Context) (string, error) {
-			// The order has no effect but those of its steps, and each step's key guards its own:
-			// whichever of their errors comes back from here, the order may be tried again.
+			// First thing: the order has no effect but those of its steps, and each step's key guards its
+			// own. So whichever of their errors comes back from here, the order may be tried again.
+			// Without this line any of them would hold the order.
 			idemflight.NoEffect(ctx)
 
 			for _, step := range []struct {
@@ -62,14 +63,16 @@ func (s *shop) reserve(ctx context.Context) (string, error) {
 }
 
 func (s *shop) ship(ctx context.Context) (string, error) {
+	idemflight.NoEffect(ctx)
 	if s.carrierDown {
-		return "", idemflight.Retryable(errors.New("the carrier is down"))
+		return "", errors.New("the carrier is down") // before any effect: the step may be tried again
 	}
 	return s.effect(ctx, "ship", "parcel 1")
 }
 
 // effect stands for the call that must not happen twice.
 func (s *shop) effect(ctx context.Context, step, receipt string) (string, error) {
+	idemflight.NoEffect(ctx)
 	if err := idemflight.BeginEffect(ctx); err != nil {
 		return "", err
 	}

@@ -41,6 +41,7 @@ type ledger struct {
 
 // book is the ordinary function. What makes it safe to wrap is that it says what its errors mean.
 func (l *ledger) book(ctx context.Context, t Transfer) (receipt string, err error) {
+	idemflight.NoEffect(ctx) // so far nothing has begun
 	if t.Cents > 100_000 {
 		return "", idemflight.Final(errors.New("over the limit")) // a real answer, so it is replayed
 	}

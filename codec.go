@@ -1,0 +1,481 @@
+package idemflight
+
+import (
+	"bytes"
+	"context"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Codec is how [Cache.Save] and [Cache.Load] write keys, values and errors. The zero Codec is enough for
+// most types: a nil field has a default. Its functions must be safe for concurrent use; none is called
+// with a lock held, and a panic in one is an error of the entry that it was asked about.
+//
+// What has been saved is read by the next version of the program. So V changes as a wire format does:
+// fields are added, never renamed or used again for something else.
+type Codec[K comparable, V any] struct {
+	// EncodeKey and DecodeKey turn a key into a text and back. Two keys must not have one text. By
+	// default strings are written as they are, integers in decimal, and [Key] as Key.String does; any
+	// other K needs both, a type that embeds Key, too.
+	EncodeKey func(K) (string, error)
+	DecodeKey func(string) (K, error)
+
+	// EncodeValue and DecodeValue turn a value into bytes and back. By default strings and []byte are
+	// written as they are, everything else as JSON; text that JSON would change, since it is not UTF-8,
+	// is an error. A V of which JSON certainly loses something needs both: one with unexported fields, or
+	// fields tagged "-", that has not MarshalJSON and UnmarshalJSON (or MarshalText and UnmarshalText),
+	// and one with interfaces, funcs, channels or complex numbers. The bytes that DecodeValue gets are its
+	// own.
+	EncodeValue func(V) ([]byte, error)
+	DecodeValue func([]byte) (V, error)
+
+	// Sentinels are the errors for which [errors.Is] is to work on what has been read again, by the name
+	// under which they are written. This package's own, context.Canceled and context.DeadlineExceeded
+	// are there already. A name, once used, stays with its error.
+	Sentinels map[string]error
+}
+
+// StoredError is what is left of an error that was written and read again: its text, and [errors.Is] for
+// those sentinels that it was ([Codec].Sentinels, and those of this package and context that are always
+// there). [errors.As] for the types that it had does not work.
+type StoredError struct {
+	Text  string
+	Names []string // of the sentinels, sorted; also of those that the Codec that read it does not know
+
+	sentinels map[string]error // of that Codec; nil if none of Names is among them
+}
+
+// Error returns Text.
+func (e *StoredError) Error() string { return e.Text }
+
+// Is reports whether target is one of the sentinels in Names.
+func (e *StoredError) Is(target error) bool {
+	for _, name := range e.Names {
+		known := namedSentinels[name]
+		if known == nil {
+			known = e.sentinels[name]
+		}
+		if known != nil && known == target {
+			return true
+		}
+	}
+	return false
+}
+
+// namedSentinels are the sentinels that every Codec has. Names never change.
+var namedSentinels = map[string]error{
+	"context.Canceled":             context.Canceled,
+	"context.DeadlineExceeded":     context.DeadlineExceeded,
+	"idemflight.ErrCallerLeft":     ErrCallerLeft,
+	"idemflight.ErrClaimLost":      ErrClaimLost,
+	"idemflight.ErrClosed":         ErrClosed,
+	"idemflight.ErrExpired":        ErrExpired,
+	"idemflight.ErrFull":           ErrFull,
+	"idemflight.ErrGoexit":         ErrGoexit,
+	"idemflight.ErrInFlight":       ErrInFlight,
+	"idemflight.ErrInterrupted":    ErrInterrupted,
+	"idemflight.ErrInvalidKey":     ErrInvalidKey,
+	"idemflight.ErrKeyReused":      ErrKeyReused,
+	"idemflight.ErrNotExecuting":   ErrNotExecuting,
+	"idemflight.ErrNotHeld":        ErrNotHeld,
+	"idemflight.ErrOutcomeUnknown": ErrOutcomeUnknown,
+	"idemflight.ErrReentrant":      ErrReentrant,
+	"idemflight.ErrStore":          ErrStore,
+	"idemflight.ErrValueShed":      ErrValueShed,
+}
+
+// validate returns what is wrong with the Sentinels.
+func (c Codec[K, V]) validate() (bad []error) {
+	report := func(name, why string, args ...any) {
+		bad = append(bad, fmt.Errorf("idemflight: Options.Codec.Sentinels[%q] %s", name, fmt.Sprintf(why, args...)))
+	}
+	nameOf := make(map[error]string)
+	for name, err := range namedSentinels {
+		nameOf[err] = name
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Sentinels)) {
+		err := c.Sentinels[name]
+		switch {
+		case name == "":
+			report(name, "has no name")
+		case namedSentinels[name] != nil:
+			report(name, "is the name of one that is there already")
+		case err == nil:
+			report(name, "is nil")
+		case !reflect.ValueOf(err).Comparable():
+			report(name, "is a %T, which cannot be compared: errors.Is would not find it", err)
+		case nameOf[err] != "":
+			report(name, "is %q, too: an error has one name", nameOf[err])
+		default:
+			nameOf[err] = name
+		}
+	}
+	return bad
+}
+
+// check says whether keys and values can be written.
+func (c Codec[K, V]) check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
+// withDefaults returns c with its defaults filled in, or an error that says which it needs.
+func (c Codec[K, V]) withDefaults() (Codec[K, V], error) {
+	bad := c.validate()
+	for _, f := range []struct {
+		name    string
+		missing bool
+		why     string
+	}{
+		{"EncodeKey", c.EncodeKey == nil, keyFormOf[K]().why},
+		{"DecodeKey", c.DecodeKey == nil, keyFormOf[K]().why},
+		{"EncodeValue", c.EncodeValue == nil, valueFormOf[V]().why},
+		{"DecodeValue", c.DecodeValue == nil, valueFormOf[V]().why},
+	} {
+		if f.missing && f.why != "" {
+			bad = append(bad, fmt.Errorf("idemflight: Options.Codec.%s is nil: %s", f.name, f.why))
+		}
+	}
+	if c.EncodeKey == nil {
+		c.EncodeKey = encodeKey[K]
+	}
+	if c.DecodeKey == nil {
+		c.DecodeKey = decodeKey[K]
+	}
+	if c.EncodeValue == nil {
+		c.EncodeValue = encodeValue[V]
+	}
+	if c.DecodeValue == nil {
+		c.DecodeValue = decodeValue[V]
+	}
+	return c, errors.Join(bad...)
+}
+
+// form is how the default writes keys or values of a type.
+type form struct {
+	name string // what a saved stream says; "" if there is none
+	why  string // there is none; or ""
+}
+
+const ownForm = "own" // that of the functions of a Codec
+
+func keyFormOf[K comparable]() form {
+	switch t := reflect.TypeFor[K](); {
+	case t == reflect.TypeFor[Key]():
+		return form{name: "key"}
+	case t.Kind() == reflect.String:
+		return form{name: "text"}
+	case isInt(t.Kind()) || isUint(t.Kind()):
+		return form{name: "integer"}
+	default:
+		return form{why: fmt.Sprintf("keys of type %v have no default (strings, integers and idemflight.Key have)", t)}
+	}
+}
+
+func valueFormOf[V any]() form {
+	t := reflect.TypeFor[V]()
+	if isText(t) {
+		return form{name: "text"}
+	}
+	if why := (&lossCheck{}).loss(t, "", true); why != "" {
+		return form{why: fmt.Sprintf("JSON, the default, would lose a part of %v: %s", t, why)}
+	}
+	return form{name: "json"}
+}
+
+func isInt(k reflect.Kind) bool  { return reflect.Int <= k && k <= reflect.Int64 }
+func isUint(k reflect.Kind) bool { return reflect.Uint <= k && k <= reflect.Uintptr }
+
+// isText reports whether values of type t are written as they are.
+func isText(t reflect.Type) bool {
+	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
+}
+
+func encodeKey[K comparable](key K) (string, error) {
+	switch key := any(key).(type) {
+	case string:
+		return key, nil
+	case Key:
+		return key.String(), nil
+	}
+	switch v := reflect.ValueOf(key); {
+	case v.Kind() == reflect.String:
+		return v.String(), nil
+	case isInt(v.Kind()):
+		return strconv.FormatInt(v.Int(), 10), nil
+	default:
+		return strconv.FormatUint(v.Uint(), 10), nil
+	}
+}
+
+func decodeKey[K comparable](text string) (key K, err error) {
+	if k, ok := any(&key).(*Key); ok {
+		*k, err = ParseKey(text)
+		return key, err
+	}
+	v := reflect.ValueOf(&key).Elem()
+	if v.Kind() == reflect.String {
+		v.SetString(text)
+		return key, nil
+	}
+	if isInt(v.Kind()) {
+		var n int64
+		if n, err = strconv.ParseInt(text, 10, v.Type().Bits()); err == nil {
+			v.SetInt(n)
+		}
+	} else {
+		var n uint64
+		if n, err = strconv.ParseUint(text, 10, v.Type().Bits()); err == nil {
+			v.SetUint(n)
+		}
+	}
+	if err != nil {
+		return key, fmt.Errorf("idemflight: not a key of type %v: %w", v.Type(), errors.Unwrap(err))
+	}
+	if again, _ := encodeKey(key); again != text { // "+1" or "01": another text of the same key
+		return key, fmt.Errorf("idemflight: not a key of type %v in the form in which it was written", v.Type())
+	}
+	return key, nil
+}
+
+func encodeValue[V any](value V) ([]byte, error) {
+	v := reflect.ValueOf(&value).Elem() // by way of a pointer, so that methods on pointers are found
+	if isText(v.Type()) {
+		if v.Kind() == reflect.String {
+			return []byte(v.String()), nil
+		}
+		return v.Bytes(), nil
+	}
+	data, err := json.Marshal(&value)
+	if err == nil && (!utf8.Valid(data) || !jsonKeeps(v)) {
+		err = fmt.Errorf("text in a %v is not UTF-8, and JSON would change it", v.Type())
+	}
+	return data, err
+}
+
+func decodeValue[V any](data []byte) (value V, err error) {
+	v := reflect.ValueOf(&value).Elem()
+	switch {
+	case !isText(v.Type()):
+		err = json.Unmarshal(data, &value)
+	case v.Kind() == reflect.String:
+		v.SetString(string(data))
+	default:
+		v.SetBytes(data)
+	}
+	return value, err
+}
+
+// encodeError returns err as it is written, nil for nil: the names of the sentinels that it is, escaped
+// and with commas between them, a line end, its text.
+func (c Codec[K, V]) encodeError(err error) []byte {
+	if err == nil {
+		return nil
+	}
+	var names []string
+	for _, sentinels := range []map[string]error{namedSentinels, c.Sentinels} {
+		for name, sentinel := range sentinels {
+			if errors.Is(err, sentinel) {
+				names = append(names, name)
+			}
+		}
+	}
+	if stored, ok := errors.AsType[*StoredError](err); ok { // may have names from elsewhere
+		names = append(names, stored.Names...)
+	}
+	slices.Sort(names)
+	var b []byte
+	for i, name := range slices.Compact(names) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendEscaped(b, name)
+	}
+	b = append(b, '\n')
+	return append(b, textOfError(err)...)
+}
+
+// maxStack is how much of the stack of a panic is written, where it is part of the text. (What a cache
+// keeps of a panic has none.)
+const maxStack = 4 << 10
+
+func textOfError(err error) string {
+	text := err.Error()
+	if p, ok := errors.AsType[*PanicError](err); ok && len(p.Stack) > maxStack {
+		text = strings.Replace(text, string(p.Stack), string(p.Stack[:maxStack]), 1)
+	}
+	return text
+}
+
+// decodeError reads what encodeError wrote.
+func (c Codec[K, V]) decodeError(data []byte) (error, error) {
+	if data == nil {
+		return nil, nil
+	}
+	line, text, found := bytes.Cut(data, []byte("\n"))
+	if !found {
+		return nil, errors.New("an error without text")
+	}
+	e := &StoredError{Text: string(text)}
+	if len(line) == 0 {
+		return e, nil
+	}
+	for escaped := range strings.SplitSeq(string(line), ",") {
+		name, err := unescape(escaped)
+		if err != nil {
+			return nil, fmt.Errorf("the name of a sentinel: %w", err)
+		}
+		e.Names = append(e.Names, name)
+		if c.Sentinels[name] != nil {
+			e.sentinels = c.Sentinels
+		}
+	}
+	return e, nil
+}
+
+// lossCheck looks for what JSON certainly loses of the values of a type.
+type lossCheck struct{ seen []reflect.Type }
+
+// loss says what JSON loses of a t at path, "" if nothing is certain to be lost. A value that cannot be
+// addressed (in a map) is written without the methods of pointers to it.
+func (l *lossCheck) loss(t reflect.Type, path string, addressable bool) string {
+	if slices.Contains(l.seen, t) || speaksForItself(t, addressable) {
+		return ""
+	}
+	what := strings.TrimPrefix(path+" is", " ")
+	switch t.Kind() {
+	case reflect.Interface:
+		return fmt.Sprintf("%s an interface (%v), whose dynamic type is not written", what, t)
+	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128:
+		return fmt.Sprintf("%s of type %v, which JSON does not have", what, t)
+	case reflect.Pointer, reflect.Slice:
+		return l.within(t).loss(t.Elem(), path, true)
+	case reflect.Array:
+		return l.loss(t.Elem(), path, addressable)
+	case reflect.Map:
+		if k := t.Key(); k.Kind() != reflect.String && !isInt(k.Kind()) && !isUint(k.Kind()) && !speaksAsText(k) {
+			return fmt.Sprintf("%s a map with keys of type %v, which JSON does not have", what, k)
+		}
+		return l.within(t).loss(t.Elem(), path, false)
+	case reflect.Struct:
+		return l.within(t).fields(t, path, addressable, map[string]string{})
+	}
+	return ""
+}
+
+// within notes that t, which may hold itself, is being looked at.
+func (l *lossCheck) within(t reflect.Type) *lossCheck {
+	l.seen = append(l.seen, t)
+	return l
+}
+
+// fields is loss for the fields of a struct; named are those met so far, by their names in JSON.
+func (l *lossCheck) fields(t reflect.Type, path string, addressable bool, named map[string]string) string {
+	for f := range t.Fields() {
+		tag := f.Tag.Get("json")
+		name, _, _ := strings.Cut(tag, ",")
+		at := strings.TrimPrefix(path+"."+f.Name, ".")
+		embedded := f.Type
+		if f.Anonymous && embedded.Kind() == reflect.Pointer {
+			embedded = embedded.Elem()
+		}
+		switch {
+		case f.Name == "_" || !f.IsExported() && f.Type.Size() == 0: // nothing to lose
+		case tag == "-":
+			return at + ` is tagged "-"`
+		case f.Anonymous && name == "" && embedded.Kind() == reflect.Struct && (f.IsExported() || embedded == f.Type):
+			if slices.Contains(l.seen, embedded) {
+				continue
+			}
+			if why := l.within(embedded).fields(embedded, at, addressable || embedded != f.Type, named); why != "" {
+				return why
+			}
+		case !f.IsExported():
+			return at + " is not exported, and no MarshalJSON and UnmarshalJSON speak for it"
+		default:
+			if name == "" {
+				name = f.Name
+			}
+			if named[name] != "" {
+				return fmt.Sprintf("%s and %s have the same name in JSON", named[name], at)
+			}
+			named[name] = at
+			if why := l.loss(f.Type, at, addressable); why != "" {
+				return why
+			}
+		}
+	}
+	return ""
+}
+
+// speaksForItself reports whether t has methods that write and read it.
+func speaksForItself(t reflect.Type, addressable bool) bool {
+	writes := t
+	if addressable {
+		writes = reflect.PointerTo(t)
+	}
+	reads := reflect.PointerTo(t)
+	return writes.Implements(reflect.TypeFor[json.Marshaler]()) && reads.Implements(reflect.TypeFor[json.Unmarshaler]()) ||
+		writes.Implements(reflect.TypeFor[encoding.TextMarshaler]()) && reads.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+// speaksAsText is speaksForItself for the keys of a map.
+func speaksAsText(t reflect.Type) bool {
+	return t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) &&
+		reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+// jsonKeeps reports whether all text in v, which has been written as JSON, is UTF-8: JSON silently writes
+// another character in the place of what is not. Types that speak for themselves in JSON are left to it.
+func jsonKeeps(v reflect.Value) bool {
+	if t := v.Type(); speaksForItself(t, v.CanAddr()) {
+		if !v.CanInterface() {
+			return true
+		}
+		if v.CanAddr() {
+			v = v.Addr()
+		}
+		if _, ok := reflect.TypeAssert[json.Marshaler](v); ok {
+			return true
+		}
+		m, _ := reflect.TypeAssert[encoding.TextMarshaler](v)
+		text, err := m.MarshalText()
+		return err != nil || utf8.Valid(text)
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return utf8.ValidString(v.String())
+	case reflect.Pointer:
+		return v.IsNil() || jsonKeeps(v.Elem())
+	case reflect.Slice, reflect.Array:
+		if k := v.Type().Elem().Kind(); reflect.Bool <= k && k <= reflect.Float64 {
+			return true
+		}
+		for i := range v.Len() {
+			if !jsonKeeps(v.Index(i)) {
+				return false
+			}
+		}
+	case reflect.Map:
+		for each := v.MapRange(); each.Next(); {
+			if !jsonKeeps(each.Key()) || !jsonKeeps(each.Value()) {
+				return false
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !jsonKeeps(v.Field(i)) {
+				return false
+			}
+		}
+	}
+	return true
+}
