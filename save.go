@@ -157,7 +157,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 func (c *Cache[K, V]) load(codec *Codec[K, V], body []byte, report *LoadReport) error {
 	in := cursor{rest: body[1:]}
 	e, held, parts := readEntry[V](&in)
-	if !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
+	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
 		report.Expired++
 		return nil
 	}
@@ -378,7 +378,7 @@ func (f *frameReader) entries(ctx context.Context, each func(body []byte)) (read
 			in := cursor{rest: body[1:]}
 			saved, missed := binary.BigEndian.Uint64(in.bytes(8)), binary.BigEndian.Uint64(in.bytes(8))
 			switch {
-			case saved != read:
+			case saved != read || in.short || len(in.rest) > 0:
 				return read, errChanged
 			case missed > 0:
 				return read, fmt.Errorf("Save could not write %d others", missed)
