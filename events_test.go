@@ -445,7 +445,7 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 3, MinRetention: time.Minute, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, HoldTTL: time.Minute, MaxEntries: 3, MinRetention: time.Minute, Observer: log.observe}))
 				executes(t, c, "retained", 1)
 				hold(t, c, "held")
 				executes(t, c, "shed", tooHeavy)
