@@ -342,7 +342,7 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})
 		f := idemflight.Wrap(c, func(f idemflight.Fingerprint) (string, idemflight.Fingerprint, error) {
-			return fmt.Sprintf("%x", f), f, nil
+			return fmt.Sprintf("%x", f[:]), f, nil
 		}, func(context.Context, idemflight.Fingerprint) (int, error) { return 1, nil }, idemflight.WithFingerprint(fingerprint(1)))
 		for _, from := range []idemflight.Fingerprint{{}, fingerprint(2)} {
 			_, err := f(bg, from)
@@ -351,7 +351,7 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 			if from == (idemflight.Fingerprint{}) {
 				want = fingerprint(1)
 			}
-			e, ok := lookup(c, fmt.Sprintf("%x", from))
+			e, ok := lookup(c, fmt.Sprintf("%x", from[:]))
 			require.True(t, ok)
 			require.Equal(t, want, e.Fingerprint,
 				"key gave %x, the option %x", from, fingerprint(1))

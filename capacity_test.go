@@ -199,9 +199,9 @@ func TestPromise18_ThePlaceIsGivenBackWhenNothingIsKept(t *testing.T) {
 			_, err := c.Do(bg, "k", returns(0, idemflight.Retryable(errBoom)))
 			require.ErrorIs(t, err, errBoom)
 		},
-		"an error without marker": func(t *testing.T, c *cache) {
-			_, err := c.Do(bg, "k", returns(0, errBoom))
-			require.ErrorIs(t, err, errBoom)
+		"NoEffect and an error without marker": func(t *testing.T, c *cache) {
+			_, err := c.Do(bg, "k", func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); return 0, errBoom })
+			require.True(t, err == errBoom, "a released error is fn's own, got %v", err)
 		},
 		"NoEffect and a panic": func(t *testing.T, c *cache) {
 			require.NotNil(t, panicOf(func() {

@@ -28,7 +28,11 @@ func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 		"begun twice":                  {[]bool{B, B}, idemflight.Hold},
 		"begun and taken back":         {[]bool{B, N}, idemflight.Release},
 		"one of two taken back":        {[]bool{B, B, N}, idemflight.Hold},
-		"both of two taken back":       {[]bool{B, B, N, N}, idemflight.Release},
+		"one of two, said twice":       {[]bool{B, B, N, N}, idemflight.Hold}, // by the client library and by its caller
+		"one of two, said thrice":      {[]bool{B, B, N, N, N}, idemflight.Hold},
+		"two in turn, said twice each": {[]bool{B, N, N, B, N, N}, idemflight.Release},
+		"the later two of three":       {[]bool{B, B, N, B, N}, idemflight.Hold},
+		"said first, begun, refused":   {[]bool{N, B, N}, idemflight.Release},
 		"taken back and begun again":   {[]bool{B, N, B}, idemflight.Hold},
 		"each taken back":              {[]bool{B, N, B, N}, idemflight.Release},
 		"nothing begun":                {[]bool{N}, idemflight.Release},
@@ -180,7 +184,10 @@ func TestPromise12_RefusedBeginEffectReleases(t *testing.T) {
 		"RN":    idemflight.Release,
 		"NBRR":  idemflight.Hold,
 		"BNBR":  idemflight.Hold,
-		"BBRNN": idemflight.Release,
+		"BBRNN": idemflight.Hold, // the second NoEffect without a BeginEffect in between does nothing
+		"BBNRN": idemflight.Hold, // and one that is refused is not in between
+		"BRNN":  idemflight.Release,
+		"RRN":   idemflight.Release,
 	} {
 		for how, end := range map[string]func(error) (int, error){
 			"refusal returned": func(err error) (int, error) { return 0, err },
@@ -254,7 +261,7 @@ func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
 				var fnCtx context.Context
 				_, err := c.Do(t.Context(), theKey, func(ctx context.Context) (int, error) {
 					fnCtx = ctx
-					return 0, errors.New("transient")
+					return 0, idemflight.Retryable(errors.New("transient"))
 				})
 				require.Error(t, err)
 				refused := idemflight.BeginEffect(derive(fnCtx))
@@ -358,38 +365,53 @@ func TestPromise12_ErrNotExecutingOutsideOfAnyExecution(t *testing.T) {
 
 func TestPromise12_BothWorkFromAnyGoroutineWhileFnRuns(t *testing.T) {
 	const workers, rounds = 4, 250
-	for name, last := range map[string]struct {
-		extra func(context.Context) error
-		want  idemflight.Disposition
+	none := func(context.Context) error { return nil }
+	for name, tc := range map[string]struct {
+		inTurn bool // an effect begins when the one before was taken back
+		extra  func(context.Context) error
+		want   idemflight.Disposition
 	}{
-		"all taken back": {func(context.Context) error { return nil }, idemflight.Release},
-		"one left":       {idemflight.BeginEffect, idemflight.Hold},
+		"in turn, all taken back":          {true, none, idemflight.Release},
+		"in turn, one left":                {true, idemflight.BeginEffect, idemflight.Hold},
+		"at the same time, all taken back": {false, none, idemflight.Hold}, // they cannot be told apart
 	} {
 		asked := 0
 		c := idemflight.MustNew(options{Classify: func(error) idemflight.Disposition { asked++; return idemflight.Retain }})
 		_, err := c.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			var wg sync.WaitGroup
+			var turn sync.Mutex
+			begin := func() {
+				if err := idemflight.BeginEffect(ctx); err != nil {
+					t.Errorf("%s: BeginEffect: %v", name, err)
+				}
+			}
 			for range workers {
 				wg.Go(func() {
 					for range rounds {
-						if err := idemflight.BeginEffect(ctx); err != nil {
-							t.Errorf("%s: BeginEffect: %v", name, err)
+						if tc.inTurn {
+							turn.Lock()
+							begin()
+							idemflight.NoEffect(ctx)
+							turn.Unlock()
+						} else {
+							begin()
 						}
 					}
-					// Only what this goroutine began: no NoEffect ever finds nothing to take back.
-					for range rounds {
-						idemflight.NoEffect(ctx)
+					if !tc.inTurn {
+						for range rounds {
+							idemflight.NoEffect(ctx)
+						}
 					}
 				})
 			}
-			if err := last.extra(ctx); err != nil {
+			if err := tc.extra(ctx); err != nil {
 				t.Errorf("%s: BeginEffect: %v", name, err)
 			}
 			wg.Wait()
 			return 0, errors.New("failed")
 		})
 		require.Error(t, err)
-		require.Equal(t, last.want, dispositionOf(t, c, theKey), "%d goroutines, %s", workers, name)
+		require.Equal(t, tc.want, dispositionOf(t, c, theKey), "%d goroutines, %s", workers, name)
 		require.Zero(t, asked, "%s: Classify must not be asked", name)
 	}
 }
@@ -508,6 +530,7 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 			require.Zero(t, asked, "Classify is not for Reconcile")
 
 			// Around it an execution that began nothing itself.
+			time.Sleep(reconcilePause)
 			_, err = c.Do(t.Context(), "outer", func(ctx context.Context) (int, error) {
 				_, err := c.Do(ctx, theKey, neverRuns(t))
 				return 0, err
@@ -515,6 +538,7 @@ func TestPromise12_InReconcileBeginEffectReturnsNilAndNeitherCounts(t *testing.T
 			require.ErrorIs(t, err, answer)
 			require.Equal(t, 1, asked, "%s in Reconcile must not count for the execution around it, whose Classify is asked", effect.name)
 
+			time.Sleep(reconcilePause)
 			answer = idemflight.Retryable(errors.New("it did not take place"))
 			_, err = c.Do(t.Context(), theKey, returns(0, io.EOF))
 			require.ErrorIs(t, err, io.EOF)

@@ -74,11 +74,11 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			lead(t, c)
 		}
 	}
-	leave := func(after time.Duration, fn func(context.Context) (int, error)) func(t *testing.T, c *cache) {
+	leave := func(after time.Duration, fn func(context.Context) (int, error), opts ...idemflight.CallOption) func(t *testing.T, c *cache) {
 		return func(t *testing.T, c *cache) {
 			ctx, cancel := context.WithTimeout(bg, after)
 			defer cancel()
-			_, err := c.Do(ctx, "k", fn)
+			_, err := c.Do(ctx, "k", fn, opts...)
 			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
 		}
 	}
@@ -112,6 +112,11 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
 		{name: "executed, unknown", call: do(returnsAfter(3*s, 1, idemflight.Unknown(boom))), told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 0, idemflight.Hold}},
 			counts: calls{"Executed": 1}, ends: calls{"Holds": 1}},
+		{name: "executed, said nothing", call: do(returnsAfter(3*s, 1, boom)), told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrOutcomeUnknown, 3 * s, 0, idemflight.Hold}},
+			counts: calls{"Executed": 1}, ends: calls{"Holds": 1}},
+		{name: "executed, said nothing, where all announce", opts: options{EffectsAnnounced: true}, call: do(returnsAfter(3*s, 1, boom)),
+			told:   []wantedEvent{{idemflight.EventExecuted, boom, 3 * s, 0, idemflight.Release}},
+			counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
 		{name: "executed, forgotten", call: func(t *testing.T, c *cache) {
 			do(func(context.Context) (int, error) { forget(c, "k"); return 1, nil })(t, c)
 		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 0, 0, idemflight.Release}}, counts: calls{"Executed": 1}, ends: calls{"Releases": 1}},
@@ -192,8 +197,24 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrClosed}}, counts: calls{"Closed": 1}},
 		{name: "rejected: re-entrant", call: func(t *testing.T, c *cache) {
 			do(func(ctx context.Context) (int, error) { return c.Do(ctx, "k", probe) })(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrReentrant, 0, 0, idemflight.Hold}, {kind: idemflight.EventRejected, err: idemflight.ErrReentrant}},
+			counts: calls{"Executed": 1, "Reentrant": 1}, ends: calls{"Holds": 1}},
+		{name: "rejected: re-entrant, said to be harmless", opts: options{Classify: idemflight.ClassifyLenient}, call: func(t *testing.T, c *cache) {
+			do(func(ctx context.Context) (int, error) { return c.Do(ctx, "k", probe) })(t, c)
 		}, told: []wantedEvent{{idemflight.EventExecuted, idemflight.ErrReentrant, 0, 0, idemflight.Release}, {kind: idemflight.EventRejected, err: idemflight.ErrReentrant}},
 			counts: calls{"Executed": 1, "Reentrant": 1}, ends: calls{"Releases": 1}},
+		{name: "rejected: held, in the pause after a Reconcile", opts: options{Reconcile: finds(0, 7, boom)}, arrange: func(t *testing.T, c *cache) {
+			hold(t, c, "k")
+			_, err := c.Do(bg, "k", probe)
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		}, call: do(probe), told: []wantedEvent{{kind: idemflight.EventRejected, err: boom}}, counts: calls{"OutcomeUnknown": 1}},
+		{name: "rejected: the leader may not wait for Reconcile", opts: options{Reconcile: finds(5*s, 7, nil)}, arrange: held, call: do(probe, idemflight.WithMaxWait(idemflight.NoWait)),
+			told:   []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrInFlight}, {idemflight.EventFinished, nil, 5 * s, 0, idemflight.Retain}},
+			counts: calls{"NotWaited": 1}, ends: calls{"Retains": 1}},
+		{name: "rejected: the leader waited long enough for Reconcile", opts: options{Reconcile: finds(5*s, 7, boom)}, arrange: held, call: do(probe, idemflight.WithMaxWait(2*s), idemflight.Inline()),
+			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrInFlight, took: 2 * s},
+				{idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 0, idemflight.Hold}},
+			counts: calls{"NotWaited": 1}, ends: calls{"Holds": 1}},
 
 		{name: "left: dead on arrival", call: func(_ *testing.T, c *cache) { _, _ = c.Do(dead(context.Canceled), "k", probe) }, told: []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft}}, counts: calls{"Left": 1}},
 		{name: "left: dead on arrival in flight", call: func(t *testing.T, c *cache) {
@@ -223,9 +244,30 @@ func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 			told: []wantedEvent{{kind: idemflight.EventRejected, err: idemflight.ErrOutcomeUnknown, took: 4 * s}, {kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s},
 				{idemflight.EventFinished, idemflight.ErrOutcomeUnknown, 5 * s, 1, idemflight.Hold}},
 			counts: calls{"Left": 1, "OutcomeUnknown": 1}, ends: calls{"Holds": 1}},
-		{name: "left: the leader of a Reconcile, then fn", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: leave(2*s, returnsAfter(4*s, 1, nil)),
-			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, nil, 4 * s, 0, idemflight.Retain}},
-			counts: calls{"Left": 1}, ends: calls{"Releases": 1, "Retains": 1}},
+		{name: "left: the leader of a Reconcile, so no fn follows", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: leave(2*s, neverRuns(t)),
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Release}},
+			counts: calls{"Left": 1}, ends: calls{"Releases": 1}},
+		{name: "left: the Inline leader of a Reconcile", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: leave(2*s, neverRuns(t), idemflight.Inline()),
+			told:   []wantedEvent{{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 0, idemflight.Release}},
+			counts: calls{"Left": 1}, ends: calls{"Releases": 1}},
+		{name: "left: the leader of a Reconcile, then the fn of one who waited", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: func(t *testing.T, c *cache) {
+			go func() {
+				time.Sleep(s)
+				_, _ = c.Do(bg, "k", returnsAfter(4*s, 1, nil))
+			}()
+			leave(2*s, neverRuns(t))(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 4 * s, 0, idemflight.Retain},
+			{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 1, idemflight.Release}},
+			counts: calls{"Left": 1, "Executed": 1}, ends: calls{"Releases": 1, "Retains": 1}},
+		{name: "left: the leader of a Reconcile, then the fn of one with a MaxWait", opts: options{Reconcile: finds(5*s, 7, idemflight.Retryable(boom))}, arrange: held, call: func(t *testing.T, c *cache) {
+			go func() {
+				time.Sleep(s)
+				_, _ = c.Do(bg, "k", returnsAfter(4*s, 1, nil), idemflight.WithMaxWait(5*s), idemflight.WithTTL(0)) // not bounded as it leads
+			}()
+			leave(2*s, neverRuns(t))(t, c)
+		}, told: []wantedEvent{{idemflight.EventExecuted, nil, 4 * s, 0, idemflight.Release},
+			{kind: idemflight.EventCallerLeft, err: idemflight.ErrCallerLeft, took: 2 * s}, {idemflight.EventFinished, boom, 5 * s, 1, idemflight.Release}},
+			counts: calls{"Left": 1, "Executed": 1}, ends: calls{"Releases": 2}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -445,7 +487,7 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &eventLog[string]{}
-				c := idemflight.MustNew(weighted(options{TTL: time.Minute, MaxEntries: 3, MinRetention: time.Minute, Observer: log.observe}))
+				c := idemflight.MustNew(weighted(options{TTL: time.Minute, HoldTTL: time.Minute, MaxEntries: 3, MinRetention: time.Minute, Observer: log.observe}))
 				executes(t, c, "retained", 1)
 				hold(t, c, "held")
 				executes(t, c, "shed", tooHeavy)

@@ -513,7 +513,8 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 	}{
 		"success":   {returns(1, nil), idemflight.Retained, 1, nil},
 		"final":     {returns(1, idemflight.Final(errBoom)), idemflight.Retained, 1, errBoom},
-		"unmarked":  {returns(1, errBoom), 0, 0, nil},
+		"unmarked":  {returns(1, errBoom), idemflight.Held, 0, errBoom},
+		"no effect": {func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); return 1, errBoom }, 0, 0, nil},
 		"retryable": {returns(1, idemflight.Retryable(errBoom)), 0, 0, nil},
 		"unknown":   {returns(1, idemflight.Unknown(errBoom)), idemflight.Held, 0, errBoom},
 		"effect": {func(ctx context.Context) (int, error) {

@@ -99,7 +99,7 @@ func TestPromise22_TheRecordStaysUntouched(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(weighted(options{TTL: stateTTL}))
+				c := idemflight.MustNew(weighted(options{TTL: stateTTL, HoldTTL: stateTTL}))
 				s.put(t, c)
 				before, _ := lookup(c, "k")
 				for _, other := range []idemflight.Fingerprint{{}, fingerprint(2)} {

@@ -35,6 +35,9 @@ type (
 // theKey is the key of a test that needs no more than one.
 const theKey = "k"
 
+// reconcilePause is for how long after a Reconcile that learned nothing calls on that hold do not ask again.
+const reconcilePause = time.Second
+
 // fewEntries is MaxEntries where a test makes thousands of caches: a small one is made quickly.
 const fewEntries = 16
 

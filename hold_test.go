@@ -15,20 +15,26 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// saidNothing is why a key is held whose fn failed without a word, and what to write.
+const saidNothing = "fn did not say whether an effect had begun (if none: return Retryable(err), or Final(err) for a real answer, or call NoEffect(ctx) first)"
+
 func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 	for name, end := range map[string]struct {
-		fn   intFn
-		want func(error) bool
+		fn       intFn
+		original error
+		classify func(error) idemflight.Disposition
+		why      string
 	}{
-		"Unknown": {returns(7, idemflight.Unknown(errBoom)), func(err error) bool { return errors.Is(err, errBoom) }},
-		"BeginEffect": {func(ctx context.Context) (int, error) {
+		"Unknown": {fn: returns(7, idemflight.Unknown(errBoom)), original: errBoom, why: "fn's error is marked Unknown"},
+		"BeginEffect": {fn: func(ctx context.Context) (int, error) {
 			_ = idemflight.BeginEffect(ctx)
 			return 7, errBoom
-		}, func(err error) bool { return errors.Is(err, errBoom) }},
-		"Classify": {func(context.Context) (int, error) { return 7, io.ErrUnexpectedEOF }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		}, original: errBoom, why: "fn failed after BeginEffect"},
+		"said nothing": {fn: returns(7, errBoom), original: errBoom, why: saidNothing},
+		"Classify":     {fn: returns(7, io.ErrUnexpectedEOF), original: io.ErrUnexpectedEOF, classify: idemflight.ClassifyLenient, why: saidNothing},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := idemflight.MustNew(options{})
+			c := idemflight.MustNew(options{Classify: end.classify})
 			fp := idemflight.FingerprintOf([]byte("payload"))
 			fn := func(ctx context.Context) (int, error) {
 				time.Sleep(time.Second)
@@ -45,8 +51,9 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 			for who, call := range map[string]*pending[int]{"leader": leader, "joined": joined} {
 				require.True(t, call.returned(), "%s, %s must have its answer", name, who)
 				require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, "%s, %s", name, who)
-				require.True(t, end.want(call.err),
-					"%s, %s: must wrap the original, got %v", name, who, call.err)
+				require.ErrorIs(t, call.err, end.original, "%s, %s: must wrap the original", name, who)
+				require.EqualError(t, call.err, "idemflight: outcome unknown, key held until 2000-01-08 00:00:01Z: "+end.why+": "+end.original.Error(),
+					"%s, %s: since now needs no saying", name, who)
 				require.Equal(t, 7, call.res.Value,
 					"%s, %s: callers of the flight get fn's value too", name, who)
 			}
@@ -58,8 +65,9 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 			time.Sleep(time.Minute)
 			res, err := c.DoResult(ctx, theKey, neverRuns(t), idemflight.WithFingerprint(fp))
 			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "%s: a later call", name)
-			require.True(t, end.want(err),
-				"%s: a later call's error must wrap the original, got %v", name, err)
+			require.ErrorIs(t, err, end.original, "%s: a later call's error must wrap the original", name)
+			require.EqualError(t, err, "idemflight: outcome unknown, key held since 2000-01-01 00:00:01Z until 2000-01-08 00:00:01Z: "+end.why+": "+end.original.Error(),
+				"%s: a later call is told since when, too", name)
 			require.Zero(t, res.Value, "%s: a held key keeps no value", name)
 			require.Equal(t, idemflight.NoOutcome, res.Source,
 				"%s: a later call obtains no outcome", name)
@@ -69,7 +77,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 
 			e, ok := lookup(c, theKey)
 			require.True(t, ok, "%s: the key must be held", name)
-			require.True(t, end.want(e.Err), "%s: Entry.Err is the original, got %v", name, e.Err)
+			require.True(t, e.Err == end.original, "%s: Entry.Err is the original, got %v", name, e.Err)
 			require.NotErrorIs(t, e.Err, idemflight.ErrOutcomeUnknown,
 				"%s: Entry.Err is the original", name)
 			e.Err = nil
@@ -80,7 +88,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 				"%s: StartedAt, want %v, got %v", name, began, e.StartedAt)
 			require.True(t, began.Add(time.Second).Equal(e.CompletedAt),
 				"%s: CompletedAt, got %v", name, e.CompletedAt)
-			require.True(t, began.Add(time.Second).Add(idemflight.DefaultTTL).Equal(e.ExpiresAt),
+			require.True(t, began.Add(time.Second).Add(idemflight.DefaultHoldTTL).Equal(e.ExpiresAt),
 				"%s: ExpiresAt, got %v", name, e.ExpiresAt)
 
 			s := c.Stats()
@@ -91,7 +99,7 @@ func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 
 func TestPromise13_ReleaseSharesTheErrorAndTheNextCallRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{})
+		c := idemflight.MustNew(options{EffectsAnnounced: true})
 		failed := errors.New("transient")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -108,7 +116,7 @@ func TestPromise13_ReleaseSharesTheErrorAndTheNextCallRuns(t *testing.T) {
 			require.True(t, call.res.CompletedAt.Equal(time.Now()),
 				"CompletedAt of an outcome that is not kept")
 		}
-		res, err := c.DoResult(ctx, theKey, returns(8, nil))
+		res, err := c.DoResult(ctx, theKey, func(ctx context.Context) (int, error) { return 8, idemflight.BeginEffect(ctx) })
 		require.NoError(t, err, "the next call runs")
 		require.Equal(t, 8, res.Value)
 		require.Equal(t, idemflight.Executed, res.Source)

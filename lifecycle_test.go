@@ -439,7 +439,7 @@ func TestPromise24_TimersStop(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			log := &eventLog[string]{}
-			c := idemflight.MustNew(options{TTL: time.Minute, Observer: log.observe})
+			c := idemflight.MustNew(options{TTL: time.Minute, HoldTTL: time.Minute, Observer: log.observe})
 			executes(t, c, "a", 1)
 			hold(t, c, "b")
 			if late { // an outcome settled after Close arms none either

@@ -498,7 +498,8 @@ func TestPromise11_WithoutItsMarkerAnErrorIsClassifiedByWhatIsInIt(t *testing.T)
 		"panic error":          {fmt.Errorf("x: %w", idemflight.Retryable(&idemflight.PanicError{Value: dial})), idemflight.Hold},
 		"answer of a cache":    {fmt.Errorf("x: %w", idemflight.Final(fmt.Errorf("y: %w", idemflight.ErrFull))), idemflight.Release},
 	} {
-		inner := idemflight.MustNew(options{})
+		// The inner cache classifies, too: what it holds would come out as ErrOutcomeUnknown.
+		inner := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 		outer := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 		_, _ = outer.Do(context.Background(), theKey, func(ctx context.Context) (int, error) {
 			return inner.Do(ctx, theKey, returns(0, c.err))
@@ -587,7 +588,7 @@ func TestPromise11_RecordsKeepFnsOwnErrorThoughClassifyFails(t *testing.T) {
 	}
 }
 
-func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
+func TestPromise11_CauseInErrCallerLeftBearsNoMarker(t *testing.T) {
 	for _, m := range markers {
 		for _, when := range []string{"joined", "leading", "dead on arrival"} {
 			synctest.Test(t, func(t *testing.T) {
@@ -637,7 +638,7 @@ func TestPromise11_CauseInErrLeftBearsNoMarker(t *testing.T) {
 // of an inner Do, either: here the leader's cancellation is what ends the inner call.
 func TestPromise11_MarkedCauseOfAnInnerCallDoesNotDecideTheOuterKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{})
+		c := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 		_, err := c.Do(t.Context(), "outer", func(ctx context.Context) (int, error) {
 			inner, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(time.Second, func() { cancel(idemflight.Final(errors.New("gave up"))) })
@@ -695,8 +696,8 @@ func (c endedContext) Err() error            { return c.err }
 
 // Once: a marker in the Err of a context of the user's own leaked through ErrCallerLeft, and spoke to
 // the execution around.
-func TestErrLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
-	c := idemflight.MustNew(options{})
+func TestErrCallerLeft_BearsNoMarkerOfTheContextsErr(t *testing.T) {
+	c := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
 	ended := endedContext{bg, make(chan struct{}), idemflight.Final(errors.New("gone"))}
 	close(ended.done)
 	runs := 0

@@ -19,6 +19,8 @@ import (
 //go:noinline
 func blowUp(v any) { panic(v) }
 
+const blowUpLine = 20 // of this file, where blowUp panics
+
 func panics(v any) intFn {
 	return func(context.Context) (int, error) {
 		blowUp(v)
@@ -37,6 +39,21 @@ func requirePanic(t *testing.T, v any, value any) *idemflight.PanicError {
 	require.Contains(t, p.Error(), fmt.Sprint(value), "Error shows the value")
 	require.Contains(t, p.Error(), "blowUp", "Error shows the stack")
 	return p
+}
+
+// requireWithoutStack requires that p, which a joined caller got or which is kept, says of the panic what
+// the leader's says, but for the stack: nothing of that is logged by each of many callers, or kept.
+func requireWithoutStack(t *testing.T, leaders, p *idemflight.PanicError) {
+	t.Helper()
+	require.NotSame(t, leaders, p, "only the leader's has the stack")
+	require.Empty(t, p.Stack, "only the leader's has the stack")
+	require.Equal(t, leaders.Value, p.Value)
+	text := fmt.Sprintf("idemflight: panic: %v (raised at panic_test.go:%d, in github.com/idemflight/idemflight_test.blowUp)", p.Value, blowUpLine)
+	require.Equal(t, text, p.Error(), "one line: the value, and where it was raised")
+	for _, format := range []string{"%v", "%+v", "%s"} {
+		require.Equal(t, text, fmt.Sprintf(format, p), "%s: there is no stack to show", format)
+	}
+	require.Equal(t, strconv.Quote(text), fmt.Sprintf("%q", p))
 }
 
 func TestPromise14_TheLeaderPanicsWithPanicError(t *testing.T) {
@@ -129,7 +146,8 @@ func TestPromise14_JoinedCallersGetThePanicInTheirError(t *testing.T) {
 				gate.open()
 				synctest.Wait()
 				p := requirePanic(t, leader.panicked, errBoom)
-				for _, call := range joined {
+				var first *idemflight.PanicError
+				for i, call := range joined {
 					require.True(t, call.returned(), "nobody hangs")
 					require.Nil(t, call.panicked, "only the leader panics")
 					require.Zero(t, call.res.Value, "fn returned no value")
@@ -137,7 +155,11 @@ func TestPromise14_JoinedCallersGetThePanicInTheirError(t *testing.T) {
 					var got *idemflight.PanicError
 					require.ErrorAs(t, call.err, &got,
 						"joined callers get *PanicError in their error")
-					require.Same(t, p, got, "all callers get the same *PanicError")
+					requireWithoutStack(t, p, got)
+					if i > 0 {
+						require.Same(t, first, got, "all joined callers get the same *PanicError")
+					}
+					first = got
 					require.ErrorIs(t, call.err, errBoom, "what fn panicked with is behind it")
 					require.Equal(t, says.held, errors.Is(call.err, idemflight.ErrOutcomeUnknown),
 						"is ErrOutcomeUnknown: %v", call.err)
@@ -155,6 +177,12 @@ func TestPromise14_JoinedCallersGetThePanicInTheirError(t *testing.T) {
 				require.ErrorIs(t, later.err, idemflight.ErrOutcomeUnknown)
 				require.ErrorIs(t, later.err, errBoom,
 					"later callers get what was panicked with as well")
+				var kept *idemflight.PanicError
+				require.ErrorAs(t, later.err, &kept)
+				requireWithoutStack(t, p, kept)
+				e, _ := lookup(c, theKey)
+				require.ErrorAs(t, e.Err, &kept, "Entry.Err")
+				requireWithoutStack(t, p, kept)
 			})
 		})
 	}

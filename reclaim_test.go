@@ -23,7 +23,7 @@ func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/%d", ttl, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					log := &eventLog[string]{}
-					c := idemflight.MustNew(options{TTL: ttl, Observer: log.observe})
+					c := idemflight.MustNew(options{TTL: ttl, HoldTTL: ttl, Observer: log.observe})
 					for i := range n {
 						if i%2 == 0 {
 							executes(t, c, keyNo(i), i)
@@ -136,7 +136,7 @@ func (*objectError) Error() string { return "thing" }
 func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = time.Minute
-		c := idemflight.MustNew(idemflight.Options[*object, *object]{TTL: ttl})
+		c := idemflight.MustNew(idemflight.Options[*object, *object]{TTL: ttl, HoldTTL: ttl})
 		const n = 64
 		var keys, values [n]weak.Pointer[object]
 		var errs [n]weak.Pointer[objectError]
@@ -413,7 +413,7 @@ func TestPromise17_AnAbandonedCacheIsCollected(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				made := func() weak.Pointer[cache] {
-					c := idemflight.MustNew(weighted(options{TTL: time.Minute, ExecTimeout: time.Hour}))
+					c := idemflight.MustNew(weighted(options{TTL: time.Minute, HoldTTL: time.Minute, ExecTimeout: time.Hour}))
 					use(t, c)
 					return weak.Make(c)
 				}()

@@ -317,7 +317,7 @@ func TestPromise24_WhatWasInFlightBecomesHeld(t *testing.T) {
 				require.Zero(t, e.Waiters)
 				require.Zero(t, e.Value, "a held key keeps no value")
 				require.Equal(t, 1, c.Stats().Held)
-				want := map[time.Duration]time.Duration{0: time.Minute, time.Hour: time.Hour}[hold]
+				want := map[time.Duration]time.Duration{0: idemflight.DefaultHoldTTL, time.Hour: time.Hour}[hold]
 				if hold < 0 {
 					require.Zero(t, e.ExpiresAt, "held without end")
 					want = 1000 * time.Hour
@@ -491,7 +491,9 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		c := idemflight.MustNew(options{HoldTTL: time.Hour})
 		start := time.Now()
 		time.Sleep(time.Minute)
-		require.ErrorContains(t, c.Restore(bg, "late", retainedEntry(1, start)), "expired 1m0s ago")
+		err := c.Restore(bg, "late", retainedEntry(1, start))
+		require.ErrorIs(t, err, idemflight.ErrExpired)
+		require.ErrorContains(t, err, "expired, 1m0s ago")
 
 		require.NoError(t, c.Restore(bg, "k", idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: start}))
 		e, ok := lookup(c, "k")
@@ -504,7 +506,7 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		e, _ = lookup(c, "bad")
 		require.Error(t, e.Err, "an error that cannot be looked into is kept all the same")
 		require.Equal(t, bad.Error(), e.Err.Error())
-		_, err := c.Do(bg, "bad", neverRuns(t))
+		_, err = c.Do(bg, "bad", neverRuns(t))
 		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }

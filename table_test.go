@@ -410,7 +410,7 @@ func TestRetained_LieInLineIfTheyCompleteInOrder(t *testing.T) {
 		require.Equal(t, 100, c.InLine())
 		require.Zero(t, c.Small(), "each of them has something special")
 		_, _ = c.Do(ctx, 101, one, idemflight.WithTTL(time.Minute))
-		_, _ = c.Do(ctx, 102, func(context.Context) (int, error) { return 0, errors.New("x") }, idemflight.Inline())
+		_, _ = c.Do(ctx, 102, func(context.Context) (int, error) { return 0, idemflight.Retryable(errors.New("x")) }, idemflight.Inline())
 		require.Equal(t, 100, c.InLine(), "one has a TTL of its own")
 		require.NoError(t, c.CheckInvariants())
 		time.Sleep(time.Hour + time.Second)

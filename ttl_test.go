@@ -178,7 +178,7 @@ func TestPromise15_TheInstantItselfIsExpiredInEveryMethod(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%+dns/%s", s.name, offset, a.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						log := &eventLog[string]{}
-						c := idemflight.MustNew(weighted(options{TTL: stateTTL, MaxEntries: 1, MinRetention: -1, Observer: log.observe}))
+						c := idemflight.MustNew(weighted(options{TTL: stateTTL, HoldTTL: stateTTL, MaxEntries: 1, MinRetention: -1, Observer: log.observe}))
 						s.put(t, c)
 						time.Sleep(stateTTL + offset)
 						a.ask(t, c, log, s.state, s.err, offset < 0)
@@ -193,7 +193,7 @@ func TestPromise15_ReconcileIsNotAskedAtTheInstant(t *testing.T) {
 	for _, offset := range []time.Duration{-1, 0, 1} {
 		t.Run(fmt.Sprintf("%+dns", offset), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(options{TTL: stateTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
+				c := idemflight.MustNew(options{TTL: stateTTL, HoldTTL: stateTTL, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
 				hold(t, c, "k")
 				time.Sleep(stateTTL + offset)
 				r, err := c.DoResult(bg, "k", returns(2, nil))
@@ -226,7 +226,7 @@ func TestPromise15_ExpiresAtTellsTheDeadlineEverywhere(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(weighted(options{TTL: stateTTL}))
+				c := idemflight.MustNew(weighted(options{TTL: stateTTL, HoldTTL: stateTTL}))
 				s.put(t, c)
 				done := time.Now()
 				time.Sleep(time.Second)
@@ -399,8 +399,11 @@ func TestPromise15_HoldTTL(t *testing.T) {
 		ttl, hold time.Duration
 		want      time.Duration
 	}{
-		{"0 is TTL", time.Minute, 0, time.Minute},
-		{"0 is the default TTL", 0, 0, idemflight.DefaultTTL},
+		{"0 is seven days", 0, 0, 7 * 24 * time.Hour},
+		{"0 is seven days, also with a short TTL", time.Minute, 0, idemflight.DefaultHoldTTL},
+		{"0 is a TTL of seven days", idemflight.DefaultHoldTTL, 0, idemflight.DefaultHoldTTL},
+		{"0 is at least TTL", 30 * 24 * time.Hour, 0, 30 * 24 * time.Hour},
+		{"0 is at least TTL, by a nanosecond", idemflight.DefaultHoldTTL + 1, 0, idemflight.DefaultHoldTTL + 1},
 		{"longer than TTL", time.Minute, time.Hour, time.Hour},
 		{"shorter than TTL", time.Minute, time.Second, time.Second},
 		{"tiny", time.Minute, 1, 1},

@@ -23,23 +23,27 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 		err   error
 		want  error
 		kept  bool
+		none  bool // fn says that nothing has begun
 	}{
-		"success":        {one, nil, nil, true},
-		"nil, nil":       {nil, nil, nil, true},
-		"unmarked":       {one, plain, plain, false},
-		"final":          {one, idemflight.Final(plain), plain, true},
-		"retryable":      {one, idemflight.Retryable(plain), plain, false},
-		"nil, unmarked":  {nil, plain, plain, false},
-		"nil, final":     {nil, idemflight.Final(plain), plain, true},
-		"marked by kind": {one, idemflight.Final(sliceError{"a"}), sliceError{"a"}, true},
-		"plain slice":    {one, sliceError{"a"}, sliceError{"a"}, false},
+		"success":        {value: one, kept: true},
+		"nil, nil":       {kept: true},
+		"unmarked":       {value: one, err: plain, want: plain, none: true},
+		"final":          {value: one, err: idemflight.Final(plain), want: plain, kept: true},
+		"retryable":      {value: one, err: idemflight.Retryable(plain), want: plain},
+		"nil, unmarked":  {err: plain, want: plain, none: true},
+		"nil, final":     {err: idemflight.Final(plain), want: plain, kept: true},
+		"marked by kind": {value: one, err: idemflight.Final(sliceError{"a"}), want: sliceError{"a"}, kept: true},
+		"plain slice":    {value: one, err: sliceError{"a"}, want: sliceError{"a"}, none: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 				c := idemflight.MustNew(idemflight.Options[string, *thing]{})
 				gate := newGate(t)
-				calls := []*pending[*thing]{start(c, ctx, theKey, func(context.Context) (*thing, error) {
+				calls := []*pending[*thing]{start(c, ctx, theKey, func(ctx context.Context) (*thing, error) {
 					gate.wait()
+					if end.none {
+						idemflight.NoEffect(ctx)
+					}
 					return end.value, end.err
 				}, opts...)}
 				synctest.Wait()
@@ -82,7 +86,7 @@ func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
 		replayed bool
 		held     bool
 	}{
-		"unmarked":  {errBoom, false, false},
+		"unmarked":  {errBoom, false, true},
 		"retryable": {idemflight.Retryable(errBoom), false, false},
 		"final":     {idemflight.Final(errBoom), true, false},
 		"unknown":   {idemflight.Unknown(errBoom), false, true},
@@ -361,7 +365,7 @@ func TestPromise10_WhicheverEndsFirst(t *testing.T) {
 	})
 }
 
-func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
+func TestPromise10_MaxWaitBindsTheLeaderWhileReconcileRunsAndNotWhileItsFnRuns(t *testing.T) {
 	for _, wait := range []time.Duration{idemflight.NoWait, 0, 1, time.Second} {
 		t.Run(wait.String(), func(t *testing.T) {
 			for _, l := range leaders {
@@ -372,7 +376,7 @@ func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						finding := newWork(t)
 						c := idemflight.MustNew(options{MaxWaiters: 1, Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-							return finding.returns(2, nil)(ctx)
+							return finding.returns(2, idemflight.Retryable(errBoom))(ctx)
 						}})
 						ctx, cancel := l.ctx()
 						defer cancel()
@@ -388,10 +392,30 @@ func TestPromise10_ALeaderIsNeverBounded(t *testing.T) {
 
 						leader = start(c, ctx, theKey, neverRuns(t), opts...)
 						time.Sleep(time.Minute)
-						require.False(t, leader.returned(), "the caller that asks Reconcile leads its flight")
+						synctest.Wait()
+						leader.refused(t, max(wait, 0))
+						require.EqualValues(t, 1, finding.running.Load(), "it started Reconcile all the same, which goes on")
+						require.EqualValues(t, 1, c.Stats().NotWaited)
+
+						// One that has not waited for long when Reconcile answers leads on with its fn, unbounded.
 						finding.open()
 						synctest.Wait()
-						leader.got(t, idemflight.Reconciled, 2)
+						_, ok := lookup(c, theKey)
+						require.False(t, ok, "Reconcile found that there was no effect, and the caller was told ErrInFlight")
+						if wait < time.Second {
+							return
+						}
+						hold(t, c, theKey)
+						finding, work = newWork(t), newWork(t)
+						leader = start(c, ctx, theKey, work.returns(3, nil), opts...)
+						time.Sleep(wait - 1)
+						finding.open()
+						time.Sleep(time.Minute)
+						synctest.Wait()
+						require.False(t, leader.returned(), "MaxWait does not bind a leader whose fn runs")
+						work.open()
+						synctest.Wait()
+						leader.got(t, idemflight.Executed, 3)
 					})
 				})
 			}
