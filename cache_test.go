@@ -342,7 +342,7 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{})
 		f := idemflight.Wrap(c, func(f idemflight.Fingerprint) (string, idemflight.Fingerprint, error) {
-			return fmt.Sprintf("%x", f), f, nil
+			return fmt.Sprintf("%x", f[:]), f, nil
 		}, func(context.Context, idemflight.Fingerprint) (int, error) { return 1, nil }, idemflight.WithFingerprint(fingerprint(1)))
 		for _, from := range []idemflight.Fingerprint{{}, fingerprint(2)} {
 			_, err := f(bg, from)
