@@ -351,7 +351,7 @@ func TestWrap_AZeroFingerprintLeavesTheOptions(t *testing.T) {
 			if from == (idemflight.Fingerprint{}) {
 				want = fingerprint(1)
 			}
-			e, ok := lookup(c, fmt.Sprintf("%x", from))
+			e, ok := lookup(c, fmt.Sprintf("%x", from[:]))
 			require.True(t, ok)
 			require.Equal(t, want, e.Fingerprint,
 				"key gave %x, the option %x", from, fingerprint(1))

@@ -18,6 +18,7 @@ import (
 // intCache makes a cache of one shard that keeps the keys from 1 to n.
 func intCache(t testing.TB, n int) *idemflight.Cache[int, int] {
 	t.Cleanup(idemflight.LimitShards(1))
+	t.Cleanup(idemflight.LimitHash(64)) // those of one hash are visited at once, whatever there are
 	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: max(2*n, 1<<20)})
 	for key := range n {
 		_, err := c.Do(bg, key+1, one)
