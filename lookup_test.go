@@ -18,6 +18,7 @@ import (
 // intCache makes a cache of one shard that keeps the keys from 1 to n.
 func intCache(t testing.TB, n int) *idemflight.Cache[int, int] {
 	t.Cleanup(idemflight.LimitShards(1))
+	t.Cleanup(idemflight.LimitHash(64)) // those of one hash are visited at once, whatever there are
 	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: max(2*n, 1<<20)})
 	for key := range n {
 		_, err := c.Do(bg, key+1, one)
@@ -168,12 +169,6 @@ func TestAll_HoldsALockForSomeHundredKeysAtATime(t *testing.T) {
 	require.Greater(t, len(keys), n/160)
 	require.LessOrEqual(t, slices.Max(keys), 160, "128, and what else is in the last bucket")
 
-	// Also of a table in which most buckets are empty, since it has not shrunk yet.
-	for key := range n - 100 {
-		forget(c, key+1)
-	}
-	keys, _ = holds(t, func() { require.Len(t, entries(c), 100) })
-	require.GreaterOrEqual(t, len(keys), c.Buckets()/128)
 	slices.Sort(took)
 	t.Logf("half of the holds took less than %v, 99 in 100 less than %v", took[len(took)/2], took[len(took)*99/100])
 }
