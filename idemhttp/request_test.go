@@ -320,7 +320,7 @@ func TestDefaultFingerprintIsForGood(t *testing.T) {
 	}
 	for line, path := range map[string]string{
 		"/a/b": "/a/b", "/a/b/": "/a/b", "//a//b//?x": "/a/b", "/": "/", "//": "/", "/a/../b/./": "/a/../b/.", "/%2F/a%20b": "/%2F/a%20b",
-		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*",
+		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*", "/to/http://host/b": "/to/http:/host/b",
 	} {
 		r := post("k", "")
 		r.RequestURI = line
