@@ -179,7 +179,7 @@ var ambiguous = append([]error{
 }, connectionLost...)
 
 // ownAmbiguous are this package's own.
-var ownAmbiguous = []error{ErrGoexit, ErrOutcomeUnknown}
+var ownAmbiguous = []error{ErrGoexit, ErrOutcomeUnknown, ErrStore, ErrClaimLost}
 
 func saysOneOf(err error, sentinels []error) bool {
 	for _, sentinel := range sentinels {

@@ -75,6 +75,7 @@ var namedSentinels = map[string]error{
 	"context.Canceled":             context.Canceled,
 	"context.DeadlineExceeded":     context.DeadlineExceeded,
 	"idemflight.ErrCallerLeft":     ErrCallerLeft,
+	"idemflight.ErrClaimLost":      ErrClaimLost,
 	"idemflight.ErrClosed":         ErrClosed,
 	"idemflight.ErrExpired":        ErrExpired,
 	"idemflight.ErrFull":           ErrFull,
@@ -87,6 +88,7 @@ var namedSentinels = map[string]error{
 	"idemflight.ErrNotHeld":        ErrNotHeld,
 	"idemflight.ErrOutcomeUnknown": ErrOutcomeUnknown,
 	"idemflight.ErrReentrant":      ErrReentrant,
+	"idemflight.ErrStore":          ErrStore,
 	"idemflight.ErrValueShed":      ErrValueShed,
 }
 

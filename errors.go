@@ -109,6 +109,7 @@ func (c *Cache[K, V]) full() error {
 var ownSentinels = []error{
 	ErrKeyReused, ErrInFlight, ErrOutcomeUnknown, ErrValueShed, ErrFull, ErrClosed, ErrReentrant,
 	ErrInvalidKey, ErrCallerLeft, ErrInterrupted, ErrNotExecuting, ErrNotHeld, ErrExpired,
+	ErrStore, ErrClaimLost,
 }
 
 // leftError is ErrCallerLeft around what ended the caller's context. The cause is the user's and may

@@ -176,7 +176,7 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 			if at, turn := k.queueOf(r).At(r.place); at != r || turn != t {
 				wrong("%v is not where it should be among the held", r.key)
 			}
-			if r.more.spare && t.Before(spare) {
+			if r.more.why.spare() && t.Before(spare) {
 				spare = t
 			}
 		case r.has(queued):

@@ -18,7 +18,13 @@ const (
 	interrupted                   // by a restart
 	learnedNothing                // of a call that asked: Reconcile did not find out
 	restored                      // it was held when Restore got it
+	unsaidInPart                  // as unsaid, of one of the errors that fn returned, others being marked
+	whyEnd
 )
+
+// spare reports whether a key is held only because fn said nothing at all: such a key may be evicted, as
+// the last resort.
+func (w why) spare() bool { return w == unsaid || w == panickedUnsaid }
 
 // String completes the sentence "the key is held: ".
 func (w why) String() string {
@@ -37,6 +43,8 @@ func (w why) String() string {
 		return "its execution was interrupted"
 	case learnedNothing:
 		return "Reconcile learned nothing"
+	case unsaidInPart:
+		return "a part of fn's error has no marker, and fn did not say whether an effect had begun"
 	case restored:
 		return "it was held when it was restored"
 	}

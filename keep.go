@@ -11,8 +11,7 @@ type draft[K comparable, V any] struct {
 	err         error
 	fingerprint Fingerprint
 	weight      int64 // taken from MaxWeight, unless it is more than that
-	why         why   // it is held,
-	spare       bool  // and whether only because fn said nothing at all
+	why         why   // it is held, if it is
 
 	started, done time.Duration // the execution
 	deadline      time.Duration
@@ -45,7 +44,7 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	}
 	full := &fullRecord[K, V]{details: details{
 		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
-		why: d.why, spare: d.spare,
+		why: d.why,
 	}}
 	r := &full.record
 	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash

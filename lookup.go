@@ -15,27 +15,36 @@ func (c *Cache[K, V]) Lookup(_ context.Context, key K) (Entry[V], bool, error) {
 }
 
 func (c *Cache[K, V]) lookup(key K) (Entry[V], bool) {
+	e, _, ok := c.look(key)
+	return e, ok
+}
+
+// look is lookup that also tells why the key is held, if it is.
+func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	yield.At("lookup")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.kept.get(hash, key); r != nil && !r.expired(c.now()) {
-		return c.entry(r), true
+		if r.state() == Held {
+			held = r.more.why
+		}
+		return c.entry(r), held, true
 	}
 	if f := s.flights.get(hash, key); f != nil {
 		c.nowAndWall()
 		started := c.wall(f.startedAt)
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, true
+		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, held, true
 	}
-	return Entry[V]{}, false
+	return Entry[V]{}, held, false
 }
 
 // All iterates over the keys in flight and kept, in no order. No lock is held while the loop body
 // runs, which may call the cache, and none for more than some 100 µs, however much is kept. Each key is
 // looked up when its turn comes: one that has been removed by then is left out, and one that is inserted
 // while the loop runs may or may not be seen. One that is there all the time is seen, and no key is seen
-// twice. Cost: a Lookup for each key, and a shard lock for each few hundred.
+// twice. Cost: a Lookup for each key, and a shard lock for each hundred.
 func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
 	return func(visit func(K, Entry[V]) bool) {
 		for key := range c.keys {
@@ -48,7 +57,7 @@ func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
 
 // keys visits the keys of all flights and records, some at a time: it calls visit without a lock.
 func (c *Cache[K, V]) keys(visit func(K) bool) {
-	var some []K
+	some := make([]K, 0, keysAtOnce+slots)
 	for i := range c.shards {
 		for at := uint64(0); at < positions; {
 			yield.At("all")
@@ -62,10 +71,10 @@ func (c *Cache[K, V]) keys(visit func(K) bool) {
 	}
 }
 
-// How far keysFrom goes with the lock held: measured, some 20 µs.
+// How far keysFrom goes with the lock held: some 20 µs, measured with a million entries in one shard.
 const (
-	keysAtOnce    = 256
-	bucketsAtOnce = 256 // of which many may be empty
+	keysAtOnce    = 128
+	bucketsAtOnce = 128 // of which many may be empty
 )
 
 // keysFrom appends the keys of s from position at on, and returns the position up to which it came. (See

@@ -132,6 +132,7 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 	if o.MaxWeight == 0 && o.Weigh != nil {
 		report("MaxWeight", 0, "Weigh is given and needs MaxWeight")
 	}
+	bad = append(bad, o.Codec.validate()...)
 	if len(bad) > 0 {
 		return o, errors.Join(bad...)
 	}

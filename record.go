@@ -63,8 +63,7 @@ type details struct {
 	valueTurn  order.Turn // the first is the next value to be shed
 	valuePlace uint32     // in the line of values
 
-	why   why  // it is held,
-	spare bool // and only because fn said nothing at all: it may be evicted as the last resort
+	why why // it is held, if it is
 }
 
 // times are when an execution started and completed, and when its record expires, in wall time as it

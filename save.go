@@ -23,7 +23,7 @@ import (
 //	        checksum  4 bytes   of all lines, lengths and bodies up to here
 //
 //	'h'     the form of keys, the form of values    strings; once, first
-//	'e'     state, reason, parts                    a byte each
+//	'e'     state, why it is held, parts            a byte each
 //	        fingerprint                             16 bytes
 //	        started, completed, expires             12 bytes each: seconds since 1970, nanoseconds
 //	        key, value, error                       strings; the latter two if parts has their bit
@@ -41,8 +41,6 @@ const (
 	headFrame, entryFrame, trailerFrame = 'h', 'e', 't'
 
 	hasValue, hasError = 1, 2 // bits of parts
-
-	noReason = 0 // why a key is held: for later
 
 	maxParts = 1 << 30 // bytes of key, value and error together
 	maxFrame = maxParts + 1<<10
@@ -71,13 +69,13 @@ func (c *Cache[K, V]) Save(w io.Writer) error {
 	var saved, missed uint64
 	var firstMissed error
 	for key := range c.keys {
-		e, ok := c.lookup(key)
+		e, held, ok := c.look(key)
 		if !ok {
 			continue
 		}
 		var err error
 		c.guard(
-			func() { body, err = codec.appendEntry(append(body[:0], entryFrame), key, e) },
+			func() { body, err = codec.appendEntry(append(body[:0], entryFrame, byte(e.State), byte(held)), key, e) },
 			func(panicked error) { err = panicked })
 		if err != nil {
 			missed++
@@ -138,7 +136,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 	}
 	var firstRefused error
 	read, err := in.entries(ctx, func(body []byte) {
-		if err := c.load(ctx, &codec, body, &report); err != nil {
+		if err := c.load(&codec, body, &report); err != nil {
 			report.Refused++
 			if firstRefused == nil {
 				firstRefused = err
@@ -156,10 +154,10 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 }
 
 // load restores an entry and counts it in report, or says why it is refused.
-func (c *Cache[K, V]) load(ctx context.Context, codec *Codec[K, V], body []byte, report *LoadReport) error {
+func (c *Cache[K, V]) load(codec *Codec[K, V], body []byte, report *LoadReport) error {
 	in := cursor{rest: body[1:]}
-	e, parts := readEntry[V](&in)
-	if !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
+	e, held, parts := readEntry[V](&in)
+	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
 		report.Expired++
 		return nil
 	}
@@ -171,7 +169,7 @@ func (c *Cache[K, V]) load(ctx context.Context, codec *Codec[K, V], body []byte,
 	if err != nil {
 		return err
 	}
-	switch err := c.Restore(ctx, key, e); {
+	switch err := c.restore(key, e, held); {
 	case errors.Is(err, ErrExpired):
 		report.Expired++
 	case err != nil:
@@ -201,7 +199,7 @@ func (c Codec[K, V]) appendForms(b []byte) []byte {
 	return appendString(appendString(b, keys), values)
 }
 
-// appendEntry appends e, as far as it is kept in its state.
+// appendEntry appends e, as far as it is kept in its state; b has the state and the reason already.
 func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	text, err := c.EncodeKey(key)
 	if err != nil {
@@ -223,7 +221,7 @@ func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	if int64(len(text))+int64(len(value))+int64(len(cause)) > maxParts {
 		return b, errors.New("a key, value and error of more than 1 GiB together")
 	}
-	b = append(b, byte(e.State), noReason, parts)
+	b = append(b, parts)
 	b = append(b, e.Fingerprint[:]...)
 	for _, t := range [...]time.Time{e.StartedAt, e.CompletedAt, e.ExpiresAt} {
 		b = binary.BigEndian.AppendUint64(b, uint64(t.Unix()))
@@ -240,12 +238,15 @@ func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 }
 
 // readEntry reads what of an entry needs no Codec.
-func readEntry[V any](in *cursor) (e Entry[V], parts byte) {
+func readEntry[V any](in *cursor) (e Entry[V], held why, parts byte) {
 	head := in.bytes(3)
-	e.State, parts = State(head[0]), head[2]
+	e.State, held, parts = State(head[0]), why(head[1]), head[2]
+	if held >= whyEnd { // of a later version
+		held = restored
+	}
 	e.Fingerprint = Fingerprint(in.bytes(len(e.Fingerprint)))
 	e.StartedAt, e.CompletedAt, e.ExpiresAt = in.time(), in.time(), in.time()
-	return e, parts
+	return e, held, parts
 }
 
 // readParts reads the rest of it.
@@ -377,7 +378,7 @@ func (f *frameReader) entries(ctx context.Context, each func(body []byte)) (read
 			in := cursor{rest: body[1:]}
 			saved, missed := binary.BigEndian.Uint64(in.bytes(8)), binary.BigEndian.Uint64(in.bytes(8))
 			switch {
-			case saved != read:
+			case saved != read || in.short || len(in.rest) > 0:
 				return read, errChanged
 			case missed > 0:
 				return read, fmt.Errorf("Save could not write %d others", missed)

@@ -128,6 +128,8 @@ func TestPromise24_SaveAndLoadCarryAllThatIsKeptOver(t *testing.T) {
 			}
 		}
 		requireState(t, c, idemflight.Held, "held without end")
+		e, _ := lookup(c, "held without end")
+		require.Equal(t, time.Time{}, e.ExpiresAt)
 	})
 }
 
@@ -237,6 +239,26 @@ func TestPromise24_LoadRefusesWhatCannotBeRestored(t *testing.T) {
 		report, err = c.Load(bg, bytes.NewReader(stream))
 		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
 		require.Equal(t, idemflight.LoadReport{Refused: 10}, report)
+	})
+}
+
+// What has no value to keep is not asked for one.
+func TestSave_EncodesNoValueButRetainedOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var encoded []int
+		o := weighted(options{Codec: idemflight.Codec[string, int]{
+			EncodeValue: func(v int) ([]byte, error) { encoded = append(encoded, v); return nil, nil },
+			DecodeValue: func(b []byte) (int, error) { require.Nil(t, b, "as it was encoded"); return 7, nil },
+		}})
+		old := idemflight.MustNew(o)
+		hold(t, old, "held")
+		executes(t, old, "shed", tooHeavy)
+		executes(t, old, "retained", 1)
+		end := fly(t, old, "flying")
+		c := loads(t, o, savedBy(t, old), idemflight.LoadReport{Restored: 3, Interrupted: 1})
+		require.Equal(t, []int{1}, encoded)
+		require.Equal(t, 7, replays(t, c, "retained"))
+		_, _ = end(0, nil)
 	})
 }
 
@@ -612,10 +634,17 @@ func FuzzLoad(f *testing.F) {
 
 // reframed makes a stream of which body is that of the only entry, so that the fuzzer need not guess checksums.
 func reframed(body []byte) []byte {
+	return framed([]byte("h\x04text\x04json"), append([]byte{'e'}, body...), trailer(1))
+}
+
+func trailer(entries byte) []byte { return []byte{'t', 7: 0, 8: entries, 16: 0} }
+
+// framed makes a stream of frames with these bodies.
+func framed(bodies ...[]byte) []byte {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	stream := []byte("idemflight save 1\n")
 	sum := crc32.Checksum(stream, table)
-	for _, body := range [][]byte{[]byte("h\x04text\x04json"), append([]byte{'e'}, body...), append([]byte("t"), 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)} {
+	for _, body := range bodies {
 		length := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
 		sum = crc32.Update(sum, table, length)
 		stream = binary.BigEndian.AppendUint32(append(stream, length...), sum)
@@ -623,4 +652,60 @@ func reframed(body []byte) []byte {
 		stream = binary.BigEndian.AppendUint32(append(stream, body...), sum)
 	}
 	return stream
+}
+
+// Frames whose checksums are right, and which Save would not write all the same.
+func TestLoad_RefusesWhatSaveWouldNotWrite(t *testing.T) {
+	head := []byte("h\x04text\x04json")
+	end := time.Now().Add(time.Hour).Unix()
+	entry := func(state, parts byte, ends int64, rest string) []byte {
+		b := append([]byte{'e', state, 0, parts}, make([]byte, 16+12+12)...)
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, uint64(ends)), 0)
+		return append(b, rest...)
+	}
+	good := entry(2, 1, end, "\x01k\x017")
+	for name, tt := range map[string]struct {
+		bodies [][]byte
+		want   idemflight.LoadReport
+		why    string // "": nothing is wrong
+	}{
+		"a whole one":              {[][]byte{head, good, trailer(1)}, idemflight.LoadReport{Restored: 1}, ""},
+		"an empty frame":           {[][]byte{head, good, {}, trailer(1)}, idemflight.LoadReport{Restored: 1}, "after 1: the stream was changed here"},
+		"an unknown frame":         {[][]byte{head, good, []byte("x"), trailer(1)}, idemflight.LoadReport{Restored: 1}, "after 1: the stream was changed here"},
+		"no head":                  {[][]byte{good, trailer(1)}, idemflight.LoadReport{}, "nothing is restored"},
+		"an entry too many":        {[][]byte{head, good, trailer(0)}, idemflight.LoadReport{Restored: 1}, "after 1: the stream was changed here"},
+		"an entry too few":         {[][]byte{head, good, trailer(2)}, idemflight.LoadReport{Restored: 1}, "after 1: the stream was changed here"},
+		"a short trailer":          {[][]byte{head, good, trailer(1)[:5]}, idemflight.LoadReport{Restored: 1}, "after 1: the stream was changed here"},
+		"a short trailer of none":  {[][]byte{head, trailer(0)[:5]}, idemflight.LoadReport{}, "after 0: the stream was changed here"},
+		"a long trailer":           {[][]byte{head, append(trailer(0), 0)}, idemflight.LoadReport{}, "after 0: the stream was changed here"},
+		"an entry of one byte":     {[][]byte{head, good[:1], trailer(1)}, idemflight.LoadReport{Refused: 1}, "1 of 1 entries are refused"},
+		"an entry without key":     {[][]byte{head, good[:56], trailer(1)}, idemflight.LoadReport{Refused: 1}, "1 of 1 entries are refused"},
+		"an entry without value":   {[][]byte{head, entry(2, 0, end, "\x01k"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "a value: "},
+		"something behind it":      {[][]byte{head, append(bytes.Clone(good), 0), trailer(1)}, idemflight.LoadReport{Refused: 1}, "not in the form of version 1"},
+		"a string without end":     {[][]byte{head, entry(2, 1, end, "\x01k\xff\xff\xff\xff\xff\xff\xff\xff\x7f7"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "1 of 1 entries are refused"},
+		"an error without text":    {[][]byte{head, entry(3, 2, end, "\x01k\x01x"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "an error without text"},
+		"an error with a bad name": {[][]byte{head, entry(3, 2, end, "\x01k\x02/\n"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "the name of a sentinel"},
+		"a state that is none":     {[][]byte{head, entry(9, 1, end, "\x01k\x017"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "State(9)"},
+		"an absent one":            {[][]byte{head, entry(0, 1, end, "\x01k\x017"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "absent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := idemflight.MustNew(options{MaxEntries: fewEntries})
+			report, err := c.Load(bg, bytes.NewReader(framed(tt.bodies...)))
+			require.Equal(t, tt.want, report)
+			require.Equal(t, tt.want.Restored, c.Len())
+			if tt.why == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.why)
+		})
+	}
+
+	// A length beyond what Save writes is not believed, however right its checksum.
+	stream := framed(head)
+	sum := binary.BigEndian.Uint32(stream[len(stream)-4:])
+	length := []byte{0xff, 0xff, 0xff, 0xff}
+	stream = binary.BigEndian.AppendUint32(append(stream, length...), crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), length))
+	_, err := idemflight.MustNew(options{MaxEntries: fewEntries}).Load(bg, bytes.NewReader(stream))
+	require.ErrorContains(t, err, "the stream was changed here")
 }

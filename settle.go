@@ -33,7 +33,6 @@ type ending[K comparable, V any] struct {
 	disposition Disposition
 	nobodysFn   bool // Reconcile says that fn may run, but the leader has left
 	why         why  // it is held, if it is
-	spare       bool // and only because fn said nothing at all
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 }
@@ -130,12 +129,12 @@ func (end *ending[K, V]) judge() {
 	}
 	err := end.err
 	end.disposition, end.err = Hold, &unmarked{err} // should Classify or a method of err panic
-	end.why = end.whyUnmarked()
+	end.why = end.whyHeld(true)
 	end.c.guard(func() {
 		end.err = unmark(err)
 		d, found := markedAs(err, end.classify)
 		if !found {
-			end.spare = end.said == nothing && !end.exec.reconciling
+			end.why = end.whyHeld(false)
 			d = end.classify(err)
 		} else if byMarkers, _ := markedAs(err, always(Release)); byMarkers == Hold && !end.exec.reconciling {
 			end.why = markedUnknown
@@ -144,8 +143,8 @@ func (end *ending[K, V]) judge() {
 	}, end.c.notePanic(end.flight.key, &end.notes))
 }
 
-// whyUnmarked returns why an error without a marker is held, if it is.
-func (end *ending[K, V]) whyUnmarked() why {
+// whyHeld returns why an error is held, or a part of it that has no marker, if that is held.
+func (end *ending[K, V]) whyHeld(part bool) why {
 	switch {
 	case end.exec.reconciling:
 		return learnedNothing
@@ -155,6 +154,8 @@ func (end *ending[K, V]) whyUnmarked() why {
 		return failedAfterBegin
 	case end.panicked != nil:
 		return panickedUnsaid
+	case part:
+		return unsaidInPart
 	}
 	return unsaid
 }
@@ -291,7 +292,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		c.keepLocked(s, &d, &end.notes)
 	case Hold:
 		s.stats.Holds++
-		d.state, d.why, d.spare = Held, end.why, end.spare
+		d.state, d.why = Held, end.why
 		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
 		if f.asks == nil {
 			c.keepLocked(s, &d, &end.notes)

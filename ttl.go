@@ -98,7 +98,7 @@ func (k *kept[K, V]) queueOf(r *record[K, V]) *order.Queue[record[K, V]] {
 	switch {
 	case r.state() != Held:
 		return &k.order
-	case r.more.spare:
+	case r.more.why.spare():
 		return &k.spare
 	}
 	return &k.held

@@ -165,17 +165,7 @@ func New(opts Options) (*Middleware, error) {
 	if opts.Problem == nil {
 		opts.Problem = WriteProblem
 	}
-	return &Middleware{opts: opts, reconciles: reconciles(opts.Cache), keepsBody: keepsBody}, nil
-}
-
-// reconciles reports whether the cache can find out about a held key.
-//
-// TODO(core's Cache.Options): ask it directly.
-func reconciles(c *idemflight.Cache[idemflight.Key, *Response]) bool {
-	o, ok := any(c).(interface {
-		Options() idemflight.Options[idemflight.Key, *Response]
-	})
-	return ok && o.Options().Reconcile != nil
+	return &Middleware{opts: opts, reconciles: opts.Cache.Options().Reconcile != nil, keepsBody: keepsBody}, nil
 }
 
 func orDefault[T comparable](v, otherwise T) T {

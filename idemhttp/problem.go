@@ -49,6 +49,7 @@ const (
 	idUnrecorded
 	idFull
 	idClosed
+	idStore
 	idLeft
 	idFailed
 	kinds // how many there are
@@ -79,6 +80,8 @@ var (
 		"There is no room for a new idempotency key now, so the operation was not run. Send the same request with the same key again later.", 503, retryLater}
 	problemClosed = kind{idClosed, "closed", "Shutting down",
 		"The server is about to stop, so the operation was not run. Send the same request with the same key again later.", 503, retryLater}
+	problemStore = kind{idStore, "store", "Store unavailable",
+		"Whether this idempotency key was used before could not be determined, so the operation was not run. Send the same request with the same key again later.", 503, retryLater}
 	problemLeft = kind{idLeft, "left", "Waiting ended",
 		"The request ended before the answer was there. Send the same request with the same key again.", 503, retrySoon}
 	problemFailed = kind{idFailed, "failed", "No answer",
@@ -103,6 +106,7 @@ var answers = []struct {
 	{idemflight.ErrValueShed, &problemUnavailable},
 	{idemflight.ErrFull, &problemFull},
 	{idemflight.ErrClosed, &problemClosed},
+	{idemflight.ErrStore, &problemStore},
 	{idemflight.ErrCallerLeft, &problemLeft},
 }
 

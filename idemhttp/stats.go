@@ -9,7 +9,7 @@ type Stats struct {
 	MissingKey, MalformedKey, Scope, UnreadableBody, BodyTooLarge uint64 // refused before the cache
 	KeyReused, InFlight, OutcomeUnknown                           uint64
 	AnswerUnavailable, AnswerUnrecorded                           uint64
-	Full, Closed, Left, Failed                                    uint64
+	Full, Closed, Store, Left, Failed                             uint64
 }
 
 // Stats returns the counters as they are. Safe for concurrent use; each counter is exact, and they
@@ -21,6 +21,6 @@ func (m *Middleware) Stats() Stats {
 		UnreadableBody: n(idUnreadableBody), BodyTooLarge: n(idBodyTooLarge),
 		KeyReused: n(idKeyReused), InFlight: n(idInFlight), OutcomeUnknown: n(idOutcomeUnknown),
 		AnswerUnavailable: n(idUnavailable), AnswerUnrecorded: n(idUnrecorded),
-		Full: n(idFull), Closed: n(idClosed), Left: n(idLeft), Failed: n(idFailed),
+		Full: n(idFull), Closed: n(idClosed), Store: n(idStore), Left: n(idLeft), Failed: n(idFailed),
 	}
 }

@@ -151,7 +151,7 @@ func TestDeclinedSurvivesRestart(t *testing.T) {
 	w.pay(t.Context(), r)
 
 	require.NoError(t, w.srv.stop(t.Context()))
-	keys := filepath.Join(t.TempDir(), "keys.json")
+	keys := filepath.Join(t.TempDir(), "keys")
 	require.NoError(t, w.srv.shop.saveKeys(keys))
 	require.NoError(t, w.open(worldOptions{}, keys))
 	defer func() { require.NoError(t, w.srv.stop(t.Context())) }()
@@ -175,9 +175,9 @@ func TestRestoreRefusesWhatItCannotRead(t *testing.T) {
 	} {
 		s, err := newShop(newBank(0, 0), &database{}, shopOptions{})
 		require.NoError(t, err)
-		keys := filepath.Join(t.TempDir(), "keys.json")
+		keys := filepath.Join(t.TempDir(), "keys")
 		require.NoError(t, os.WriteFile(keys, []byte(text), 0o600))
-		require.Error(t, s.restoreKeys(keys), "of %s", text)
+		require.Error(t, s.restoreKeys(context.Background(), keys), "of %s", text)
 		require.Zero(t, s.cache.Len(), "restored from %s", text)
 	}
 }

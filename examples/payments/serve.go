@@ -85,7 +85,7 @@ func printEvents(out io.Writer) func(context.Context, idemflight.Event[idemfligh
 		case idemflight.EventExecuted, idemflight.EventReconciled, idemflight.EventFinished:
 			became = e.Disposition.String()
 		}
-		line := fmt.Sprintf("%s  %-10v %-7s  %-16s %6v",
+		line := fmt.Sprintf("%s  %-11v %-7s %-16s %6v",
 			time.Now().Format(time.TimeOnly), e.Kind, became, key, e.Took.Round(time.Millisecond))
 		if e.Err != nil {
 			first, _, _ := strings.Cut(e.Err.Error(), "\n")

@@ -222,7 +222,7 @@ func playRestart(ctx context.Context, w *world) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	keys := filepath.Join(dir, "keys.json")
+	keys := filepath.Join(dir, "keys")
 
 	done, running := newRequest("ann"), newRequest("bob")
 	w.pay(ctx, done)

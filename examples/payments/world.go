@@ -73,7 +73,7 @@ func (w *world) open(opts worldOptions, keys string) error {
 		return err
 	}
 	if keys != "" {
-		if err := s.restoreKeys(keys); err != nil {
+		if err := s.restoreKeys(context.Background(), keys); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ type bent struct {
 	do      func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error)
 	forget  func(key int) bool
 	lookup  func(key int) (idemflight.Entry[int], bool)
-	resolve func(key int, value int, err error) bool
+	resolve func(key int, value int, err error) error
 }
 
 func (b *bent) DoResult(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
@@ -29,25 +29,38 @@ func (b *bent) DoResult(ctx context.Context, key int, fn func(context.Context) (
 	return b.Cache.DoResult(ctx, key, fn, opts...)
 }
 
-func (b *bent) Forget(key int) bool {
+func (b *bent) Forget(ctx context.Context, key int) (bool, error) {
 	if b.forget != nil {
-		return b.forget(key)
+		return b.forget(key), nil
 	}
-	return b.Cache.Forget(key)
+	return b.Cache.Forget(ctx, key)
 }
 
-func (b *bent) Lookup(key int) (idemflight.Entry[int], bool) {
+func (b *bent) Lookup(ctx context.Context, key int) (idemflight.Entry[int], bool, error) {
 	if b.lookup != nil {
-		return b.lookup(key)
+		e, ok := b.lookup(key)
+		return e, ok, nil
 	}
-	return b.Cache.Lookup(key)
+	return b.Cache.Lookup(ctx, key)
 }
 
-func (b *bent) Resolve(key int, value int, err error) bool {
+func (b *bent) Resolve(ctx context.Context, key int, value int, err error) error {
 	if b.resolve != nil {
 		return b.resolve(key, value, err)
 	}
-	return b.Cache.Resolve(key, value, err)
+	return b.Cache.Resolve(ctx, key, value, err)
+}
+
+// look is Lookup without an error, which there is none of.
+func (b *bent) look(key int) (idemflight.Entry[int], bool) {
+	e, ok, _ := b.Cache.Lookup(background, key)
+	return e, ok
+}
+
+// drop is Forget alike.
+func (b *bent) drop(key int) bool {
+	ok, _ := b.Cache.Forget(background, key)
+	return ok
 }
 
 func seldom() bool { return rand.IntN(20) == 0 }
@@ -83,7 +96,7 @@ var faults = map[string]struct {
 }{
 	"two executions overlap": {true, func(_ *options, b *bent) {
 		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
-			if e, _ := b.Cache.Lookup(key); e.State == idemflight.InFlight {
+			if e, _ := b.look(key); e.State == idemflight.InFlight {
 				defer func() {
 					if r := recover(); r != nil {
 						panic(&idemflight.PanicError{Value: r})
@@ -97,8 +110,8 @@ var faults = map[string]struct {
 	}},
 	"ran again while kept": {true, func(_ *options, b *bent) {
 		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
-			if e, _ := b.Cache.Lookup(key); e.State == idemflight.Retained && seldom() {
-				b.Cache.Forget(key)
+			if e, _ := b.look(key); e.State == idemflight.Retained && seldom() {
+				b.drop(key)
 			}
 			return b.Cache.DoResult(ctx, key, fn, opts...)
 		}
@@ -109,7 +122,7 @@ var faults = map[string]struct {
 			if res.Source == idemflight.Executed && err == nil {
 				time.Sleep(time.Microsecond)
 				now := time.Now()
-				_ = b.Restore(key, idemflight.Entry[int]{State: idemflight.Retained, Value: res.Value, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
+				_ = b.Restore(background, key, idemflight.Entry[int]{State: idemflight.Retained, Value: res.Value, CompletedAt: now, ExpiresAt: now.Add(time.Hour)})
 			}
 			return res, err
 		}
@@ -123,10 +136,10 @@ var faults = map[string]struct {
 			return b.Cache.DoResult(ctx, key, fn, opts...)
 		}
 		b.forget = func(key int) bool {
-			if e, _ := b.Cache.Lookup(key); e.State == idemflight.Retained && e.Err == nil {
+			if e, _ := b.look(key); e.State == idemflight.Retained && e.Err == nil {
 				m.keep(key, result{Value: e.Value})
 			}
-			return b.Cache.Forget(key)
+			return b.drop(key)
 		}
 	}},
 	"the value of another key": {true, func(_ *options, b *bent) {
@@ -148,6 +161,15 @@ var faults = map[string]struct {
 		}
 	}},
 	"an eviction is not told": {true, func(o *options, _ *bent) { o.Observer = nil }},
+	"the last resort is told as an outcome": {false, func(o *options, _ *bent) {
+		tell := o.Observer
+		o.Observer = func(ctx context.Context, e event) {
+			if e.Kind == idemflight.EventEvicted {
+				e.Err = nil
+			}
+			tell(ctx, e)
+		}
+	}},
 	"joined callers get a flight that is over": {true, func(_ *options, b *bent) {
 		var m remembered
 		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
@@ -163,14 +185,14 @@ var faults = map[string]struct {
 		}
 	}},
 	"Forget drops nothing": {false, func(_ *options, b *bent) {
-		b.forget = func(key int) bool { _, ok := b.Cache.Lookup(key); return ok }
+		b.forget = func(key int) bool { _, ok := b.look(key); return ok }
 	}},
 	"Forget says no and drops": {true, func(_ *options, b *bent) {
-		b.forget = func(key int) bool { b.Cache.Forget(key); return false }
+		b.forget = func(key int) bool { b.drop(key); return false }
 	}},
 	"Lookup does not see flights": {false, func(_ *options, b *bent) {
 		b.lookup = func(key int) (idemflight.Entry[int], bool) {
-			e, ok := b.Cache.Lookup(key)
+			e, ok := b.look(key)
 			if e.State == idemflight.InFlight {
 				return idemflight.Entry[int]{}, false
 			}
@@ -181,15 +203,23 @@ var faults = map[string]struct {
 		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
 			res, err := b.Cache.DoResult(ctx, key, fn, opts...)
 			if errors.Is(err, idemflight.ErrOutcomeUnknown) {
-				b.Cache.Forget(key)
+				b.drop(key)
 			}
 			return res, err
 		}
 	}},
+	"a failure of which fn said nothing is released": {true, func(_ *options, b *bent) {
+		b.do = func(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error) {
+			return b.Cache.DoResult(ctx, key, func(ctx context.Context) (int, error) {
+				idemflight.NoEffect(ctx) // for it
+				return fn(ctx)
+			}, opts...)
+		}
+	}},
 	"of two who resolve, both act": {false, func(_ *options, b *bent) {
-		b.resolve = func(key int, value int, err error) bool {
-			b.Cache.Resolve(key, value, err)
-			return true
+		b.resolve = func(key int, value int, err error) error {
+			_ = b.Cache.Resolve(background, key, value, err)
+			return nil
 		}
 	}},
 }

@@ -23,11 +23,13 @@ type (
 // target is what a history is recorded of: the cache, or one with a planted fault.
 type target interface {
 	DoResult(ctx context.Context, key int, fn func(context.Context) (int, error), opts ...idemflight.CallOption) (result, error)
-	Forget(key int) bool
-	Lookup(key int) (idemflight.Entry[int], bool)
-	Resolve(key int, value int, err error) bool
+	Forget(ctx context.Context, key int) (bool, error)
+	Lookup(ctx context.Context, key int) (idemflight.Entry[int], bool, error)
+	Resolve(ctx context.Context, key int, value int, err error) error
 	Close(ctx context.Context) error
 }
+
+var background = context.Background()
 
 func newCache(o options) target { return idemflight.MustNew(o) }
 
@@ -80,7 +82,7 @@ type execution struct {
 // record runs w against a target made by fresh.
 func record(w workload, fresh func(options) target) history {
 	r := &recorder{workload: w, begun: time.Now(), since: make([]atomic.Int64, w.clients)}
-	r.c = fresh(options{TTL: w.ttl, MaxEntries: w.maxEntries, MinRetention: -1, Observer: r.observe})
+	r.c = fresh(options{TTL: w.ttl, HoldTTL: w.ttl, MaxEntries: w.maxEntries, MinRetention: -1, Observer: r.observe})
 
 	ops, execs := make([][]op, w.clients), make([][]*execution, w.clients)
 	var wg sync.WaitGroup
@@ -139,7 +141,11 @@ func (r *recorder) observe(ctx context.Context, e event) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.ops = append(r.ops, op{Kind: interval.Evicted, Key: e.Key, Client: r.clients, Call: first, Ret: ret})
+		o := op{Kind: interval.Evicted, Key: e.Key, Client: r.clients, Call: first, Ret: ret}
+		if e.Err != nil {
+			o.State = idemflight.Held
+		}
+		r.ops = append(r.ops, o)
 	}
 }
 
@@ -164,18 +170,19 @@ func (c *client) step() {
 	defer c.since[c.id].Store(0)
 	switch what := c.rand.IntN(20); {
 	case what == 0 && c.forgets:
-		o.Kind, o.OK = interval.Forgot, c.c.Forget(c.key)
+		o.Kind = interval.Forgot
+		o.OK, _ = c.c.Forget(background, c.key)
 	case what == 1 && c.forgets:
 		o.Kind, o.ID, o.Releases = interval.Resolved, int(c.ids.Add(1)), c.one(3)
 		var err error
 		if o.Releases {
 			err = idemflight.Retryable(&failure{o.ID})
 		}
-		o.OK = c.c.Resolve(c.key, o.ID, err)
+		o.OK = c.c.Resolve(background, c.key, o.ID, err) == nil
 	case what == 2:
 		o.Kind = interval.Looked
 		var e idemflight.Entry[int]
-		e, o.OK = c.c.Lookup(c.key)
+		e, o.OK, _ = c.c.Lookup(background, c.key)
 		o.State, o.ID = e.State, idOf(e.Value, e.Err)
 	default:
 		c.do(o)
@@ -213,7 +220,7 @@ func (c *client) do(o op) {
 	if !c.fails {
 		fate = 23
 	}
-	fn := func(context.Context) (int, error) {
+	fn := func(ctx context.Context) (int, error) {
 		x.Start = c.now()
 		for range pause {
 			runtime.Gosched()
@@ -227,8 +234,13 @@ func (c *client) do(o op) {
 		case 5:
 			x.Becomes, err = idemflight.Hold, idemflight.Unknown(&failure{x.ID})
 		case 6:
-			x.Becomes, x.End = idemflight.Hold, c.now()
+			x.Becomes, x.Spare, x.End = idemflight.Hold, true, c.now()
 			panic(&failure{x.ID})
+		case 7: // says nothing at all
+			x.Becomes, x.Spare, err = idemflight.Hold, true, &failure{x.ID}
+		case 8: // says that nothing has begun
+			idemflight.NoEffect(ctx)
+			x.Becomes, err = idemflight.Release, &failure{x.ID}
 		default:
 			x.Becomes = idemflight.Retain
 		}

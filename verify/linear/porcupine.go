@@ -16,6 +16,7 @@ type state struct {
 	phase     idemflight.State // 0: absent
 	id        int              // of the execution
 	forgotten bool             // its outcome is not to be retained
+	spare     bool             // held, and may be evicted as the last resort
 
 	// What is kept expires not before lo and is not live at hi: when exactly the execution was over
 	// is known to the cache alone.
@@ -54,7 +55,9 @@ func step(s state, p part, ttl int64) (bool, state) {
 		}
 		switch {
 		case p.Becomes == idemflight.Hold:
-			return true, keep(idemflight.Held, p.ID, p.End, p.Ret, ttl)
+			s = keep(idemflight.Held, p.ID, p.End, p.Ret, ttl)
+			s.spare = p.Spare
+			return true, s
 		case p.Becomes == idemflight.Retain && p.Keeps > 0 && !s.forgotten:
 			return true, keep(idemflight.Retained, p.ID, p.End, p.Ret, ttl)
 		}
@@ -70,6 +73,9 @@ func step(s state, p part, ttl int64) (bool, state) {
 	case interval.Full:
 		return gone, state{}
 	case interval.Evicted:
+		if p.State == idemflight.Held {
+			return s.spare, state{}
+		}
 		return s.phase == idemflight.Retained, state{}
 	case interval.Looked:
 		if !p.OK {

@@ -50,13 +50,14 @@ type Op struct {
 	Becomes    idemflight.Disposition
 	Keeps      int64
 	Reconciles bool // of Reconcile, not of fn
+	Spare      bool // held only because fn said nothing at all: may be evicted as the last resort
 
 	// Payload stands for the fingerprint of a call; 0: not recorded. Either: the call does not tell
 	// whether it joined or got what was kept.
 	Payload uint8
 	Either  bool
 
-	// Of Forgot, Looked and Resolved: what they answered.
+	// Of Forgot, Looked and Resolved: what they answered. Of Evicted: what the key was, Held or not.
 	OK       bool
 	State    idemflight.State
 	Releases bool // Resolved, without a value
@@ -74,6 +75,8 @@ func (o Op) String() string {
 		return s + fmt.Sprintf(" %v", o.OK)
 	case Looked:
 		return s + fmt.Sprintf(" %v %v %d", o.OK, o.State, o.ID)
+	case Evicted:
+		return s + fmt.Sprintf(" %v", o.State)
 	case Resolved:
 		return s + fmt.Sprintf(" %v %d, releases %v", o.OK, o.ID, o.Releases)
 	}

@@ -20,7 +20,8 @@ type History struct {
 // Sound says what is wrong with h, or nothing. No two executions of a key overlap. None begins while
 // an outcome is kept, but for Reconcile, which begins while one is held and at no other time. Whoever
 // got an outcome got that of an execution of its key, with its payload, that could give it at that
-// time. Whoever was told of a flight can have met one. What is evicted was not protected.
+// time. Whoever was told of a flight can have met one. What is evicted was not protected, and if it was held,
+// fn had said nothing.
 func (h History) Sound() string {
 	for key, ops := range h.Ops {
 		if wrong := h.soundKey(ops); wrong != "" {
@@ -238,10 +239,22 @@ func (t *timeline) evicted(o Op) string {
 	if i == len(t.execs) || t.execs[i].End > o.Ret {
 		return fmt.Sprintf("evicted what was not there:\n\t%v", o)
 	}
+	if o.State == idemflight.Held && !t.spare(i, o.Ret) {
+		return fmt.Sprintf("evicted what was held, and not only because fn had said nothing:\n\t%v\n\t%v", o, t.execs[i])
+	}
 	if age := o.Ret - t.execs[i].End; age < t.MinRetention-t.Slack {
 		return fmt.Sprintf("evicted what was protected:\n\t%v\n\t%v", o, t.execs[i])
 	}
 	return ""
+}
+
+// spare reports whether what was held at the given time can be what an execution left that said nothing
+// at all: the i-th, one after it, or that about which Reconcile then learned nothing.
+func (t *timeline) spare(i int, at int64) bool {
+	for i > 0 && t.execs[i].Reconciles {
+		i--
+	}
+	return slices.ContainsFunc(t.execs[i:], func(e Op) bool { return e.Spare && e.End <= at })
 }
 
 // dropped returns what certainly dropped the outcome that was there at from, before o began.
