@@ -38,7 +38,7 @@ type fault struct {
 	value int                    // fn's value
 	is    error                  // what its error is; nil = success
 	same  bool                   // is is the very error that callers get of a release or a retain
-	plain idemflight.Disposition // where no effect was spoken of
+	plain idemflight.Disposition // where no effect was spoken of and ClassifyLenient is asked
 	fixed bool                   // success or a marker: plain whatever was said
 	// how it ended if it did not return
 	panics, exits bool
@@ -91,6 +91,11 @@ var faults = []fault{
 			time.Sleep(3*execTimeout - fnTime) // deaf to its context
 			return 7, nil
 		}},
+	{name: "slow, then error", took: 3 * execTimeout, value: 7, is: errFailed, same: true, plain: idemflight.Hold, // since the time was over
+		end: func(context.Context, *cache) (int, error) {
+			time.Sleep(3*execTimeout - fnTime)
+			return 7, errFailed
+		}},
 	{name: "re-entrant", took: fnTime, is: idemflight.ErrReentrant, plain: idemflight.Release, reenters: true,
 		end: func(ctx context.Context, c *cache) (int, error) {
 			v, err := c.Do(context.WithValue(ctx, nameKey{}, 1), theKey, returns(1, nil))
@@ -122,11 +127,36 @@ var faults = []fault{
 		}},
 }
 
+// saying is what fn says about its effect before it ends, in a cache of its kind.
+type saying struct {
+	name      string
+	say       func(context.Context)
+	lenient   bool // Options.Classify is ClassifyLenient
+	announced bool // Options.EffectsAnnounced
+	silent    bool // it says nothing
+	want      idemflight.Disposition
+	ask       bool // ClassifyLenient decides
+}
+
+var sayings = []saying{
+	{name: "said nothing", say: func(context.Context) {}, silent: true, want: idemflight.Hold},
+	{name: "said nothing, ClassifyLenient", say: func(context.Context) {}, silent: true, lenient: true, ask: true},
+	{name: "said nothing, EffectsAnnounced", say: func(context.Context) {}, silent: true, announced: true, want: idemflight.Release},
+	{name: "said nothing, both", say: func(context.Context) {}, silent: true, announced: true, lenient: true, want: idemflight.Release},
+	{name: "after BeginEffect", say: beginEffect, want: idemflight.Hold},
+	{name: "after BeginEffect, both", say: beginEffect, announced: true, lenient: true, want: idemflight.Hold},
+	{name: "after NoEffect", say: idemflight.NoEffect, want: idemflight.Release},
+	{name: "after NoEffect, ClassifyLenient", say: idemflight.NoEffect, lenient: true, want: idemflight.Release},
+	{name: "after both", say: func(ctx context.Context) { beginEffect(ctx); idemflight.NoEffect(ctx) }, want: idemflight.Release},
+}
+
+func beginEffect(ctx context.Context) { _ = idemflight.BeginEffect(ctx) }
+
 // becomes is what the contract makes of the fault.
-func (f fault) becomes(said idemflight.Disposition, ask bool) idemflight.Disposition {
+func (f fault) becomes(s saying) idemflight.Disposition {
 	d := f.plain
-	if !f.fixed && !ask {
-		d = said
+	if !f.fixed && !s.ask {
+		d = s.want
 	}
 	if f.forgets && d == idemflight.Retain {
 		return idemflight.Release
@@ -173,10 +203,10 @@ func requirePlaces(t *testing.T, c *cache, inFlight, kept, held int, what string
 
 func TestPromise12_FaultTable(t *testing.T) {
 	for _, f := range faults {
-		for _, effect := range effects {
+		for _, s := range sayings {
 			for _, scene := range scenes {
-				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { playFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, false) })
+				t.Run(fmt.Sprintf("%s/%s/%s", f.name, s.name, scene.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { playFault(t, f, s, scene, false) })
 				})
 			}
 		}
@@ -187,19 +217,23 @@ func TestPromise12_FaultTable(t *testing.T) {
 // differ.
 func TestPromise13_FaultTableOfFnAfterReconcile(t *testing.T) {
 	for _, f := range faults {
-		for _, effect := range effects {
+		for _, s := range sayings {
 			for _, scene := range scenes {
-				t.Run(fmt.Sprintf("%s/%s/%s", f.name, effect.name, scene.name), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { playFault(t, f, effect.say, f.becomes(effect.want, effect.ask), scene, true) })
+				t.Run(fmt.Sprintf("%s/%s/%s", f.name, s.name, scene.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { playFault(t, f, s, scene, true) })
 				})
 			}
 		}
 	}
 }
 
-func playFault(t *testing.T, f fault, say func(context.Context), want idemflight.Disposition, scene scene, reconciled bool) {
+func playFault(t *testing.T, f fault, s saying, scene scene, reconciled bool) {
+	want := f.becomes(s)
 	events := &eventLog[string]{}
-	opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, Observer: events.observe}
+	opts := options{MaxEntries: fewEntries, ExecTimeout: execTimeout, EffectsAnnounced: s.announced, Observer: events.observe}
+	if s.lenient {
+		opts.Classify = idemflight.ClassifyLenient
+	}
 	if scene.full {
 		opts.MaxEntries = 1
 	}
@@ -213,6 +247,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 			return 3, held.Err // learned nothing
 		}
 	}
+	unannounced := s.announced && s.silent && f.is == nil && !f.panics
 	c := idemflight.MustNew(opts)
 	var calls, running, runs int
 	var before idemflight.Stats
@@ -228,7 +263,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		if running != 1 {
 			t.Errorf("at most one execution of a key must run, %d do", running)
 		}
-		say(ctx)
+		s.say(ctx)
 		if f.name != "timeout" { // which waits for its context alone
 			time.Sleep(fnTime)
 		}
@@ -318,6 +353,7 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 			p, ok := caller.panicked.(*idemflight.PanicError)
 			require.True(t, ok, "the leader must panic with a *PanicError, got %v", caller.panicked)
 			require.NotEmpty(t, p.Stack, "PanicError.Stack")
+			require.Contains(t, p.Error(), string(p.Stack), "what nobody recovers shows its stack")
 			continue
 		case f.exits && caller == leader && scene.own:
 			require.True(t, caller.exited, "fn ran on the leader's goroutine, which must exit")
@@ -368,9 +404,13 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 	if scene.full {
 		wantStats.Full = 1
 	}
+	if unannounced {
+		wantStats.Unannounced = 1
+	}
 	wantStats.Entries, wantStats.Held = kept, held
 	require.Equal(t, wantStats, c.Stats(), "Stats after the flight")
 	requirePlaces(t, c, 0, kept, held, "after the flight")
+	require.NoError(t, c.CheckInvariants(), "after the flight")
 
 	if scene.full {
 		other := call(context.Background(), "other", returns(1, idemflight.Retryable(errFailed)))
@@ -455,6 +495,8 @@ func playFault(t *testing.T, f fault, say func(context.Context), want idemflight
 		checkFaultError(t, f, want, ev.Err, "Event.Err of EventJoined")
 	}
 	require.Empty(t, events.of(idemflight.EventEvicted, idemflight.EventExpired, idemflight.EventShed, idemflight.EventPanicked), "no upkeep was due")
+	require.Equal(t, unannounced, len(events.of(idemflight.EventUnannounced)) == 1,
+		"EventUnannounced for a success without a word where all fns announce their effects")
 }
 
 // checkFaultError checks the error of a caller that obtained the outcome of f, or met it held.
@@ -465,6 +507,11 @@ func checkFaultError(t *testing.T, f fault, want idemflight.Disposition, err err
 	var p *idemflight.PanicError
 	require.Equal(t, f.panics, errors.As(err, &p),
 		"%s: a *PanicError exactly after a panic, got %v", who, err)
+	if f.panics {
+		require.Empty(t, p.Stack, "%s: the stack is the leader's alone", who)
+		require.Contains(t, p.Error(), "raised at faulttable_test.go:", "%s", who)
+		require.NotContains(t, err.Error(), "\n", "%s: one line", who)
+	}
 	switch {
 	case f.is != nil:
 		require.ErrorIs(t, err, f.is, "%s: must wrap fn's error", who)
@@ -501,7 +548,9 @@ func TestPromise12_FaultTableDeadOnArrival(t *testing.T) {
 	}
 }
 
-// The same with Reconcile in fn's place: every way for it to end × the callers that wait.
+// The same with Reconcile in fn's place: every way for it to end × the callers that wait. All of them may
+// leave, the Inline leader too; and where the leader has left, its fn does not follow: those who wait
+// look again.
 func TestPromise13_ReconcileFaultTable(t *testing.T) {
 	type found struct {
 		name   string
@@ -628,24 +677,27 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						want.Full++
 					}
 					time.Sleep(time.Second)
-					leaderLeft := scene.leaderGone && !scene.inline
-					if scene.leaderGone {
-						leaderLeaves()
-					}
-					joinedLeave()
-					synctest.Wait()
+					leaderLeft := scene.leaderGone // whoever it is
 					if leaderLeft {
+						leaderLeaves()
 						leave = append(leave, leader)
 					} else {
 						stay = append(stay, leader)
 					}
+					joinedLeave()
+					synctest.Wait()
 					for _, gone := range leave {
 						require.True(t, gone.returned(), "a caller that leaves must return at once")
 						require.ErrorIs(t, gone.err, idemflight.ErrCallerLeft, "a caller that left")
+						require.ErrorIs(t, gone.err, context.Canceled, "a caller that left: its context's error")
+						require.Zero(t, gone.res, "a caller that left obtained nothing")
 						want.CallerLeft++
 					}
+					// Whose fn runs, if any, after a Retryable.
+					follows := f.want == Release && !leaderLeft
+					again := f.want == Release && leaderLeft && len(stay) > 0 && !f.closes
 					total := f.took
-					if f.want == Release {
+					if follows || again {
 						total += fnTime
 					}
 					time.Sleep(total - time.Since(began) - time.Nanosecond)
@@ -657,12 +709,17 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					require.Equal(t, 1, reconciled, "runs of Reconcile")
 					became := f.want
 					value, source := 9, idemflight.Reconciled
-					if f.want == Release {
+					switch {
+					case follows:
 						value, source, became = 8, idemflight.Executed, Retain
 						require.Equal(t, 1, runs, "fn must run in the same flight")
-					} else {
+					case again:
+						value, became = 8, Retain
+						require.Equal(t, 1, runs, "the fn of one of those who waited must run")
+					default:
 						require.Zero(t, runs, "fn must not run")
 					}
+					executed := 0
 					for i, caller := range stay {
 						who, src := fmt.Sprintf("joined caller %d", i), idemflight.Joined
 						if caller == leader {
@@ -671,9 +728,18 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						require.True(t, caller.returned(), "%s must not be stranded", who)
 						require.Nil(t, caller.panicked, "%s must not panic", who)
 						require.False(t, caller.exited, "%s must not exit", who)
-						if f.is != nil {
+						if again && caller.res.Source == idemflight.Executed {
+							executed++
+							src = idemflight.Executed
+						}
+						switch {
+						case f.want == Release && leaderLeft && f.closes:
+							require.ErrorIs(t, caller.err, idemflight.ErrClosed, "%s looks again, and the cache is closed", who)
+							want.Closed++
+							continue
+						case f.is != nil:
 							require.ErrorIs(t, caller.err, f.is, who)
-						} else {
+						default:
 							require.NoError(t, caller.err, who)
 						}
 						require.Equal(t, f.want == Hold, errors.Is(caller.err, idemflight.ErrOutcomeUnknown), "%s: ErrOutcomeUnknown exactly when held again, got %v", who, caller.err)
@@ -693,13 +759,18 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 							want.Executed++
 						}
 					}
-					held := 0
+					require.Equal(t, again, executed == 1, "one of those who look again leads, %d did", executed)
+					kept, held := 1, 0
 					switch f.want {
 					case Retain:
 						want.Retains++
 					case Release:
 						want.Releases++
-						want.Retains++
+						if follows || again {
+							want.Retains++
+						} else {
+							kept = 0
+						}
 					case Hold:
 						want.Holds++
 						held = 1
@@ -711,22 +782,41 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 						want.Reentrant++
 						calls++
 					}
-					want.Entries, want.Held = 1, held
+					want.Entries, want.Held = kept, held
 					require.Equal(t, became, dispositionOf(t, c, theKey), "what became of the key")
 					require.Equal(t, want, c.Stats(), "Stats after the flight")
 					require.Equal(t, uint64(calls), sumOfCalls(c.Stats()),
 						"the sum of the counters of calls must be the number of calls")
-					requirePlaces(t, c, 0, 1, held, "after the flight")
+					requirePlaces(t, c, 0, kept, held, "after the flight")
+					require.NoError(t, c.CheckInvariants(), "after the flight")
 
-					// Reconcile runs once per call that meets the key held, and never for one that is not.
+					// Reconcile runs once per call that meets the key held, unless it has just learned
+					// nothing, and never for one that is not.
+					if f.want == Hold {
+						inPause := call(context.Background(), theKey)
+						synctest.Wait()
+						require.True(t, inPause.returned(), "a call in the pause must not hang")
+						require.Equal(t, 1, reconciled, "a call in the pause must not ask Reconcile")
+						require.ErrorIs(t, inPause.err, idemflight.ErrOutcomeUnknown, "a call in the pause")
+						require.ErrorIs(t, inPause.err, f.is, "a call in the pause gets what the last Reconcile said")
+						time.Sleep(reconcilePause)
+					}
 					next := call(context.Background(), theKey)
 					time.Sleep(time.Hour)
 					synctest.Wait()
 					require.True(t, next.returned(), "the next call must not hang")
-					if f.want == Hold {
+					switch {
+					case f.want == Hold:
 						require.Equal(t, 2, reconciled, "the next call must ask Reconcile again")
 						require.ErrorIs(t, next.err, idemflight.ErrOutcomeUnknown, "the next call")
-					} else {
+					case kept == 0 && f.closes:
+						require.ErrorIs(t, next.err, idemflight.ErrClosed, "the next call")
+						require.Zero(t, runs)
+					case kept == 0:
+						require.Equal(t, 1, reconciled, "the next call must not ask Reconcile")
+						require.Equal(t, 1, runs, "the next call must run its fn")
+						require.Equal(t, idemflight.Executed, next.res.Source, "the next call's source")
+					default:
 						require.Equal(t, 1, reconciled, "the next call must not ask Reconcile")
 						require.Equal(t, idemflight.Replayed, next.res.Source,
 							"the next call's source")
@@ -741,7 +831,8 @@ func TestPromise13_ReconcileFaultTable(t *testing.T) {
 					require.Len(t, finished, map[bool]int{true: 1, false: 0}[leaderLeft],
 						"EventFinished exactly when the leader left")
 					for _, ev := range finished {
-						require.Equal(t, became, ev.Disposition, "Disposition of EventFinished")
+						require.Equal(t, f.want, ev.Disposition, "Disposition of EventFinished, of the flight that the leader left")
+						require.Equal(t, f.took, ev.Took, "Took of EventFinished")
 					}
 				})
 			})

@@ -65,7 +65,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				if how == "can leave" {
 					base = t.Context()
 				}
-				opts := []idemflight.CallOption{idemflight.WithFingerprint(fp), idemflight.WithMaxWait(idemflight.NoWait)}
+				opts := []idemflight.CallOption{idemflight.WithFingerprint(fp), idemflight.WithMaxWait(time.Minute + 1)}
 				if how == "Inline" {
 					opts = append(opts, idemflight.Inline())
 				}
@@ -76,7 +76,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				})
 				synctest.Wait()
 				require.False(t, leader.returned(),
-					"%s: WithMaxWait never binds the leader", what)
+					"%s: Reconcile answers within its MaxWait", what)
 				var joined []*pending[int]
 				for range 2 {
 					joined = append(joined, start(c, context.WithValue(t.Context(), nameKey{}, "joins"), theKey, neverRuns(t), idemflight.WithFingerprint(fp)))
@@ -157,8 +157,8 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 			want idemflight.Disposition
 		}{
 			"success":   {nil, idemflight.Retain},
-			"transient": {errors.New("transient"), idemflight.Release},
-			"ambiguous": {io.EOF, idemflight.Hold},
+			"transient": {errors.New("transient"), idemflight.Release}, // after NoEffect
+			"ambiguous": {io.EOF, idemflight.Hold},                     // said nothing
 			"Final":     {idemflight.Final(errors.New("declined")), idemflight.Retain},
 		} {
 			synctest.Test(t, func(t *testing.T) {
@@ -277,36 +277,64 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 	}
 }
 
-// An Inline leader stays, though its context ends while Reconcile runs on another goroutine: it
-// must be there for fn.
-func TestPromise13_InlineLeaderStaysThroughReconcile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{
-			Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-				time.Sleep(time.Minute)
-				if ctx.Err() != nil {
-					t.Errorf("Reconcile's context must not end with the caller's: %v", ctx.Err())
+// Inline is about fn alone: while Reconcile runs, on another goroutine, such a leader leaves like
+// everybody, and its fn never starts. Once fn runs, it stays.
+func TestPromise13_InlineLeaderLeavesReconcileAndStaysForFn(t *testing.T) {
+	for _, leaves := range []bool{true, false} {
+		for answer, end := range map[string]error{"no effect": idemflight.Retryable(errBoom), "found": nil, "no answer": errBoom} {
+			synctest.Test(t, func(t *testing.T) {
+				what := fmt.Sprintf("%s, the context ends while Reconcile runs: %v", answer, leaves)
+				c := idemflight.MustNew(options{
+					Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+						time.Sleep(time.Minute)
+						if ctx.Err() != nil {
+							t.Errorf("%s: Reconcile's context must not end with the caller's: %v", what, ctx.Err())
+						}
+						return 7, end
+					},
+				})
+				holdAfterASecond(t, c, theKey)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				work := newWork(t)
+				var callerOn, fnOn string
+				leader := startCall(func() (idemflight.Result[int], error) {
+					callerOn = goroutineID()
+					return c.DoResult(ctx, theKey, func(ctx context.Context) (int, error) {
+						fnOn = goroutineID()
+						return work.returns(8, nil)(ctx)
+					}, idemflight.Inline())
+				})
+				synctest.Wait()
+				time.Sleep(time.Second)
+				if leaves {
+					cancel(errEnough)
+					synctest.Wait()
+					leader.left(t, ctx, errEnough)
+					require.Equal(t, time.Second, leader.took(), "%s: it leaves at once", what)
+					e, _ := lookup(c, theKey)
+					require.Equal(t, idemflight.InFlight, e.State, "%s: Reconcile goes on", what)
 				}
-				return 0, idemflight.Retryable(errBoom)
-			},
-		})
-		holdAfterASecond(t, c, theKey)
-		ctx, cancel := context.WithCancel(t.Context())
-		var callerOn, fnOn string
-		leader := startCall(func() (idemflight.Result[int], error) {
-			callerOn = goroutineID()
-			return c.DoResult(ctx, theKey, func(context.Context) (int, error) { fnOn = goroutineID(); return 8, nil }, idemflight.Inline())
-		})
-		synctest.Wait()
-		cancel()
-		synctest.Wait()
-		require.False(t, leader.returned(), "an Inline leader must stay")
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		require.NoError(t, leader.err, "the outcome wins over the ended context")
-		require.Equal(t, 8, leader.res.Value)
-		require.Equal(t, callerOn, fnOn, "fn must run on the calling goroutine")
-	})
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if leaves || answer != "no effect" {
+					require.True(t, leader.returned(), what)
+					require.Zero(t, work.runs.Load(), "%s: fn must not run", what)
+					require.Equal(t, map[string]idemflight.Disposition{"no effect": idemflight.Release, "found": idemflight.Retain, "no answer": idemflight.Hold}[answer],
+						dispositionOf(t, c, theKey), "%s: the answer is settled as if the leader were there", what)
+					return
+				}
+				require.EqualValues(t, 1, work.running.Load(), "%s: its fn runs", what)
+				cancel(errEnough)
+				synctest.Wait()
+				require.False(t, leader.returned(), "%s: the leader stays until its fn returns", what)
+				work.open()
+				synctest.Wait()
+				leader.got(t, idemflight.Executed, 8)
+				require.Equal(t, callerOn, fnOn, "%s: fn must run on the calling goroutine", what)
+			})
+		}
+	}
 }
 
 func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
@@ -315,7 +343,7 @@ func TestPromise13_ReconcileThatLearnsNothingHoldsAgainAsItWas(t *testing.T) {
 	isPanic := func(value any) func(error) bool {
 		return func(err error) bool {
 			var p *idemflight.PanicError
-			return errors.As(err, &p) && (value == nil || p.Value == value) && len(p.Stack) > 0
+			return errors.As(err, &p) && (value == nil || p.Value == value) && len(p.Stack) == 0
 		}
 	}
 	for name, r := range map[string]struct {
@@ -522,62 +550,73 @@ func TestPromise13_NoReconcileForAnEndedContextOrAClosedCache(t *testing.T) {
 func TestPromise13_ReconcileGoesOnWhenAllHaveLeft(t *testing.T) {
 	for name, r := range map[string]struct {
 		err   error
-		fnEnd error
 		want  idemflight.Disposition
-		runs  int
 		stats idemflight.Stats
 	}{
-		"found":           {nil, nil, idemflight.Retain, 0, idemflight.Stats{Retains: 1, Entries: 1}},
-		"learned nothing": {errors.New("no answer"), nil, idemflight.Hold, 0, idemflight.Stats{Holds: 1, Entries: 1, Held: 1}},
-		"Retryable":       {idemflight.Retryable(errBoom), nil, idemflight.Retain, 1, idemflight.Stats{Releases: 1, Retains: 1, Entries: 1}},
-		"and fn fails":    {idemflight.Retryable(errBoom), errors.New("transient"), idemflight.Release, 1, idemflight.Stats{Releases: 2}},
+		"found":           {nil, idemflight.Retain, idemflight.Stats{Retains: 1, Entries: 1}},
+		"learned nothing": {errors.New("no answer"), idemflight.Hold, idemflight.Stats{Holds: 1, Entries: 1, Held: 1}},
+		"Retryable":       {idemflight.Retryable(errBoom), idemflight.Release, idemflight.Stats{Releases: 1}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			events := &eventLog[string]{}
-			c := idemflight.MustNew(options{
-				Observer: events.observe,
-				Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
-					time.Sleep(time.Minute)
-					if ctx.Err() != nil {
-						t.Errorf("%s: Reconcile's context must not end with its caller's: %v", name, ctx.Err())
-					}
-					return 9, r.err
-				},
-			})
-			holdAfterASecond(t, c, theKey)
-			ctx, cancel := context.WithCancel(t.Context())
-			runs := 0
-			leader := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
-				runs++
-				time.Sleep(time.Minute)
-				if ctx.Err() != nil {
-					t.Errorf("%s: fn's context must not end with its caller's: %v", name, ctx.Err())
+		for how, leave := range map[string][]idemflight.CallOption{
+			"their contexts ended": nil,
+			"their MaxWait ran":    {idemflight.WithMaxWait(time.Second)},
+			"they may not wait":    {idemflight.WithMaxWait(idemflight.NoWait)},
+			"Inline":               {idemflight.Inline()},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				what := name + ", " + how
+				events := &eventLog[string]{}
+				c := idemflight.MustNew(options{
+					Observer: events.observe,
+					Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+						time.Sleep(time.Minute)
+						if ctx.Err() != nil {
+							t.Errorf("%s: Reconcile's context must not end with its caller's: %v", what, ctx.Err())
+						}
+						return 9, r.err
+					},
+				})
+				holdAfterASecond(t, c, theKey)
+				ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), nameKey{}, "leader's"), time.Second+1)
+				defer cancel()
+				leader := start(c, ctx, theKey, neverRuns(t), leave...)
+				synctest.Wait()
+				joined := start(c, ctx, theKey, neverRuns(t), leave...)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				kind, left := idemflight.EventCallerLeft, idemflight.ErrCallerLeft
+				if leave != nil && how != "Inline" {
+					kind, left = idemflight.EventRejected, idemflight.ErrInFlight
 				}
-				return 9, r.fnEnd
+				for _, call := range []*pending[int]{leader, joined} {
+					require.True(t, call.returned(), "%s: must have left at once", what)
+					require.ErrorIs(t, call.err, left, what)
+					require.Zero(t, call.res, "%s: no outcome was obtained", what)
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				require.Equal(t, r.want, dispositionOf(t, c, theKey),
+					"%s: the answer is settled as usual, and fn never starts for one who has left", what)
+				want := r.stats
+				want.Executed, want.Holds = 1, want.Holds+1
+				if kind == idemflight.EventRejected {
+					want.NotWaited = 2
+				} else {
+					want.CallerLeft = 2
+				}
+				require.Equal(t, want, c.Stats(), "%s: Stats", what)
+				finished := events.seen(idemflight.EventFinished)
+				require.Len(t, finished, 1, "%s: one EventFinished, for the last execution", what)
+				require.Equal(t, r.want, finished[0].Disposition, "%s: EventFinished", what)
+				require.Equal(t, time.Minute, finished[0].Took, "%s: EventFinished", what)
+				require.Equal(t, "leader's", finished[0].ctx.Value(nameKey{}), "%s: EventFinished has the context of the execution", what)
+				require.Len(t, events.of(kind), 2, "%s: the callers' events", what)
+				require.Len(t, events.of(), 4, "%s: all events", what)
+				if r.want == idemflight.Release {
+					executes(t, c, theKey, 5)
+				}
 			})
-			synctest.Wait()
-			joined := start(c, ctx, theKey, neverRuns(t))
-			synctest.Wait()
-			cancel()
-			synctest.Wait()
-			for _, call := range []*pending[int]{leader, joined} {
-				require.True(t, call.returned(), "%s: must have left at once", name)
-				require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, "%s", name)
-			}
-			time.Sleep(time.Hour)
-			synctest.Wait()
-			require.Equal(t, r.runs, runs, "%s: runs of fn", name)
-			require.Equal(t, r.want, dispositionOf(t, c, theKey),
-				"%s: the outcome is settled as usual", name)
-			want := r.stats
-			want.Executed, want.CallerLeft, want.Holds = 1, 2, want.Holds+1
-			require.Equal(t, want, c.Stats(), "%s: Stats", name)
-			finished := events.of(idemflight.EventFinished)
-			require.Len(t, finished, 1, "%s: one EventFinished, for the last execution", name)
-			require.Equal(t, r.want, finished[0].Disposition, "%s: EventFinished", name)
-			require.Len(t, events.of(idemflight.EventCallerLeft), 2, "%s: EventCallerLeft", name)
-			require.Len(t, events.of(), 4, "%s: all events", name)
-		})
+		}
 	}
 }
 
