@@ -27,11 +27,13 @@ type (
 // target is what is checked: the cache itself, or one with a planted fault.
 type target interface {
 	do(ctx context.Context, c *call, way way, fn fnOf) (result, error)
-	Lookup(key string) (idemflight.Entry[int], bool)
+	Lookup(ctx context.Context, key string) (idemflight.Entry[int], bool, error)
 	All() iter.Seq2[string, idemflight.Entry[int]]
-	Forget(key string) bool
-	Resolve(key string, value int, err error) bool
-	Restore(key string, e idemflight.Entry[int]) error
+	Unsettled(ctx context.Context, each func(string, idemflight.Entry[int]) bool) error
+	Forget(ctx context.Context, key string) (bool, error)
+	Resolve(ctx context.Context, key string, value int, err error) error
+	Reconcile(ctx context.Context, key string) (idemflight.Entry[int], error)
+	Restore(ctx context.Context, key string, e idemflight.Entry[int]) error
 	Len() int
 	Stats() idemflight.Stats
 	Close(ctx context.Context) error
@@ -108,7 +110,7 @@ type seen struct {
 	event
 }
 
-// caller is a call under way, on a goroutine of its own.
+// caller is a call under way, of Do or of Cache.Reconcile, on a goroutine of its own.
 type caller struct {
 	*call
 	way      way
@@ -116,6 +118,7 @@ type caller struct {
 	cancel   context.CancelCauseFunc
 	returned atomic.Bool // read while it may be written
 	res      result
+	entry    idemflight.Entry[int] // of Cache.Reconcile
 	err      error
 	panicked any
 	exited   bool
@@ -150,7 +153,7 @@ func callID(ctx context.Context) int {
 
 // run runs one program, drawn from t, against a target made by fresh, and returns where it and the
 // reference disagree, and what was counted. It must be called in a bubble.
-func run(t *rapid.T, fresh func(options) target) (counted idemflight.Stats, err error) {
+func run(t *rapid.T, fresh func(options) target) (counted *reference, err error) {
 	d := &driver{t: t, quit: make(chan struct{}), byID: map[int]*call{}}
 	cfg := drawConfig(t)
 	d.ref = newReference(cfg, time.Now())
@@ -172,7 +175,7 @@ func run(t *rapid.T, fresh func(options) target) (counted idemflight.Stats, err 
 	}{
 		"do": {6, d.doCall}, "finish": {4, d.doFinish}, "effect": {1, d.doEffect}, "cancel": {1, d.doCancel},
 		"sleep": {4, d.doSleep}, "forget": {1, d.doForget}, "resolve": {1, d.doResolve}, "restore": {1, d.doRestore},
-		"nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
+		"reconcile": {2, d.doReconcile}, "nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
 		"race": {1, d.doRace}, "misuse": {1, d.doMisuse}, "close": {1, d.doClose},
 	} {
 		if name == "close" && !cfg.closes || name == "scan" && !cfg.scans {
@@ -184,13 +187,16 @@ func run(t *rapid.T, fresh func(options) target) (counted idemflight.Stats, err 
 	}
 	t.Repeat(actions)
 	d.finale()
-	return d.ref.stats, nil
+	return d.ref, nil
 }
 
 func (d *driver) options(cfg config) options {
 	o := options{
 		TTL: cfg.ttl, HoldTTL: cfg.holdTTL, MaxEntries: cfg.maxEntries, MinRetention: cfg.protect, MaxWeight: cfg.maxWeight,
-		ExecTimeout: cfg.execTimeout, MaxWaiters: cfg.maxWaiters, Observer: d.observe,
+		ExecTimeout: cfg.execTimeout, MaxWaiters: cfg.maxWaiters, EffectsAnnounced: cfg.announced, Observer: d.observe,
+	}
+	if cfg.defaultHold {
+		o.HoldTTL = 0
 	}
 	if cfg.maxWeight > 0 {
 		o.Weigh = func(_ string, value int) int64 {
@@ -201,7 +207,10 @@ func (d *driver) options(cfg config) options {
 			return w
 		}
 	}
-	if cfg.custom {
+	switch cfg.classify {
+	case lenient:
+		o.Classify = idemflight.ClassifyLenient
+	case custom:
 		o.Classify = customClassify
 	}
 	if cfg.reconcile {
@@ -285,11 +294,16 @@ func (d *driver) compare(reference func()) {
 	d.events, d.begun = nil, nil
 	d.mu.Unlock()
 
-	obs := &observed{failed: map[*call]error{}, gone: func(key string) bool {
-		e, ok := d.c.Lookup(key)
+	obs := &observed{failed: map[*call]error{}, flown: map[int]bool{}, gone: func(key string) bool {
+		e, ok := d.lookup(key)
 		return !ok || e.State == idemflight.InFlight
 	}}
-	callEvents, finishedEvents := map[int][]seen{}, []seen{}
+	for _, r := range begun {
+		if r.held == nil {
+			obs.flown[r.callID] = true
+		}
+	}
+	callEvents, besides := map[int][]seen{}, []seen{}
 	panicked := map[string]int{}
 	hookPanics := uint64(0)
 	for _, e := range events {
@@ -298,8 +312,11 @@ func (d *driver) compare(reference func()) {
 		}
 		switch e.Kind {
 		case idemflight.EventEvicted:
-			if !d.ref.toldEvicted(e.Key) {
-				obs.evicted = append(obs.evicted, e.Key)
+			if e.Err != nil && e.Err != idemflight.ErrOutcomeUnknown {
+				disagree("EventEvicted with error %v", e.Err)
+			}
+			if evicted := (eviction{e.Key, e.Err != nil}); !d.ref.toldEvicted(evicted) {
+				obs.evicted = append(obs.evicted, evicted)
 			}
 		case idemflight.EventShed:
 			obs.shed = append(obs.shed, e.Key)
@@ -308,15 +325,16 @@ func (d *driver) compare(reference func()) {
 			if p := (*idemflight.PanicError)(nil); !errors.As(e.Err, &p) {
 				disagree("EventPanicked with error %v", e.Err)
 			}
-		case idemflight.EventFinished:
-			finishedEvents = append(finishedEvents, e)
+		case idemflight.EventFinished, idemflight.EventForgotten, idemflight.EventResolved, idemflight.EventUnannounced:
+			besides = append(besides, e)
+			continue
 		case idemflight.EventExpired:
 		default:
 			id := callID(e.ctx)
 			callEvents[id] = append(callEvents[id], e)
 			continue
 		}
-		if e.Kind != idemflight.EventFinished && e.ctx != context.Background() {
+		if e.ctx != context.Background() {
 			disagree("%v with a context other than Background", e.Kind)
 		}
 	}
@@ -327,8 +345,8 @@ func (d *driver) compare(reference func()) {
 	}
 
 	d.weighed, d.left = map[string]bool{}, map[int]bool{}
-	for id, events := range callEvents {
-		d.left[id] = events[0].Kind == idemflight.EventCallerLeft
+	for id, events := range callEvents { // before fn began, if that was in this step
+		d.left[id] = events[0].Kind == idemflight.EventCallerLeft && !obs.flown[id]
 	}
 	for key := range panicked {
 		d.weighed[key] = true
@@ -351,7 +369,7 @@ func (d *driver) compare(reference func()) {
 
 	d.match(begun)
 	d.compareCalls(callEvents)
-	d.compareFinished(finishedEvents)
+	d.compareBesides(besides)
 	if !maps.Equal(panicked, m.panicked) {
 		disagree("EventPanicked by key: %v, want %v", panicked, m.panicked)
 	}
@@ -409,6 +427,10 @@ func (d *driver) compareCalls(events map[int][]seen) {
 		case !told:
 			return false
 		}
+		if c.asks {
+			c.checkAsked(a)
+			return true
+		}
 		got := events[c.id]
 		delete(events, c.id)
 		if len(got) != 1 {
@@ -427,7 +449,7 @@ func (c *caller) check(a answer, e seen) {
 	switch {
 	case a.panics != nil:
 		p, ok := c.panicked.(*idemflight.PanicError)
-		if !ok || p.Value != a.panics.panicked {
+		if !ok || p.Value != a.panics.panicked || len(p.Stack) == 0 {
 			disagree("the leader of %q did not panic with fn's value but with %v", c.key, c.panicked)
 		}
 	case a.exits != c.exited:
@@ -453,6 +475,18 @@ func (c *caller) check(a answer, e seen) {
 	a.compareEvent(c.key, e.event)
 }
 
+// checkAsked compares how a call of Cache.Reconcile returned with how it should.
+func (c *caller) checkAsked(a answer) {
+	switch {
+	case c.panicked != nil || c.exited:
+		disagree("Cache.Reconcile of %q panicked with %v, or exited", c.key, c.panicked)
+	case a.wrong(c.err) != "":
+		disagree("Cache.Reconcile of %q: %s", c.key, a.wrong(c.err))
+	case a.entry(c.entry) != "":
+		disagree("Cache.Reconcile of %q: %s", c.key, a.entry(c.entry))
+	}
+}
+
 func (a answer) compareEvent(key string, e event) {
 	if wrong := a.wrong(e.Err); wrong != "" {
 		disagree("the event of the call on %q: %s", key, wrong)
@@ -462,17 +496,18 @@ func (a answer) compareEvent(key string, e event) {
 	}
 }
 
-func (d *driver) compareFinished(events []seen) {
-	for _, f := range d.ref.finished {
-		i := slices.IndexFunc(events, func(e seen) bool { return callID(e.ctx) == f.leader.id })
+// compareBesides compares the events that are not those of calls that return.
+func (d *driver) compareBesides(events []seen) {
+	for _, want := range d.ref.besides {
+		i := slices.IndexFunc(events, func(e seen) bool { return callID(e.ctx) == want.id && e.Kind == want.answer.kind })
 		if i < 0 {
-			disagree("no EventFinished for %q, whose leader has left", f.leader.key)
+			disagree("no event %v for %q", want.answer.kind, want.key)
 		}
-		f.answer.compareEvent(f.leader.key, events[i].event)
+		want.answer.compareEvent(want.key, events[i].event)
 		events = slices.Delete(events, i, i+1)
 	}
 	if len(events) > 0 {
-		disagree("EventFinished for %q, whose leader is there or has been told", events[0].Key)
+		disagree("event %v for %q, which is not due or has been told", events[0].Kind, events[0].Key)
 	}
 }
 
@@ -501,4 +536,13 @@ func (d *driver) callOf(id int) *call {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.byID[id]
+}
+
+// lookup is Lookup.
+func (d *driver) lookup(key string) (idemflight.Entry[int], bool) {
+	e, ok, err := d.c.Lookup(context.Background(), key)
+	if err != nil {
+		disagree("Lookup of %q fails: %v", key, err)
+	}
+	return e, ok
 }

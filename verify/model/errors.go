@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"syscall"
 
 	"pgregory.net/rapid"
@@ -22,12 +23,10 @@ type errSpec struct {
 	kids []*errSpec
 	err  error // as fn returns it
 
-	// Of a leaf: what the default classifier says of it, and whether that decides for all that
-	// stands around it in a chain.
-	class    idemflight.Disposition
-	decisive bool
-	network  bool // a dial or DNS error
-	tagged   bool
+	// Of a leaf: what ClassifyLenient says of it.
+	class   idemflight.Disposition
+	network bool // a dial or DNS error
+	tagged  bool
 }
 
 type form int
@@ -80,13 +79,13 @@ var leaves = []errSpec{
 	{err: context.DeadlineExceeded, class: idemflight.Hold},
 	{err: syscall.ECONNRESET, class: idemflight.Hold},
 	{err: syscall.EPIPE, class: idemflight.Hold},
-	{err: &net.OpError{Op: "dial", Err: syscall.ETIMEDOUT}, class: idemflight.Release, decisive: true, network: true},
-	{err: &net.DNSError{Err: "no such host", IsTimeout: true}, class: idemflight.Release, decisive: true, network: true},
-	{err: idemflight.ErrInFlight, class: idemflight.Release, decisive: true},
-	{err: idemflight.ErrOutcomeUnknown, class: idemflight.Release, decisive: true},
-	{err: idemflight.ErrCallerLeft, class: idemflight.Release, decisive: true},
-	{err: idemflight.ErrGoexit, class: idemflight.Hold, decisive: true},
-	{err: &idemflight.PanicError{Value: idemflight.Final(errors.New("marked within a panic"))}, class: idemflight.Hold, decisive: true},
+	{err: &net.OpError{Op: "dial", Err: syscall.ETIMEDOUT}, class: idemflight.Release, network: true},
+	{err: &net.DNSError{Err: "no such host", IsTimeout: true}, class: idemflight.Release, network: true},
+	{err: idemflight.ErrInFlight, class: idemflight.Release},
+	{err: idemflight.ErrOutcomeUnknown, class: idemflight.Hold},
+	{err: idemflight.ErrCallerLeft, class: idemflight.Release},
+	{err: idemflight.ErrGoexit, class: idemflight.Hold},
+	{err: &idemflight.PanicError{Value: idemflight.Final(errors.New("marked within a panic"))}, class: idemflight.Hold},
 }
 
 // drawErr draws an error of some depth.
@@ -191,33 +190,26 @@ func (s *errSpec) marked(plain func(*errSpec) idemflight.Disposition) (d idemfli
 	return s.kids[0].marked(plain)
 }
 
-// byDefault is what ClassifyLenient says of s, its markers left out (promise 12).
-func (s *errSpec) byDefault() idemflight.Disposition {
-	d, _ := s.read()
-	return d
-}
-
-func (s *errSpec) read() (d idemflight.Disposition, decisive bool) {
+// byLenient is what ClassifyLenient says of s, its markers left out (promise 12): from the outside in, the
+// first that speaks decides.
+func (s *errSpec) byLenient() (d idemflight.Disposition) {
 	switch s.form {
 	case leaf:
-		return s.class, s.decisive
+		return s.class
 	case slow:
-		if d, decisive := s.kids[0].read(); decisive {
-			return d, true
-		}
-		return idemflight.Hold, false
+		return idemflight.Hold
 	case urlPost, urlGet:
 		if s.form == urlPost && s.any(func(s *errSpec) bool { return s.network }) {
-			return idemflight.Release, true
+			return idemflight.Release
 		}
-		return idemflight.Hold, true
+		return idemflight.Hold
 	case joining:
 		for _, kid := range s.kids {
-			d = max(d, kid.byDefault())
+			d = max(d, kid.byLenient())
 		}
-		return d, false
+		return d
 	}
-	return s.kids[0].read()
+	return s.kids[0].byLenient()
 }
 
 // byCustom is what customClassify says of s: panics where it does.
@@ -270,9 +262,11 @@ func (c *cause) original(got error) string {
 			return fmt.Sprintf("error %v instead of %v", got, c.sentinel)
 		}
 	case c.panicked != nil:
-		if p, ok := got.(*idemflight.PanicError); !ok || p.Value != c.panicked {
+		p, ok := got.(*idemflight.PanicError)
+		if !ok || p.Value != c.panicked {
 			return fmt.Sprintf("error %v instead of a *PanicError", got)
 		}
+		return stackless(p)
 	default:
 		return c.spec.unmarked(got)
 	}
@@ -293,8 +287,8 @@ func (s *errSpec) unmarked(got error) string {
 	if wrong := s.reached(got); wrong != "" {
 		return wrong
 	}
-	if said := idemflight.ClassifyLenient(got); said != s.byDefault() {
-		return fmt.Sprintf("a marker is left in %q: classified %v instead of %v", got, said, s.byDefault())
+	if said := idemflight.ClassifyLenient(got); said != s.byLenient() {
+		return fmt.Sprintf("a marker is left in %q: classified %v instead of %v", got, said, s.byLenient())
 	}
 	return ""
 }
@@ -325,11 +319,33 @@ func (c *cause) unknown(got error) string {
 	case c.sentinel != nil && !errors.Is(got, c.sentinel):
 		return fmt.Sprintf("%v is not in %v", c.sentinel, got)
 	case c.panicked != nil:
-		if p := (*idemflight.PanicError)(nil); !errors.As(got, &p) || p.Value != c.panicked {
+		p := (*idemflight.PanicError)(nil)
+		if !errors.As(got, &p) || p.Value != c.panicked {
 			return fmt.Sprintf("the panic is not in %v", got)
 		}
+		return stackless(p)
 	case c.spec != nil:
 		return c.spec.reached(got)
+	}
+	return ""
+}
+
+// stackless says what is wrong with p as what others than the leader get: only that panics with a stack.
+func stackless(p *idemflight.PanicError) string {
+	if len(p.Stack) > 0 {
+		return fmt.Sprintf("the error for a panic with %v bears its stack, as only the leader's does", p.Value)
+	}
+	return ""
+}
+
+// notLearned says what is wrong with got as the answer to who waited for a Reconcile that learned nothing
+// but c, or came a moment after.
+func (c *cause) notLearned(got error) string {
+	if wrong := c.unknown(got); wrong != "" {
+		return wrong
+	}
+	if !strings.Contains(got.Error(), "Reconcile learned nothing") {
+		return fmt.Sprintf("%q does not say that Reconcile learned nothing", got)
 	}
 	return ""
 }

@@ -20,8 +20,10 @@ type bent struct {
 	cache
 	call                func(ctx context.Context, c call, way way, fn fnOf) (result, error)
 	lookup              func(key string) (idemflight.Entry[int], bool)
-	forget              func(key string) bool
-	resolve             func(key string, value int, err error) bool
+	unsettled           func(each func(string, idemflight.Entry[int]) bool)
+	forget              func(ctx context.Context, key string) bool
+	resolve             func(ctx context.Context, key string, value int, err error) error
+	reconcile           func(ctx context.Context, key string) (idemflight.Entry[int], error)
 	restore             func(key string, e idemflight.Entry[int]) error
 	length              func() int
 	stats               func() idemflight.Stats
@@ -37,16 +39,29 @@ func (b *bent) do(ctx context.Context, c *call, way way, fn fnOf) (result, error
 	return b.cache.do(ctx, c, way, fn)
 }
 
-func (b *bent) Lookup(key string) (idemflight.Entry[int], bool) {
+func (b *bent) Lookup(_ context.Context, key string) (idemflight.Entry[int], bool, error) {
 	if b.lookup != nil {
-		return b.lookup(key)
+		e, ok := b.lookup(key)
+		return e, ok, nil
 	}
-	e, ok := b.cache.Lookup(key)
+	e, ok := b.look(key)
 	if b.shown != nil && ok {
 		e = b.shown(e)
 	}
+	return e, ok, nil
+}
+
+// look is Lookup without the fault.
+func (b *bent) look(key string) (idemflight.Entry[int], bool) {
+	e, ok, _ := b.cache.Lookup(context.Background(), key)
 	return e, ok
 }
+
+// drop is Forget without the fault, which nobody hears of.
+func (b *bent) drop(key string) { _, _ = b.cache.Forget(unheard, key) }
+
+// unheard is the context of what a fault does behind the program's back: see untold.
+var unheard = context.WithValue(context.Background(), callIDKey{}, -2)
 
 func (b *bent) All() iter.Seq2[string, idemflight.Entry[int]] {
 	return func(yield func(string, idemflight.Entry[int]) bool) {
@@ -61,25 +76,49 @@ func (b *bent) All() iter.Seq2[string, idemflight.Entry[int]] {
 	}
 }
 
-func (b *bent) Forget(key string) bool {
+func (b *bent) Unsettled(ctx context.Context, each func(string, idemflight.Entry[int]) bool) error {
+	if b.unsettled != nil {
+		b.unsettled(each)
+		return nil
+	}
+	return b.cache.Unsettled(ctx, func(key string, e idemflight.Entry[int]) bool {
+		if b.shown != nil {
+			e = b.shown(e)
+		}
+		return each(key, e)
+	})
+}
+
+func (b *bent) Forget(ctx context.Context, key string) (bool, error) {
 	if b.forget != nil {
-		return b.forget(key)
+		return b.forget(ctx, key), nil
 	}
-	return b.cache.Forget(key)
+	return b.cache.Forget(ctx, key)
 }
 
-func (b *bent) Resolve(key string, value int, err error) bool {
+func (b *bent) Resolve(ctx context.Context, key string, value int, err error) error {
 	if b.resolve != nil {
-		return b.resolve(key, value, err)
+		return b.resolve(ctx, key, value, err)
 	}
-	return b.cache.Resolve(key, value, err)
+	return b.cache.Resolve(ctx, key, value, err)
 }
 
-func (b *bent) Restore(key string, e idemflight.Entry[int]) error {
+func (b *bent) Reconcile(ctx context.Context, key string) (idemflight.Entry[int], error) {
+	if b.reconcile != nil {
+		return b.reconcile(ctx, key)
+	}
+	e, err := b.cache.Reconcile(ctx, key)
+	if b.shown != nil && e.State != idemflight.Absent {
+		e = b.shown(e)
+	}
+	return e, err
+}
+
+func (b *bent) Restore(ctx context.Context, key string, e idemflight.Entry[int]) error {
 	if b.restore != nil {
 		return b.restore(key, e)
 	}
-	return b.cache.Restore(key, e)
+	return b.cache.Restore(ctx, key, e)
 }
 
 func (b *bent) Len() int {
@@ -108,14 +147,18 @@ func (b *bent) Close(ctx context.Context) error {
 
 // evict evicts key as if the cache had done so.
 func (b *bent) evict(o *options, key string) {
-	b.cache.Forget(key)
+	e := event{Kind: idemflight.EventEvicted, Key: key}
+	if old, _ := b.look(key); old.State == idemflight.Held {
+		e.Err = idemflight.ErrOutcomeUnknown
+	}
+	b.drop(key)
 	b.evicted.Add(1)
 	defer func() {
 		if recover() != nil {
 			b.hookPanics.Add(1) // of the Observer
 		}
 	}()
-	o.Observer(context.Background(), event{Kind: idemflight.EventEvicted, Key: key})
+	o.Observer(context.Background(), e)
 }
 
 // victim returns a key that is as wanted, if c is full.
@@ -156,10 +199,10 @@ var faults = map[string]func(o *options, b *bent){
 	"a replay extends the TTL": func(o *options, b *bent) {
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			res, err := b.cache.do(ctx, &c, way, fn)
-			if e, ok := b.cache.Lookup(c.key); ok && res.Source == idemflight.Replayed {
-				b.cache.Forget(c.key)
+			if e, ok := b.look(c.key); ok && res.Source == idemflight.Replayed {
+				b.drop(c.key)
 				e.ExpiresAt = time.Now().Add(o.TTL)
-				_ = b.cache.Restore(c.key, e)
+				_ = b.cache.Restore(unheard, c.key, e)
 			}
 			return res, err
 		}
@@ -174,14 +217,15 @@ var faults = map[string]func(o *options, b *bent){
 	},
 	"HoldTTL is not heeded": func(o *options, _ *bent) { o.HoldTTL = o.TTL },
 	"Forget drops nothing": func(_ *options, b *bent) {
-		b.forget = func(key string) bool { _, ok := b.cache.Lookup(key); return ok }
+		b.forget = func(_ context.Context, key string) bool { _, ok := b.look(key); return ok }
 	},
 	"Forget of a flight lets its outcome be retained": func(_ *options, b *bent) {
-		b.forget = func(key string) bool {
-			if e, _ := b.cache.Lookup(key); e.State == idemflight.InFlight {
+		b.forget = func(ctx context.Context, key string) bool {
+			if e, _ := b.look(key); e.State == idemflight.InFlight {
 				return true
 			}
-			return b.cache.Forget(key)
+			ok, _ := b.cache.Forget(ctx, key)
+			return ok
 		}
 	},
 	"the fingerprint is ignored": func(_ *options, b *bent) {
@@ -231,7 +275,7 @@ var faults = map[string]func(o *options, b *bent){
 	},
 	"who joins runs fn again": func(_ *options, b *bent) {
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
-			if e, _ := b.cache.Lookup(c.key); e.State == idemflight.InFlight {
+			if e, _ := b.look(c.key); e.State == idemflight.InFlight {
 				v, err := fn(ctx)
 				return result{Value: v, Source: idemflight.Joined}, err
 			}
@@ -241,7 +285,7 @@ var faults = map[string]func(o *options, b *bent){
 	"a replay brings the value of another key": func(_ *options, b *bent) {
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			res, err := b.cache.do(ctx, &c, way, fn)
-			if e, ok := b.cache.Lookup("k0"); ok && res.Source == idemflight.Replayed && c.key != "k0" {
+			if e, ok := b.look("k0"); ok && res.Source == idemflight.Replayed && c.key != "k0" {
 				res.Value = e.Value
 			}
 			return res, err
@@ -282,9 +326,8 @@ var faults = map[string]func(o *options, b *bent){
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
 				v, err := fn(ctx)
-				if c.fn != nil && len(c.fn.effects) > 0 && c.fn.effects[len(c.fn.effects)-1] == noneOf {
-					idemflight.NoEffect(ctx)
-					idemflight.NoEffect(ctx)
+				if c.fn != nil && c.fn.err != nil && !c.fn.err.marks() && len(c.fn.effects) > 0 && c.fn.effects[len(c.fn.effects)-1] == noneOf {
+					err = idemflight.Retryable(err)
 				}
 				return v, err
 			})
@@ -320,19 +363,20 @@ var faults = map[string]func(o *options, b *bent){
 		}
 	},
 	"Resolve with an error of no meaning releases": func(_ *options, b *bent) {
-		b.resolve = func(key string, value int, err error) bool {
+		b.resolve = func(ctx context.Context, key string, value int, err error) error {
 			if err != nil {
 				err = idemflight.Retryable(err)
 			}
-			return b.cache.Resolve(key, value, err)
+			return b.cache.Resolve(ctx, key, value, err)
 		}
 	},
 	"Resolve acts on what is retained": func(_ *options, b *bent) {
-		b.resolve = func(key string, value int, err error) bool {
-			if e, _ := b.cache.Lookup(key); e.State == idemflight.Retained {
-				return b.cache.Forget(key)
+		b.resolve = func(ctx context.Context, key string, value int, err error) error {
+			if e, _ := b.look(key); e.State == idemflight.Retained {
+				b.drop(key)
+				return nil
 			}
-			return b.cache.Resolve(key, value, err)
+			return b.cache.Resolve(ctx, key, value, err)
 		}
 	},
 	"a panic in Reconcile releases": func(o *options, _ *bent) {
@@ -364,15 +408,15 @@ var faults = map[string]func(o *options, b *bent){
 			if e.State == idemflight.InFlight {
 				e.State, e.ExpiresAt = idemflight.Retained, time.Now().Add(o.TTL)
 			}
-			return b.cache.Restore(key, e)
+			return b.cache.Restore(unheard, key, e)
 		}
 	},
 	"Restore overwrites": func(_ *options, b *bent) {
 		b.restore = func(key string, e idemflight.Entry[int]) error {
-			if old, ok := b.cache.Lookup(key); ok && old.State == idemflight.Retained {
-				b.cache.Forget(key)
+			if old, ok := b.look(key); ok && old.State == idemflight.Retained {
+				b.drop(key)
 			}
-			return b.cache.Restore(key, e)
+			return b.cache.Restore(unheard, key, e)
 		}
 	},
 	"Close refuses nothing": func(_ *options, b *bent) { b.close = func(context.Context) error { return nil } },
@@ -389,7 +433,7 @@ var faults = map[string]func(o *options, b *bent){
 	"there is one place more":       func(o *options, _ *bent) { o.MaxEntries++ },
 	"held keys are evicted": func(o *options, b *bent) {
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
-			if _, ok := b.cache.Lookup(c.key); !ok && c.key != "" && ctx.Err() == nil {
+			if _, ok := b.look(c.key); !ok && c.key != "" && ctx.Err() == nil {
 				if key := victim(b.cache, o.MaxEntries, func(e idemflight.Entry[int]) bool { return e.State == idemflight.Held }); key != "" {
 					b.evict(o, key)
 				}
@@ -402,10 +446,10 @@ var faults = map[string]func(o *options, b *bent){
 		replayed.Store("")
 		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
 			last := replayed.Load().(string)
-			if _, ok := b.cache.Lookup(c.key); ok {
+			if _, ok := b.look(c.key); ok {
 				replayed.Store(c.key)
 			} else if s := b.cache.Stats(); strings.HasPrefix(c.key, "new") && s.InFlight+s.Entries == o.MaxEntries {
-				if e, _ := b.cache.Lookup(last); e.State == idemflight.Retained && o.MinRetention < 0 {
+				if e, _ := b.look(last); e.State == idemflight.Retained && o.MinRetention < 0 {
 					b.evict(o, last)
 				}
 			}
@@ -460,7 +504,7 @@ var faults = map[string]func(o *options, b *bent){
 	},
 	"Lookup counts as a use": func(_ *options, b *bent) {
 		b.lookup = func(key string) (idemflight.Entry[int], bool) {
-			e, ok := b.cache.Lookup(key)
+			e, ok := b.look(key)
 			if e.State == idemflight.Retained {
 				_, _ = b.Do(context.Background(), key, func(context.Context) (int, error) { return 0, nil }, idemflight.WithFingerprint(e.Fingerprint))
 			}
@@ -481,10 +525,20 @@ func without(kind idemflight.EventKind) func(*options, *bent) {
 	}
 }
 
+// untold is tell, but for what a fault does behind the program's back.
+func untold(tell func(context.Context, event)) func(context.Context, event) {
+	return func(ctx context.Context, e event) {
+		if ctx != unheard {
+			tell(ctx, e)
+		}
+	}
+}
+
 // plant returns what makes a cache with the fault.
 func plant(fault func(*options, *bent)) func(options) target {
 	return func(o options) target {
 		b := &bent{}
+		o.Observer = untold(o.Observer)
 		fault(&o, b)
 		b.cache = cache{idemflight.MustNew(o)}
 		return b

@@ -30,15 +30,21 @@ func drawConfig(t *rapid.T) config {
 		maxEntries:     pick(t, "MaxEntries", 3, 1, 2, 4, 8, 12, 100),
 		protect:        pick[time.Duration](t, "MinRetention", -1, -1, 2*time.Second, 200*time.Second),
 		maxWeight:      pick[int64](t, "MaxWeight", 0, 20),
-		custom:         rapid.Bool().Draw(t, "custom Classify"),
+		classify:       pick(t, "Classify", noClassifier, lenient, custom),
+		announced:      one(t, "EffectsAnnounced", 4),
 		reconcile:      rapid.Bool().Draw(t, "Reconcile"),
 		execTimeout:    pick[time.Duration](t, "ExecTimeout", 3*time.Second, -1),
 		maxWaiters:     pick(t, "MaxWaiters", 0, 2),
-		observerPanics: pick(t, "Observer panics at", idemflight.EventKind(-1), -1, -1, idemflight.EventReplayed, idemflight.EventJoined, idemflight.EventEvicted),
+		observerPanics: pick(t, "Observer panics at", idemflight.EventKind(-1), -1, -1, idemflight.EventReplayed, idemflight.EventJoined, idemflight.EventEvicted, idemflight.EventResolved, idemflight.EventUnannounced),
 		closes:         one(t, "closes", 4),
 		scans:          one(t, "scans", 6),
 	}
-	c.holdTTL = pick(t, "HoldTTL", c.ttl, 4*time.Second, -1)
+	if c.defaultHold = one(t, "default HoldTTL", 6); c.defaultHold {
+		c.ttl = pick(t, "TTL", c.ttl, 10*24*time.Hour)
+		c.holdTTL = max(7*24*time.Hour, c.ttl)
+	} else {
+		c.holdTTL = pick(t, "HoldTTL", c.ttl, 4*time.Second, -1)
+	}
 	if c.scans { // what promise 19 says of scans
 		c.protect, c.maxEntries, c.closes = -1, pick(t, "MaxEntries", 8, 12, 16), false
 	}
@@ -140,8 +146,8 @@ func (d *driver) newCaller(t *rapid.T) *caller {
 	if one(t, "ends at once", 2) {
 		c.fn = d.drawEnding(t)
 	}
-	if d.ref.reconcile && one(t, "reconciles at once", 2) {
-		c.reconcile = d.drawEnding(t)
+	if d.ref.reconcile && one(t, "reconciles at once", 2) && (c.maxWait == nil || *c.maxWait > 0) {
+		c.reconcile = d.drawEnding(t) // where the call may not wait at all it would be chance which comes first
 	}
 	return c
 }
@@ -159,10 +165,59 @@ func (d *driver) call(c *caller) {
 				c.exited = !returned && c.panicked == nil
 				c.returned.Store(true)
 			}()
+			if c.asks {
+				c.entry, c.err = d.c.Reconcile(c.ctx, c.key)
+				returned = true
+				return
+			}
 			c.res, c.err = d.c.do(c.ctx, c.call, c.way, func(ctx context.Context) (int, error) { return d.enter(ctx, nil) })
 			returned = true
 		}()
-	}, func() { d.ref.do(c.call) })
+	}, func() {
+		if c.asks {
+			d.ref.ask(c.call)
+		} else {
+			d.ref.do(c.call)
+		}
+	})
+}
+
+// doReconcile calls Cache.Reconcile, mostly of a key that is held or of which Reconcile runs.
+func (d *driver) doReconcile(t *rapid.T) {
+	d.nextID++
+	c := &caller{call: &call{id: d.nextID, asks: true, key: d.drawKey(t), began: time.Now()}, cancel: func(error) {}}
+	var apt []string
+	for _, key := range d.ref.keys {
+		r, f := d.ref.kept[key], d.ref.flights[key]
+		if r != nil && r.state == idemflight.Held || f != nil && f.exec.reconciling {
+			apt = append(apt, key)
+		}
+	}
+	if len(apt) > 0 && !one(t, "any", 6) {
+		c.key = pick(t, "apt", apt...)
+	}
+	if d.ref.reconcile && one(t, "reconciles at once", 2) {
+		c.reconcile = d.drawEnding(t)
+	}
+	c.ctx = context.WithValue(context.Background(), callIDKey{}, c.id)
+	switch e := d.drawExec(t); pick(t, "context", "endless", "cancel", "cancel", "dead", "nested") {
+	case "endless":
+		c.endless = true
+	case "cancel":
+		c.ctx, c.cancel = context.WithCancelCause(c.ctx)
+	case "dead":
+		c.ended, c.reason = true, errors.New("dead on arrival")
+		c.ctx, c.cancel = context.WithCancelCause(c.ctx)
+		c.cancel(idemflight.Final(c.reason))
+	case "nested":
+		if e == nil {
+			c.endless = true
+			break
+		}
+		c.from = e.exec
+		c.ctx = context.WithValue(e.ctx, callIDKey{}, c.id)
+	}
+	d.call(c)
 }
 
 // doScan is what the recency of promise 19 is about: a few keys that are replayed again and again, while
@@ -281,8 +336,8 @@ func (d *driver) doRace(t *rapid.T) {
 	}
 	var may []*caller
 	for _, c := range d.calls {
-		waits := e.flight.leader == c.call && !e.flight.leaderLeft || slices.Contains(e.flight.waiters, c.call)
-		if waits && !c.endless && !c.ended && c.from == nil && c.endsAt.IsZero() {
+		waits := e.flight.leader == c.call && !e.flight.leaderLeft || slices.Contains(e.flight.waiters, c.call) && !e.reconciling
+		if waits && !c.asks && !c.endless && !c.ended && c.from == nil && c.endsAt.IsZero() {
 			may = append(may, c)
 		}
 	}
@@ -370,12 +425,20 @@ func (d *driver) sleep(to time.Time) {
 
 func (d *driver) doForget(t *rapid.T) {
 	key := d.drawKey(t)
+	id, ctx := d.operator()
 	var got bool
-	d.step(func() { got = d.c.Forget(key) }, func() {
-		if want := d.ref.forget(key); got != want {
-			disagree("Forget of %q answers %v, want %v", key, got, want)
+	var err error
+	d.step(func() { got, err = d.c.Forget(ctx, key) }, func() {
+		if want := d.ref.forget(id, key); got != want || err != nil {
+			disagree("Forget of %q answers %v, %v, want %v", key, got, err, want)
 		}
 	})
+}
+
+// operator returns the context in which an operator acts, and its number.
+func (d *driver) operator() (id int, ctx context.Context) {
+	d.nextID++
+	return d.nextID, context.WithValue(context.Background(), callIDKey{}, d.nextID)
 }
 
 func (d *driver) doResolve(t *rapid.T) {
@@ -395,12 +458,9 @@ func (d *driver) doResolve(t *rapid.T) {
 		spec = drawErr(t, 2, false)
 		err = spec.err
 	}
-	var got bool
-	d.step(func() { got = d.c.Resolve(key, value, err) }, func() {
-		if want := d.ref.resolve(key, value, spec); got != want {
-			disagree("Resolve of %q with %v answers %v, want %v", key, err, got, want)
-		}
-	})
+	id, ctx := d.operator()
+	var got error
+	d.step(func() { got = d.c.Resolve(ctx, key, value, err) }, func() { d.ref.resolve(id, key, value, spec, got) })
 }
 
 func (d *driver) doRestore(t *rapid.T) {
@@ -421,7 +481,7 @@ func (d *driver) doRestore(t *rapid.T) {
 		e.Err = spec.err
 	}
 	var got error
-	d.step(func() { got = d.c.Restore(key, e) }, func() {
+	d.step(func() { got = d.c.Restore(context.Background(), key, e) }, func() {
 		d.ref.restore(key, e, spec, got)
 		if got != nil { // the contract does not say whether Weigh is asked before
 			if _, panics := weightOf(e.Value); panics && d.ref.maxWeight > 0 && d.weighed[key] {
@@ -467,7 +527,7 @@ func (d *driver) doClose(t *rapid.T) {
 // doLook looks at the cache in every way there is.
 func (d *driver) doLook(t *rapid.T) {
 	for _, key := range append(d.ref.keys, "") {
-		got, ok := d.c.Lookup(key)
+		got, ok := d.lookup(key)
 		want, wanted := d.ref.entry(key)
 		if ok != wanted {
 			disagree("Lookup of %q finds %v %v, want %v %+v", key, ok, got, wanted, want)
@@ -481,8 +541,42 @@ func (d *driver) doLook(t *rapid.T) {
 	if one(t, "All", 3) {
 		d.lookAtAll()
 	}
+	if one(t, "Unsettled", 3) {
+		d.lookAtUnsettled(rapid.IntRange(0, d.ref.maxEntries).Draw(t, "up to"))
+	}
 	if one(t, "Stats", 3) {
 		d.lookAtStats()
+	}
+}
+
+// lookAtUnsettled looks at up to so many of the keys in flight and held. They come in the order in which they
+// began "where that is cheap", as the contract has it: what was restored, and what is held after more than 4 s,
+// comes anywhere.
+func (d *driver) lookAtUnsettled(most int) {
+	unsettled := len(d.ref.flights) + d.ref.heldCount()
+	var last time.Time
+	found := map[string]bool{}
+	err := d.c.Unsettled(context.Background(), func(key string, got idemflight.Entry[int]) bool {
+		want, ok := d.ref.entry(key)
+		switch {
+		case !ok || want.State != idemflight.Held && want.State != idemflight.InFlight:
+			disagree("Unsettled shows %q, which is %v", key, want.State)
+		case found[key]:
+			disagree("Unsettled shows %q twice", key)
+		case want.wrong(got) != "":
+			disagree("Unsettled, at %q: %s", key, want.wrong(got))
+		}
+		if r := d.ref.kept[key]; r == nil || !r.restored && r.completed.Sub(r.started) <= 4*time.Second {
+			if got.StartedAt.Before(last) {
+				disagree("Unsettled shows %q, which began before the one that it has shown before", key)
+			}
+			last = got.StartedAt
+		}
+		found[key] = true
+		return len(found) < most
+	})
+	if want := min(max(most, 1), unsettled); len(found) != want || err != nil {
+		disagree("Unsettled shows %d keys (%v), want %d", len(found), err, want)
 	}
 }
 
@@ -531,6 +625,9 @@ func (d *driver) finale() {
 	}
 	d.lookAtStats()
 	d.sleep(time.Now().Add(time.Hour))
+	if d.ref.defaultHold {
+		d.sleep(time.Now().Add(12 * 24 * time.Hour))
+	}
 	if len(d.ref.stale) > 0 && !d.ref.closed {
 		disagree("the record of %q was never reclaimed", d.ref.stale[0].key)
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,18 +17,33 @@ type config struct {
 	maxEntries     int
 	protect        time.Duration // < 0: none; at least ttl: nothing is evicted
 	maxWeight      int64         // 0: no bound
-	custom         bool          // Classify is customClassify, else the default
+	classify       classifier
+	announced      bool // EffectsAnnounced
 	reconcile      bool
 	execTimeout    time.Duration // < 0: none
 	maxWaiters     int           // 0: no bound
 	observerPanics idemflight.EventKind
 	keys           []string
 	closes, scans  bool // the program may close it, and scan
+	defaultHold    bool // holdTTL is the default
 }
 
-// call is one call of Do, as the program makes it.
+// classifier is what Options.Classify is.
+type classifier int
+
+const (
+	noClassifier classifier = iota // nil: whatever has no marker is held
+	lenient                        // ClassifyLenient
+	custom                         // customClassify
+)
+
+// pauseTime is for how long a Reconcile that learned nothing is not asked again by calls.
+const pauseTime = time.Second
+
+// call is one call of Do, as the program makes it; or one of Cache.Reconcile.
 type call struct {
 	id      int
+	asks    bool // it is one of Cache.Reconcile
 	key     string
 	fp      idemflight.Fingerprint
 	inline  bool
@@ -43,7 +59,8 @@ type call struct {
 	fn, reconcile *ending // nil: waits for the program to say how it ends
 
 	began time.Time
-	gone  bool // has returned, in the eyes of the reference
+	met   time.Time // when it met its key last
+	gone  bool      // has returned, in the eyes of the reference
 }
 
 func (c *call) dead() bool  { return c.ended || c.from != nil && c.from.ctxEnded }
@@ -83,9 +100,18 @@ type exec struct {
 	deadline    time.Time // of its context; zero: none
 	ctxEnded    bool
 	begun       int
-	spoke       bool
+	last        said
 	held        *record // what Reconcile is asked about
 }
+
+// said is what fn has said last about its effect.
+type said int
+
+const (
+	nothing said = iota
+	saidNone
+	saidBegun
+)
 
 // flight is an execution, or two, and its callers.
 type flight struct {
@@ -94,6 +120,7 @@ type flight struct {
 	leader     *call
 	leaderLeft bool
 	waiters    []*call
+	askers     []*call // of Cache.Reconcile, that have joined
 	started    time.Time
 	forgotten  bool
 	exec       *exec
@@ -107,10 +134,14 @@ type record struct {
 	err                *cause
 	fp                 idemflight.Fingerprint
 	started, completed time.Time
-	anyCompleted       bool      // the contract does not say when it completed
+	anyCompleted       bool // the contract does not say when it completed
+	restored           bool
 	deadline           time.Time // zero: none
 	ttl                time.Duration
 	weight             int64
+	spare              bool      // held only because fn said nothing: may be evicted as the last resort
+	pausedUntil        time.Time // Reconcile learned nothing a moment ago,
+	learned            *cause    // but this
 
 	// For the promise that what is replayed often survives a scan.
 	replayed     bool
@@ -134,19 +165,31 @@ type answer struct {
 	disposition idemflight.Disposition
 	panics      *cause // the caller panics instead
 	exits       bool   // the caller's goroutine exits instead
+
+	entry func(idemflight.Entry[int]) string // of Cache.Reconcile: what is wrong with the entry
 }
 
-// finished is an EventFinished that must be told.
-type finished struct {
-	leader *call
+// beside is an event that must be told beside those of the calls that return, in the context of a call
+// or of an operator.
+type beside struct {
+	id     int
+	key    string
 	answer answer
 }
 
 // observed is what the cache did in one step where the contract leaves it a choice.
 type observed struct {
-	evicted, shed []string
-	failed        map[*call]error   // of calls that have returned by the end of the step
-	gone          func(string) bool // reports whether nothing is kept of a key after the step
+	evicted []eviction
+	shed    []string
+	failed  map[*call]error   // of calls that have returned by the end of the step
+	gone    func(string) bool // reports whether nothing is kept of a key after the step
+	flown   map[int]bool      // calls whose fn has begun
+}
+
+// eviction is an EventEvicted.
+type eviction struct {
+	key  string
+	held bool // as its Err says
 }
 
 // disagreement is panicked with where cache and contract part.
@@ -160,17 +203,20 @@ type reference struct {
 	now     time.Time
 	kept    map[string]*record
 	flights map[string]*flight
-	stale   []*record // expired, not yet told
-	untold  []string  // evicted, not yet told
+	stale   []*record  // expired, not yet told
+	untold  []eviction // evicted, not yet told
 	closed  bool
 	stats   idemflight.Stats
 
 	insertions int
 	obs        *observed
 
+	// How often a program came to what no counter of Stats tells.
+	lookedAgain, lastResorts, paused, learned int
+
 	// What the step must have brought about.
 	answers  map[*call]answer
-	finished []finished
+	besides  []beside
 	begun    []*exec        // executions that have begun and wait for the program
 	panicked map[string]int // EventPanicked by key
 }
@@ -181,7 +227,7 @@ func newReference(cfg config, now time.Time) *reference {
 
 // step starts a step in which the cache was seen to do obs.
 func (m *reference) step(obs *observed) {
-	m.obs, m.answers, m.finished, m.begun, m.panicked = obs, map[*call]answer{}, nil, nil, map[string]int{}
+	m.obs, m.answers, m.besides, m.begun, m.panicked = obs, map[*call]answer{}, nil, nil, map[string]int{}
 }
 
 // rest ends a step: nothing may have been seen that was not called for.
@@ -220,15 +266,22 @@ func is(sentinel error) func(error) string {
 	}
 }
 
+// beside notes an event that must be told, in the context of id.
+func (m *reference) beside(id int, key string, a answer) {
+	m.besides = append(m.besides, beside{id, key, a})
+}
+
 func (m *reference) reject(c *call, sentinel error, counter *uint64) {
 	*counter++
-	m.tell(c, answer{kind: idemflight.EventRejected, wrong: is(sentinel), took: m.now.Sub(c.began)})
+	m.tell(c, answer{kind: idemflight.EventRejected, wrong: is(sentinel), took: m.now.Sub(c.met)})
 }
 
 // leave answers c with ErrCallerLeft.
-func (m *reference) leave(c *call, since time.Time) {
-	m.stats.CallerLeft++
-	m.tell(c, answer{kind: idemflight.EventCallerLeft, took: m.now.Sub(since), wrong: func(got error) string {
+func (m *reference) leave(c *call) {
+	if !c.asks {
+		m.stats.CallerLeft++
+	}
+	m.tell(c, answer{kind: idemflight.EventCallerLeft, took: m.now.Sub(c.met), entry: noEntry, wrong: func(got error) string {
 		for _, want := range []error{idemflight.ErrCallerLeft, c.reason} {
 			if want != nil && !errors.Is(got, want) {
 				return fmt.Sprintf("error %v is not %v", got, want)
@@ -260,8 +313,9 @@ func (m *reference) weight() (sum int64) {
 	return sum
 }
 
-// do is a call of Do (promises 6 to 10, 18, 19, 22, 24).
+// do is a call of Do (promises 6 to 10, 13, 18, 19, 22, 24), which may meet its key more than once.
 func (m *reference) do(c *call) {
+	c.met = m.now
 	if c.key == "" {
 		m.reject(c, idemflight.ErrInvalidKey, &m.stats.InvalidKey)
 		return
@@ -274,12 +328,16 @@ func (m *reference) do(c *call) {
 			m.replay(c, r)
 		case r.state == idemflight.Shed:
 			m.reject(c, idemflight.ErrValueShed, &m.stats.ValueShed)
+		case m.reconcile && m.now.Before(r.pausedUntil):
+			m.paused++
+			m.stats.OutcomeUnknown++
+			m.tell(c, answer{kind: idemflight.EventRejected, wrong: r.learned.notLearned})
 		case !m.reconcile || c.dead() || m.closed:
 			m.stats.OutcomeUnknown++
 			m.tell(c, answer{kind: idemflight.EventRejected, wrong: r.err.unknown})
 		default:
 			delete(m.kept, c.key)
-			m.fly(c, r)
+			m.fly(c, c.fp, r)
 		}
 		return
 	}
@@ -290,24 +348,73 @@ func (m *reference) do(c *call) {
 		case f.fp != c.fp:
 			m.reject(c, idemflight.ErrKeyReused, &m.stats.KeyReused)
 		case c.dead():
-			m.leave(c, c.began)
+			m.leave(c)
 		case c.maxWait != nil && *c.maxWait <= 0, m.maxWaiters > 0 && len(f.waiters) >= m.maxWaiters:
 			m.reject(c, idemflight.ErrInFlight, &m.stats.NotWaited)
 		default:
 			f.waiters = append(f.waiters, c)
+			if f.exec.reconciling { // should it look again, chance must not decide whose fn the others meet
+				c.fn, c.reconcile = nil, nil
+			}
 		}
 		return
 	}
 	switch {
 	case c.dead():
-		m.leave(c, c.began)
+		m.leave(c)
 	case m.closed:
 		m.reject(c, idemflight.ErrClosed, &m.stats.Closed)
 	case !m.room():
 		m.reject(c, idemflight.ErrFull, &m.stats.Full)
 	default:
-		m.fly(c, nil)
+		m.fly(c, c.fp, nil)
 	}
+}
+
+// ask is a call of Cache.Reconcile (promise 13).
+func (m *reference) ask(c *call) {
+	c.met = m.now
+	refuse := func(wrong func(error) string) { m.tell(c, answer{wrong: wrong, entry: noEntry}) }
+	r, f := m.kept[c.key], m.flights[c.key]
+	switch {
+	case !m.reconcile:
+		refuse(isNameless)
+	case f != nil && f.exec.reconciling && c.within(f):
+		refuse(is(idemflight.ErrReentrant))
+	case f != nil && f.exec.reconciling && c.dead():
+		m.leave(c)
+	case f != nil && f.exec.reconciling:
+		f.askers = append(f.askers, c)
+	case r == nil || r.state != idemflight.Held:
+		refuse(is(idemflight.ErrNotHeld))
+	case c.dead():
+		m.leave(c)
+	case m.closed:
+		refuse(is(idemflight.ErrClosed))
+	default:
+		delete(m.kept, c.key)
+		m.fly(c, r.fp, r)
+	}
+}
+
+func noEntry(got idemflight.Entry[int]) string {
+	if got != (idemflight.Entry[int]{}) {
+		return fmt.Sprintf("entry %+v where none was expected", got)
+	}
+	return ""
+}
+
+// names are the errors that have a name of their own.
+var names = []error{
+	idemflight.ErrInvalidKey, idemflight.ErrClosed, idemflight.ErrFull, idemflight.ErrNotHeld, idemflight.ErrExpired,
+	idemflight.ErrReentrant,
+}
+
+func isNameless(got error) string {
+	if got == nil || slices.ContainsFunc(names, func(s error) bool { return errors.Is(got, s) }) {
+		return fmt.Sprintf("error %v instead of one that says in words what is wrong", got)
+	}
+	return ""
 }
 
 func (m *reference) replay(c *call, r *record) {
@@ -327,36 +434,53 @@ func (m *reference) room() bool {
 	if m.places() < m.maxEntries {
 		return true
 	}
-	unreplayed, any := false, false
+	unreplayed, any, spare := false, false, false
 	for _, r := range m.kept {
-		if m.evictable(r) {
+		switch {
+		case !m.evictable(r):
+		case r.state == idemflight.Held:
+			spare = true
+		default:
 			any = true
 			unreplayed = unreplayed || !r.replayed
 		}
 	}
-	if any && len(m.obs.evicted) == 0 { // a caller that runs fn itself tells afterwards
+	must := unreplayed || any && m.protect < 0     // an outcome goes
+	if (any || spare) && len(m.obs.evicted) == 0 { // a caller that runs fn itself tells afterwards
 		for key, r := range m.kept {
 			if m.evictable(r) && m.obs.gone(key) {
-				m.obs.evicted = []string{key}
-				m.untold = append(m.untold, key)
+				m.obs.evicted = []eviction{{key, r.state == idemflight.Held}}
+				m.untold = append(m.untold, m.obs.evicted[0])
 				break
 			}
 		}
 	}
 	if len(m.obs.evicted) == 0 {
-		if unreplayed || any && m.protect < 0 {
-			disagree("ErrFull, or a place from nowhere, where an outcome could have been evicted")
+		if must || spare {
+			disagree("ErrFull, or a place from nowhere, where a key could have been evicted")
 		}
 		return false
 	}
-	key := m.obs.evicted[0]
+	e := m.obs.evicted[0]
 	m.obs.evicted = m.obs.evicted[1:]
+	key := e.key
 	r := m.kept[key]
 	switch {
 	case r == nil:
 		disagree("evicted %q, of which nothing was kept", key)
 	case !m.evictable(r):
 		disagree("evicted %q, which is %v, completed %v ago", key, r.state, m.now.Sub(r.completed))
+	case e.held != (r.state == idemflight.Held):
+		disagree("the EventEvicted of %q, which is %v, says held: %v", key, r.state, e.held)
+	case e.held && must:
+		disagree("evicted %q, which is held, where an outcome could have been evicted", key)
+	case e.held:
+		for _, other := range m.kept {
+			if other.state == idemflight.Held && m.evictable(other) && other.completed.Before(r.completed) {
+				disagree("evicted %q, though %q is held for longer", key, other.key)
+			}
+		}
+		m.lastResorts++
 	case m.survives(r):
 		disagree("evicted %q, though it was replayed at least every %d insertions of %d places", key, r.longestPause, r.leastM)
 	}
@@ -365,9 +489,11 @@ func (m *reference) room() bool {
 	return true
 }
 
+// evictable reports whether r may be evicted: an outcome, or as the last resort a key that is held only
+// because fn said nothing.
 func (m *reference) evictable(r *record) bool {
 	switch {
-	case r.state == idemflight.Held || m.protect >= m.ttl:
+	case r.state == idemflight.Held && !r.spare || m.protect >= m.ttl:
 		return false
 	case m.protect < 0:
 		return true
@@ -394,11 +520,12 @@ func (m *reference) survives(r *record) bool {
 func (m *reference) m() int { return m.maxEntries - m.heldCount() - len(m.flights) }
 
 // fly starts a flight of c's key, with Reconcile if held is what c met.
-func (m *reference) fly(c *call, held *record) {
-	f := &flight{key: c.key, fp: c.fp, leader: c, started: m.now}
+func (m *reference) fly(c *call, fp idemflight.Fingerprint, held *record) {
+	f := &flight{key: c.key, fp: fp, leader: c, started: m.now}
 	m.flights[c.key] = f
 	m.noteM()
 	m.execute(f, held)
+	m.leaveAll() // who may not wait does not wait for Reconcile either
 }
 
 // execute starts an execution of f.
@@ -424,61 +551,64 @@ func (m *reference) effect(e *exec, what effect) (refused bool) {
 	if e.reconciling {
 		return false
 	}
-	e.spoke = true
 	switch {
+	case what == noneOf && e.last == saidNone: // it has been said
 	case what == noneOf:
-		e.begun = max(e.begun-1, 0)
+		e.last, e.begun = saidNone, max(e.begun-1, 0)
 	case e.ctxEnded:
+		e.last = max(e.last, saidNone)
 		return true
 	default:
+		e.last = saidBegun
 		e.begun++
 	}
 	return false
 }
 
-// judge decides the disposition of how e ended (promises 11 to 14).
-func (m *reference) judge(e *exec, how *ending) idemflight.Disposition {
-	if how.err == nil && how.panics == nil && !how.goexit {
-		return idemflight.Retain
+// judge decides the disposition of how e ended (promises 11 to 14), and whether that is a hold for no
+// other reason than that fn said nothing.
+func (m *reference) judge(e *exec, how *ending) (d idemflight.Disposition, spare bool) {
+	if how.succeeds() {
+		return idemflight.Retain, false
 	}
 	classifyPanics := false
 	plain := func(s *errSpec) idemflight.Disposition {
 		switch {
 		case e.reconciling || e.begun > 0:
 			return idemflight.Hold
-		case e.spoke:
+		case e.last != nothing || m.announced:
 			return idemflight.Release
+		case m.classify == noClassifier:
+			return idemflight.Hold
+		case m.classify == lenient && (s == nil || e.ctxEnded && !errors.Is(s.err, context.DeadlineExceeded)):
+			return idemflight.Hold // as a panic, Goexit, or what comes too late
+		case m.classify == lenient:
+			return s.byLenient()
 		case s == nil && how.goexit:
-			if m.custom {
-				return idemflight.Release
-			}
-			return idemflight.Hold
+			return idemflight.Release
 		case s == nil:
-			if m.custom {
-				return idemflight.Retain
-			}
-			return idemflight.Hold
-		case m.custom:
-			d, panics := s.byCustom()
-			classifyPanics = classifyPanics || panics
-			return d
+			return idemflight.Retain
 		}
-		return s.byDefault()
+		d, panics := s.byCustom()
+		classifyPanics = classifyPanics || panics
+		return d
 	}
-	if how.err == nil {
-		return plain(nil)
+	found := false
+	if how.err != nil {
+		d, found = how.err.marked(plain)
 	}
-	d, found := how.err.marked(plain)
 	if !found {
 		d = plain(how.err)
 	}
 	if classifyPanics {
 		m.stats.HookPanics++
 		m.panicked[e.flight.key]++
-		return idemflight.Hold
+		d = idemflight.Hold
 	}
-	return d
+	return d, d == idemflight.Hold && !found && e.begun == 0
 }
+
+func (how *ending) succeeds() bool { return how.err == nil && how.panics == nil && !how.goexit }
 
 func (how *ending) cause() *cause {
 	switch {
@@ -498,14 +628,22 @@ func (m *reference) end(e *exec, how *ending) {
 	for _, what := range how.effects {
 		m.effect(e, what)
 	}
-	d, why, value := m.judge(e, how), how.cause(), how.value
+	why, value := how.cause(), how.value
+	d, spare := m.judge(e, how)
 	if how.panics != nil || how.goexit {
 		m.stats.Panics++
 		value = 0
 	}
 	defer m.endContext(e)
-	if e.reconciling && d == idemflight.Release {
+	if m.announced && !e.reconciling && how.succeeds() && e.last == nothing {
+		m.stats.Unannounced++
+		m.beside(f.leader.id, f.key, answer{kind: idemflight.EventUnannounced, wrong: (*cause)(nil).original})
+	}
+	nobodys := e.reconciling && d == idemflight.Release
+	if nobodys && !f.leaderLeft && !f.leader.asks {
 		m.stats.Releases++
+		m.tellAskers(f, f.askers, nil)
+		f.askers = nil
 		m.execute(f, nil)
 		return
 	}
@@ -540,19 +678,90 @@ func (m *reference) end(e *exec, how *ending) {
 		a.wrong = why.unknown
 		r := e.held
 		if learnedNothing = r != nil; !learnedNothing {
-			r = &record{key: f.key, state: idemflight.Held, err: why, fp: f.fp, started: e.started, completed: m.now}
+			r = &record{key: f.key, state: idemflight.Held, err: why, fp: f.fp, started: e.started, completed: m.now, spare: spare}
+		} else {
+			a.wrong = why.notLearned
+			r.pausedUntil, r.learned = m.now.Add(pauseTime), why
 		}
 		m.hold(r)
 		a.expires = r.deadline
 	}
-	m.land(f, a, learnedNothing, how)
+	if nobodys {
+		m.landAgain(f, a)
+	} else {
+		m.land(f, a, learnedNothing, how)
+	}
+}
+
+// landAgain ends f, whose Reconcile has found that there was no effect, and in which nobody's fn is to
+// run: those that wait meet the key again.
+func (m *reference) landAgain(f *flight, a answer) {
+	m.tellOfNoCall(f, a)
+	m.tellAskers(f, f.askers, nil)
+	slices.SortStableFunc(f.waiters, func(a, b *call) int { // whose fn runs is the cache's choice
+		switch {
+		case m.obs.flown[a.id] == m.obs.flown[b.id]:
+			return 0
+		case m.obs.flown[a.id]:
+			return -1
+		}
+		return 1
+	})
+	for _, w := range f.waiters {
+		m.lookedAgain++
+		m.do(w)
+	}
+}
+
+// tellOfNoCall has it told how f ended, if that is not told as its leader's call.
+func (m *reference) tellOfNoCall(f *flight, a answer) {
+	switch {
+	case f.leader.asks:
+		a.kind = idemflight.EventResolved
+		m.beside(f.leader.id, f.key, a)
+		if !f.leaderLeft {
+			wrong := (*cause)(nil).original
+			if a.disposition == idemflight.Hold {
+				wrong = a.wrong
+			}
+			m.tellAskers(f, []*call{f.leader}, wrong)
+		}
+	case f.leaderLeft:
+		a.kind = idemflight.EventFinished
+		m.beside(f.leader.id, f.key, a)
+	}
+}
+
+// tellAskers answers calls of Cache.Reconcile that have waited for f; wrong is nil if that has found that
+// there was no effect.
+func (m *reference) tellAskers(f *flight, askers []*call, wrong func(error) string) {
+	wait, runs := len(f.waiters) > 0, f.exec.reconciling && m.flights[f.key] == f
+	for _, c := range askers {
+		a := answer{wrong: wrong, entry: func(got idemflight.Entry[int]) string {
+			want, _ := m.entry(f.key)
+			if wrong == nil { // what it finds is that of a moment ago: fn may be over by now, or not have begun
+				flying := got.State == idemflight.InFlight && got.Fingerprint == f.fp
+				switch {
+				case runs && flying && got.StartedAt.Equal(f.started):
+					return ""
+				case !runs && (got == idemflight.Entry[int]{} || wait && flying && got.StartedAt.Equal(m.now)):
+					return ""
+				}
+			}
+			return want.wrong(got)
+		}}
+		if wrong == nil {
+			a.wrong = (*cause)(nil).original
+		}
+		m.tell(c, a)
+	}
 }
 
 // land answers the callers of f, which has ended.
 func (m *reference) land(f *flight, a answer, learnedNothing bool, how *ending) {
 	for _, w := range f.waiters {
 		j := answer{kind: idemflight.EventJoined, source: idemflight.Joined, value: a.value, wrong: a.wrong,
-			completed: a.completed, expires: a.expires, took: m.now.Sub(w.began)}
+			completed: a.completed, expires: a.expires, took: m.now.Sub(w.met)}
 		if learnedNothing {
 			m.stats.OutcomeUnknown++
 			j = answer{kind: idemflight.EventRejected, wrong: a.wrong, took: j.took}
@@ -561,11 +770,15 @@ func (m *reference) land(f *flight, a answer, learnedNothing bool, how *ending) 
 		}
 		m.tell(w, j)
 	}
+	m.tellOfNoCall(f, a)
+	m.learned += len(f.askers)
+	wrong := (*cause)(nil).original
+	if a.disposition == idemflight.Hold {
+		wrong = a.wrong
+	}
+	m.tellAskers(f, f.askers, wrong)
 	switch {
-	case f.leaderLeft:
-		fin := a
-		fin.kind = idemflight.EventFinished
-		m.finished = append(m.finished, finished{f.leader, fin})
+	case f.leaderLeft || f.leader.asks:
 		return
 	case learnedNothing:
 		m.stats.OutcomeUnknown++
@@ -656,29 +869,38 @@ func (m *reference) cancel(c *call) {
 	m.leaveAll()
 }
 
-// leaveAll lets all who wait, may leave and have a reason do so (promise 7).
+// leaveAll lets all who wait, may leave and have a reason do so (promises 7 and 10).
 func (m *reference) leaveAll() {
 	for _, f := range m.flights {
-		f.waiters = slices.DeleteFunc(f.waiters, func(c *call) bool {
-			late := c.maxWait != nil && !m.now.Before(c.began.Add(*c.maxWait))
-			if late && c.dead() { // both at the same instant: the cache may choose
-				late = errors.Is(m.obs.failed[c], idemflight.ErrInFlight)
-			}
-			switch {
-			case late:
-				m.reject(c, idemflight.ErrInFlight, &m.stats.NotWaited)
-			case c.dead():
-				m.leave(c, c.began)
-			default:
-				return false
-			}
-			return true
-		})
-		if !f.leaderLeft && f.leader.dead() && !f.leader.stays() {
+		f.waiters = slices.DeleteFunc(f.waiters, m.leavesIfDue)
+		f.askers = slices.DeleteFunc(f.askers, m.leavesIfDue)
+		c := f.leader
+		switch {
+		case f.leaderLeft:
+		case f.exec.reconciling: // everybody may leave
+			f.leaderLeft = m.leavesIfDue(c)
+		case c.dead() && !c.stays():
 			f.leaderLeft = true
-			m.leave(f.leader, f.started)
+			m.leave(c)
 		}
 	}
+}
+
+// leavesIfDue reports whether c, which waits, does not any longer.
+func (m *reference) leavesIfDue(c *call) bool {
+	late := c.maxWait != nil && !m.now.Before(c.began.Add(*c.maxWait))
+	if late && c.dead() { // both at the same instant: the cache may choose
+		late = errors.Is(m.obs.failed[c], idemflight.ErrInFlight)
+	}
+	switch {
+	case late:
+		m.reject(c, idemflight.ErrInFlight, &m.stats.NotWaited)
+	case c.dead():
+		m.leave(c)
+	default:
+		return false
+	}
+	return true
 }
 
 // next returns the next instant at which something that is not expiry happens by itself, if that is before to.
@@ -698,13 +920,14 @@ func (m *reference) next(to time.Time) time.Time {
 	}
 	for _, f := range m.flights {
 		sooner(f.exec.deadline)
-		each(f.leader)
-		for _, w := range f.waiters {
-			each(w)
+		for _, c := range f.callers() {
+			each(c)
 		}
 	}
 	return to
 }
+
+func (f *flight) callers() []*call { return slices.Concat([]*call{f.leader}, f.waiters, f.askers) }
 
 // advance lets time pass to now.
 func (m *reference) advance(now time.Time) {
@@ -719,7 +942,7 @@ func (m *reference) advance(now time.Time) {
 		if e := f.exec; !e.deadline.IsZero() && !now.Before(e.deadline) {
 			e.ctxEnded = true
 		}
-		for _, c := range append([]*call{f.leader}, f.waiters...) {
+		for _, c := range f.callers() {
 			if !c.ended && !c.endsAt.IsZero() && !now.Before(c.endsAt) {
 				c.ended = true
 			}
@@ -744,16 +967,16 @@ func (m *reference) told(key string, held bool) {
 // reclaimed when fn is through.
 func (m *reference) busy() bool {
 	for _, f := range m.flights {
-		if f.leader.stays() {
+		if f.leader.stays() && !f.exec.reconciling {
 			return true
 		}
 	}
 	return false
 }
 
-// toldEvicted reports whether an EventEvicted of key is one that was still to be told.
-func (m *reference) toldEvicted(key string) bool {
-	i := slices.Index(m.untold, key)
+// toldEvicted reports whether an EventEvicted is one that was still to be told.
+func (m *reference) toldEvicted(e eviction) bool {
+	i := slices.Index(m.untold, e)
 	if i >= 0 {
 		m.untold = slices.Delete(m.untold, i, i+1)
 	}
@@ -767,7 +990,7 @@ func (m *reference) overdue() {
 		return
 	}
 	if len(m.untold) > 0 {
-		disagree("%q was evicted without an EventEvicted", m.untold)
+		disagree("%v was evicted without an EventEvicted", m.untold)
 	}
 	for _, r := range m.stale {
 		if m.flights[r.key] != nil || m.kept[r.key] != nil {
@@ -780,25 +1003,23 @@ func (m *reference) overdue() {
 	}
 }
 
-// forget is Forget (promise 23).
-func (m *reference) forget(key string) bool {
-	if m.kept[key] != nil {
+// forget is Forget (promise 23), in the context of id.
+func (m *reference) forget(id int, key string) bool {
+	f := m.flights[key]
+	switch {
+	case m.kept[key] != nil:
 		delete(m.kept, key)
-		return true
-	}
-	if f := m.flights[key]; f != nil {
+	case f != nil:
 		f.forgotten = true
-		return true
-	}
-	return false
-}
-
-// resolve is Resolve (promise 13).
-func (m *reference) resolve(key string, value int, err *errSpec) bool {
-	r := m.kept[key]
-	if r == nil || r.state != idemflight.Held {
+	default:
 		return false
 	}
+	m.beside(id, key, answer{kind: idemflight.EventForgotten, wrong: (*cause)(nil).original})
+	return true
+}
+
+// resolve is Resolve (promise 13), in the context of id. got is what it returned.
+func (m *reference) resolve(id int, key string, value int, err *errSpec, got error) {
 	d, why := idemflight.Retain, (*cause)(nil)
 	if err != nil {
 		hold := func(*errSpec) idemflight.Disposition { return idemflight.Hold }
@@ -808,22 +1029,31 @@ func (m *reference) resolve(key string, value int, err *errSpec) bool {
 		}
 		why = &cause{spec: err}
 	}
-	switch d {
-	case idemflight.Hold:
-		return false
-	case idemflight.Release:
-		delete(m.kept, key)
-	case idemflight.Retain:
-		delete(m.kept, key)
+	r := m.kept[key]
+	held := r != nil && r.state == idemflight.Held
+	switch {
+	case d == idemflight.Hold && got != nil && (!held && errors.Is(got, idemflight.ErrNotHeld) || isNameless(got) == ""):
+		return
+	case d == idemflight.Hold:
+		disagree("Resolve of %q with %v answers %v, want a refusal", key, err.err, got)
+	case !held:
+		if !errors.Is(got, idemflight.ErrNotHeld) {
+			disagree("Resolve of %q, which is not held, answers %v", key, got)
+		}
+		return
+	case got != nil:
+		disagree("Resolve of %q answers %v, want success", key, got)
+	}
+	m.beside(id, key, answer{kind: idemflight.EventResolved, disposition: d, wrong: why.original})
+	delete(m.kept, key)
+	if d == idemflight.Retain {
 		settled := &record{key: key, state: idemflight.Retained, value: value, err: why, fp: r.fp, started: r.started, completed: m.now}
 		m.keep(settled, m.ttl, m.weigh(key, value))
 	}
-	return true
 }
 
 // restore is Restore (promise 24). got is what it returned.
 func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, got error) {
-	known := []error{idemflight.ErrInvalidKey, idemflight.ErrClosed, idemflight.ErrFull}
 	var legal []error // nil stands for an error of no name
 	if key == "" {
 		legal = append(legal, idemflight.ErrInvalidKey)
@@ -838,8 +1068,10 @@ func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, g
 	case e.State < idemflight.InFlight || e.State > idemflight.Shed:
 		legal = append(legal, nil)
 	case e.State == idemflight.InFlight, e.State == idemflight.Held && e.ExpiresAt.IsZero():
-	case !e.ExpiresAt.After(m.now):
+	case e.ExpiresAt.IsZero():
 		legal = append(legal, nil)
+	case !e.ExpiresAt.After(m.now):
+		legal = append(legal, idemflight.ErrExpired)
 	}
 	if len(legal) == 0 && !m.room() {
 		legal = append(legal, idemflight.ErrFull)
@@ -848,8 +1080,7 @@ func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, g
 		ok := false
 		for _, want := range legal {
 			if want == nil {
-				named := slices.ContainsFunc(known, func(s error) bool { return errors.Is(got, s) })
-				ok = ok || got != nil && !named
+				ok = ok || isNameless(got) == ""
 			} else {
 				ok = ok || errors.Is(got, want)
 			}
@@ -862,7 +1093,7 @@ func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, g
 	if got != nil {
 		disagree("Restore of %q: %v, want success", key, got)
 	}
-	r := &record{key: key, state: e.State, fp: e.Fingerprint, started: e.StartedAt, completed: e.CompletedAt}
+	r := &record{key: key, state: e.State, fp: e.Fingerprint, started: e.StartedAt, completed: e.CompletedAt, restored: true}
 	if err != nil {
 		r.err = &cause{spec: err}
 	}
