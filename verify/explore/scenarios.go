@@ -23,6 +23,8 @@ func resolve(k key, err error) script { return func(p *person) { p.resolves(k, e
 
 func restore(k key, s idemflight.State) script { return func(p *person) { p.restores(k, s) } }
 
+func reconcile(k key) script { return func(p *person) { p.reconciles(k) } }
+
 func look() script { return func(p *person) { p.looks() } }
 
 func closeIt() script { return func(p *person) { p.closes(context.Background()) } }
@@ -42,10 +44,14 @@ func entries(n int, protect time.Duration) func(*options) {
 
 const ttl = time.Minute // of every scenario
 
+// unsaid is the error of a key that was held before because fn had said nothing.
+const unsaid = failure(-1)
+
 var errHeld = idemflight.Unknown(errors.New("held before"))
 
-func holdA(w *world) { w.prepares(keyA, 900, errHeld) }
-func keepA(w *world) { w.prepares(keyA, 900, nil) }
+func holdA(w *world)  { w.prepares(keyA, 900, errHeld) }
+func spareA(w *world) { w.prepares(keyA, 900, unsaid) }
+func keepA(w *world)  { w.prepares(keyA, 900, nil) }
 
 // growsOn fills a table of so many buckets to the edge, with an outcome of A that moves when one more
 // makes it grow.
