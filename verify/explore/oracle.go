@@ -332,6 +332,11 @@ func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, 
 		}
 	default:
 		w.counts.holds++
+		expires := x.doneAt.Add(w.opts.HoldTTL)
+		if b.State == 0 && !now.at.Before(expires) {
+			w.counts.expired++
+			return nil
+		}
 		if b.State != idemflight.Held {
 			return bad("execution %d is to be held", x.id)
 		}
@@ -341,7 +346,7 @@ func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, 
 		if w.pauses[f.key] = nil; x.reconciling {
 			w.pauses[f.key] = &pause{x, x.doneAt.Add(pauseTime)}
 		}
-		if expires := x.doneAt.Add(w.opts.HoldTTL); !b.ExpiresAt.Equal(expires) || b.Fingerprint != f.fp {
+		if !b.ExpiresAt.Equal(expires) || b.Fingerprint != f.fp {
 			return bad("it expires at %v and not at %v, or its fingerprint differs", b.ExpiresAt, expires)
 		}
 	}
@@ -383,7 +388,7 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 		// The last resort: of a thread that looked for an outcome that may go, when there was none.
 		if s := w.shots[max(w.last.looks-1, 0)]; !s.blind {
 			for _, e := range s.entries {
-				if w.mayGo(e, s.at) {
+				if w.mayGo(e, w.last.asOf) {
 					return bad("it is held, and %s could have gone", show(e))
 				}
 			}

@@ -31,7 +31,8 @@ type thread struct {
 	point string    // where it is parked; "" while it runs or waits for another
 	from  string    // where it was parked last
 	found int       // the step in which it went on from lookFound last: it then reads the clock
-	looks int       // the step in which it went on from lookForRoom last: it then looks for an outcome to evict
+	looks int       // the step in which it went on from lookForRoom last, and read what may go
+	asOf  time.Time // when it came there, and read the clock
 	waits time.Time // since when it waits for another, if it does
 	after string    // the point of the scenario at which it was parked last, if the library has had none since
 	actor bool      // of the scenario: it has to come to its end; what the library made is seen only at its points
@@ -140,6 +141,9 @@ func (s *scheduler) parkLocked(t *thread, point string) {
 		panic(fmt.Sprintf("explore: %s parks at %q, and is parked at %q: two goroutines pass for one", t.name, point, t.point))
 	}
 	t.point = point
+	if point == lookForRoom {
+		t.asOf = time.Now()
+	}
 	s.mu.Unlock()
 	<-t.resume
 }
