@@ -253,7 +253,7 @@ func TestTablesAreAtTheEdge(t *testing.T) {
 			want := before + 1
 			if strings.HasPrefix(name, "shrink") {
 				want = before - 1
-				w.cache.Forget(w.keys[keyB])
+				_, _ = w.cache.Forget(t.Context(), w.keys[keyB])
 			} else {
 				w.prepares(keyB, 1, nil)
 			}
@@ -273,7 +273,7 @@ func TestTheLibraryStopsAtItsPoints(t *testing.T) {
 		w.finals = true
 		shrinksOn(10)(w)
 		w.prepares(keyA, 1, nil)
-		w.cache.Forget(w.keys[keyB])
+		_, _ = w.cache.Forget(t.Context(), w.keys[keyB])
 		for _, p := range []string{
 			"look: lock", "meet", "execute", "settle", "settled", "arm", "disarm", "look: found", "look: not expired",
 			"locked: put", "locked: gone", "locked: grow", "locked: shrink",

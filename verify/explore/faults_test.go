@@ -68,10 +68,10 @@ var faults = []struct {
 		{In: "(*call).decideLocked", Old: "if hasPlace = mayLead; !hasPlace { c.returnPlace() }", New: "hasPlace = mayLead; c.returnPlace()"},
 	}, []string{"full-expiry/2"}},
 	{"BeginEffect succeeds after the end", true, []plant.Edit{
-		{In: "BeginEffect", Old: "case e.ended:", New: "case e.ended: return nil; case e.late:"},
+		{In: "BeginEffect", Old: "case e.phase != running:", New: "case e.phase != running: return nil; case e.phase == overLate:"},
 	}, []string{"effect-elsewhere/2"}},
 	{"NoEffect takes back more than has begun", false, []plant.Edit{
-		{In: "NoEffect", Old: "if e.effects > 0 { e.effects-- }", New: "e.effects--"},
+		{In: "NoEffect", Old: "if 0 < e.effects && e.effects < math.MaxInt32 { e.effects-- }", New: "e.effects--"},
 	}, []string{"effect/2"}},
 	{"a call that looks for room evicts the outcome of its own key", false, []plant.Edit{
 		{In: "(*search).evict", Old: "case r.hash == find.hash && r.key == find.key: return true", New: ""},
@@ -99,7 +99,7 @@ var faults = []struct {
 		{In: "(*Cache).Resolve", Old: "c.heldLocked(s, hash, key, &notes) != held { c.returnWeight(weight)", New: "held = s.kept.get(hash, key); held == nil { c.returnWeight(weight)"},
 	}, []string{"resolve/2"}},
 	{"Restore does not look at the key again before it inserts the entry", false, []plant.Edit{
-		{In: "(*Cache).Restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
+		{In: "(*Cache).restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
 	}, []string{"restore/3"}},
 	{"a reconciled flight that learned nothing returns its place", false, []plant.Edit{
 		{In: "(*ending).landLocked", Old: "s.stats.Holds++", New: "s.stats.Holds++; if end.exec.reconciling { c.returnPlace() }"},

@@ -17,23 +17,51 @@ type shot struct {
 	taken   int // in flight and kept
 	firm    int // of these, those that may not be evicted
 	weight  int64
-	blind   bool // somebody held the lock of a shard: the last one before, which may be out of date
+	asking  [maxKeys]bool   // in flight, and Reconcile has not answered yet
+	pauses  [maxKeys]*pause // of keys that are held
+	blind   bool            // somebody held the lock of a shard: the last one before, which may be out of date
 }
 
 // flight is the time during which a key is in flight.
 type flight struct {
 	key   key
-	claim int // the step in which it began
-	end   int // the step in which it settled; 0: not yet
+	claim int   // the step in which it began
+	by    *call // the call that leads it, or
+	op    *op   // the operator's Reconcile that does
+	end   int   // the step in which it settled; 0: not yet
 	fp    idemflight.Fingerprint
-	held  entry // what Reconcile is asked about
+	held  entry // what Reconcile is asked about; absent if it is not
 	execs []*execution
-	state idemflight.State // what was left: Retained, Held, Shed, or 0
+	state idemflight.State       // what was left: Retained, Held, Shed, or 0
+	what  idemflight.Disposition // what became of the outcome
 }
+
+// asks reports whether fn has not begun, because Reconcile is asked first.
+func (f *flight) asks() bool {
+	return f.held.State == idemflight.Held && (len(f.execs) == 0 || f.execs[len(f.execs)-1].reconciling)
+}
+
+// nobodys reports whether f has settled with nobody's fn to run: those that wait look again.
+func (f *flight) nobodys() bool {
+	x := f.execs[len(f.execs)-1]
+	return x.reconciling && x.want == idemflight.Release
+}
+
+// pause is what a Reconcile that learned nothing leaves: until its end no call asks again.
+type pause struct {
+	by    *execution
+	until time.Time
+}
+
+const pauseTime = time.Second // as the library has it
+
+// over reports whether p is over, or there is none.
+func (p *pause) over(at time.Time) bool { return p == nil || !at.Before(p.until) }
 
 // counts are what upkeep and executions came to, as the steps show it.
 type counts struct {
 	evicted, expired, shed   int
+	last                     int // of those evicted: held, as the last resort
 	retains, releases, holds int
 }
 
@@ -52,13 +80,14 @@ func (w *world) observe() bool {
 	w.free = true
 	s := shot{at: time.Now(), taken: len(w.fills)}
 	for k := range max(key(w.sc.keys), 1) {
-		e, ok := w.cache.Lookup(w.keys[k])
+		e, ok, err := w.cache.Lookup(context.Background(), w.keys[k])
+		w.fail(err)
 		if !ok {
 			continue
 		}
 		s.entries[k] = e
 		s.taken++
-		if !w.mayGo(e, s.at) {
+		if !w.mayGo(e, s.at) && !w.mayGoLast(e, s.at) {
 			s.firm++
 		}
 		if e.State == idemflight.Retained && w.opts.Weigh != nil {
@@ -83,18 +112,37 @@ func (w *world) observe() bool {
 		before := w.shots[len(w.shots)-1]
 		for k := range max(key(w.sc.keys), 1) {
 			w.failLocked(w.transitionLocked(k, before, s))
+			if s.entries[k].State != idemflight.Held {
+				w.pauses[k] = nil
+			}
+			s.asking[k] = s.entries[k].State == idemflight.InFlight && w.flights[k].asks()
 		}
 	}
+	s.pauses = w.pauses
 	w.shots = append(w.shots, s)
 	w.failLocked(w.lingerersLocked())
 	return w.wrong == nil
 }
 
-// mayGo reports whether e could be evicted.
+// mayGo reports whether e is an outcome that could be evicted.
 func (w *world) mayGo(e entry, now time.Time) bool {
-	if e.State != idemflight.Retained && e.State != idemflight.Shed {
+	return (e.State == idemflight.Retained || e.State == idemflight.Shed) && w.unprotected(e, now)
+}
+
+// mayGoLast reports whether e is held, and could be evicted as the last resort.
+func (w *world) mayGoLast(e entry, now time.Time) bool { return w.spare(e) && w.unprotected(e, now) }
+
+// spare reports whether e is held only because fn said nothing.
+func (w *world) spare(e entry) bool {
+	var f failure
+	if e.State != idemflight.Held || !errors.As(e.Err, &f) {
 		return false
 	}
+	x := w.execOf(int(f))
+	return f == unsaid || x != nil && !x.reconciling && !x.marked && !x.spoke
+}
+
+func (w *world) unprotected(e entry, now time.Time) bool {
 	return w.opts.MinRetention < 0 || w.opts.MinRetention < w.opts.TTL && now.Sub(e.CompletedAt) >= w.opts.MinRetention
 }
 
@@ -130,11 +178,27 @@ func (w *world) transitionLocked(k key, before, now shot) error {
 		if from != 0 && (from != idemflight.Held || w.opts.Reconcile == nil) {
 			return bad("an execution began while an outcome is kept")
 		}
-		w.flights[k] = &flight{key: k, claim: w.step, fp: b.Fingerprint, held: a}
-		if !w.calling(k) {
+		f = &flight{key: k, claim: w.step, fp: b.Fingerprint, held: a}
+		w.flights[k] = f
+		f.by, f.op = w.callOf(k, w.last), w.opOf("reconcile", k, w.last)
+		switch {
+		case f.by != nil:
+			if f.by.leads != nil {
+				return bad("it leads its second flight")
+			}
+			f.by.leads = f
+			if from == idemflight.Held && !w.pauses[k].over(now.at) {
+				return bad("Reconcile has learned nothing a moment ago")
+			}
+		case f.op != nil:
+			f.op.flies = f
+			if from != idemflight.Held {
+				return bad("an operator's Reconcile has no fn")
+			}
+		default:
 			return bad("nobody called Do")
 		}
-		if w.closing > 0 && w.closing < w.startOfLatest(k) {
+		if w.closing > 0 && w.closing < w.step {
 			return bad("after Close")
 		}
 		for _, x := range w.execs {
@@ -166,9 +230,24 @@ func show(e entry) string {
 	return fmt.Sprintf("%v (%d, %v)", e.State, e.Value, e.Err)
 }
 
-// calling reports whether a call of Do for k is under way in the present step.
-func (w *world) calling(k key) bool {
-	return slices.ContainsFunc(w.calls, func(c *call) bool { return c.key == k && w.present(c.end) })
+// callOf returns the call of Do for k that t makes in the present step, the innermost; or nil.
+func (w *world) callOf(k key, t *thread) *call {
+	for _, c := range slices.Backward(w.calls) {
+		if c.thread == t && c.key == k && w.present(c.end) {
+			return c
+		}
+	}
+	return nil
+}
+
+// opOf returns what else t does with k in the present step, if it is of that kind.
+func (w *world) opOf(kind string, k key, t *thread) *op {
+	for _, o := range slices.Backward(w.ops) {
+		if o.thread == t && o.kind == kind && o.key == k && w.present(o.end) {
+			return o
+		}
+	}
+	return nil
 }
 
 // underWay reports whether something of that kind on k, that makes the key become to, is under way
@@ -179,17 +258,6 @@ func (w *world) underWay(kind string, k key, to idemflight.State) bool {
 
 // present reports whether what ended in the step end, 0 for not yet, went on in the present step.
 func (w *world) present(end int) bool { return end == 0 || end >= w.step }
-
-// startOfLatest returns the step in which the call of k that is under way, and began first, began.
-func (w *world) startOfLatest(k key) int {
-	first := w.step
-	for _, c := range w.calls {
-		if c.key == k && w.present(c.end) {
-			first = min(first, c.start)
-		}
-	}
-	return first
-}
 
 // settledLocked says what is wrong with what f left.
 func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, ...any) error) error {
@@ -208,13 +276,27 @@ func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, 
 			return bad("execution %d ran before %d in one flight", y.id, x.id)
 		}
 		w.counts.releases++
+		if c := f.by; c == nil || c.end != 0 && c.end < x.start {
+			return bad("execution %d of fn followed, and its leader had left", x.id)
+		}
+	}
+	if x.call != f.by {
+		return bad("execution %d is not of the leader", x.id)
+	}
+	if (f.held.State == idemflight.Held) != f.execs[0].reconciling {
+		return bad("execution %d came first", f.execs[0].id)
+	}
+	if f.nobodys() && f.by != nil && (f.by.end == 0 || f.by.end >= w.step) {
+		return bad("there was no effect, the leader is there, and its fn did not run")
 	}
 	ttl := w.opts.TTL
-	switch t := x.call.how.ttl; {
-	case t > 0:
-		ttl = t
-	case t < 0 && !x.reconciling:
-		ttl = 0
+	if f.by != nil {
+		switch t := f.by.how.ttl; {
+		case t > 0:
+			ttl = t
+		case t < 0 && !x.reconciling:
+			ttl = 0
+		}
 	}
 	must, may := w.forgotten(f)
 	want := x.want
@@ -224,6 +306,7 @@ func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, 
 	case want == idemflight.Retain && may && b.State == 0:
 		want = idemflight.Release
 	}
+	f.what = want
 	switch want {
 	case idemflight.Retain:
 		w.counts.retains++
@@ -249,11 +332,22 @@ func (w *world) settledLocked(f *flight, a, b entry, now shot, bad func(string, 
 		}
 	default:
 		w.counts.holds++
+		expires := x.doneAt.Add(w.opts.HoldTTL)
+		if b.State == 0 && !now.at.Before(expires) {
+			w.counts.expired++
+			return nil
+		}
 		if b.State != idemflight.Held {
 			return bad("execution %d is to be held", x.id)
 		}
 		if x.reconciling && (b.Err != f.held.Err || !b.CompletedAt.Equal(f.held.CompletedAt)) {
 			return bad("it was held as %s, and Reconcile learned nothing", show(f.held))
+		}
+		if w.pauses[f.key] = nil; x.reconciling {
+			w.pauses[f.key] = &pause{x, x.doneAt.Add(pauseTime)}
+		}
+		if !b.ExpiresAt.Equal(expires) || b.Fingerprint != f.fp {
+			return bad("it expires at %v and not at %v, or its fingerprint differs", b.ExpiresAt, expires)
 		}
 	}
 	return nil
@@ -283,11 +377,22 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 	if a.State == idemflight.Held && w.underWay("resolve", k, 0) {
 		return nil
 	}
-	if a.State == idemflight.Held {
+	switch {
+	case a.State != idemflight.Held:
+		if !w.mayGo(a, now.at) {
+			return bad("it is protected")
+		}
+	case !w.mayGoLast(a, now.at):
 		return bad("nobody forgot or resolved it, and it has not expired")
-	}
-	if !w.mayGo(a, now.at) {
-		return bad("it is protected")
+	default:
+		// The last resort: of a thread that looked for an outcome that may go, when there was none.
+		if s := w.shots[max(w.last.looks-1, 0)]; !s.blind {
+			for _, e := range s.entries {
+				if w.mayGo(e, w.last.asOf) {
+					return bad("it is held, and %s could have gone", show(e))
+				}
+			}
+		}
 	}
 	// Evicted: by somebody that wants a place for another key, and has found none free since.
 	full := func(since int) bool {
@@ -298,27 +403,52 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 		}
 		return false
 	}
+	evicted := func() error {
+		if w.counts.evicted++; a.State == idemflight.Held {
+			w.counts.last++
+		}
+		return nil
+	}
 	for _, c := range w.calls {
-		if c.key != k && w.present(c.end) && full(c.start) {
-			w.counts.evicted++
-			return nil
+		if c.key != k && c.thread == w.last && w.present(c.end) && full(c.start) {
+			return evicted()
 		}
 	}
 	for _, o := range w.ops {
-		if o.kind == "restore" && o.key != k && w.present(o.end) && full(o.start) {
-			w.counts.evicted++
-			return nil
+		if o.kind == "restore" && o.key != k && o.thread == w.last && w.present(o.end) && full(o.start) {
+			return evicted()
 		}
 	}
 	return bad("nobody forgot it, it has not expired, and nobody needs its place")
 }
 
-// lingerersLocked finds callers that wait although their context has ended.
+// lingerersLocked finds callers that wait although their context has ended, or that may wait no longer.
 func (w *world) lingerersLocked() error {
+	now := time.Now()
+	for _, t := range w.threads {
+		if t.point != "" || t.ended {
+			t.waits = time.Time{}
+		} else if t.waits.IsZero() {
+			t.waits = now
+		}
+	}
 	for _, c := range w.calls {
 		p := c.by
-		if c.end == 0 && p.left > 0 && p.left < w.step && p.thread != nil && p.thread.point == "" && !c.how.stays && !c.how.inline && !w.nests(c) {
+		if c.end != 0 || c.thread == nil || c.thread.point != "" || w.nests(c) {
+			continue
+		}
+		leads := c.leads != nil && c.leads.end == 0
+		flies := leads && !c.leads.asks()
+		if p.left > 0 && p.left < w.step && !c.how.stays && !(c.how.inline && flies) {
 			return fmt.Errorf("%s waits for %v, and left in step %d", p.name, c.key, p.left)
+		}
+		if d := c.how.maxWait; d != 0 && !flies && now.Sub(c.thread.waits) > max(d, 0) {
+			return fmt.Errorf("%s waits for %v, and may wait no longer", p.name, c.key)
+		}
+	}
+	for _, o := range w.ops {
+		if p := o.by; o.kind == "reconcile" && o.end == 0 && p.left > 0 && p.left < w.step && o.thread.point == "" {
+			return fmt.Errorf("%s waits for Reconcile of %v, and left in step %d", p.name, o.key, p.left)
 		}
 	}
 	return nil
@@ -327,7 +457,7 @@ func (w *world) lingerersLocked() error {
 // nests reports whether c was made by an execution.
 func (w *world) nests(c *call) bool {
 	for _, x := range w.execs {
-		if x.end == 0 && x.call.by == c.by && x.call != c {
+		if x.end == 0 && x.call != nil && x.call.by == c.by && x.call != c {
 			return true
 		}
 	}
@@ -358,6 +488,12 @@ func (w *world) finish() {
 		}
 		if err != nil {
 			w.fail(fmt.Errorf("%s: %w", c, err))
+			return
+		}
+	}
+	for _, o := range w.ops {
+		if err := w.checkOp(o); err != nil {
+			w.fail(fmt.Errorf("%s %v of %s: %w", o.kind, o.key, o.by.name, err))
 			return
 		}
 	}
@@ -475,6 +611,12 @@ func (w *world) checkShared(c *call, x *execution) error {
 	if f.fp != c.how.fingerprint() {
 		return fmt.Errorf("execution %d has another fingerprint", x.id)
 	}
+	if f.nobodys() {
+		return fmt.Errorf("execution %d found that fn may run, and that is no outcome", x.id)
+	}
+	if (f.by == c) != (c.res.Source != idemflight.Joined) {
+		return fmt.Errorf("execution %d is of a flight that another leads", x.id)
+	}
 	if c.panicked != nil || c.exited {
 		return nil
 	}
@@ -525,22 +667,29 @@ func (w *world) checkRefusal(c *call, x *execution, sum tally) (idemflight.Event
 		}
 	case errors.Is(err, idemflight.ErrOutcomeUnknown):
 		what = "unknown"
-		legal = func(_ int, e entry) bool {
-			return e.State == idemflight.Held && e.Fingerprint == fp && errorIs(err, e.Err)
-		}
-		if w.opts.Reconcile != nil {
-			if x != nil && x.reconciling && x.flight != nil && x.flight.end >= c.start && x.flight.end <= c.end {
-				legal = func(int, entry) bool { return x.want == idemflight.Hold && errorIs(err, x.err) }
-				break
+		legal = func(i int, e entry) bool {
+			if e.State != idemflight.Held || e.Fingerprint != fp {
+				return false
 			}
-			if c.by.left == 0 && w.closing == 0 {
-				return 0, errors.New("the hook Reconcile was not asked")
+			if p := w.shots[i].pauses[c.key]; !p.over(w.shots[i].at) {
+				return errorIs(err, p.by.err)
+			}
+			mayAsk := w.opts.Reconcile != nil && (c.by.left == 0 || c.by.left > c.end) && (w.closing == 0 || w.closing > c.end)
+			return errorIs(err, e.Err) && !mayAsk
+		}
+		if x != nil && x.reconciling && x.flight.end >= c.start && x.flight.end <= c.end {
+			// It asked itself, or waited for one that did.
+			legal = func(int, entry) bool {
+				return x.want == idemflight.Hold && errorIs(err, x.err) && x.flight.fp == fp
 			}
 		}
 	case errors.Is(err, idemflight.ErrInFlight):
 		what = "not waited"
 		if c.how.maxWait == 0 && w.opts.MaxWaiters == 0 {
 			return 0, errors.New("he may wait")
+		}
+		if c.how.maxWait > 0 && w.opts.MaxWaiters == 0 && c.doneAt.Sub(c.at) < c.how.maxWait {
+			return 0, errors.New("he may wait longer")
 		}
 		legal = func(_ int, e entry) bool { return e.State == idemflight.InFlight }
 	case errors.Is(err, idemflight.ErrKeyReused):
@@ -597,11 +746,11 @@ func (w *world) hasUnseenPlaces(c *call) bool {
 
 // checkEvents says what is wrong with the events of c: one of a call, of this kind.
 func (c *call) checkEvents(kind idemflight.EventKind) error {
-	n := 0
+	n, finished := 0, 0
 	for _, e := range c.events {
 		if e.Kind == idemflight.EventFinished {
-			if c.panicked != nil || !errors.Is(c.err, idemflight.ErrCallerLeft) {
-				return errors.New("it was told as finished, though the leader is there")
+			if finished++; c.leads == nil || e.Disposition != c.leads.what {
+				return fmt.Errorf("it was told as finished: %v", e.Disposition)
 			}
 			continue
 		}
@@ -616,6 +765,104 @@ func (c *call) checkEvents(kind idemflight.EventKind) error {
 	if n != 1 {
 		return fmt.Errorf("%d call events", n)
 	}
+	want := 0
+	if c.leads != nil && (kind == idemflight.EventCallerLeft || errors.Is(c.err, idemflight.ErrInFlight)) {
+		want = 1
+	}
+	if finished != want {
+		return fmt.Errorf("its flight was told as finished %d times", finished)
+	}
+	return nil
+}
+
+// checkOp says what is wrong with the answer and the events of o.
+func (w *world) checkOp(o *op) error {
+	if o.end == 0 {
+		return errors.New("has no answer")
+	}
+	during := func(look func(s *shot, e entry) bool) bool {
+		for i := o.start - 1; i < len(w.shots) && (i <= o.end || w.shots[i-1].blind); i++ {
+			if look(&w.shots[i], w.shots[i].entries[o.key]) {
+				return true
+			}
+		}
+		return false
+	}
+	told, kind, what := 0, idemflight.EventResolved, idemflight.Release
+	switch o.kind {
+	case "forget":
+		kind = idemflight.EventForgotten
+		if o.did {
+			told = 1
+		}
+		if o.err != nil || !during(func(_ *shot, e entry) bool { return (e.State != 0) == o.did }) {
+			return fmt.Errorf("answered %v, %v", o.did, o.err)
+		}
+	case "resolve":
+		if o.did {
+			told = 1
+			if o.to == idemflight.Retained {
+				what = idemflight.Retain
+			}
+		} else if !errors.Is(o.err, idemflight.ErrNotHeld) {
+			return fmt.Errorf("answered %w", o.err)
+		}
+		if !during(func(_ *shot, e entry) bool { return (e.State == idemflight.Held) == o.did }) {
+			return fmt.Errorf("answered %v, and that was not true at any moment", o.err)
+		}
+	case "reconcile":
+		if o.flies != nil {
+			told, what = 1, o.flies.what
+		}
+		if err := w.checkReconcile(o, during); err != nil {
+			return fmt.Errorf("answered %s, %v: %w", show(o.got), o.err, err)
+		}
+	}
+	if len(o.events) != told {
+		return fmt.Errorf("%d events", len(o.events))
+	}
+	for _, e := range o.events {
+		if e.Kind != kind || e.Key.role() != o.key || e.Disposition != what {
+			return fmt.Errorf("event %v, %v", e.Kind, e.Disposition)
+		}
+	}
+	return nil
+}
+
+// checkReconcile says what is wrong with the answer of an operator's Reconcile.
+func (w *world) checkReconcile(o *op, during func(func(*shot, entry) bool) bool) error {
+	mayAsk := func(s *shot, e entry) bool { return e.State == idemflight.Held || s.asking[o.key] }
+	legal := false
+	switch {
+	case o.err == nil || errors.Is(o.err, idemflight.ErrOutcomeUnknown):
+		for _, x := range w.execs {
+			f := x.flight
+			if !x.reconciling || x.key != o.key || (x.want == idemflight.Hold) != (o.err != nil) || !errors.Is(o.err, x.err) && o.err != nil {
+				continue
+			}
+			answered := f.end
+			if x != f.execs[len(f.execs)-1] {
+				answered = f.execs[1].start
+			}
+			if answered < o.start || answered > o.end || o.flies != nil && o.flies != f {
+				continue
+			}
+			legal = legal || during(func(_ *shot, e entry) bool {
+				return e.State == o.got.State && e.Value == o.got.Value && e.Err == o.got.Err && e.ExpiresAt.Equal(o.got.ExpiresAt)
+			})
+		}
+	case o.got != entry{}:
+		return errors.New("brings an entry")
+	case errors.Is(o.err, idemflight.ErrNotHeld):
+		legal = during(func(s *shot, e entry) bool { return !mayAsk(s, e) })
+	case errors.Is(o.err, idemflight.ErrCallerLeft):
+		legal = o.by.left > 0 && o.by.left <= o.end && during(mayAsk)
+	case errors.Is(o.err, idemflight.ErrClosed):
+		legal = w.closing > 0 && w.closing <= o.end && during(mayAsk)
+	}
+	if !legal {
+		return errors.New("that was not true at any moment")
+	}
 	return nil
 }
 
@@ -627,11 +874,11 @@ func (w *world) checkRestore(o *op, err error) error {
 		s := w.shots[i]
 		e := s.entries[o.key]
 		switch {
-		case err == nil && e.State == 0, err == idemflight.ErrClosed && w.closing > 0:
+		case err == nil && e.State == 0, errors.Is(err, idemflight.ErrClosed) && w.closing > 0:
 			return nil
-		case err == idemflight.ErrFull && e.State == 0 && s.firm >= w.opts.MaxEntries:
+		case errors.Is(err, idemflight.ErrFull) && e.State == 0 && s.firm >= w.opts.MaxEntries:
 			return nil
-		case err != nil && err != idemflight.ErrFull && err != idemflight.ErrClosed && e.State != 0:
+		case err != nil && !errors.Is(err, idemflight.ErrFull) && !errors.Is(err, idemflight.ErrClosed) && e.State != 0:
 			return nil
 		}
 	}
@@ -641,7 +888,7 @@ func (w *world) checkRestore(o *op, err error) error {
 // checkFills looks whether all is still there that nobody has touched.
 func (w *world) checkFills(tally) error {
 	for _, k := range w.fills {
-		if e, _ := w.cache.Lookup(k); e.State != idemflight.Retained {
+		if e, _, _ := w.cache.Lookup(context.Background(), k); e.State != idemflight.Retained {
 			return fmt.Errorf("an outcome that nobody touched is %s", show(e))
 		}
 	}
@@ -706,14 +953,20 @@ func (w *world) checkStats(sum tally) error {
 			return fmt.Errorf("counter %s is %d, and should be %d", c.name, c.got, c.want)
 		}
 	}
-	evicted, shed := 0, 0
+	evicted, shed, last := 0, 0, 0
 	for _, e := range w.upkeep {
 		switch e.Kind {
 		case idemflight.EventEvicted:
 			evicted++
+			if e.Err != nil {
+				last++
+			}
 		case idemflight.EventShed:
 			shed++
 		}
+	}
+	if last != w.counts.last {
+		return fmt.Errorf("%d events of held keys that were evicted for %d", last, w.counts.last)
 	}
 	if evicted != w.counts.evicted || shed != w.counts.shed {
 		return fmt.Errorf("%d events of eviction for %d, %d of shedding for %d", evicted, w.counts.evicted, shed, w.counts.shed)
@@ -721,9 +974,9 @@ func (w *world) checkStats(sum tally) error {
 	if w.sc.timers && w.closing == 0 {
 		return nil // all has been reclaimed
 	}
-	last := w.shots[len(w.shots)-1]
-	if s.Entries != last.taken || s.Weight != last.weight {
-		return fmt.Errorf("by Stats there are %d entries of weight %d, and %d of %d are there", s.Entries, s.Weight, last.taken, last.weight)
+	end := w.shots[len(w.shots)-1]
+	if s.Entries != end.taken || s.Weight != end.weight {
+		return fmt.Errorf("by Stats there are %d entries of weight %d, and %d of %d are there", s.Entries, s.Weight, end.taken, end.weight)
 	}
 	return nil
 }

@@ -23,6 +23,10 @@ func resolve(k key, err error) script { return func(p *person) { p.resolves(k, e
 
 func restore(k key, s idemflight.State) script { return func(p *person) { p.restores(k, s) } }
 
+func reconcile(k key) script { return func(p *person) { p.reconciles(k) } }
+
+func unsettledKeys() script { return func(p *person) { p.looksAtUnsettled() } }
+
 func look() script { return func(p *person) { p.looks() } }
 
 func closeIt() script { return func(p *person) { p.closes(context.Background()) } }
@@ -42,9 +46,29 @@ func entries(n int, protect time.Duration) func(*options) {
 
 const ttl = time.Minute // of every scenario
 
+// unsaid is the error of a key that was held before because fn had said nothing.
+const unsaid = failure(-1)
+
 var errHeld = idemflight.Unknown(errors.New("held before"))
 
-func holdA(w *world) { w.prepares(keyA, 900, errHeld) }
+func holdA(w *world)  { w.prepares(keyA, 900, errHeld) }
+func spareA(w *world) { w.prepares(keyA, 900, unsaid) }
+
+// spareAKeepB has a key that is held because fn said nothing, older than half the TTL, and an outcome
+// that is younger.
+func spareAKeepB(w *world) {
+	spareA(w)
+	time.Sleep(ttl / 2)
+	w.prepares(keyB, 900, nil)
+}
+
+// lasting makes holds outlive the scenario.
+func lasting(o func(*options)) func(*options) {
+	return func(opts *options) {
+		o(opts)
+		opts.HoldTTL = time.Hour
+	}
+}
 func keepA(w *world) { w.prepares(keyA, 900, nil) }
 
 // growsOn fills a table of so many buckets to the edge, with an outcome of A that moves when one more
@@ -143,6 +167,73 @@ var scenarios = expand([]scenario{
 	{name: "reconcile-full", doc: "Reconcile in a full cache", prepare: holdA, reconcile: retryable, options: entries(1, -1), keys: 2,
 		actors: []script{do(keyA, fails), do(keyB, succeeds), do(keyA, succeeds), forget(keyA)}},
 
+	{name: "reconcile-leave", doc: "… that there was no effect, as the leader leaves: those that wait look again", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, succeeds), leave("a"), do(keyA, succeeds), do(keyA, fails)}},
+	{name: "reconcile-leave-inline", doc: "… who would run fn himself", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, succeeds, how{inline: true}), leave("a"), do(keyA, succeeds, how{inline: true}), do(keyA, isUnknown)}},
+	{name: "reconcile-wait", doc: "… or may wait no longer", prepare: holdA, reconcile: retryable, clock: []time.Duration{time.Second},
+		actors: []script{do(keyA, succeeds, how{maxWait: time.Second}), do(keyA, fails), do(keyA, succeeds, how{maxWait: time.Second, inline: true}), leave("a")}},
+	{name: "reconcile-wait-inline", doc: "… who would run fn himself", prepare: holdA, reconcile: retryable, clock: []time.Duration{time.Second},
+		actors: []script{do(keyA, succeeds, how{maxWait: time.Second, inline: true}), do(keyA, succeeds, how{maxWait: time.Minute}), leave("a"), leave("b")}},
+	{name: "reconcile-no-wait", doc: "… or may not wait at all", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, succeeds, how{maxWait: idemflight.NoWait}), do(keyA, fails), do(keyA, succeeds, how{maxWait: idemflight.NoWait, inline: true}), forget(keyA)}},
+	{name: "reconcile-no-wait-found", apart: true, doc: "Reconcile finds a success, and its leader may not wait", prepare: holdA, reconcile: succeeds,
+		actors: []script{do(keyA, succeeds, how{maxWait: idemflight.NoWait, ttl: -1}), do(keyA, fails), forget(keyA), closeIt()}},
+	{name: "pause", apart: true, doc: "Reconcile learns nothing, and the pause after it ends", prepare: holdA, reconcile: learnsLess, clock: []time.Duration{pauseTime},
+		actors: []script{then(do(keyA, succeeds), do(keyA, succeeds)), do(keyA, succeeds), reconcile(keyA), resolve(keyA, idemflight.Retryable(errors.New("no effect")))}},
+	{name: "pause-anew", doc: "… with the hold, and a new one", prepare: holdA, reconcile: learnsLess, clock: []time.Duration{pauseTime / 2},
+		actors: []script{then(do(keyA, isUnknown), do(keyA, isUnknown)), then(forget(keyA), do(keyA, isUnknown)), do(keyA, succeeds)}},
+
+	{name: "look-again", doc: "an operator finds that there was no effect: those that wait for his Reconcile look again", prepare: holdA, reconcile: retryable,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), do(keyA, fails), leave("b")}},
+	{name: "look-again-wait", doc: "… and some may not wait for long", prepare: holdA, reconcile: retryable, clock: []time.Duration{time.Second},
+		actors: []script{reconcile(keyA), do(keyA, succeeds, how{maxWait: time.Second}), do(keyA, succeeds, how{inline: true, maxWait: time.Second}), forget(keyA)}},
+	{name: "look-again-close", doc: "… beside Close", prepare: holdA, reconcile: retryable,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), closeIt(), do(keyA, succeeds)}},
+	{name: "look-again-full", doc: "… and another has taken the place", prepare: holdA, reconcile: retryable, options: entries(1, ttl), keys: 2, spread: true,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), do(keyB, succeeds), do(keyA, fails)}},
+	{name: "look-again-evict", doc: "… which may be evicted", prepare: holdA, reconcile: retryable, options: entries(1, -1), keys: 2,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), do(keyB, succeeds), do(keyA, fails)}},
+	{name: "look-again-restore", doc: "… or has put the key back", prepare: holdA, reconcile: retryable,
+		actors: []script{reconcile(keyA), do(keyA, succeeds, how{inline: true}), restore(keyA, idemflight.Held), reconcile(keyA)}},
+	{name: "operator", apart: true, doc: "an operator's Reconcile finds a success, beside calls", prepare: holdA, reconcile: succeeds,
+		actors: []script{reconcile(keyA), do(keyA, fails), leave("a"), reconcile(keyA)}},
+	{name: "operator-joins", doc: "… that have asked already", prepare: holdA, reconcile: isFinal,
+		actors: []script{do(keyA, fails, how{inline: true}), reconcile(keyA), leave("b"), leave("a")}},
+	{name: "operator-joins-release", doc: "… and run fn", prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, succeeds), reconcile(keyA), leave("a"), reconcile(keyA)}},
+	{name: "operator-forget", apart: true, doc: "… beside Forget", prepare: holdA, reconcile: succeeds,
+		actors: []script{reconcile(keyA), forget(keyA), do(keyA, succeeds), forget(keyA)}},
+	{name: "operator-resolve", doc: "… beside another, who resolves", prepare: holdA, reconcile: learnsLess,
+		actors: []script{reconcile(keyA), resolve(keyA, nil), resolve(keyA, idemflight.Retryable(errors.New("no effect"))), do(keyA, succeeds)}},
+	{name: "operator-close", doc: "… beside Close", prepare: holdA, reconcile: learnsLess,
+		actors: []script{reconcile(keyA), closeIt(), do(keyA, succeeds), reconcile(keyA)}},
+	{name: "operator-nothing", doc: "… which learns nothing, and the operator leaves", prepare: holdA, reconcile: learnsLess, clock: []time.Duration{pauseTime},
+		actors: []script{reconcile(keyA), leave("a"), do(keyA, succeeds), reconcile(keyA)}},
+	{name: "operator-panics", doc: "… which panics", prepare: holdA, reconcile: panics,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), leave("a"), reconcile(keyA)}},
+	{name: "operator-flight", doc: "… while fn runs", reconcile: succeeds,
+		actors: []script{do(keyA, isUnknown), reconcile(keyA), do(keyA, succeeds), resolve(keyA, nil)}},
+	{name: "operator-expiry", apart: true, doc: "… as the held key expires", prepare: holdA, reconcile: learnsLess, clock: []time.Duration{ttl}, timers: true,
+		actors: []script{reconcile(keyA), do(keyA, succeeds), reconcile(keyA)}},
+
+	{name: "last-resort", doc: "a key is held because fn said nothing, and beside it what is protected for a while", options: lasting(entries(2, ttl/2)), keys: 3, spread: true, prepare: spareAKeepB, clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyC, succeeds), forget(keyB), do(keyA, fails), do(keyB, fails)}},
+	{name: "last-resort-held", doc: "… and the other is retained, and may not be evicted before it", options: lasting(entries(2, -1)), keys: 3, prepare: spareAKeepB,
+		actors: []script{do(keyC, succeeds), do(keyB, succeeds), forget(keyB), do(keyA, succeeds)}},
+	{name: "last-resort-same", doc: "one place, for such a key, wanted by a call for another and by one for itself", options: lasting(entries(1, -1)), keys: 2, prepare: spareA,
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), forget(keyA), do(keyB, succeeds)}},
+	{name: "last-resort-young", doc: "… which comes anew, and is protected for a while", options: lasting(entries(1, ttl/2)), keys: 2, clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyA, saysNothing), do(keyB, succeeds), do(keyB, saysNothing), do(keyA, saysNothing)}},
+	{name: "last-resort-resolve", doc: "… which somebody resolves", options: lasting(entries(1, -1)), keys: 2, prepare: spareA,
+		actors: []script{do(keyB, succeeds), resolve(keyA, nil), do(keyA, succeeds), resolve(keyA, idemflight.Retryable(errors.New("no effect")))}},
+	{name: "last-resort-reconcile", doc: "… or Reconcile is asked", options: lasting(entries(1, ttl/2)), keys: 2, prepare: spareA, reconcile: learnsLess, clock: []time.Duration{ttl / 2},
+		actors: []script{do(keyB, succeeds), do(keyA, succeeds), reconcile(keyA), do(keyA, fails)}},
+	{name: "last-resort-restore", doc: "… and beside it a Restore wants the place", options: lasting(entries(1, -1)), keys: 2, prepare: spareA,
+		actors: []script{restore(keyB, idemflight.Held), do(keyA, saysNothing), do(keyB, succeeds), forget(keyA)}},
+	{name: "last-resort-not", doc: "one place, for a key that is held for another reason", options: lasting(entries(1, -1)), keys: 2, prepare: holdA,
+		actors: []script{do(keyB, succeeds), forget(keyA), do(keyA, begins), do(keyA, saysNothing)}},
+
 	{name: "restore", apart: true, doc: "Restore beside Do",
 		actors: []script{do(keyA, succeeds), restore(keyA, idemflight.Retained), do(keyA, fails), forget(keyA)}},
 	{name: "restore-held", doc: "… of what was in flight, twice",
@@ -158,6 +249,10 @@ var scenarios = expand([]scenario{
 	{name: "close-timer", doc: "Close stops the timer", timers: true, prepare: keepA, clock: []time.Duration{ttl + time.Second},
 		actors: []script{closeIt(), do(keyA, succeeds), forget(keyA)}},
 
+	{name: "unsettled", doc: "what is in flight and held is shown beside calls", keys: 2, prepare: holdA, reconcile: retryable,
+		actors: []script{do(keyA, isUnknown), unsettledKeys(), do(keyB, isUnknown), forget(keyA)}},
+	{name: "says-nothing", apart: true, doc: "fn fails, and has not said whether an effect has begun",
+		actors: []script{do(keyA, saysNothing), do(keyA, saysNothing), forget(keyA), leave("a")}},
 	{name: "fails", apart: true, doc: "errors of every kind",
 		actors: []script{do(keyA, fails), do(keyA, retryable), do(keyA, isFinal), do(keyA, isUnknown)}},
 	{name: "panics", doc: "fn panics",

@@ -28,12 +28,15 @@ type thread struct {
 	resume   chan struct{}
 	children int
 
-	point string // where it is parked; "" while it runs or waits for another
-	from  string // where it was parked last
-	found int    // the step in which it went on from lookFound last: it then reads the clock
-	after string // the point of the scenario at which it was parked last, if the library has had none since
-	actor bool   // of the scenario: it has to come to its end; what the library made is seen only at its points
-	ended bool   // of actors
+	point string    // where it is parked; "" while it runs or waits for another
+	from  string    // where it was parked last
+	found int       // the step in which it went on from lookFound last: it then reads the clock
+	looks int       // the step in which it went on from lookForRoom last, and read what may go
+	asOf  time.Time // when it came there, and read the clock
+	waits time.Time // since when it waits for another, if it does
+	after string    // the point of the scenario at which it was parked last, if the library has had none since
+	actor bool      // of the scenario: it has to come to its end; what the library made is seen only at its points
+	ended bool      // of actors
 }
 
 // scheduler lets one goroutine at a time go on. It serves one schedule.
@@ -72,7 +75,7 @@ type scheduler struct {
 // before, at the start of its operation: parking again would only double the schedules. (Do has
 // none: before its first point it looks into the table.)
 var openings = map[string]bool{
-	"forget": true, "lookup": true, "close": true, "resolve": true, "restore": true,
+	"forget": true, "lookup": true, "close": true, "resolve": true, "restore": true, "operate": true, "unsettled": true,
 }
 
 // The points of a look without a lock: it has found a record, and is about to read the clock; it is
@@ -80,6 +83,8 @@ var openings = map[string]bool{
 const (
 	lookFound = "look: found"
 	lookValid = "look: not expired"
+
+	lookForRoom = "look for room"
 )
 
 // withoutLock are the points, beside the start of a Do, from which a thread comes to its next point,
@@ -87,7 +92,7 @@ const (
 // "look: lock" or "meet", before the lock; a search for room reads the heads, up to "looked for room"
 // or "reclaim"; and the timer has a lock of its own, under which nobody stops.
 var withoutLock = map[string]bool{
-	lookFound: true, lookValid: true, "look for room": true,
+	lookFound: true, lookValid: true, lookForRoom: true,
 	"arm": true, "disarm": true, "disarm: stop": true, "disarmed": true, "rearm": true, "fired": true,
 }
 
@@ -136,6 +141,9 @@ func (s *scheduler) parkLocked(t *thread, point string) {
 		panic(fmt.Sprintf("explore: %s parks at %q, and is parked at %q: two goroutines pass for one", t.name, point, t.point))
 	}
 	t.point = point
+	if point == lookForRoom {
+		t.asOf = time.Now()
+	}
 	s.mu.Unlock()
 	<-t.resume
 }
@@ -364,6 +372,9 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 		}
 		if t.point == lookFound {
 			t.found = s.step
+		}
+		if t.point == lookForRoom {
+			t.looks = s.step
 		}
 		t.from, t.point = t.point, ""
 		t.resume <- struct{}{}

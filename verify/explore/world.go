@@ -87,6 +87,7 @@ type world struct {
 	upkeep   []event
 	running  [maxKeys]*execution
 	flights  [maxKeys]*flight
+	pauses   [maxKeys]*pause
 	people   map[string]*person
 	finals   bool // the schedule is over: what is called now is not looked at
 	shots    []shot
@@ -169,7 +170,7 @@ func newWorld(sc *scenario, trace func(string, ...any)) *world {
 		sc:        sc, begun: time.Now(), people: map[string]*person{},
 	}
 	w.opts = options{
-		TTL: time.Minute, MaxEntries: 4, MinRetention: -1, ExecTimeout: -1,
+		TTL: ttl, HoldTTL: ttl, MaxEntries: 4, MinRetention: -1, ExecTimeout: -1,
 		Observer: w.told,
 	}
 	if sc.options != nil {
@@ -177,7 +178,8 @@ func newWorld(sc *scenario, trace func(string, ...any)) *world {
 	}
 	if sc.reconcile != nil {
 		w.opts.Reconcile = func(ctx context.Context, k key, held entry) (int, error) {
-			return w.execute(ctx, ctx.Value(callKey{}).(*call), sc.reconcile, true)
+			c, _ := ctx.Value(callKey{}).(*call)
+			return w.execute(ctx, k.role(), c, sc.reconcile, true)
 		}
 	}
 	w.cache = idemflight.MustNew(w.opts)
@@ -254,7 +256,7 @@ func (w *world) grows(n int) {
 // shrinks forgets all of those but n.
 func (w *world) shrinks(n int) {
 	for _, k := range w.fills[n:] {
-		w.cache.Forget(k)
+		_, _ = w.cache.Forget(context.Background(), k)
 	}
 	w.fills = w.fills[:n]
 }
@@ -295,18 +297,31 @@ func (w *world) person(name string) *person {
 // op is something other than a call of Do that somebody does.
 type op struct {
 	by         *person
-	kind       string // forget, resolve, restore, close
+	thread     *thread
+	kind       string // forget, resolve, reconcile, restore, close
 	key        key
 	start, end int // steps; end is 0 until it has had its effect
 	did        bool
 	to         idemflight.State // what the key becomes if it did
+	err        error
+	events     []event
+
+	// Of reconcile: what it answered, and the flight that it began, if it did.
+	got   entry
+	flies *flight
 }
 
+type opKey struct{}
+
+// ctx is the context that o gives to the library.
+func (o *op) ctx(ctx context.Context) context.Context { return context.WithValue(ctx, opKey{}, o) }
+
 func (w *world) begin(p *person, kind string, k key, to idemflight.State) *op {
+	o := &op{by: p, kind: kind, key: k, to: to}
 	if !w.free {
-		w.begins(kind + " " + k.String())
+		o.thread = w.begins(kind + " " + k.String())
 	}
-	o := &op{by: p, kind: kind, key: k, to: to, start: w.step}
+	o.start = w.step
 	w.mu.Lock()
 	w.ops = append(w.ops, o)
 	w.mu.Unlock()
@@ -319,7 +334,7 @@ func (o *op) over(w *world, did bool) {
 		o.end = w.step
 	}
 	if w.trace != nil {
-		w.trace("     %s %v: %v", o.kind, o.key, did)
+		w.trace("     %s %v: %v %v", o.kind, o.key, did, o.err)
 	}
 }
 
@@ -333,7 +348,8 @@ func (p *person) leaves(who string) {
 
 func (p *person) forgets(k key) {
 	o := p.w.begin(p, "forget", k, 0)
-	did := p.w.cache.Forget(p.w.keys[k])
+	did, err := p.w.cache.Forget(o.ctx(context.Background()), p.w.keys[k])
+	o.err = err
 	o.over(p.w, did)
 }
 
@@ -343,7 +359,15 @@ func (p *person) resolves(k key, err error) {
 		to = 0
 	}
 	o := p.w.begin(p, "resolve", k, to)
-	o.over(p.w, p.w.cache.Resolve(p.w.keys[k], resolved, err))
+	o.err = p.w.cache.Resolve(o.ctx(context.Background()), p.w.keys[k], resolved, err)
+	o.over(p.w, o.err == nil)
+}
+
+// reconciles calls Cache.Reconcile with the person's own context.
+func (p *person) reconciles(k key) {
+	o := p.w.begin(p, "reconcile", k, 0)
+	o.got, o.err = p.w.cache.Reconcile(o.ctx(p.ctx), p.w.keys[k])
+	o.over(p.w, o.err == nil)
 }
 
 // resolved and restored are values that no execution returned.
@@ -366,7 +390,7 @@ func (p *person) restores(k key, state idemflight.State) error {
 	case idemflight.Held:
 		e.Err = failure(restored)
 	}
-	err := p.w.cache.Restore(p.w.keys[k], e)
+	err := p.w.cache.Restore(context.Background(), p.w.keys[k], e)
 	o.over(p.w, err == nil)
 	p.w.fail(p.w.checkRestore(o, err))
 	return err
@@ -412,15 +436,45 @@ func (p *person) looks() {
 	}
 }
 
+// looksAtUnsettled asks for what is in flight and held: what is so all the while has to be there.
+func (p *person) looksAtUnsettled() {
+	w := p.w
+	w.begins("looks at unsettled")
+	seen, since := map[key]bool{}, w.step
+	err := w.cache.Unsettled(context.Background(), func(k key, e entry) bool {
+		if k = k.role(); seen[k] || !unsettled(e) {
+			w.fail(fmt.Errorf("%v, %s, is said to be unsettled; before in this list: %v", k, show(e), seen[k]))
+		}
+		seen[k] = true
+		return true
+	})
+	w.fail(err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k := range max(key(w.sc.keys), 1) {
+		all := true
+		for _, s := range w.shots[since-1:] {
+			all = all && unsettled(s.entries[k])
+		}
+		if all && !seen[k] {
+			w.failLocked(fmt.Errorf("%v is unsettled and was not shown", k))
+		}
+	}
+}
+
+func unsettled(e entry) bool { return e.State == idemflight.InFlight || e.State == idemflight.Held }
+
 // call is a call of Do.
 type call struct {
 	by         *person
+	thread     *thread
 	key        key
 	body       *body
 	how        how
 	start, end int // steps; end is 0 while it is under way
-	at         time.Time
-	dead       bool // its context had ended before the call began
+	at, doneAt time.Time
+	dead       bool    // its context had ended before the call began
+	leads      *flight // the one that it began, if it did
 
 	found int // the step in which it began to look at the record that it replayed, if it took no lock
 
@@ -485,6 +539,7 @@ func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call 
 	var t *thread
 	if !w.free {
 		t = w.begins(startOfDo + k.String())
+		c.thread = t
 	}
 	c.start, c.at, c.dead = w.step, time.Now(), ctx.Err() != nil
 	w.mu.Lock()
@@ -502,7 +557,7 @@ func (p *person) doesIn(ctx context.Context, k key, b *body, opts ...how) *call 
 				c.exited = true
 			}
 		}
-		c.end = w.step
+		c.end, c.doneAt = w.step, time.Now()
 		if w.trace != nil {
 			w.trace("     %s", c)
 		}
@@ -542,6 +597,10 @@ func (w *world) told(ctx context.Context, e event) {
 		c.events = append(c.events, e)
 		return
 	}
+	if o, ok := ctx.Value(opKey{}).(*op); ok {
+		o.events = append(o.events, e)
+		return
+	}
 	if e.Kind < idemflight.EventEvicted {
 		w.failLocked(fmt.Errorf("an event of no call: %v %v", e.Kind, e.Key))
 	}
@@ -557,7 +616,7 @@ func (f failure) Error() string { return fmt.Sprintf("failure %d", int(f)) }
 type execution struct {
 	id          int
 	key         key
-	call        *call // whose fn it is; of Reconcile, the one that asked
+	call        *call // whose fn it is; of Reconcile, the one that asked; nil if an operator did
 	reconciling bool
 	flight      *flight
 	start, end  int
@@ -566,27 +625,28 @@ type execution struct {
 	want     idemflight.Disposition // what becomes of the outcome by what fn said
 	begun    int                    // effects that the library let begin and that were not taken back
 	spoke    bool                   // BeginEffect or NoEffect was called while it ran
+	marked   bool                   // its error bears a marker
 	panicked bool
 	exited   bool
 	err      error // as callers get it; nil, a failure, or ErrGoexit
 }
 
 func (w *world) fn(c *call) func(context.Context) (int, error) {
-	return func(ctx context.Context) (int, error) { return w.execute(ctx, c, c.body, false) }
+	return func(ctx context.Context) (int, error) { return w.execute(ctx, c.key, c, c.body, false) }
 }
 
 // execute is what fn and Reconcile do.
-func (w *world) execute(ctx context.Context, c *call, b *body, reconciling bool) (int, error) {
+func (w *world) execute(ctx context.Context, k key, c *call, b *body, reconciling bool) (int, error) {
 	w.mu.Lock()
 	w.lastExec++
-	x := &execution{id: w.lastExec, key: c.key, call: c, reconciling: reconciling, start: w.step, at: time.Now(), want: idemflight.Retain}
-	if other := w.running[c.key]; other != nil {
+	x := &execution{id: w.lastExec, key: k, call: c, reconciling: reconciling, start: w.step, at: time.Now(), want: idemflight.Retain}
+	if other := w.running[k]; other != nil {
 		w.failLocked(fmt.Errorf("execution %d of %v began while %d runs", x.id, x.key, other.id))
 	}
 	if w.closed > 0 {
 		w.failLocked(fmt.Errorf("execution %d of %v began after Close had returned", x.id, x.key))
 	}
-	w.running[c.key] = x
+	w.running[k] = x
 	w.execs = append(w.execs, x)
 	w.mu.Unlock()
 
@@ -596,8 +656,8 @@ func (w *world) execute(ctx context.Context, c *call, b *body, reconciling bool)
 		defer w.mu.Unlock()
 		x.end, x.doneAt = w.step, time.Now()
 		x.exited = !returned && !x.panicked
-		if w.running[c.key] == x {
-			w.running[c.key] = nil
+		if w.running[k] == x {
+			w.running[k] = nil
 		}
 	}()
 	w.runs()
@@ -622,17 +682,25 @@ func ends(name string, want idemflight.Disposition, mark func(error) error) *bod
 			return x.id, nil
 		}
 		x.err = failure(x.id)
-		return x.id, mark(x.err)
+		err := mark(x.err)
+		x.marked = err != x.err
+		return x.id, err
 	}}
 }
 
 var (
-	succeeds   = ends("succeeds", idemflight.Retain, nil)
-	fails      = ends("fails", idemflight.Release, func(err error) error { return err })
-	retryable  = ends("is retryable", idemflight.Release, idemflight.Retryable)
-	isFinal    = ends("is final", idemflight.Retain, idemflight.Final)
-	isUnknown  = ends("is unknown", idemflight.Hold, idemflight.Unknown)
-	learnsLess = ends("learns nothing", idemflight.Hold, func(err error) error { return err })
+	succeeds    = ends("succeeds", idemflight.Retain, nil)
+	retryable   = ends("is retryable", idemflight.Release, idemflight.Retryable)
+	isFinal     = ends("is final", idemflight.Retain, idemflight.Final)
+	isUnknown   = ends("is unknown", idemflight.Hold, idemflight.Unknown)
+	saysNothing = ends("fails and says nothing", idemflight.Hold, func(err error) error { return err })
+	learnsLess  = ends("learns nothing", idemflight.Hold, func(err error) error { return err })
+
+	// fails says first that nothing has begun.
+	fails = &body{"fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.noEffect(w, ctx)
+		return x.fails()
+	}}
 
 	panics = &body{"panics", func(_ *world, _ context.Context, x *execution) (int, error) {
 		x.want, x.panicked, x.err = idemflight.Hold, true, failure(x.id)
@@ -661,6 +729,7 @@ var (
 	}}
 	// delegates has another goroutine begin its effect, and does not wait for it.
 	delegates = &body{"has another begin its effect, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.noEffect(w, ctx)
 		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
 			w.begins("begin effect")
 			x.effect(w, ctx)
@@ -670,6 +739,7 @@ var (
 	}}
 	// delegatesBoth has another goroutine begin its effect and take it back.
 	delegatesBoth = &body{"has another begin its effect and take it back, and fails", func(w *world, ctx context.Context, x *execution) (int, error) {
+		x.noEffect(w, ctx)
 		w.spawn(fmt.Sprintf("effect/%d", x.id), false, func(*thread) {
 			w.begins("begin effect")
 			x.effect(w, ctx)
@@ -681,10 +751,11 @@ var (
 	}}
 )
 
-// fails ends x with an error without marker: by default released, unless an effect has begun.
+// fails ends x with an error without marker: held, unless it has said that no effect has begun, or none
+// any more.
 func (x *execution) fails() (int, error) {
 	x.want = idemflight.Release
-	if x.begun > 0 {
+	if x.begun > 0 || !x.spoke {
 		x.want = idemflight.Hold
 	}
 	x.err = failure(x.id)
