@@ -2,6 +2,7 @@ package idemflight_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"regexp"
 	"sync"
@@ -53,6 +54,11 @@ func checkKey[K comparable](t *testing.T, name string, key K, valid bool) {
 	})
 }
 
+// text is a string with a method.
+type text string
+
+func (s text) String() string { return string(s) }
+
 func TestPromise21_InvalidKeys(t *testing.T) {
 	type (
 		name   string
@@ -66,8 +72,28 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 			A float64
 			P *int
 		}
-		like idemflight.Key // not Key: its own type, its own rules
+		like idemflight.Key // made from Key: the same rules
+		step struct {       // embeds it: the same rules
+			idemflight.Key
+			Step string
+		}
+		likeStep struct {
+			like
+			Step string
+		}
+		deepStep struct {
+			N int
+			step
+		}
+		field struct { // has one as an ordinary field: a zero step is a step, too
+			Order idemflight.Key
+			Step  string
+		}
+		twin struct { // the fields of Key, but neither made from it nor convertible to it
+			ID, Scope string
+		}
 	)
+	whole := idemflight.Key{Scope: "s", ID: "i"}
 	nan := math.NaN()
 	// Each type is a Cache to compile, so there is one of each sort.
 
@@ -99,8 +125,43 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	checkKey(t, "Key without both", idemflight.Key{}, false)
 	checkKey(t, "Key without ID", idemflight.Key{Scope: "s"}, false)
 	checkKey(t, "Key without Scope", idemflight.Key{ID: "i"}, false)
-	checkKey(t, "Key", idemflight.Key{Scope: "s", ID: "i"}, true)
-	checkKey(t, "own type like Key", like{Scope: "s"}, true)
+	checkKey(t, "Key", whole, true)
+	checkKey(t, "made from Key, without ID", like{Scope: "s"}, false)
+	checkKey(t, "made from Key, without Scope", like{ID: "i"}, false)
+	checkKey(t, "made from Key", like(whole), true)
+	checkKey(t, "embedded Key without both", step{Step: "charge"}, false)
+	checkKey(t, "embedded Key without ID", step{idemflight.Key{Scope: "s"}, "charge"}, false)
+	checkKey(t, "embedded Key without Scope", step{idemflight.Key{ID: "i"}, "charge"}, false)
+	checkKey(t, "embedded Key, no step", step{Key: whole}, true)
+	checkKey(t, "embedded Key", step{whole, "charge"}, true)
+	checkKey(t, "embedded type made from Key, without ID", likeStep{like{Scope: "s"}, "charge"}, false)
+	checkKey(t, "embedded type made from Key", likeStep{like(whole), "charge"}, true)
+	checkKey(t, "Key embedded at depth, without both", deepStep{1, step{Step: "charge"}}, false)
+	checkKey(t, "Key embedded at depth, without ID", deepStep{1, step{idemflight.Key{Scope: "s"}, "charge"}}, false)
+	checkKey(t, "Key embedded at depth", deepStep{0, step{whole, ""}}, true)
+	checkKey(t, "a Key among the fields", field{Step: "charge"}, true)
+	checkKey(t, "zero, with a Key among the fields", field{}, false)
+	checkKey(t, "no Key at all", twin{ID: "i"}, true)
+
+	// A key of interface type is what is in it.
+	checkKey(t, "empty string in an interface", any(""), false)
+	checkKey(t, "empty named string in an interface", any(name("")), false)
+	checkKey(t, "zero struct in an interface", any(pair{}), false)
+	checkKey(t, "zero array in an interface", any([2]byte{}), false)
+	checkKey(t, "nil pointer in an interface", any((*int)(nil)), false)
+	checkKey(t, "int 0 in an interface", any(0), true)
+	checkKey(t, "named int 0 in an interface", any(number(0)), true)
+	checkKey(t, "float 0 in an interface", any(0.0), true)
+	checkKey(t, "false in an interface", any(false), true)
+	checkKey(t, "named false in an interface", any(flag(false)), true)
+	checkKey(t, "Key in an interface, without both", any(idemflight.Key{}), false)
+	checkKey(t, "Key in an interface, without ID", any(idemflight.Key{Scope: "s"}), false)
+	checkKey(t, "Key in an interface", any(whole), true)
+	checkKey(t, "embedded Key in an interface, without Scope", any(deepStep{1, step{idemflight.Key{ID: "i"}, "charge"}}), false)
+	checkKey(t, "embedded Key in an interface", any(step{Key: whole}), true)
+	checkKey(t, "empty string in an interface with methods", fmt.Stringer(text("")), false)
+	checkKey(t, "string in an interface with methods", fmt.Stringer(text("k")), true)
+	checkKey(t, "Key in an interface with methods, without Scope", fmt.Stringer(idemflight.Key{ID: "i"}), false)
 
 	checkKey(t, "NaN", nan, false)
 	checkKey(t, "complex NaN", complex(0, nan), false)
@@ -108,6 +169,39 @@ func TestPromise21_InvalidKeys(t *testing.T) {
 	checkKey(t, "NaN in an array", [1]float64{nan}, false)
 	checkKey(t, "NaN in an interface", any(nan), false)
 	checkKey(t, "infinity", math.Inf(1), true)
+}
+
+// The error says which part is missing.
+func TestPromise21_TheErrorSaysWhatIsMissing(t *testing.T) {
+	type step struct {
+		idemflight.Key
+		Step string
+	}
+	nan := math.NaN()
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{invalid(""), "it is the zero value"},
+		{invalid([2]byte{}), "it is the zero value"},
+		{invalid(any(nil)), "it is the zero value"},
+		{invalid(any("")), "it is the zero value"},
+		{invalid(idemflight.Key{ID: "i"}), "its Scope is missing"},
+		{invalid(idemflight.Key{Scope: "s"}), "its ID is missing"},
+		{invalid(step{idemflight.Key{ID: "i"}, "charge"}), "its Scope is missing"},
+		{invalid(step{idemflight.Key{Scope: "s"}, "charge"}), "its ID is missing"},
+		{invalid(any(idemflight.Key{Scope: "s"})), "its ID is missing"},
+		{invalid(nan), "it is not equal to itself (NaN)"},
+	} {
+		require.ErrorIs(t, tc.err, idemflight.ErrInvalidKey)
+		require.EqualError(t, tc.err, idemflight.ErrInvalidKey.Error()+": "+tc.want)
+	}
+}
+
+// invalid returns what Do says to the key.
+func invalid[K comparable](key K) error {
+	_, err := idemflight.MustNew(idemflight.Options[K, int]{MaxEntries: 1}).Do(bg, key, one)
+	return err
 }
 
 // Once: a Key without Scope passed for valid inside a key of interface type.
