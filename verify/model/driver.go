@@ -175,7 +175,7 @@ func run(t *rapid.T, fresh func(options) target) (counted *reference, err error)
 	}{
 		"do": {6, d.doCall}, "finish": {4, d.doFinish}, "effect": {1, d.doEffect}, "cancel": {1, d.doCancel},
 		"sleep": {4, d.doSleep}, "forget": {1, d.doForget}, "resolve": {1, d.doResolve}, "restore": {1, d.doRestore},
-		"reconcile": {2, d.doReconcile}, "nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
+		"reconcile": {2, d.doReconcile}, "abandoned": {2, d.doAbandoned}, "nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
 		"race": {1, d.doRace}, "misuse": {1, d.doMisuse}, "close": {1, d.doClose},
 	} {
 		if name == "close" && !cfg.closes || name == "scan" && !cfg.scans {

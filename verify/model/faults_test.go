@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -159,6 +161,26 @@ func (b *bent) evict(o *options, key string) {
 		}
 	}()
 	o.Observer(context.Background(), e)
+}
+
+// holdAnew makes a function that holds a held key anew, and so ends its pause; until the cache is closed.
+func (b *bent) holdAnew() func(key string) {
+	var mu sync.Mutex
+	closed := false
+	b.close = func(ctx context.Context) error {
+		mu.Lock()
+		closed = true
+		mu.Unlock()
+		return b.cache.Close(ctx)
+	}
+	return func(key string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e, _ := b.look(key); e.State == idemflight.Held && !closed {
+			b.drop(key)
+			_ = b.cache.Restore(unheard, key, e)
+		}
+	}
 }
 
 // victim returns a key that is as wanted, if c is full.
@@ -456,10 +478,277 @@ var faults = map[string]func(o *options, b *bent){
 			return b.cache.do(ctx, &c, way, fn)
 		}
 	},
-	"an eviction is not told":       without(idemflight.EventEvicted),
-	"an expiry is not told":         without(idemflight.EventExpired),
-	"a replay is not told":          without(idemflight.EventReplayed),
-	"a finished flight is not told": without(idemflight.EventFinished),
+	"what fn says nothing about is released": func(o *options, _ *bent) {
+		if o.Classify == nil {
+			o.Classify = func(error) idemflight.Disposition { return idemflight.Release }
+		}
+	},
+	"EffectsAnnounced is ignored":           func(o *options, _ *bent) { o.EffectsAnnounced = false },
+	"EffectsAnnounced is taken for granted": func(o *options, _ *bent) { o.EffectsAnnounced = true },
+	"a second NoEffect takes back one more": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				if c.fn != nil && c.fn.err != nil && !c.fn.err.marks() && slices.Equal(c.fn.effects, []effect{begin, begin, noneOf, noneOf}) {
+					err = idemflight.Retryable(err)
+				}
+				return v, err
+			})
+		}
+	},
+	"HoldTTL is a day if not given": func(o *options, _ *bent) {
+		if o.HoldTTL == 0 {
+			o.HoldTTL = 24 * time.Hour
+		}
+	},
+	"HoldTTL, if not given, is less than TTL": func(o *options, _ *bent) {
+		if o.HoldTTL == 0 {
+			o.HoldTTL = 7 * 24 * time.Hour
+		}
+	},
+	"there is no last resort": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				if err != nil && b.Options().Classify == nil && !b.Options().EffectsAnnounced && c.fn != nil && c.fn.err != nil && !c.fn.err.marks() && c.fn.effects == nil {
+					err = idemflight.Unknown(err) // held as ever, but not for want of a word
+				}
+				return v, err
+			})
+		}
+	},
+	"what is marked Unknown is evicted as the last resort": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				v, err := fn(ctx)
+				if c.fn != nil && c.fn.err != nil && c.fn.err.form == marker && c.fn.err.d == idemflight.Hold && c.fn.effects == nil &&
+					b.Options().Classify == nil && !b.Options().EffectsAnnounced && !c.fn.err.kids[0].marks() {
+					err = c.fn.err.kids[0].err
+				}
+				return v, err
+			})
+		}
+	},
+	"an evicted hold is told like an outcome": func(o *options, _ *bent) {
+		tell := o.Observer
+		o.Observer = func(ctx context.Context, e event) {
+			if e.Kind == idemflight.EventEvicted {
+				e.Err = nil
+			}
+			tell(ctx, e)
+		}
+	},
+	"after a Reconcile that learned nothing there is no pause": func(_ *options, b *bent) {
+		anew := b.holdAnew()
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if err != nil && strings.Contains(err.Error(), "Reconcile learned nothing") {
+				anew(c.key)
+			}
+			return res, err
+		}
+	},
+	"Cache.Reconcile begins no pause": func(_ *options, b *bent) {
+		anew := b.holdAnew()
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			e, err := b.cache.Reconcile(ctx, key)
+			if errors.Is(err, idemflight.ErrOutcomeUnknown) {
+				anew(key)
+			}
+			return e, err
+		}
+	},
+	"Cache.Reconcile obeys the pause": func(_ *options, b *bent) {
+		var mu sync.Mutex
+		learned := map[string]time.Time{}
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			mu.Lock()
+			last, ok := learned[key]
+			mu.Unlock()
+			if e, _ := b.look(key); ok && e.State == idemflight.Held && time.Since(last) < time.Second {
+				return e, idemflight.ErrOutcomeUnknown
+			}
+			e, err := b.cache.Reconcile(ctx, key)
+			if e.State == idemflight.Held {
+				mu.Lock()
+				learned[key] = time.Now()
+				mu.Unlock()
+			}
+			return e, err
+		}
+	},
+	"Cache.Reconcile tells the entry as it was": func(_ *options, b *bent) {
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			was, _ := b.look(key)
+			_, err := b.cache.Reconcile(ctx, key)
+			return was, err
+		}
+	},
+	"Cache.Reconcile does not leave": func(_ *options, b *bent) {
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			return b.cache.Reconcile(context.WithoutCancel(ctx), key)
+		}
+	},
+	"Cache.Reconcile waits for fn": func(_ *options, b *bent) {
+		var running sync.Map // a channel by key, closed when fn ends
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				ends := make(chan struct{})
+				defer close(ends)
+				running.Store(c.key, ends)
+				return fn(ctx)
+			})
+		}
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			e, err := b.cache.Reconcile(ctx, key)
+			if ends, ok := running.Load(key); ok && err == nil && e.State == idemflight.InFlight {
+				<-ends.(chan struct{})
+			}
+			return e, err
+		}
+	},
+	"Cache.Reconcile of what is not held says nothing": func(_ *options, b *bent) {
+		b.reconcile = func(ctx context.Context, key string) (idemflight.Entry[int], error) {
+			e, err := b.cache.Reconcile(ctx, key)
+			if errors.Is(err, idemflight.ErrNotHeld) {
+				err = nil
+			}
+			return e, err
+		}
+	},
+	"an Inline leader cannot leave while Reconcile runs": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if e, _ := b.look(c.key); c.inline && e.State == idemflight.Held && ctx.Err() == nil {
+				ctx = context.WithoutCancel(ctx)
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"MaxWait does not bound who waits for its own Reconcile": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			if e, _ := b.look(c.key); e.State == idemflight.Held {
+				c.maxWait = nil
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"NoWait starts no Reconcile": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			e, _ := b.look(c.key)
+			if e.State == idemflight.Held && e.Fingerprint == c.fp && c.maxWait != nil && *c.maxWait <= 0 && ctx.Err() == nil && b.Options().Reconcile != nil {
+				b.Options().Observer(ctx, event{Kind: idemflight.EventRejected, Key: c.key, Err: idemflight.ErrInFlight})
+				return result{}, idemflight.ErrInFlight
+			}
+			return b.cache.do(ctx, &c, way, fn)
+		}
+	},
+	"a flight with nobody's fn to run is not told": func(o *options, _ *bent) {
+		var asked sync.Map // contexts of Reconcile
+		ask, tell := o.Reconcile, o.Observer
+		if ask == nil {
+			return
+		}
+		o.Reconcile = func(ctx context.Context, key string, held idemflight.Entry[int]) (int, error) {
+			asked.Store(ctx, true)
+			return ask(ctx, key, held)
+		}
+		o.Observer = func(ctx context.Context, e event) {
+			_, ok := asked.Load(ctx)
+			if !ok || e.Kind != idemflight.EventFinished || e.Disposition != idemflight.Release {
+				tell(ctx, e)
+			}
+		}
+	},
+	"who looks again gets the error of Reconcile": func(o *options, b *bent) {
+		ask := o.Reconcile
+		if ask == nil {
+			return
+		}
+		var released sync.Map // keys of which Reconcile has said so
+		o.Reconcile = func(ctx context.Context, key string, held idemflight.Entry[int]) (int, error) {
+			v, err := ask(ctx, key, held)
+			if err != nil && err.Error() == "none" {
+				released.Store(key, err)
+			}
+			return v, err
+		}
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			e, _ := b.look(c.key)
+			return b.cache.do(ctx, &c, way, func(ctx context.Context) (int, error) {
+				if err, ok := released.LoadAndDelete(c.key); ok && e.State == idemflight.InFlight {
+					return 0, err.(error)
+				}
+				return fn(ctx)
+			})
+		}
+	},
+	"who joins gets the leader's panic": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if p := (*idemflight.PanicError)(nil); res.Source == idemflight.Joined && errors.As(err, &p) && p.Stack == nil {
+				p.Stack = []byte("stack")
+			}
+			return res, err
+		}
+	},
+	"Resolve of what is not held succeeds": func(_ *options, b *bent) {
+		b.resolve = func(ctx context.Context, key string, value int, err error) error {
+			if err := b.cache.Resolve(ctx, key, value, err); !errors.Is(err, idemflight.ErrNotHeld) {
+				return err
+			}
+			return nil
+		}
+	},
+	"Restore of what has expired says so in words only": func(_ *options, b *bent) {
+		b.restore = func(key string, e idemflight.Entry[int]) error {
+			err := b.cache.Restore(unheard, key, e)
+			if errors.Is(err, idemflight.ErrExpired) {
+				err = errors.New(err.Error())
+			}
+			return err
+		}
+	},
+	"Unsettled leaves out what is in flight": func(_ *options, b *bent) {
+		b.unsettled = func(each func(string, idemflight.Entry[int]) bool) {
+			_ = b.cache.Unsettled(unheard, func(key string, e idemflight.Entry[int]) bool {
+				return e.State == idemflight.InFlight || each(key, e)
+			})
+		}
+	},
+	"Unsettled shows what is retained, too": func(_ *options, b *bent) {
+		b.unsettled = func(each func(string, idemflight.Entry[int]) bool) {
+			b.cache.All()(each)
+		}
+	},
+	"Unsettled does not stop": func(_ *options, b *bent) {
+		b.unsettled = func(each func(string, idemflight.Entry[int]) bool) {
+			_ = b.cache.Unsettled(unheard, func(key string, e idemflight.Entry[int]) bool {
+				each(key, e)
+				return true
+			})
+		}
+	},
+	"Unsettled shows the youngest first": func(_ *options, b *bent) {
+		b.unsettled = func(each func(string, idemflight.Entry[int]) bool) {
+			var keys []string
+			_ = b.cache.Unsettled(unheard, func(key string, _ idemflight.Entry[int]) bool {
+				keys = append(keys, key)
+				return true
+			})
+			for _, key := range slices.Backward(keys) {
+				if e, _ := b.look(key); !each(key, e) {
+					return
+				}
+			}
+		}
+	},
+	"a Forget is not told":            without(idemflight.EventForgotten),
+	"a Resolve is not told":           without(idemflight.EventResolved),
+	"what is unannounced is not told": without(idemflight.EventUnannounced),
+	"an eviction is not told":         without(idemflight.EventEvicted),
+	"an expiry is not told":           without(idemflight.EventExpired),
+	"a replay is not told":            without(idemflight.EventReplayed),
+	"a finished flight is not told":   without(idemflight.EventFinished),
 	"an expiry is told twice": func(o *options, _ *bent) {
 		tell := o.Observer
 		o.Observer = func(ctx context.Context, e event) {

@@ -85,7 +85,7 @@ func (d *driver) drawEnding(t *rapid.T) *ending {
 		how.goexit = true
 	}
 	if one(t, "effects", 3) {
-		how.effects = rapid.SliceOfN(rapid.Map(rapid.Bool(), func(b bool) effect { return effect(b) }), 1, 3).Draw(t, "effects")
+		how.effects = rapid.SliceOfN(rapid.Map(rapid.Bool(), func(b bool) effect { return effect(b) }), 1, 4).Draw(t, "effects")
 	}
 	return how
 }
@@ -93,6 +93,12 @@ func (d *driver) drawEnding(t *rapid.T) *ending {
 // doCall makes a call from outside of any execution.
 func (d *driver) doCall(t *rapid.T) {
 	c := d.newCaller(t)
+	d.drawContext(t, c)
+	d.call(c)
+}
+
+// drawContext gives c a context from outside of any execution.
+func (d *driver) drawContext(t *rapid.T, c *caller) {
 	values := context.WithValue(context.Background(), callIDKey{}, c.id)
 	c.ctx, c.cancel = values, func(error) {}
 	switch pick(t, "context", "endless", "cancel", "cancel", "deadline", "dead") {
@@ -112,7 +118,64 @@ func (d *driver) doCall(t *rapid.T) {
 		c.ctx, c.cancel = context.WithCancelCause(values)
 		c.cancel(idemflight.Final(c.reason))
 	}
-	d.call(c)
+}
+
+// doAbandoned is what the end of promise 13's Reconcile is about: some wait for it, the one that asked
+// leaves or not, and then it says, mostly, that there was no effect.
+func (d *driver) doAbandoned(t *rapid.T) {
+	if !d.ref.reconcile {
+		return
+	}
+	key := d.ref.keys[rapid.IntRange(0, len(d.ref.keys)-1).Draw(t, "key")]
+	d.nextID++
+	lost := &errSpec{form: leaf, class: idemflight.Release, err: errors.New("lost")}
+	first := &caller{call: &call{id: d.nextID, key: key, began: time.Now(), endless: true}, cancel: func(error) {}}
+	first.fn = &ending{err: &errSpec{form: marker, d: idemflight.Hold, kids: []*errSpec{lost}, err: idemflight.Unknown(lost.err)}}
+	first.ctx = context.WithValue(context.Background(), callIDKey{}, first.id)
+	if d.ref.kept[key] == nil && d.ref.flights[key] == nil {
+		d.call(first)
+	}
+	held := d.ref.kept[key]
+	if held == nil || held.state != idemflight.Held {
+		return
+	}
+	asks := d.newCaller(t)
+	asks.key, asks.fp, asks.reconcile = key, held.fp, nil
+	if asks.asks = rapid.Bool().Draw(t, "operator"); asks.asks {
+		asks.inline, asks.ttl, asks.maxWait = false, nil, nil
+	}
+	asks.reason = errors.New("gone")
+	asks.ctx, asks.cancel = context.WithCancelCause(context.WithValue(context.Background(), callIDKey{}, asks.id))
+	d.call(asks)
+	for range rapid.IntRange(0, 3).Draw(t, "joined") {
+		c := d.newCaller(t)
+		c.key, c.fp = key, held.fp
+		d.drawContext(t, c)
+		d.call(c)
+	}
+	if one(t, "an operator too", 3) {
+		d.doReconcile(t)
+	}
+	if !asks.gone && one(t, "leaves", 2) {
+		d.step(func() { asks.cancel(idemflight.Final(asks.reason)) }, func() { d.ref.cancel(asks.call) })
+	}
+	if one(t, "later", 3) {
+		d.doSleep(t)
+	}
+	if one(t, "forgotten", 4) {
+		d.doForget(t)
+	}
+	i := slices.IndexFunc(d.execs, func(e *execution) bool { return e.reconciling && e.flight.key == key })
+	if i < 0 {
+		return
+	}
+	how := d.drawEnding(t)
+	if !one(t, "any end", 4) {
+		none := &errSpec{form: leaf, class: idemflight.Release, err: errors.New("none")}
+		how.err = &errSpec{form: marker, d: idemflight.Release, kids: []*errSpec{none}, err: idemflight.Retryable(none.err)}
+		how.panics, how.goexit = nil, false
+	}
+	d.finish(d.execs[i], how)
 }
 
 // doNested makes a call with the context of an execution under way.

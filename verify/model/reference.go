@@ -59,7 +59,7 @@ type call struct {
 	fn, reconcile *ending // nil: waits for the program to say how it ends
 
 	began time.Time
-	met   time.Time // when it met its key last
+	met   time.Time // when it met its key last: from then on its events count what it waited
 	gone  bool      // has returned, in the eyes of the reference
 }
 
@@ -696,8 +696,7 @@ func (m *reference) end(e *exec, how *ending) {
 // landAgain ends f, whose Reconcile has found that there was no effect, and in which nobody's fn is to
 // run: those that wait meet the key again.
 func (m *reference) landAgain(f *flight, a answer) {
-	m.tellOfNoCall(f, a)
-	m.tellAskers(f, f.askers, nil)
+	m.tellOfNoCall(f, a, nil)
 	slices.SortStableFunc(f.waiters, func(a, b *call) int { // whose fn runs is the cache's choice
 		switch {
 		case m.obs.flown[a.id] == m.obs.flown[b.id]:
@@ -713,17 +712,15 @@ func (m *reference) landAgain(f *flight, a answer) {
 	}
 }
 
-// tellOfNoCall has it told how f ended, if that is not told as its leader's call.
-func (m *reference) tellOfNoCall(f *flight, a answer) {
+// tellOfNoCall answers the calls of Cache.Reconcile that have waited for f, as tellAskers does, and has it
+// told how f ended, if that is not told as its leader's call.
+func (m *reference) tellOfNoCall(f *flight, a answer, wrong func(error) string) {
+	m.tellAskers(f, f.askers, wrong)
 	switch {
 	case f.leader.asks:
 		a.kind = idemflight.EventResolved
 		m.beside(f.leader.id, f.key, a)
 		if !f.leaderLeft {
-			wrong := (*cause)(nil).original
-			if a.disposition == idemflight.Hold {
-				wrong = a.wrong
-			}
 			m.tellAskers(f, []*call{f.leader}, wrong)
 		}
 	case f.leaderLeft:
@@ -770,13 +767,12 @@ func (m *reference) land(f *flight, a answer, learnedNothing bool, how *ending) 
 		}
 		m.tell(w, j)
 	}
-	m.tellOfNoCall(f, a)
-	m.learned += len(f.askers)
 	wrong := (*cause)(nil).original
 	if a.disposition == idemflight.Hold {
 		wrong = a.wrong
 	}
-	m.tellAskers(f, f.askers, wrong)
+	m.learned += len(f.askers)
+	m.tellOfNoCall(f, a, wrong)
 	switch {
 	case f.leaderLeft || f.leader.asks:
 		return
