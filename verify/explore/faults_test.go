@@ -105,6 +105,37 @@ var faults = []struct {
 		{In: "(*ending).landLocked", Old: "s.stats.Holds++", New: "s.stats.Holds++; if end.exec.reconciling { c.returnPlace() }"},
 	}, []string{"reconcile-nothing/2"}},
 
+	{"fn starts for a leader that has left", true, []plant.Edit{
+		{In: "(*ending).yieldToFn", Old: "if f.leaderLeft {", New: "if f.fn == nil {"},
+	}, []string{"reconcile-leave/2"}},
+	{"a leader that leaves does not look whether Reconcile has answered", true, []plant.Edit{
+		{In: "(*Cache).leaveAnswer", Old: "if f.asks == nil { return false }", New: ""},
+	}, []string{"reconcile-leave-inline/2"}},
+	{"those that wait for Reconcile do not look again", true, []plant.Edit{
+		{In: "(*call).follow", Old: "case r.flight.outcome.source == lookAgain: r.flight = nil; return false", New: ""},
+	}, []string{"look-again/2"}},
+	{"an inline leader stays while Reconcile runs", false, []plant.Edit{
+		{In: "(*call).ask", Old: "m.reply.ended = m.ctx.Done()", New: ""},
+	}, []string{"reconcile-leave-inline/2"}},
+	{"a Reconcile that learned nothing leaves no pause", false, []plant.Edit{
+		{In: "(*Cache).holdAgainLocked", Old: "r.more.pause = &pause{d.done + pauseTime, d.err}", New: ""},
+	}, []string{"pause/2"}},
+	{"the pause goes on at its end", false, []plant.Edit{
+		{In: "(*pause).over", Old: "now >= p.until", New: "now > p.until"},
+	}, []string{"pause/2"}},
+	{"an operator who leaves is told, and so is nobody of his Reconcile", false, []plant.Edit{
+		{In: "(*call).operatorLeaves", Old: "f.operated = byOperatorWhoLeft", New: ""},
+	}, []string{"operator-nothing/2"}},
+	{"the last resort takes whatever is held", false, []plant.Edit{
+		{In: "why.spare", Old: "return w == unsaid || w == panickedUnsaid", New: "return true"},
+	}, []string{"last-resort-not/2"}},
+	{"the last resort comes before an outcome that may go", false, []plant.Edit{
+		{In: "(*Cache).makeRoom", Old: "if s == nil { s, t = find.lastResort()", New: "if spare, turn := find.lastResort(); s == nil || spare != nil { s, t = spare, turn"},
+	}, []string{"last-resort-held/2"}},
+	{"the last resort evicts a held key of the call that looks for room", false, []plant.Edit{
+		{In: "(*search).evictHeld", Old: "case r.hash == find.hash && r.key == find.key: return true", New: ""},
+	}, []string{"last-resort-own/2"}},
+
 	{"an insertion has its number before the head of its shard shows it", false, []plant.Edit{
 		{In: "(*Cache).insertLocked", Old: "c.seq.Load() + 1", New: "c.seq.Add(1)"},
 		{In: "(*Cache).insertLocked", Old: "s.publishLocked() } c.seq.Add(1)", New: "s.publishLocked() }"},

@@ -32,14 +32,13 @@ type flight struct {
 	fp    idemflight.Fingerprint
 	held  entry // what Reconcile is asked about; absent if it is not
 	execs []*execution
+	fn    int                    // the step in which Reconcile had found that fn may run, and it was to follow
 	state idemflight.State       // what was left: Retained, Held, Shed, or 0
 	what  idemflight.Disposition // what became of the outcome
 }
 
-// asks reports whether fn has not begun, because Reconcile is asked first.
-func (f *flight) asks() bool {
-	return f.held.State == idemflight.Held && (len(f.execs) == 0 || f.execs[len(f.execs)-1].reconciling)
-}
+// asks reports whether Reconcile has not answered yet.
+func (f *flight) asks() bool { return f.held.State == idemflight.Held && f.fn == 0 && f.end == 0 }
 
 // nobodys reports whether f has settled with nobody's fn to run: those that wait look again.
 func (f *flight) nobodys() bool {
@@ -163,6 +162,9 @@ func (w *world) transitionLocked(k key, before, now shot) error {
 			}
 		}
 		if to == idemflight.InFlight {
+			if len(f.execs) > 0 && f.execs[0].thread == w.last && w.last.from == yielded && w.last.point != settle {
+				f.fn = w.step
+			}
 			return nil
 		}
 		return w.settledLocked(f, a, b, now, bad)
@@ -842,7 +844,7 @@ func (w *world) checkReconcile(o *op, during func(func(*shot, entry) bool) bool)
 			}
 			answered := f.end
 			if x != f.execs[len(f.execs)-1] {
-				answered = f.execs[1].start
+				answered = f.fn
 			}
 			if answered < o.start || answered > o.end || o.flies != nil && o.flies != f {
 				continue

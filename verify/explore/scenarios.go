@@ -231,6 +231,8 @@ var scenarios = expand([]scenario{
 		actors: []script{do(keyB, succeeds), do(keyA, succeeds), reconcile(keyA), do(keyA, fails)}},
 	{name: "last-resort-restore", doc: "… and beside it a Restore wants the place", options: lasting(entries(1, -1)), keys: 2, prepare: spareA,
 		actors: []script{restore(keyB, idemflight.Held), do(keyA, saysNothing), do(keyB, succeeds), forget(keyA)}},
+	{name: "last-resort-own", doc: "… which is wanted by two for one key, and fn says nothing", options: lasting(entries(1, -1)), keys: 2, prepare: spareA,
+		actors: []script{do(keyB, saysNothing), do(keyB, succeeds), do(keyA, saysNothing)}},
 	{name: "last-resort-not", doc: "one place, for a key that is held for another reason", options: lasting(entries(1, -1)), keys: 2, prepare: holdA,
 		actors: []script{do(keyB, succeeds), forget(keyA), do(keyA, begins), do(keyA, saysNothing)}},
 

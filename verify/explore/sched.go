@@ -85,6 +85,9 @@ const (
 	lookValid = "look: not expired"
 
 	lookForRoom = "look for room"
+
+	yielded = "yielded" // Reconcile has found that fn may run
+	settle  = "settle"
 )
 
 // withoutLock are the points, beside the start of a Do, from which a thread comes to its next point,
@@ -125,7 +128,7 @@ func (s *scheduler) park(point string) {
 	s.mu.Lock()
 	t := s.current(point)
 	s.passed = s.passed || point == s.through && !isLocked(point)
-	skip := s.ignored[point] || t.after == start && openings[point] || t.after == running && point == "settle" && s.endsAtOnce ||
+	skip := s.ignored[point] || t.after == start && openings[point] || t.after == running && point == settle && s.endsAtOnce ||
 		isLocked(point) && t.from == spunFor
 	t.after = ""
 	if skip {
@@ -165,14 +168,15 @@ func (s *scheduler) begins(what string) *thread {
 }
 
 // runs parks the calling goroutine in fn.
-func (s *scheduler) runs() {
+func (s *scheduler) runs() *thread {
 	if s.free {
-		return
+		return nil
 	}
 	s.mu.Lock()
 	t := s.current(running)
 	s.parkLocked(t, running)
 	t.after = running
+	return t
 }
 
 const (

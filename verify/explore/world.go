@@ -619,6 +619,7 @@ type execution struct {
 	call        *call // whose fn it is; of Reconcile, the one that asked; nil if an operator did
 	reconciling bool
 	flight      *flight
+	thread      *thread
 	start, end  int
 	at, doneAt  time.Time
 
@@ -660,7 +661,7 @@ func (w *world) execute(ctx context.Context, k key, c *call, b *body, reconcilin
 			w.running[k] = nil
 		}
 	}()
-	w.runs()
+	x.thread = w.runs()
 	if err := ctx.Err(); err != nil {
 		w.fail(fmt.Errorf("the context of execution %d has ended while it runs: %w", x.id, err))
 	}
