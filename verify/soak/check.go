@@ -47,6 +47,7 @@ func (l *life[K]) miscounted(maxEntries int) string {
 	s := l.c.Stats()
 	byEvent, calls := callEvents(s)
 	byEvent[idemflight.EventEvicted], byEvent[idemflight.EventExpired], byEvent[idemflight.EventShed] = s.Evicted, s.Expired, s.Shed
+	byEvent[idemflight.EventUnannounced] = s.Unannounced
 	for kind, n := range byEvent {
 		if told := l.events[kind].Load(); told != n {
 			return fmt.Sprintf("%d events say %v, and Stats %d: %+v", told, kind, n, s)
@@ -59,6 +60,12 @@ func (l *life[K]) miscounted(maxEntries int) string {
 		return fmt.Sprintf("%d executions have ended, and Stats counts %d: %+v", l.ended.Load(), s.Retains+s.Releases+s.Holds, s)
 	case s.Panics != l.panicked.Load():
 		return fmt.Sprintf("%d executions have panicked or exited: %+v", l.panicked.Load(), s)
+	case s.Unannounced != l.unannounced.Load():
+		return fmt.Sprintf("%d executions have succeeded without a word: %+v", l.unannounced.Load(), s)
+	case l.events[idemflight.EventForgotten].Load() != l.forgotten.Load():
+		return fmt.Sprintf("%d keys were forgotten, and %d events say so", l.forgotten.Load(), l.events[idemflight.EventForgotten].Load())
+	case l.events[idemflight.EventResolved].Load() < l.resolved.Load():
+		return fmt.Sprintf("%d keys were resolved, and %d events say so", l.resolved.Load(), l.events[idemflight.EventResolved].Load())
 	case s.HookPanics != l.broken.Load():
 		return fmt.Sprintf("%d hooks have panicked: %+v", l.broken.Load(), s)
 	case s.Entries != listed || s.Held != held || l.c.Len() != listed || maxEntries > 0 && listed > maxEntries:
@@ -86,7 +93,7 @@ func (r *recorder) tally(s idemflight.Stats) {
 		"ErrKeyReused": s.KeyReused, "ErrInFlight": s.NotWaited, "ErrOutcomeUnknown": s.OutcomeUnknown, "ErrValueShed": s.ValueShed,
 		"ErrFull": s.Full, "ErrClosed": s.Closed, "ErrReentrant": s.Reentrant, "ErrInvalidKey": s.InvalidKey, "ErrCallerLeft": s.CallerLeft,
 		"retained": s.Retains, "released": s.Releases, "held": s.Holds, "evicted": s.Evicted, "expired": s.Expired, "shed": s.Shed,
-		"a hook panics": s.HookPanics,
+		"a hook panics": s.HookPanics, "an effect is not announced": s.Unannounced,
 	} {
 		r.mu.Lock()
 		r.seen[name] += n

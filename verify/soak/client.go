@@ -63,7 +63,10 @@ func (c *client) step() {
 	switch what {
 	case 0, 1:
 		began := c.now()
-		ok := c.m.Cache().Forget(key)
+		ok, err := c.m.Cache().Forget(context.Background(), key)
+		if err != nil {
+			c.violation("Forget: %v", err)
+		}
 		c.sink.add(op{Kind: interval.Forgot, Key: q.key, Client: c.id, Call: began, Ret: c.now(), OK: ok})
 	case 2, 3:
 		c.resolve(key, q.key)
@@ -77,11 +80,14 @@ func (c *client) resolve(key idemflight.Key, k int) {
 	a := &answer{id: int(c.ids.Add(1)), key: k, status: 200, size: 40}
 	c.answers.Store(a.id, a)
 	o := op{Kind: interval.Resolved, Key: k, Client: c.id, ID: a.id, Call: c.now()}
-	o.OK = c.m.Cache().Resolve(key, &idemhttp.Response{
+	err := c.m.Cache().Resolve(context.Background(), key, &idemhttp.Response{
 		Status: a.status, Body: a.body(),
 		Header: http.Header{"X-Execution": {strconv.Itoa(a.id)}, "X-Many": {"one", strconv.Itoa(a.id)}, "Set-Cookie": {"session=0"}},
 	}, nil)
-	o.Ret = c.now()
+	o.Ret, o.OK = c.now(), err == nil
+	if err != nil && !errors.Is(err, idemflight.ErrNotHeld) {
+		c.violation("Resolve: %v", err)
+	}
 	c.sink.add(o)
 }
 

@@ -37,7 +37,9 @@ type driver[K comparable] struct {
 type life[K comparable] struct {
 	c                              target[K]
 	calls, ended, panicked, broken atomic.Uint64 // broken: panics of hooks
-	events                         [idemflight.EventPanicked + 1]atomic.Uint64
+	unannounced                    atomic.Uint64 // executions that succeed without a word
+	forgotten, resolved            atomic.Uint64 // by operators
+	events                         [idemflight.EventUnannounced + 1]atomic.Uint64
 	running                        atomic.Int64
 	closing                        atomic.Bool
 	quiet                          atomic.Bool // the Observer does not call back any more
@@ -59,7 +61,9 @@ func (d *driver[K]) work(l *life[K], client, n int, r *rand.Rand, out *sink) {
 			d.resolve(l, p, client, out)
 		case what < 40:
 			d.lookup(l, p.key, client, out)
-		case what == 40:
+		case what < 50 && d.Reconciles:
+			d.ask(l, p, client, out)
+		case what == 50:
 			n := 0
 			for range l.c.All() {
 				if n++; n == 10 {
@@ -76,6 +80,9 @@ func (d *driver[K]) forget(l *life[K], key, client int, out *sink) {
 	slot, began := d.enter(client)
 	ok := l.c.Forget(d.key(key))
 	d.leave(slot)
+	if ok {
+		l.forgotten.Add(1)
+	}
 	out.add(op{Kind: interval.Forgot, Key: key, Client: client, Call: began, Ret: d.now(), OK: ok})
 }
 
@@ -91,10 +98,48 @@ func (d *driver[K]) resolve(l *life[K], p plan, client int, out *sink) {
 	}
 	var slot int
 	slot, o.Call = d.enter(client)
-	o.OK = l.c.Resolve(d.key(p.key), v, err)
+	err = l.c.Resolve(d.key(p.key), v, err)
 	d.leave(slot)
 	o.Ret = d.now()
+	switch o.OK = err == nil; {
+	case o.OK:
+		l.resolved.Add(1)
+	case !errors.Is(err, idemflight.ErrNotHeld):
+		d.violation("Resolve: %v", err)
+	}
 	out.add(o)
+}
+
+// ask has an operator ask Reconcile.
+func (d *driver[K]) ask(l *life[K], p plan, client int, out *sink) {
+	p.dead, p.ttl, p.byHand = false, -1, true
+	x := &execution{plan: p}
+	ctx, cancel := leaving(context.WithValue(context.Background(), executionKey{}, x), p)
+	defer cancel()
+	slot, began := d.enter(client)
+	o := op{Key: p.key, Client: client, Call: began, ByHand: true}
+	x.run, x.found = o, o
+	e, err := l.c.Reconcile(ctx, d.key(p.key))
+	d.leave(slot)
+	switch {
+	case err == nil && e.State == idemflight.Held:
+		d.violation("Cache.Reconcile has found out, and the key is held: %+v", e)
+	case err == nil, errors.Is(err, idemflight.ErrOutcomeUnknown):
+	case errors.Is(err, idemflight.ErrCallerLeft):
+		if p.leaves == 0 || !errors.Is(err, ctx.Err()) || !errors.Is(err, context.Cause(ctx)) {
+			d.violation("an operator left, whose context does not say so: %v", err)
+		}
+		out.addExecution(x) // it may still run
+		return
+	case errors.Is(err, idemflight.ErrNotHeld), errors.Is(err, idemflight.ErrClosed) && l.closing.Load():
+	default:
+		d.violation("Cache.Reconcile: %+v, %v", e, err)
+	}
+	if x.found.Start != 0 {
+		x.over.Store(d.now())
+		out.addExecution(x)
+		d.saw("an operator asks Reconcile")
+	}
 }
 
 func (d *driver[K]) lookup(l *life[K], key, client int, out *sink) {
@@ -289,6 +334,14 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 		return
 	case errors.Is(err, idemflight.ErrKeyReused):
 		reject(interval.Reused, d.Payloads > 1)
+		return
+	case errors.Is(err, idemflight.ErrInFlight) && p.waits && d.Reconciles:
+		if res.Source != 0 || res.Value != nil {
+			bad("an outcome and a refusal at once")
+		}
+		o.Kind = interval.InFlight
+		out.add(o)
+		out.addExecution(x) // it may lead the flight of a Reconcile
 		return
 	case errors.Is(err, idemflight.ErrInFlight):
 		reject(interval.InFlight, p.waits || d.MaxWaiters > 0)

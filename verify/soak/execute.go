@@ -14,7 +14,7 @@ import (
 func (d *driver[K]) options(l *life[K]) idemflight.Options[K, *value] {
 	o := idemflight.Options[K, *value]{
 		TTL: d.TTL, HoldTTL: d.HoldTTL, MaxEntries: d.MaxEntries, MinRetention: d.MinRetention, MaxWeight: d.MaxWeight,
-		ExecTimeout: d.ExecTimeout, MaxWaiters: d.MaxWaiters, Observer: d.observer(l),
+		ExecTimeout: d.ExecTimeout, MaxWaiters: d.MaxWaiters, Observer: d.observer(l), EffectsAnnounced: d.Announced,
 	}
 	if d.MaxWeight > 0 {
 		o.Weigh = func(_ K, v *value) int64 {
@@ -51,19 +51,19 @@ func (d *driver[K]) options(l *life[K]) idemflight.Options[K, *value] {
 	return o
 }
 
-// observer counts events, records evictions and the end of flights whose leader has left, and calls
-// the cache now and then.
+// observer counts events, records evictions and the end of flights whose leader, or operator, has left,
+// and calls the cache now and then.
 func (d *driver[K]) observer(l *life[K]) func(context.Context, idemflight.Event[K]) {
 	return func(ctx context.Context, e idemflight.Event[K]) {
 		ret := d.now()
 		n, key := l.events[e.Kind].Add(1), d.num(e.Key)
 		switch e.Kind {
-		case idemflight.EventFinished:
+		case idemflight.EventFinished, idemflight.EventResolved:
 			if x, ok := ctx.Value(executionKey{}).(*execution); ok {
 				x.over.CompareAndSwap(0, ret)
 			}
 		case idemflight.EventEvicted:
-			d.shared.add(op{Kind: interval.Evicted, Key: key, Client: -1, Call: min(ret, d.earliest()), Ret: ret})
+			d.shared.add(evicted(key, min(ret, d.earliest()), ret, e.Err))
 		}
 		if d.CallsBack && n%61 == 0 && key > 0 && key <= d.Keys+nestedKeys && !l.quiet.Load() {
 			d.callBack(l, key, int(n/61))
@@ -73,6 +73,15 @@ func (d *driver[K]) observer(l *life[K]) func(context.Context, idemflight.Event[
 			panic("Observer")
 		}
 	}
+}
+
+// evicted is an eviction, of which the event has that error.
+func evicted(key int, from, to int64, err error) op {
+	o := op{Kind: interval.Evicted, Key: key, Client: -1, Call: from, Ret: to, State: idemflight.Retained}
+	if errors.Is(err, idemflight.ErrOutcomeUnknown) {
+		o.State = idemflight.Held
+	}
+	return o
 }
 
 func (d *driver[K]) callBack(l *life[K], key, n int) {
@@ -155,16 +164,27 @@ func (d *driver[K]) execute(ctx context.Context, l *life[K], x *execution) (*val
 // fail ends an execution as p has it, and says in e what must become of its outcome.
 func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 	f := &failure{id: e.ID}
-	byClassify := func(want idemflight.Disposition) error {
-		if d.Classifies {
-			e.Becomes, f.becomes = want, want
+	silent := func(want idemflight.Disposition) error { // fn has said nothing of its effect
+		switch f.becomes = want; {
+		case d.Announced:
+			e.Becomes = idemflight.Release
+		case d.Classifies:
+			e.Becomes, e.Spare = want, want == idemflight.Hold
+		default:
+			e.Becomes, e.Spare = idemflight.Hold, true
 		}
-		return f // which is released without Classify
+		return f
 	}
 	e.Becomes = idemflight.Release
 	switch p.fate {
 	case succeeds:
 		e.Becomes = idemflight.Retain
+		switch { // with or without a word
+		case e.ID%2 == 0:
+			d.mayBegin(ctx)
+		case d.Announced:
+			l.unannounced.Add(1)
+		}
 		return nil
 	case final:
 		e.Becomes = idemflight.Retain
@@ -177,27 +197,39 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 	case mixed:
 		e.Becomes = idemflight.Hold
 		return errors.Join(idemflight.Final(f), idemflight.Unknown(f))
+	case plain:
+		return silent(idemflight.Release)
 	case plainHolds:
-		return byClassify(idemflight.Hold)
+		return silent(idemflight.Hold)
 	case plainRetains:
-		return byClassify(idemflight.Retain)
+		return silent(idemflight.Retain)
 	case breaksClassify:
 		if f.inHook = d.Classifies && d.HooksPanic; f.inHook {
-			e.Becomes = idemflight.Hold
+			return silent(idemflight.Hold)
 		}
-	case begun, undone:
+		return silent(idemflight.Release)
+	case begun, undone, saidTwice:
+		if p.fate == saidTwice { // nothing has begun yet, which takes back nothing later
+			idemflight.NoEffect(ctx)
+		}
 		if d.mayBegin(ctx) {
 			e.Becomes = idemflight.Hold
-			if p.fate == undone {
+			switch p.fate {
+			case undone:
 				idemflight.NoEffect(ctx)
 				e.Becomes = idemflight.Release
+			case saidTwice:
+				if d.mayBegin(ctx) { // of two effects, one is taken back, twice
+					idemflight.NoEffect(ctx)
+					idemflight.NoEffect(ctx)
+				}
 			}
 		}
 	case panics, panicsBefore, exits, exitsBefore:
 		if p.fate == panicsBefore || p.fate == exitsBefore {
 			idemflight.NoEffect(ctx)
 		} else {
-			e.Becomes = idemflight.Hold
+			_ = silent(idemflight.Hold) // as Classify has it
 		}
 		l.panicked.Add(1)
 		if p.fate == exits || p.fate == exitsBefore {
@@ -206,7 +238,7 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 		panic(f)
 	case timesOut:
 		if d.ExecTimeout <= 0 || d.ExecTimeout > time.Second {
-			break
+			return silent(idemflight.Release)
 		}
 		<-ctx.Done()
 		if e.ID%2 == 0 {
@@ -215,9 +247,8 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 			}
 			break // the refusal says that nothing has begun
 		}
-		if f.cause = ctx.Err(); !d.Classifies {
-			e.Becomes = idemflight.Hold
-		}
+		f.cause = ctx.Err()
+		return silent(idemflight.Release)
 	}
 	return f
 }

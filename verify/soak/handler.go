@@ -26,7 +26,6 @@ type answer struct {
 	trailer bool
 	pause   time.Duration
 	ends    webFate
-	unsure  bool // an effect has begun
 }
 
 // webFate is how a handler ends.
@@ -45,13 +44,11 @@ const (
 
 func (f webFate) breaksOff() bool { return f >= handlerPanics && f <= handlerExits }
 
-// stored reports whether an answer with this status is kept.
-func stored(status int) bool {
-	switch status {
-	case 401, 403, 404, 405, 407, 408, 409, 421, 423, 425, 429:
-		return false
-	}
-	return status >= 200 && status < 500
+// becomes is what an answer with this status becomes if the handler has said nothing of its effect.
+var becomes = map[int]idemflight.Disposition{
+	200: idemflight.Retain, 201: idemflight.Retain, 302: idemflight.Retain, 400: idemflight.Retain, 422: idemflight.Retain,
+	404: idemflight.Release, 409: idemflight.Release, 429: idemflight.Release, 501: idemflight.Release,
+	408: idemflight.Hold, 500: idemflight.Hold, 502: idemflight.Hold, 503: idemflight.Hold,
 }
 
 // body returns the bytes of an answer: nobody else's look like them.
@@ -99,12 +96,12 @@ func (s *website) handle(w http.ResponseWriter, r *http.Request) {
 func payloadOf(r *http.Request) uint8 { return uint8(atoi(r.URL.Query().Get("payload"))) }
 
 func (s *website) perform(w http.ResponseWriter, ctx context.Context, a *answer, e *op) {
-	if stored(a.status) {
-		e.Becomes = idemflight.Retain
-	}
+	e.Becomes = becomes[a.status]
 	switch a.ends {
+	case answersOnly:
+		e.Spare = e.Becomes == idemflight.Hold
 	case handlerPanics, handlerAborts, handlerExits:
-		e.Becomes = idemflight.Hold
+		e.Becomes, e.Spare = idemflight.Hold, true
 	case handlerPanicsBefore:
 		e.Becomes = idemflight.Release
 		idemflight.NoEffect(ctx)
@@ -112,10 +109,14 @@ func (s *website) perform(w http.ResponseWriter, ctx context.Context, a *answer,
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			s.violation("BeginEffect refuses: %v", err)
 		}
-		if a.ends == answersUndone {
+		switch {
+		case a.ends == answersUndone:
 			idemflight.NoEffect(ctx)
-		} else if !stored(a.status) {
-			e.Becomes, a.unsure = idemflight.Hold, true
+			if e.Becomes == idemflight.Hold {
+				e.Becomes = idemflight.Release
+			}
+		case e.Becomes == idemflight.Release:
+			e.Becomes = idemflight.Hold
 		}
 	}
 	if a.pause > 0 {

@@ -27,6 +27,7 @@ type mix struct {
 	MaxWeight       int64
 	Classifies      bool // Options.Classify is given
 	Reconciles      bool // and Reconcile
+	Announced       bool // EffectsAnnounced
 	ExecTimeout     time.Duration
 	MaxWaiters      int
 	CallsBack       bool // the Observer calls the cache
@@ -90,12 +91,13 @@ func drawMix(seed uint64, round, scale int) mix {
 	m.Leaves, m.Repeats, m.Fails = oneOf(r, 0, 5, 30), oneOf(r, 0, 50, 90), oneOf(r, 0, 10, 40, 80)
 	m.Close = oneOf(r, staysOpen, closesInTheMiddle, restarts)
 	m.Drain = oneOf(r, byForget, byExpiry, byDropping)
+	m.Announced = r.IntN(4) == 0
 	if m.Web {
 		m.Clients, m.Calls, m.Keys = oneOf(r, 4, 16, 48), oneOf(r, 3000, 6000), oneOf(r, 5, 50, 500)
 		m.KeyType = "Key"
 	}
 	m.Calls = max(m.Calls*scale/100, 4*m.Clients)
-	short := m.TTL <= time.Second && (m.HoldTTL == 0 || m.HoldTTL > 0 && m.HoldTTL <= time.Second)
+	short := m.TTL <= time.Second && m.HoldTTL > 0 && m.HoldTTL <= time.Second
 	if m.Drain == byExpiry && (!short || m.Close == closesInTheMiddle) { // a closed cache has no timers
 		m.Drain = byDropping
 	}
@@ -111,7 +113,7 @@ func (m mix) String() string {
 // holdTTL is HoldTTL as the cache understands it.
 func (m mix) holdTTL() time.Duration {
 	if m.HoldTTL == 0 {
-		return m.TTL
+		return max(idemflight.DefaultHoldTTL, m.TTL)
 	}
 	return m.HoldTTL
 }
@@ -137,12 +139,13 @@ const (
 	final
 	retryable
 	unknown
-	plain          // no marker: Classify decides
+	plain          // no marker and no word of its effect: Classify decides, without one it is held
 	plainHolds     // as Classify has it, which is always to hold
 	plainRetains   //
 	breaksClassify // which panics, and holds
 	begun          // BeginEffect, then no marker
 	undone         // BeginEffect, NoEffect, then no marker
+	saidTwice      // two of BeginEffect, and one effect taken back, twice
 	panics
 	panicsBefore // with NoEffect at the top
 	exits        // runtime.Goexit
@@ -172,6 +175,7 @@ type plan struct {
 	reenter bool            // and its own
 	watched bool            // value and captured are followed
 	finds   fate            // of Reconcile
+	byHand  bool            // an operator asks that
 	lingers <-chan struct{} // fn does not return before this is closed
 }
 

@@ -54,7 +54,7 @@ type violation struct {
 var answers = []string{
 	"executed", "joined", "replayed", "reconciled", "retained", "released", "held", "evicted", "expired", "shed",
 	"ErrKeyReused", "ErrInFlight", "ErrOutcomeUnknown", "ErrValueShed", "ErrFull", "ErrClosed", "ErrReentrant", "ErrInvalidKey",
-	"ErrCallerLeft", "ErrInterrupted", "a hook panics", "the leader panics", "a joined caller gets *PanicError",
+	"ErrCallerLeft", "ErrInterrupted", "a hook panics", "an effect is not announced", "an operator asks Reconcile", "the leader panics", "a joined caller gets *PanicError",
 	"a joined caller gets ErrGoexit", "fn's Goexit ends its leader",
 }
 

@@ -165,7 +165,7 @@ var webFaults = map[string]struct {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			covered.ServeHTTP(w, r)
 			if a, ok := s.answers.Load(atoi(w.Header().Get("X-Execution"))); ok {
-				s.m.Cache().Forget(idemflight.Key{Scope: "account", ID: strconv.Itoa(a.(*answer).key)})
+				_, _ = s.m.Cache().Forget(r.Context(), idemflight.Key{Scope: "account", ID: strconv.Itoa(a.(*answer).key)})
 			}
 		})
 	}},

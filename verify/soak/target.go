@@ -21,7 +21,8 @@ type target[K comparable] interface {
 	Lookup(key K) (entry, bool)
 	All() iter.Seq2[K, entry]
 	Forget(key K) bool
-	Resolve(key K, v *value, err error) bool
+	Resolve(key K, v *value, err error) error
+	Reconcile(ctx context.Context, key K) (entry, error)
 	Restore(key K, e entry) error
 	Len() int
 	Stats() idemflight.Stats
@@ -33,6 +34,26 @@ type cache[K comparable] struct{ *idemflight.Cache[K, *value] }
 
 func newCache[K comparable](o idemflight.Options[K, *value]) target[K] {
 	return cache[K]{idemflight.MustNew(o)}
+}
+
+// The verbs of operators, whose contexts and errors are of no use without a Store.
+
+func (c cache[K]) Lookup(key K) (entry, bool) {
+	e, ok, _ := c.Cache.Lookup(context.Background(), key)
+	return e, ok
+}
+
+func (c cache[K]) Forget(key K) bool {
+	ok, _ := c.Cache.Forget(context.Background(), key)
+	return ok
+}
+
+func (c cache[K]) Resolve(key K, v *value, err error) error {
+	return c.Cache.Resolve(context.Background(), key, v, err)
+}
+
+func (c cache[K]) Restore(key K, e entry) error {
+	return c.Cache.Restore(context.Background(), key, e)
 }
 
 // call calls by one of three methods. Only DoResult tells the Source.

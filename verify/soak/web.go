@@ -115,7 +115,7 @@ func (s *website) run(out *outcome, bend func(*website, http.Handler) http.Handl
 	}
 	s.check(cache)
 	for key := range cache.All() {
-		cache.Forget(key)
+		_, _ = cache.Forget(context.Background(), key)
 	}
 	s.answers.Clear() // the Observer holds on to s for as long as the cache has a timer
 	s.attempts.Clear()
@@ -223,7 +223,7 @@ func (s *website) observe(_ context.Context, e idemflight.Event[idemflight.Key])
 	ret := s.now()
 	s.life.events[e.Kind].Add(1)
 	if e.Kind == idemflight.EventEvicted {
-		s.shared.add(op{Kind: interval.Evicted, Key: atoi(e.Key.ID), Client: -1, Call: min(ret, s.earliest()), Ret: ret})
+		s.shared.add(evicted(atoi(e.Key.ID), min(ret, s.earliest()), ret, e.Err))
 	}
 }
 
@@ -276,13 +276,13 @@ func (s *website) drawAnswer(key int, n int64) *answer {
 	case 0:
 		a.size = webMaxResponse + 1 + r.IntN(webMaxResponse)
 	case 1:
-		a.status, a.size = 500, 2*webMaxResponse // too large to share
+		a.status, a.size, a.ends = 500, 2*webMaxResponse, answersUndone // too large to share
 	case 2, 3:
 		a.trailer = true
 	}
 	if r.IntN(100) < max(10, s.Fails) {
 		a.ends = webFate(r.IntN(int(webFates)))
-		a.status = oneOf(r, 200, 302, 400, 404, 409, 429, 500, 503)
+		a.status = oneOf(r, 200, 302, 400, 404, 408, 409, 422, 429, 500, 501, 502, 503)
 	}
 	if a.status == 302 {
 		a.size = 0

@@ -50,6 +50,7 @@ type Op struct {
 	Becomes    idemflight.Disposition
 	Keeps      int64
 	Reconciles bool // of Reconcile, not of fn
+	ByHand     bool // for an operator, whom no pause keeps from asking
 	Spare      bool // held only because fn said nothing at all: may be evicted as the last resort
 
 	// Payload stands for the fingerprint of a call; 0: not recorded. Either: the call does not tell

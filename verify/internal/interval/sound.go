@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/idemflight/idemflight"
 )
@@ -16,6 +17,9 @@ type History struct {
 	Slack        int64 // what two clocks may differ by, where a restart has changed from one to the other
 	Ops          map[int][]Op
 }
+
+// Pause is how long calls on a held key do not ask Reconcile again that has learned nothing.
+const Pause = int64(time.Second)
 
 // Sound says what is wrong with h, or nothing. No two executions of a key overlap. None begins while
 // an outcome is kept, but for Reconcile, which begins while one is held and at no other time. Whoever
@@ -85,6 +89,9 @@ func (t *timeline) live(e, next Op) string {
 	if next.Reconciles {
 		if e.Becomes != idemflight.Hold || next.Call >= after(e.Ret, t.HoldTTL)+t.Slack {
 			return fmt.Sprintf("reconciled, and nothing was held:\n\t%v\n\t%v", e, next)
+		}
+		if e.Reconciles && !next.ByHand && t.Slack == 0 && next.Start < e.End+Pause { // a restart ends the pause
+			return fmt.Sprintf("asked Reconcile again, a moment after it had learned nothing:\n\t%v\n\t%v", e, next)
 		}
 		return ""
 	}
@@ -172,8 +179,12 @@ func (t *timeline) outcome(o Op) string {
 			return wrong
 		}
 	}
-	if ran && o.Kind == MetHeld && t.execs[i].Reconciles { // it is told to its own flight only
-		return t.joined(o, i)
+	if ran && o.Kind == MetHeld && t.execs[i].Reconciles { // it is told to its own flight, and during the pause
+		wrong := t.joined(o, i)
+		if e := t.execs[i]; wrong != "" && e.Becomes == idemflight.Hold && o.Ret >= e.End && o.Call < min(t.before(i), e.Ret+Pause) {
+			return ""
+		}
+		return wrong
 	}
 	return t.kept(o)
 }
