@@ -4,12 +4,12 @@ package main
 var equivalent = []explained{
 	{".", "the value at which the two sides would differ cannot get there: a TTL of 0 is never kept, a timeout of 0 is DefaultExecTimeout, 0 has been asked before", []string{
 		"(*execution).start: conditionals boundary: timeout > 0",
-		"Options.withDefaults: conditionals boundary: o.MinRetention < 0",
 		"after: conditionals boundary: ttl < 0",
 		"deadlineOf: conditionals boundary: ttl < 0",
 	}},
 	{".", "at the boundary both sides come to the same: a number that is already what it would become, a sum to which 0 is added", []string{
 		"sane: conditionals boundary: d > Hold",
+		"(*Options).minRetention: conditionals boundary: o.MinRetention < 0",
 		"(*Cache).returnWeight: conditionals boundary: weight > 0",
 	}},
 	{".", "a saved clock reading: without it one is taken a moment later, right before fn", []string{
@@ -22,9 +22,6 @@ var equivalent = []explained{
 		"(*counter).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
 		"(*counter).count: arithmetic base: stack*0x9E3779B97F4A7C15",
 		"(*counter).count: invert bitwise: t.shift&63",
-	}},
-	{".", "with a negative MinRetention only what completed after the clock was read seems protected; the search then looks once more, and evicts the same", []string{
-		"Options.withDefaults: delete assignment: o.MinRetention = 0",
 	}},
 	{".", "a timer that is set for this very deadline already is found so one step later, or is set for it again", []string{
 		"(*Cache).arm: conditionals boundary: int64(deadline) >= t.next.Load()",
@@ -55,14 +52,14 @@ var equivalent = []explained{
 		"(*clock).nowAndWall: arithmetic base: -tolerance",
 	}},
 	{"./idemhttp", "where exactly a body moves out of room that is too large: either side costs a little, memory or a copy", []string{
-		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/4",
-		"readBody: conditionals boundary: have > 2*size+1<<10",
+		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/8",
+		"roomy: conditionals boundary: int64(cap(body)) > n+n/4+1<<10",
 	}},
 	{"./idemhttp", "a server gives a body of length 0 as http.NoBody, so that it never comes here; one that does anyway is read to its end from whatever room", []string{
 		"readBody: conditionals boundary: r.ContentLength >= 0",
 	}},
 	{"./idemhttp", "room of four times what has come and not just what is still to come: more memory while the request is in progress, in as many steps", []string{
-		"readBody: arithmetic base: r.ContentLength + 1 - int64(len(body))",
+		"grown: arithmetic base: announced + 1 - have",
 	}},
 }
 

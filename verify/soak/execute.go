@@ -181,7 +181,7 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 		e.Becomes = idemflight.Retain
 		switch { // with or without a word
 		case e.ID%2 == 0:
-			d.mayBegin(ctx)
+			idemflight.NoEffect(ctx)
 		case d.Announced:
 			l.unannounced.Add(1)
 		}

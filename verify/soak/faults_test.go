@@ -180,7 +180,7 @@ var faults = map[string]struct {
 		}
 	}},
 	"what is expired is left behind": {"values and 0 of", with(func(m *mix) {
-		m.TTL, m.MaxEntries, m.Drain = 5*time.Millisecond, 0, byExpiry
+		m.TTL, m.HoldTTL, m.MaxEntries, m.Drain = 5*time.Millisecond, 5*time.Millisecond, 0, byExpiry
 	}), func(_ *options, b *bent, _ *planted) {
 		b.after(func(key int, res *result, err *error) {
 			if now := time.Now(); res.Source == idemflight.Executed && *err == nil {

@@ -253,6 +253,9 @@ func (t *timeline) evicted(o Op) string {
 	if o.State == idemflight.Held && !t.spare(i, o.Ret) {
 		return fmt.Sprintf("evicted what was held, and not only because fn had said nothing:\n\t%v\n\t%v", o, t.execs[i])
 	}
+	for i > 0 && o.State == idemflight.Held && t.execs[i].Reconciles { // which left it as old as it was
+		i--
+	}
 	if age := o.Ret - t.execs[i].End; age < t.MinRetention-t.Slack {
 		return fmt.Sprintf("evicted what was protected:\n\t%v\n\t%v", o, t.execs[i])
 	}
