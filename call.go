@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"time"
 	"unsafe"
 
 	"github.com/idemflight/idemflight/internal/yield"
@@ -74,7 +75,18 @@ func (m *call[K, V]) refuse() {
 	case m.reply.err == ErrFull:
 		m.reply.err = m.c.full()
 	}
-	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err})
+	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err, Took: m.waited()})
+}
+
+// waited returns how long the call has waited: since it joined a flight at first, or since it leads one.
+func (m *call[K, V]) waited() time.Duration {
+	switch {
+	case m.reply.waits:
+		return m.c.now() - m.reply.began
+	case m.reply.flight != nil:
+		return m.c.now() - m.reply.flight.startedAt
+	}
+	return 0
 }
 
 // decide looks at the key with mu held, and makes room without it, until it is decided what becomes
@@ -268,7 +280,7 @@ func (m *call[K, V]) lead() {
 	}
 	if err := c.wait(m.ctx, s, &m.reply, leader); err != nil {
 		m.reply.err = err
-		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: c.now() - f.startedAt})
+		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: m.waited()})
 		return
 	}
 	m.led()
@@ -322,7 +334,6 @@ func (m *call[K, V]) observeLed() {
 	case Reconciled:
 		m.c.observe(m.ctx, f.ended(EventReconciled))
 	default: // Reconcile learned nothing
-		took := m.c.now() - f.startedAt
-		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: took})
+		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: m.waited()})
 	}
 }

@@ -21,6 +21,10 @@ type head struct {
 	evict atomicTurn   // and its turn
 	shed  atomicTurn   // of the value that is the next to be shed
 	spare atomicTurn   // of the held key that is the next to be evicted as the last resort
+
+	// Completion of the first outcome in the order queue, or forever. It may hide behind a younger one of
+	// the line: it had its second chance after that completed.
+	queued atomic.Int64
 }
 
 // atomicTurn is a turn in two words: a concurrent reader may see one old and one new.
@@ -50,7 +54,7 @@ func set(a *atomic.Int64, v int64) {
 // publishLocked brings the head of s up to date. It must be called after every change at the head
 // of one of its orders.
 func (s *shard[K, V]) publishLocked() {
-	due, done := int64(forever), int64(forever)
+	due, done, queued := int64(forever), int64(forever), int64(forever)
 	if r := s.kept.firstDue(); r != nil {
 		due = int64(r.deadline)
 	}
@@ -58,10 +62,14 @@ func (s *shard[K, V]) publishLocked() {
 	if r != nil {
 		done = int64(r.done(s.kept.ttl))
 	}
+	if r, _ := s.kept.order.First(); r != nil {
+		queued = int64(r.done(s.kept.ttl))
+	}
 	_, value := s.kept.firstValue()
 	_, spare := s.kept.firstSpare()
 	set(&s.head.due, due)
 	set(&s.head.done, done)
+	set(&s.head.queued, queued)
 	s.head.evict.set(first)
 	s.head.shed.set(value)
 	s.head.spare.set(spare)
@@ -116,15 +124,17 @@ func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted 
 		}
 		s, t := find.victim()
 		yield.At("looked for room")
-		evict := find.evict
-		if s == nil {
-			s, t = find.lastResort()
-			evict = find.evictHeld
-		}
-		if s == nil {
+		over := false
+		if s != nil {
+			over = find.evict(s, t)
+		} else if s = find.hidden(); s != nil {
+			over = find.evictHidden(s)
+		} else if s, t = find.lastResort(); s != nil {
+			over = find.evictHeld(s, t)
+		} else {
 			return true, asOf
 		}
-		if evict(s, t) {
+		if over {
 			return false, asOf
 		}
 	}
@@ -200,13 +210,47 @@ func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 		s.kept.giveSecondChance(r, c.secondChance(find.now))
 		s.publishLocked()
 		return false
-	case r.hash == find.hash && r.key == find.key:
+	default:
+		find.dropLocked(s, r, nil)
 		return true
 	}
-	c.returnPlace()
-	c.removeLocked(s, r)
+}
+
+// dropLocked evicts r from s, unless it is of key itself; err is that of the event.
+func (find *search[K, V]) dropLocked(s *shard[K, V], r *record[K, V], err error) {
+	if r.hash == find.hash && r.key == find.key {
+		return
+	}
+	find.c.returnPlace()
+	find.c.removeLocked(s, r)
 	s.stats.Evicted++
-	c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key})
+	find.c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err})
+}
+
+// hidden returns a shard with an outcome that may go although victim did not find it, the one that
+// completed first; nil if there is none. (Those in the queue had their second chance, and so may go, but
+// for those with a TTL of their own and restored ones: behind one of these, there may be another.)
+func (find *search[K, V]) hidden() (s *shard[K, V]) {
+	first := forever
+	for i := range find.c.heads {
+		done := time.Duration(find.c.heads[i].queued.Load())
+		if done < first && find.unprotected(done) {
+			s, first = &find.c.shards[i], done
+		}
+	}
+	return s
+}
+
+// evictHidden drops the first in the queue of s, if it may go still, even if it was replayed. It reports
+// whether the search is over.
+func (find *search[K, V]) evictHidden(s *shard[K, V]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, _ := s.kept.order.First()
+	if r == nil || !find.unprotected(r.done(find.c.opts.TTL)) {
+		return false
+	}
+	find.dropLocked(s, r, nil)
 	return true
 }
 
@@ -226,20 +270,13 @@ func (find *search[K, V]) lastResort() (s *shard[K, V], first order.Turn) {
 // evictHeld drops the held key of s that lastResort has found, if it is there still. It reports whether
 // the search is over.
 func (find *search[K, V]) evictHeld(s *shard[K, V], found order.Turn) bool {
-	c := find.c
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, t := s.kept.firstSpare()
-	switch {
-	case r == nil || t != found:
+	if r == nil || t != found {
 		return false
-	case r.hash == find.hash && r.key == find.key:
-		return true
 	}
-	c.returnPlace()
-	c.removeLocked(s, r)
-	s.stats.Evicted++
-	c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: ErrOutcomeUnknown})
+	find.dropLocked(s, r, ErrOutcomeUnknown)
 	return true
 }
 

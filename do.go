@@ -128,7 +128,8 @@ type reply[K comparable, V any] struct {
 	opts  callOptions
 	hash  uint64          // of the key
 	ended <-chan struct{} // of the caller's context, once that was asked
-	until time.Duration   // its maxWait, once it counts; 0 before
+	waits bool            // it has joined a flight, or leads one that asks Reconcile,
+	began time.Duration   // at first then
 
 	value  V
 	err    error

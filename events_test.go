@@ -525,6 +525,30 @@ func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 	}
 }
 
+// A caller that waits for a Reconcile, and then for another caller that leads, waited for both.
+func TestPromise25_TookOfACallThatLooksAgainIsAllItWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{Observer: log.observe, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			time.Sleep(5 * time.Second)
+			return 0, idemflight.Retryable(errBoom)
+		}})
+		hold(t, c, theKey)
+		go func() { _, _ = c.Reconcile(bg, theKey) }()
+		synctest.Wait()
+		for range 2 {
+			start(c, bg, theKey, returnsAfter(4*time.Second, 1, nil))
+		}
+		time.Sleep(10 * time.Second)
+		took := map[idemflight.EventKind]time.Duration{}
+		for _, e := range log.all {
+			took[e.Kind] = e.Took
+		}
+		require.Equal(t, 9*time.Second, took[idemflight.EventJoined], "what the caller that joined waited in all")
+		require.Equal(t, 4*time.Second, took[idemflight.EventExecuted], "what the execution took")
+	})
+}
+
 func TestPromise25_OperatorsAreNoCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}

@@ -439,6 +439,37 @@ func TestProtect_FindsAnOutcomeThatASlowHookDelayed(t *testing.T) {
 	})
 }
 
+// An outcome that was replayed had its second chance, and stands behind a young one that MinRetention
+// protects. It goes all the same: before a new key is refused, and before what is held is given up.
+func TestPromise19_WhatHadItsSecondChanceGoesBeforeTheLastResort(t *testing.T) {
+	for name, silent := range map[string]bool{"ErrFull": false, "the last resort": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				defer idemflight.LimitShards(1)()
+				c := idemflight.MustNew(options{TTL: time.Minute, MinRetention: 30 * time.Second, HoldTTL: time.Hour, MaxEntries: 3})
+				_, _ = c.Do(bg, "held", func(ctx context.Context) (int, error) {
+					if !silent {
+						_ = idemflight.BeginEffect(ctx)
+					}
+					return 0, errBoom
+				})
+				executes(t, c, "replayed", 1)
+				time.Sleep(30 * time.Second)
+				executes(t, c, "young", 2)
+				replays(t, c, "replayed")
+				executes(t, c, "new", 3)
+				_, kept := lookup(c, "replayed")
+				require.False(t, kept, "MinRetention lets it go")
+				e, _ := lookup(c, "held")
+				require.Equal(t, idemflight.Held, e.State, "an unknown is given up only when no outcome may go")
+				_, kept = lookup(c, "young")
+				require.True(t, kept, "MinRetention protects it")
+				require.NoError(t, c.CheckInvariants())
+			})
+		})
+	}
+}
+
 // Where the clock stands still, numbers tell which replays were before the search for room: their
 // records get the second chance.
 func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {

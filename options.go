@@ -43,7 +43,7 @@ type Options[K comparable, V any] struct {
 	// nothing about its effect: when no outcome may go, the oldest of them that is held for longer than
 	// this does. So a flood of new keys costs availability, and never a second
 	// execution within MinRetention. ErrFull can also come while an older outcome could go, if all of those
-	// were replayed and so have moved behind younger ones. 0 = [DefaultMinRetention], but at most half of
+	// were replayed and so have moved behind young ones with a TTL of their own, or restored ones. 0 = [DefaultMinRetention], but at most half of
 	// TTL; negative = no protection, plain LRU; TTL or more = nothing is ever evicted.
 	MinRetention time.Duration
 

@@ -1,11 +1,11 @@
 package idemflight
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
 
+	"github.com/idemflight/idemflight/internal/order"
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
@@ -14,24 +14,15 @@ import (
 // when its turn comes: one that has settled by then is left out, and one that becomes unsettled meanwhile
 // may be. The error is nil, and ctx is not asked.
 //
-// Cost: sorting them, a few words and a Lookup for each, however many outcomes are retained. A shard's
-// lock is held while pointers to its flights and held records are copied: some 10 µs for a thousand.
+// Cost: sorting them, some words and a Lookup for each, however many outcomes are retained. The lock of a
+// shard is held while its flights and held records are noted: some 50 µs for a thousand.
 func (c *Cache[K, V]) Unsettled(_ context.Context, each func(K, Entry[V]) bool) error {
-	type started struct {
-		key K
-		at  time.Duration
-	}
-	var all []started
+	var all []started[K]
+	c.nowAndWall()
 	for i := range c.shards {
-		flying, held := c.shards[i].unsettled()
-		for _, f := range flying {
-			all = append(all, started{f.key, f.startedAt})
-		}
-		for _, r := range held {
-			all = append(all, started{r.key, r.more.done - time.Duration(r.took)})
-		}
+		all = c.noteUnsettled(all, &c.shards[i])
 	}
-	slices.SortStableFunc(all, func(a, b started) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(all, func(a, b started[K]) int { return a.at.Compare(b.at) })
 	for _, s := range all {
 		e, _ := c.lookup(s.key)
 		if (e.State == InFlight || e.State == Held) && !each(s.key, e) {
@@ -41,16 +32,29 @@ func (c *Cache[K, V]) Unsettled(_ context.Context, each func(K, Entry[V]) bool) 
 	return nil
 }
 
-// unsettled returns what is in flight and held in s. What it reads of them was written before they could
-// be seen.
-func (s *shard[K, V]) unsettled() (flying []*flight[K, V], held []*record[K, V]) {
+// started is a key and when its execution started.
+type started[K comparable] struct {
+	key K
+	at  time.Time
+}
+
+// noteUnsettled appends what is in flight and held in s.
+func (c *Cache[K, V]) noteUnsettled(all []started[K], s *shard[K, V]) []started[K] {
 	yield.At("unsettled")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	flying = make([]*flight[K, V], 0, s.flights.len)
+	all = slices.Grow(all, s.flights.len+s.kept.holds())
 	for f := range s.flights.each {
-		flying = append(flying, f)
+		all = append(all, started[K]{f.key, c.wall(f.startedAt)})
 	}
-	held = s.kept.spare.AppendTo(s.kept.held.AppendTo(make([]*record[K, V], 0, s.kept.holds())))
-	return flying, held
+	for _, q := range []*order.Queue[record[K, V]]{&s.kept.held, &s.kept.spare} {
+		for r := range q.All {
+			at := c.wall(r.more.done - time.Duration(r.took))
+			if t := r.more.times; t != nil { // restored, say, or it took long
+				at = t.as(c.ahead.Load()).started
+			}
+			all = append(all, started[K]{r.key, at})
+		}
+	}
+	return all
 }

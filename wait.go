@@ -74,9 +74,9 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V]) 
 	if c.opts.Observer == nil {
 		return c.waitUpTo(ctx, s, r)
 	}
-	since := c.now()
+	c.begins(r)
 	err := c.waitUpTo(ctx, s, r)
-	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - since}
+	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - r.began}
 	switch {
 	case err == nil && f.outcome.source == lookAgain:
 		return nil // the call is not over
@@ -130,11 +130,15 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, 
 // mayWait returns how long a call with a time limit may wait from now on. The limit counts from its
 // first wait, also if it looks at its key again.
 func (c *Cache[K, V]) mayWait(r *reply[K, V]) time.Duration {
-	now := c.now()
-	if r.until == 0 {
-		r.until = deadlineOf(now, max(r.opts.maxWait, 0))
+	c.begins(r)
+	return r.opts.maxWait - (c.now() - r.began)
+}
+
+// begins notes when a call begins to wait, the first time.
+func (c *Cache[K, V]) begins(r *reply[K, V]) {
+	if !r.waits {
+		r.waits, r.began = true, c.now()
 	}
-	return r.until - now
 }
 
 // waitForAnswer waits, as the leader, until Reconcile has answered, and reports whether the caller is
@@ -162,7 +166,7 @@ func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	} else {
 		r.err = left(m.ctx, m.ctx.Err())
 	}
-	c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: c.now() - r.flight.startedAt})
+	c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited()})
 	return false
 }
 

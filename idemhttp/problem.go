@@ -86,7 +86,6 @@ var (
 		"The request ended before the answer was there. Send the same request with the same key again.", 503, retrySoon}
 	problemFailed = kind{idFailed, "failed", "No answer",
 		"The request with this idempotency key ended without an answer.", 500, 0}
-	// TODO(core's ErrStore): "store", 503, retryLater: the cache's Store could not be asked.
 )
 
 // What differs from case to case within a kind.

@@ -33,12 +33,13 @@ func (q *Queue[R]) At(place uint32) (*R, Turn) {
 	return it.record, it.Turn
 }
 
-// AppendTo appends all records to list, in no order.
-func (q *Queue[R]) AppendTo(list []*R) []*R {
+// All yields all records, in no order.
+func (q *Queue[R]) All(yield func(*R) bool) {
 	for i := range q.items.list {
-		list = append(list, q.items.list[i].record)
+		if !yield(q.items.list[i].record) {
+			return
+		}
 	}
-	return list
 }
 
 // Replace puts r at place, where another record is, with the turn of that.
