@@ -209,6 +209,13 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	if got := time.Duration(s.head.due.Load()); got != due {
 		wrong("the head says due %v, first is %v", got, due)
 	}
+	queued := forever
+	if r, _ := k.order.First(); r != nil {
+		queued = r.done(k.ttl)
+	}
+	if got := time.Duration(s.head.queued.Load()); got != queued {
+		wrong("the head says that the first in the queue completed at %v, it did at %v", got, queued)
+	}
 	if got := s.head.spare.load(); got != spare {
 		wrong("the head says spare %v, first is %v", got, spare)
 	}
