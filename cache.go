@@ -136,9 +136,7 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 // the flight ends still join it. An effect that may have taken place can take place again once a held
 // key is forgotten: [Cache.Resolve] is for what someone found out.
 func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
-	if ctx == nil {
-		panic("idemflight: Forget called with a nil context")
-	}
+	mustHave(ctx, "Forget")
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	var notes []note[K]
@@ -170,11 +168,9 @@ func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 //
 // Events of flights that ended may still be delivered when Close returns.
 //
-// For a planned restart: Close, then [Cache.All], exit; [Cache.Restore], then listen.
+// For a planned restart: Close, then [Cache.Save], exit; [Cache.Load], then listen.
 func (c *Cache[K, V]) Close(ctx context.Context) error {
-	if ctx == nil {
-		panic("idemflight: Close called with a nil context")
-	}
+	mustHave(ctx, "Close")
 	within := executionOf(ctx)
 	yield.At("close")
 	c.closed.Store(true)

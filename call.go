@@ -258,8 +258,6 @@ func (m *call[K, V]) lead() {
 	switch {
 	case asks != nil: // Reconcile never runs on a caller's goroutine
 		m.ask()
-		c.emit(m.notes)
-		m.notes = nil
 		if !m.waitForAnswer(asks) {
 			return
 		}
@@ -286,19 +284,26 @@ func (m *call[K, V]) lead() {
 	m.led()
 }
 
-// ask starts Reconcile. Should the caller's Done panic, which an inline leader needs now, it has left.
+// ask starts Reconcile, which reports what is pending when it has answered: the Observer may not return,
+// and this call is needed still. A call that may not wait has left by then, as has one whose Done panics,
+// which an inline leader needs now.
 func (m *call[K, V]) ask() {
+	f, notes := m.reply.flight, m.notes
+	m.notes = nil
 	asked := false
 	defer func() {
 		if !asked {
-			m.c.leaveAnswer(m.shard, m.reply.flight, &m.shard.stats.CallerLeft)
+			m.c.leaveAnswer(m.shard, f, &m.shard.stats.CallerLeft)
 		}
-		go m.c.reconcile(m.reply.flight)
+		go m.c.reconcile(f, notes)
 	}()
 	if m.reply.opts.inline {
 		m.reply.ended = m.ctx.Done()
 	}
 	asked = true
+	if m.reply.opts.maxWait <= 0 {
+		m.c.leaveAnswer(m.shard, f, &m.shard.stats.NotWaited)
+	}
 }
 
 // leadInline runs fn on the calling goroutine. The deferred observation also reports its panic or

@@ -75,10 +75,15 @@ func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 	return r.result(c), r.err
 }
 
-func mustCall(ctx context.Context, nilFn bool) {
+// mustHave panics if ctx, given to the named method, is nil.
+func mustHave(ctx context.Context, method string) {
 	if ctx == nil {
-		panic("idemflight: Do called with a nil context")
+		panic("idemflight: " + method + " called with a nil context")
 	}
+}
+
+func mustCall(ctx context.Context, nilFn bool) {
+	mustHave(ctx, "Do")
 	if nilFn {
 		panic("idemflight: Do called with a nil fn")
 	}

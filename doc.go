@@ -46,8 +46,8 @@
 //
 // Unknown is held, certainty is spelled out: an error tells what failed last, and not what fn had done
 // before. So begin every fn with NoEffect(ctx), and call BeginEffect before what matters; or set
-// EffectsAnnounced for a cache of which every fn does the latter, and let [EventUnannounced] tell you of
-// one that forgot.
+// EffectsAnnounced for a cache of which every fn does the latter (then without NoEffect at the top), and
+// let [EventUnannounced] tell you of one that forgot.
 //
 // # Glossary
 //

@@ -56,8 +56,8 @@ var (
 	// nothing. In an [EventPanicked], Classify or Weigh did.
 	ErrGoexit = errors.New("idemflight: ended by runtime.Goexit and returned nothing")
 
-	// ErrInterrupted: why a key is held that was in flight when [Cache.All] saved it for
-	// [Cache.Restore]: the old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
+	// ErrInterrupted: why a key is held that was in flight when it was saved for the next
+	// process ([Cache.Save], or [Cache.All] and [Cache.Restore]): the old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
 	ErrInterrupted = errors.New("idemflight: in flight when the process was restarted: may have had its effect")
 
 	// ErrNotHeld: the operator's verb acts on held keys only, and the key is not held (any more).
@@ -101,7 +101,7 @@ func (c *Cache[K, V]) full() error {
 		held += s.kept.holds()
 		s.mu.Unlock()
 	}
-	return fmt.Errorf("%w: of %d places %d are in flight, %d held and %d younger than MinRetention",
+	return fmt.Errorf("%w: of %d places %d are in flight, %d held, and %d too young to go (MinRetention)",
 		ErrFull, c.opts.MaxEntries, flying, held, max(c.opts.MaxEntries-flying-held, 0))
 }
 
@@ -139,6 +139,16 @@ type PanicError struct {
 // newPanicError returns v, which was just recovered, as an error with its stack.
 func newPanicError(v any) *PanicError {
 	return &PanicError{Value: v, Stack: debug.Stack(), at: raisedAt(), leader: true}
+}
+
+// withoutStack returns e as others get it, and as it is kept. Of an fn that panicked with the panic of an
+// inner call, that has no stack either.
+func (e *PanicError) withoutStack() *PanicError {
+	without := &PanicError{Value: e.Value, at: e.at}
+	if inner, ok := e.Value.(*PanicError); ok && inner != nil {
+		without.Value = inner.withoutStack()
+	}
+	return without
 }
 
 // raisedAt returns where the panic was raised that was just recovered.

@@ -93,7 +93,8 @@ func tell[K comparable](observers []func(context.Context, Event[K]), ctx context
 
 // LogEvents returns an Observer that logs each event to l: its kind under "event", the key under "key"
 // (a [Key] as a group of scope and id), and, where they say something, "took", "waiters", "disposition",
-// "err", and "stack" of a panic. The message is one of a few constants that begin with "idemflight: ";
+// "err" (of a panic with the place where it was raised), and "stack" where Classify or Weigh panicked. (That
+// of fn's panic is in what it is recovered as: see [PanicError].) The message is one of a few constants that begin with "idemflight: ";
 // those of keys whose outcome has just turned out unknown begin with "idemflight: key held".
 //
 //	Debug  executed, joined, replayed, caller left, finished; rejected for a mistake of the caller or
@@ -188,8 +189,12 @@ func (e Event[K]) logged() (slog.Level, string) {
 
 // loggedEnd is logged for the end of an execution.
 func (e Event[K]) loggedEnd() (slog.Level, string) {
-	_, panicked := errors.AsType[*PanicError](e.Err)
-	panicked = panicked || errors.Is(e.Err, ErrGoexit)
+	how := e.Err // that of this execution, not of one that it called
+	if unknown, ok := how.(*unknownError); ok {
+		how = unknown.cause
+	}
+	_, panicked := how.(*PanicError)
+	panicked = panicked || how == ErrGoexit
 	switch {
 	case panicked && e.Disposition == Hold:
 		return slog.LevelError, "idemflight: key held, execution panicked"

@@ -9,7 +9,8 @@ import (
 
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
 // counts no use and changes no order. Cost: one shard lock.
-func (c *Cache[K, V]) Lookup(_ context.Context, key K) (Entry[V], bool, error) {
+func (c *Cache[K, V]) Lookup(ctx context.Context, key K) (Entry[V], bool, error) {
+	mustHave(ctx, "Lookup")
 	e, ok := c.lookup(key)
 	return e, ok, nil
 }

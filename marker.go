@@ -123,6 +123,29 @@ func (w *walk) tooLong() bool {
 	return w.left < 0
 }
 
+// endless reports whether err wraps more errors than are looked at. It looks at what errors.Is does.
+func endless(err error) bool {
+	w := walk{left: maxErrors}
+	return w.endless(err)
+}
+
+func (w *walk) endless(err error) bool {
+	for err != nil {
+		if w.tooLong() {
+			return true
+		}
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			return slices.ContainsFunc(e.Unwrap(), w.endless)
+		default:
+			return false
+		}
+	}
+	return false
+}
+
 // strongest returns what wins among joined errors. Release < Retain < Hold, and what is none of
 // the three is Hold.
 func strongest(a, b Disposition) Disposition { return max(a, sane(b)) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -53,14 +54,15 @@ type Options[K comparable, V any] struct {
 	MaxWeight int64
 
 	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
-	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve and
-	// Restore. The key is still in flight then: a Do of the same key or a Close from here would wait
-	// for itself forever. nil without MaxWeight.
+	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve,
+	// Restore and Load. At the end of an execution the key is still in flight: a Do or a Cache.Reconcile
+	// of the same key, or a Close, from here would wait for itself forever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
 	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect. So if fn
 	// has not called it, nothing has begun, whatever the error, panic or runtime.Goexit with which fn
-	// ends without a marker: the key is released, and Classify is not asked.
+	// ends without a marker: the key is released, and Classify is not asked. An fn that forgot is told of
+	// by [EventUnannounced], unless it said NoEffect: so leave that out of the fns of such a cache.
 	EffectsAnnounced bool
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
@@ -84,7 +86,7 @@ type Options[K comparable, V any] struct {
 	// in it is not raised again.
 	//
 	// Everybody may leave while it runs, and a call's [WithMaxWait] bounds it; fn does not start for one
-	// that has left. For a second after a Reconcile that learned nothing, calls on that key are told its
+	// that has left by then. For a second after a Reconcile that learned nothing, calls on that key are told its
 	// error and do not ask again.
 	//
 	// nil = calls on a held key get [ErrOutcomeUnknown] at once.
@@ -137,6 +139,7 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 		return o, errors.Join(bad...)
 	}
 
+	o.Codec.Sentinels = maps.Clone(o.Codec.Sentinels)
 	if o.TTL == 0 {
 		o.TTL = DefaultTTL
 	}
@@ -168,7 +171,11 @@ func (o *Options[K, V]) minRetention() time.Duration {
 
 // Options returns what New was given, with the defaults filled in: New(c.Options()) makes a cache that
 // behaves alike. Negative values are as they were.
-func (c *Cache[K, V]) Options() Options[K, V] { return c.opts }
+func (c *Cache[K, V]) Options() Options[K, V] {
+	o := c.opts
+	o.Codec.Sentinels = maps.Clone(o.Codec.Sentinels)
+	return o
+}
 
 // CallOption changes one call of Do. Options are plain values: giving them allocates nothing.
 type CallOption struct {

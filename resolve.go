@@ -19,9 +19,7 @@ import (
 // is: so if two operators resolve one key, one of them acts. It costs what settling an execution costs,
 // and may ask Options.Weigh.
 func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) error {
-	if ctx == nil {
-		panic("idemflight: Resolve called with a nil context")
-	}
+	mustHave(ctx, "Resolve")
 	var notes []note[K]
 	defer func() { c.emit(notes) }()
 
@@ -43,10 +41,10 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 	s := c.shardOf(hash)
 	yield.At("resolve")
 	s.mu.Lock()
-	held := c.heldLocked(s, hash, key, &notes)
+	held, state := c.heldLocked(s, hash, key, &notes)
 	s.mu.Unlock()
 	if held == nil {
-		return c.notHeld(key)
+		return notHeld(state)
 	}
 	weight := int64(0)
 	if d == Retain {
@@ -54,14 +52,14 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 	}
 	yield.At("settle")
 	s.mu.Lock()
-	if c.heldLocked(s, hash, key, &notes) != held {
+	if now, _ := c.heldLocked(s, hash, key, &notes); now != held {
 		weight = 0
 	}
 	c.takeWeightLocked(s, weight, &notes)
-	if c.heldLocked(s, hash, key, &notes) != held { // another goroutine was quicker
+	if now, state := c.heldLocked(s, hash, key, &notes); now != held { // another goroutine was quicker
 		c.returnWeight(weight)
 		s.mu.Unlock()
-		return c.notHeld(key)
+		return notHeld(state)
 	}
 	deadline := forever
 	if d == Release {
@@ -81,10 +79,12 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 	return nil
 }
 
-// notHeld returns ErrNotHeld with what key is instead.
-func (c *Cache[K, V]) notHeld(key K) error {
-	e, _ := c.lookup(key)
-	return fmt.Errorf("%w: it is %v", ErrNotHeld, e.State)
+// notHeld returns ErrNotHeld with what the key is instead.
+func notHeld(state State) error {
+	if state == Held {
+		return fmt.Errorf("%w as it was: somebody else has settled it, and it is held anew", ErrNotHeld)
+	}
+	return fmt.Errorf("%w: it is %v", ErrNotHeld, state)
 }
 
 // resolved returns the draft of what held becomes when its outcome is known now.
@@ -101,12 +101,18 @@ func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
 	return d
 }
 
-// heldLocked returns the record of key if that is held.
-func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) *record[K, V] {
-	if r := c.liveLocked(s, hash, key, notes); r != nil && r.state() == Held {
-		return r
+// heldLocked returns the record of key if that is held, and what the key is in any case.
+func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) (*record[K, V], State) {
+	r := c.liveLocked(s, hash, key, notes)
+	switch {
+	case r != nil && r.state() == Held:
+		return r, Held
+	case r != nil:
+		return nil, r.state()
+	case s.flights.get(hash, key) != nil:
+		return nil, InFlight
 	}
-	return nil
+	return nil, Absent
 }
 
 // Reconcile asks Options.Reconcile now what became of a held key, as a call that met it would, though
@@ -119,9 +125,7 @@ func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 // inside a Reconcile of the key; one that says so if there is no Options.Reconcile. It is no call: it
 // counts in no Stats of calls.
 func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
-	if ctx == nil {
-		panic("idemflight: Reconcile called with a nil context")
-	}
+	mustHave(ctx, "Reconcile")
 	if c.opts.Reconcile == nil {
 		return Entry[V]{}, errors.New("idemflight: Cache.Reconcile needs Options.Reconcile, which is nil")
 	}
@@ -134,12 +138,10 @@ func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
 	m.shard.mu.Unlock()
 	f := m.reply.flight
 	if m.leads {
-		go c.reconcile(f)
+		go c.reconcile(f, nil)
 	}
 	c.emit(m.notes)
 	switch {
-	case err == ErrNotHeld:
-		return Entry[V]{}, c.notHeld(key)
 	case err == ErrCallerLeft:
 		return Entry[V]{}, left(ctx, m.ctxErr)
 	case err != nil:
@@ -186,10 +188,10 @@ func (m *call[K, V]) askLocked() (*asking[K, V], error) {
 		m.reply.flight = f
 		return f.asks, nil
 	}
-	held := c.heldLocked(s, m.reply.hash, m.key, &m.notes)
+	held, state := c.heldLocked(s, m.reply.hash, m.key, &m.notes)
 	switch {
 	case held == nil:
-		return nil, ErrNotHeld
+		return nil, notHeld(state)
 	case m.ctxErr != nil:
 		return nil, ErrCallerLeft
 	case c.closed.Load():

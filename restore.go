@@ -27,7 +27,8 @@ import (
 // An Err keeps only what your encoding keeps: save what callers test it for, and give back an error
 // that answers the same. Two processes that overlap are not covered: between Close here and Restore
 // there nobody may call.
-func (c *Cache[K, V]) Restore(_ context.Context, key K, e Entry[V]) error {
+func (c *Cache[K, V]) Restore(ctx context.Context, key K, e Entry[V]) error {
+	mustHave(ctx, "Restore")
 	return c.restore(key, e, restored)
 }
 

@@ -52,7 +52,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // process. For a planned restart: Close, Save, exit; Load, listen. It works on a closed cache and on one in
 // use; of the latter it may miss what changes meanwhile.
 //
-// Keys, values and errors are written by Options.Codec; a K or V that needs its functions, and has them not,
+// Keys, values and errors are written by Options.Codec; a K or V for which it lacks a function
 // is an error before anything is written. An entry that cannot be encoded is left out, the others are
 // written, and the error says how many; Load then returns an error, too. An error of w ends Save, and what
 // it has written is a stream that was cut. w is not closed, nor synced.
@@ -122,15 +122,17 @@ type LoadReport struct {
 // It reads r up to the end of the stream, and by a buffer beyond it: to have several streams in one file,
 // give each Load the same [bufio.Reader]. However wrong a stream is, no more memory is taken than there is data.
 func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error) {
-	if ctx == nil {
-		panic("idemflight: Load called with a nil context")
-	}
+	mustHave(ctx, "Load")
 	var report LoadReport
 	codec, err := c.opts.Codec.withDefaults()
 	if err != nil {
 		return report, err
 	}
-	in := frameReader{r: bufio.NewReader(r)}
+	buffered, ok := r.(*bufio.Reader)
+	if !ok {
+		buffered = bufio.NewReader(r)
+	}
+	in := frameReader{r: buffered}
 	if err := in.begin(c.opts.Codec.forms()); err != nil {
 		return report, fmt.Errorf("idemflight: Load: nothing is restored: %w", err)
 	}

@@ -2,7 +2,6 @@ package idemflight
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/idemflight/idemflight/internal/verdict"
@@ -37,13 +36,13 @@ type ending[K comparable, V any] struct {
 	notes       []note[K] // events to report once the flight has settled
 }
 
-// execute runs one execution of f to its end. If that was Reconcile, and fn may run now, it returns
-// fn's execution; otherwise f has settled.
+// execute runs one execution of f to its end: then f has settled or, if that was Reconcile, fn may be
+// next.
 //
 // settle delivers notes. An inline leader reports its evictions after fn, not before, because the
 // Observer may call the cache and wait for this flight.
 func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Context) (V, error),
-	notes []note[K]) (next *execution) {
+	notes []note[K]) {
 	end := ending[K, V]{c: c, flight: f, exec: e, notes: notes}
 	yield.At("execute")
 	defer func() { // also if fn panics or calls runtime.Goexit
@@ -52,7 +51,7 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 		}
 		end.at = c.now()
 		end.said = e.end(end.at)
-		next = end.finish()
+		end.finish()
 		if end.panicked != nil && e.stays {
 			panic(end.panicked) // with fn's frames still on the stack, for whoever recovers it outside
 		}
@@ -60,7 +59,6 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	e.start(c.opts.ExecTimeout)
 	end.value, end.err = fn(e)
 	end.returned = true
-	return nil
 }
 
 // caught notes how fn ended if it did not return: by a panic with v or, if that is nil, by
@@ -71,7 +69,7 @@ func (end *ending[K, V]) caught(v any) {
 		return
 	}
 	end.panicked = newPanicError(v)
-	end.err = &PanicError{Value: v, at: end.panicked.at}
+	end.err = end.panicked.withoutStack()
 }
 
 // fly executes f on a goroutine of its own.
@@ -91,34 +89,35 @@ func growStack(i int) byte {
 
 // reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and after it fn, if
 // there was no effect and fn does not run on the leader's.
-func (c *Cache[K, V]) reconcile(f *flight[K, V]) {
-	held := c.entry(f.asks.held)
-	next := c.execute(f, &f.exec, func(ctx context.Context) (V, error) {
+func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
+	asks := f.asks
+	held := c.entry(asks.held)
+	defer func() { // even if the Observer calls runtime.Goexit
+		if asks.next != nil && !asks.next.stays {
+			c.execute(f, asks.next, f.fn, nil)
+		}
+	}()
+	c.execute(f, &f.exec, func(ctx context.Context) (V, error) {
 		return c.opts.Reconcile(ctx, f.key, held)
-	}, nil)
-	if next != nil && !next.stays {
-		c.execute(f, next, f.fn, nil)
-	}
+	}, notes)
 }
 
 // finish takes the steps after run.
-func (end *ending[K, V]) finish() (next *execution) {
+func (end *ending[K, V]) finish() {
 	if end.err == nil && end.c.opts.Weigh == nil { // mostly: no user code is called
 		end.disposition = Retain
 		end.settle()
-		return nil
+		return
 	}
 	defer func() {
-		if end.exec.reconciling && end.disposition == Release {
-			next = end.yieldToFn()
-		}
-		if next == nil {
+		if end.exec.reconciling && end.disposition == Release && end.yieldToFn() {
+			end.c.emit(end.notes)
+		} else {
 			end.settle()
 		}
 	}()
 	defer end.weigh()
 	end.judge()
-	return nil
 }
 
 // judge decides the disposition and takes the markers off the error.
@@ -168,7 +167,7 @@ func (end *ending[K, V]) classify(err error) Disposition {
 	case end.said == noEffect || end.c.opts.EffectsAnnounced:
 		return Release
 	}
-	if own, ok := errors.AsType[*verdict.Error](err); ok {
+	if own, ok := err.(*verdict.Error); ok {
 		if own.Hold {
 			return Hold
 		}
@@ -177,7 +176,7 @@ func (end *ending[K, V]) classify(err error) Disposition {
 	if end.c.opts.Classify == nil {
 		return Hold
 	}
-	if end.exec.phase == overLate && !errors.Is(err, context.DeadlineExceeded) {
+	if end.exec.phase == overLate && err != context.DeadlineExceeded {
 		err = &lateError{err}
 	}
 	return sane(end.c.opts.Classify(err))
@@ -214,9 +213,9 @@ func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
 }
 
-// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn, whose
-// execution it returns; or nil, if the leader has left. Then nobody's fn is to run.
-func (end *ending[K, V]) yieldToFn() (next *execution) {
+// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It reports
+// false if the leader has left: then nobody's fn is to run.
+func (end *ending[K, V]) yieldToFn() bool {
 	f := end.flight
 	s := end.c.shardOf(f.hash)
 	yield.At("yielded")
@@ -224,16 +223,15 @@ func (end *ending[K, V]) yieldToFn() (next *execution) {
 	defer s.mu.Unlock()
 	if f.leaderLeft {
 		end.nobodysFn = true
-		return nil
+		return false
 	}
 	s.stats.Releases++
 	asks := f.asks
-	next = &execution{
+	f.asks, asks.next = nil, &execution{
 		leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, clock: f.exec.clock, stays: asks.stays,
 	}
-	f.asks, asks.next = nil, next
 	close(asks.answered)
-	return next
+	return true
 }
 
 // settle ends the flight: in one critical section it leaves the shard's flights, what is kept is

@@ -32,7 +32,7 @@ type Stats struct {
 	Evicted     uint64 // unexpired outcomes dropped for capacity
 	Expired     uint64 // records that expired, once they are reclaimed
 	Shed        uint64 // values dropped for weight
-	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect
+	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect or NoEffect
 	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
 
 	// Now.

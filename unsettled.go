@@ -16,7 +16,8 @@ import (
 //
 // Cost: sorting them, some words and a Lookup for each, however many outcomes are retained. The lock of a
 // shard is held while its flights and held records are noted: some 50 µs for a thousand.
-func (c *Cache[K, V]) Unsettled(_ context.Context, each func(K, Entry[V]) bool) error {
+func (c *Cache[K, V]) Unsettled(ctx context.Context, each func(K, Entry[V]) bool) error {
+	mustHave(ctx, "Unsettled")
 	var all []started[K]
 	c.nowAndWall()
 	for i := range c.shards {

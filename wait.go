@@ -145,6 +145,11 @@ func (c *Cache[K, V]) begins(r *reply[K, V]) {
 // there still. Otherwise its context has ended, or it may not wait any longer, and fn does not start.
 func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	c, r := m.c, &m.reply
+	if r.opts.maxWait <= 0 { // ask has left
+		r.err = errMayNotWait
+		c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: r.flight.key, Err: r.err})
+		return false
+	}
 	var limit <-chan time.Time
 	if r.opts.maxWait != forever {
 		limit = time.After(c.mayWait(r))
@@ -218,14 +223,16 @@ func left(ctx context.Context, err error) error {
 	return &leftError{cause: harmless(context.Cause(ctx)), err: harmless(err)}
 }
 
-// harmless returns err without its markers; or, should a method of it panic, an error with no more
-// than the name of its type.
+// harmless returns err without its markers; or, should a method of it panic, or what it wraps have no
+// end, an error with no more than the name of its type.
 func harmless(err error) (safe error) {
 	defer func() {
 		if recover() != nil {
 			safe = fmt.Errorf("an error of type %T, whose methods panic", err)
 		}
 	}()
-	_ = errors.Is(err, ErrGoexit) // walks through all of it
+	if endless(err) {
+		return fmt.Errorf("an error of type %T, which wraps itself", err)
+	}
 	return unmark(err)
 }

@@ -100,6 +100,7 @@
 //	answer-unrecorded   409  retryable: waited for an answer that was too large, and not stored
 //	full                503  retryable: no room for a new key
 //	closed              503  retryable: the cache is closed
+//	store               503  retryable: the cache's Store could not be asked
 //	left                503  retryable: the request's own context ended while it waited
 //	failed              500  no answer to replay; retryable if the next attempt runs again
 //

@@ -31,9 +31,9 @@ type Options struct {
 	HeaderName string
 
 	// Key tells the key of a request that has it elsewhere: in a form field, a header per sender,
-	// the body of an event. It gets the whole body, also to be read from the request (FormValue, say),
-	// and must not change it; "" = no key. What it
-	// returns is taken as it is, 1 to 255 bytes of visible ASCII without quotes around. An error is
+	// the body of an event. It gets the whole body, and a request of its
+	// own from which it may read that, too (by FormValue, say; what it parses is not the handler's). It
+	// must not change the body. "" = no key. What it returns is taken as it is, 1 to 255 bytes of visible ASCII without quotes around. An error is
 	// answered 400, unless it carries a status as one of Scope does. A webhook's signature is
 	// checked here, before its id is believed. Every covered request is then read first, keyless
 	// ones included: 413 and 400 apply to them, and so does Scope. HeaderName beside it is an error.
@@ -251,7 +251,13 @@ func (c *call) read() (k kind, err error) {
 	if m.opts.Key == nil {
 		return kind{}, nil
 	}
-	if c.key.ID, err = m.opts.Key(withBodyBack(r, c.body), c.body); err != nil {
+	toRead := withBodyBack(r, c.body)
+	defer func() { // the server removes the files of a form that its own request has
+		if toRead.MultipartForm != nil && toRead.MultipartForm != r.MultipartForm {
+			_ = toRead.MultipartForm.RemoveAll()
+		}
+	}()
+	if c.key.ID, err = m.opts.Key(toRead, c.body); err != nil {
 		k = problemMalformedKey.refused(err)
 		k.detail = detailKeyFailed
 		return k, err

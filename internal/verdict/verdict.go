@@ -4,7 +4,7 @@ package verdict
 
 // Error is an error of fn that brings its own verdict: unless BeginEffect or NoEffect was called, or
 // the cache is EffectsAnnounced, Hold decides whether the key is held or released, and the cache's
-// Classify is not asked. It must be the error that fn returns, or be wrapped in that.
+// Classify is not asked. It must be the very error that fn returns.
 type Error struct {
 	Err  error
 	Hold bool
