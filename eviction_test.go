@@ -815,7 +815,7 @@ func TestPromise19_NoLastResortWhileAnOutcomeMayGo(t *testing.T) {
 			executes(t, c, "shed", tooHeavy)
 			executes(t, c, "in use", 1)
 			time.Sleep(time.Minute)
-			for range 3 {
+			if protect < 0 { // with MinRetention one that was replayed may hide behind a young one
 				require.Equal(t, 1, replays(t, c, "in use"))
 			}
 			log.clear()
