@@ -360,3 +360,50 @@ func TestUnsettled_OldestFirst(t *testing.T) {
 		})
 	}
 }
+
+// The same of executions that took longer than a record has room for.
+func TestUnsettled_OldestFirstAlsoAfterLongExecutions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{ExecTimeout: -1})
+		var want []string
+		for i := range 20 {
+			want = append(want, keyNo(i))
+			took := time.Duration(rand.Int64N(int64(time.Minute)))
+			if i%2 == 0 {
+				took += 5 * time.Second
+			}
+			start(c, bg, keyNo(i), returnsAfter(took, 1, errBoom))
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Hour)
+		requireOldestFirst(t, c, want)
+	})
+}
+
+// The same of keys that were restored, whose executions started in another process, in whatever order they
+// come, with and without an end, beside younger ones of this process.
+func TestUnsettled_OldestFirstAlsoOfRestoredKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		now := time.Now()
+		want := make([]string, 30)
+		for _, i := range rand.Perm(20) {
+			want[i] = keyNo(i)
+			began := now.Add(time.Duration(i-20) * time.Hour)
+			e := idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: began, CompletedAt: began.Add(time.Duration(rand.Int64N(int64(time.Minute))))}
+			switch i % 3 {
+			case 0:
+				e.ExpiresAt = now.Add(time.Hour)
+			case 1:
+				e = idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: began}
+			}
+			require.NoError(t, c.Restore(bg, keyNo(i), e))
+		}
+		for i := 20; i < len(want); i++ {
+			want[i] = keyNo(i)
+			time.Sleep(time.Second)
+			hold(t, c, keyNo(i))
+		}
+		requireOldestFirst(t, c, want)
+	})
+}
