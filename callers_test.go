@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -576,4 +577,206 @@ func TestDo_ReplaysThoughTheContextHasEnded(t *testing.T) {
 	require.Equal(t, 7, v)
 	_, err = c.Do(ctx, "other", fn)
 	require.ErrorIs(t, err, idemflight.ErrCallerLeft, "where nothing is kept, fn is not started")
+}
+
+// nilCause is an error whose methods do not bear a nil pointer.
+type nilCause struct{ inner error }
+
+func (e *nilCause) Error() string { return e.inner.Error() }
+func (e *nilCause) Unwrap() error { return e.inner }
+
+// standing is where a caller stands whose context is odd.
+type standing struct {
+	held, flying bool // what it meets
+	opts         []idemflight.CallOption
+	operator     bool // it calls Cache.Reconcile
+}
+
+var standings = map[string]standing{
+	"leads":                               {},
+	"leads inline":                        {opts: []idemflight.CallOption{idemflight.Inline()}},
+	"joins":                               {flying: true},
+	"joins inline":                        {flying: true, opts: []idemflight.CallOption{idemflight.Inline()}},
+	"joins for a while":                   {flying: true, opts: []idemflight.CallOption{idemflight.WithMaxWait(time.Hour)}},
+	"asks Reconcile":                      {held: true},
+	"asks Reconcile inline":               {held: true, opts: []idemflight.CallOption{idemflight.Inline()}},
+	"joins Reconcile":                     {held: true, flying: true},
+	"joins Reconcile inline":              {held: true, flying: true, opts: []idemflight.CallOption{idemflight.Inline()}},
+	"asks Reconcile, an operator":         {held: true, operator: true},
+	"joins Reconcile, as an operator":     {held: true, flying: true, operator: true},
+	"joins Reconcile, may hardly wait":    {held: true, flying: true, opts: []idemflight.CallOption{idemflight.WithMaxWait(time.Nanosecond)}},
+	"asks Reconcile, and may hardly wait": {held: true, opts: []idemflight.CallOption{idemflight.WithMaxWait(time.Nanosecond)}},
+}
+
+// call makes the call with ctx, to a key whose flight takes a minute, and requires that it leaves nobody
+// behind: the flight lands, bystanders get its outcome, and no count stays. Reconcile ends with answer.
+func (s standing) call(t *testing.T, what string, ctx context.Context, answer error) (call *pending[int]) {
+	t.Helper()
+	c := idemflight.MustNew(options{MaxEntries: 1, Reconcile: answers(1, answer)})
+	slow := returnsAfter(time.Minute, 1, nil)
+	if s.held {
+		hold(t, c, theKey)
+	}
+	if s.flying {
+		start(c, bg, theKey, slow)
+		synctest.Wait()
+	}
+	call = startCall(func() (idemflight.Result[int], error) {
+		if s.operator {
+			_, err := c.Reconcile(ctx, theKey)
+			return idemflight.Result[int]{}, err
+		}
+		return c.DoResult(ctx, theKey, slow, s.opts...)
+	})
+	for range 2 {
+		synctest.Wait()
+		if call.returned() {
+			e, _ := lookup(c, theKey)
+			require.Zero(t, e.Waiters, "%s: nobody waits any more", what)
+			require.Zero(t, c.Stats().Waiters, "%s: nobody waits any more", what)
+		}
+		time.Sleep(2 * time.Second)
+	}
+	bystander := start(c, t.Context(), theKey, slow) // who runs fn if there is no flight
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	require.True(t, call.returned(), "%s: the call returns", what)
+	require.True(t, bystander.returned(), "%s: nobody else hangs", what)
+	require.NoError(t, bystander.err, "%s: others get the outcome", what)
+	require.Equal(t, 1, bystander.res.Value, "%s: others get the outcome", what)
+	now := c.Stats()
+	require.Zero(t, now.InFlight+now.Waiters+now.Held, "%s: no count is left behind: %+v", what, now)
+	require.Equal(t, 1, replays(t, c, theKey), "%s: the flight has landed", what)
+	require.NoError(t, c.CheckInvariants(), what)
+	require.NoError(t, c.Close(bg), "%s: Close has nobody to wait for", what)
+	return call
+}
+
+// answersToAll are answers of Reconcile after which others get an outcome.
+var answersToAll = map[string]error{"found": nil, "no effect": idemflight.Retryable(errNoPayment)}
+
+// A context ends with a cause that is a typed nil: its caller is told so, and the library does not panic.
+func TestPromise07_ACauseThatIsATypedNil(t *testing.T) {
+	for name, s := range standings {
+		for _, after := range []time.Duration{0, time.Second} {
+			for answer, err := range answersToAll {
+				what := fmt.Sprintf("%s, %s, ended after %v", name, answer, after)
+				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := context.WithCancelCause(bg)
+					end := func() { cancel((*nilCause)(nil)) }
+					if after == 0 {
+						end()
+					} else {
+						time.AfterFunc(after, end)
+					}
+					call := s.call(t, what, ctx, err)
+					require.Nil(t, call.panicked, "%s: the library must not panic", what)
+					switch {
+					case name == "leads inline" && after > 0: // it stays for fn
+						require.NoError(t, call.err, what)
+						return
+					case errors.Is(call.err, idemflight.ErrInFlight) && len(s.opts) > 0:
+						return // so did its time
+					case s.held && !s.flying && !s.operator && after == 0: // it answers as without Reconcile
+						require.ErrorIs(t, call.err, idemflight.ErrOutcomeUnknown, what)
+						return
+					}
+					require.ErrorIs(t, call.err, idemflight.ErrCallerLeft, "%s: its own context ended", what)
+					require.ErrorIs(t, call.err, context.Canceled, "%s: it wraps the context's own error", what)
+					require.Contains(t, call.err.Error(), "*idemflight_test.nilCause", "%s: and says what its cause was", what)
+				})
+			}
+		}
+	}
+}
+
+// oddContext is a context that panics at one of its methods, from some call of that on.
+type oddContext struct {
+	context.Context
+	method string
+	bears  *atomic.Int64 // so many calls
+}
+
+func (c oddContext) at(method string) {
+	if method == c.method && c.bears.Add(-1) < 0 {
+		panic("odd context")
+	}
+}
+
+func (c oddContext) Done() <-chan struct{} { c.at("Done"); return c.Context.Done() }
+func (c oddContext) Err() error            { c.at("Err"); return c.Context.Err() }
+func (c oddContext) Value(key any) any     { c.at("Value"); return c.Context.Value(key) }
+
+// A context panics when it is asked, at once or later. Its caller gets its own panic, if anything, and
+// everybody else gets the outcome.
+func TestPromise07_AContextThatPanicsTakesItsCallerAndNoOther(t *testing.T) {
+	for name, s := range standings {
+		for _, method := range []string{"Done", "Err", "Value"} {
+			t.Run(name+", "+method, func(t *testing.T) {
+				panicked := false
+				for i := range 2 * 4 {
+					bears, answer := int64(i/2), map[bool]error{true: nil, false: idemflight.Retryable(errNoPayment)}[i%2 == 0]
+					synctest.Test(t, func(t *testing.T) {
+						ctx, cancel := context.WithCancelCause(bg)
+						time.AfterFunc(time.Second, func() { cancel(errEnough) })
+						odd := oddContext{ctx, method, new(atomic.Int64)}
+						odd.bears.Store(bears)
+						call := s.call(t, fmt.Sprintf("%s panics after %d calls", method, bears), odd, answer)
+						if call.panicked != nil {
+							panicked = true
+							require.Equal(t, "odd context", call.panicked, "no other panic than the caller's own")
+							return
+						}
+						if call.err != nil && !errors.Is(call.err, idemflight.ErrInFlight) && !errors.Is(call.err, idemflight.ErrOutcomeUnknown) {
+							require.ErrorIs(t, call.err, idemflight.ErrCallerLeft)
+						}
+					})
+				}
+				require.True(t, panicked || method == "Done" && name == "leads inline",
+					"a method that is asked must have panicked, or this test tests nothing")
+			})
+		}
+	}
+}
+
+// pooledContext is a context that its framework gives to the next request once this one is over.
+type pooledContext struct {
+	context.Context
+	user *atomic.Value
+}
+
+func (c pooledContext) Value(key any) any {
+	if key == (nameKey{}) {
+		return c.user.Load()
+	}
+	return c.Context.Value(key)
+}
+
+// With Inline fn ends before its caller returns: so it may use what the caller gives back to a pool then.
+func TestPromise07_APooledContextWithInline(t *testing.T) {
+	for _, held := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{Reconcile: answers(0, idemflight.Retryable(errNoPayment))})
+			if held {
+				hold(t, c, theKey)
+			}
+			request, hangUp := context.WithCancel(bg)
+			user := new(atomic.Value)
+			user.Store("alice")
+			call := startCall(func() (idemflight.Result[int], error) {
+				defer user.Store("bob") // the framework has given the context to the next request
+				return c.DoResult(pooledContext{request, user}, theKey, func(ctx context.Context) (int, error) {
+					hangUp()
+					time.Sleep(time.Second)
+					if u := ctx.Value(nameKey{}); u != "alice" {
+						t.Errorf("alice's operation runs as %v", u)
+					}
+					return 1, nil
+				}, idemflight.Inline())
+			})
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			call.got(t, idemflight.Executed, 1)
+		})
+	}
 }

@@ -536,3 +536,56 @@ func TestClassifyLenient_DialErrorAmongJoinedOnesMeansNotSent(t *testing.T) {
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&url.Error{Op: "Get", Err: joined}), "a GET may be the redirect that followed the effect")
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&url.Error{Op: "Post", Err: errors.Join(errors.New("proxy"), errors.New("other"))}))
 }
+
+// Classify is asked whatever the time. If ExecTimeout had passed when fn ended, the error that it is given
+// is context.DeadlineExceeded as well: an error of a library that does not say so would pass for another.
+func TestPromise12_ClassifyIsToldThatTheTimeWasOver(t *testing.T) {
+	deadline := fmt.Errorf("rpc: %w", context.DeadlineExceeded)
+	for name, end := range map[string]struct {
+		took time.Duration
+		fn   intFn
+		late bool   // it is told
+		text string // of what Classify gets, if that is not fn's own error
+		own  error
+	}{
+		"in time":            {took: time.Second - 1, fn: returns(0, errBoom), own: errBoom},
+		"at the instant":     {took: time.Second, fn: returns(0, errBoom), late: true, text: "after ExecTimeout: boom", own: errBoom},
+		"late":               {took: time.Hour, fn: returns(0, errBoom), late: true, text: "after ExecTimeout: boom", own: errBoom},
+		"late, and says so":  {took: time.Hour, fn: returns(0, deadline), late: true, own: deadline},
+		"late, panics":       {took: time.Hour, fn: func(context.Context) (int, error) { panic(errBoom) }, late: true, own: errBoom},
+		"late, exits":        {took: time.Hour, fn: goexits, late: true, own: idemflight.ErrGoexit},
+		"late, looks for it": {fn: func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, errBoom }, late: true, text: "after ExecTimeout: boom", own: errBoom},
+	} {
+		for _, d := range []idemflight.Disposition{idemflight.Release, idemflight.Hold} {
+			t.Run(fmt.Sprintf("%s, %v", name, d), func(t *testing.T) {
+				eachLeader(t, func(t *testing.T, _ context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+					var asked []error
+					c := idemflight.MustNew(options{ExecTimeout: time.Second, Classify: func(err error) idemflight.Disposition {
+						asked = append(asked, err)
+						return d
+					}})
+					call := start(c, bg, theKey, func(ctx context.Context) (int, error) { time.Sleep(end.took); return end.fn(ctx) }, opts...)
+					synctest.Wait()
+					joined := start(c, bg, theKey, neverRuns(t))
+					time.Sleep(2 * time.Hour)
+					synctest.Wait()
+					require.True(t, call.returned())
+					require.Len(t, asked, 1, "Classify is asked once, whatever the time")
+					require.ErrorIs(t, asked[0], end.own, "Classify gets fn's error")
+					require.Equal(t, end.late, errors.Is(asked[0], context.DeadlineExceeded), "whether Classify is told: %v", asked[0])
+					if end.text != "" {
+						require.EqualError(t, asked[0], end.text)
+					}
+					require.Equal(t, d, dispositionOf(t, c, theKey), "what Classify says counts")
+					require.ErrorIs(t, joined.err, end.own, "callers get fn's own error")
+					if !errors.Is(end.own, context.DeadlineExceeded) {
+						require.NotErrorIs(t, joined.err, context.DeadlineExceeded, "callers get fn's own error")
+					}
+					if e, ok := lookup(c, theKey); ok {
+						require.NotContains(t, e.Err.Error(), "ExecTimeout", "what is kept is fn's own error")
+					}
+				})
+			})
+		}
+	}
+}

@@ -569,3 +569,62 @@ func TestPromise12_InReconcileBeginEffectReturnsNilWhenItsTimeIsUp(t *testing.T)
 		require.Equal(t, 9, v, "what Reconcile found, late or not")
 	})
 }
+
+// Where every fn announces its effect, one that succeeds without a word has forgotten to: it is told, so
+// that a test or an alert finds it before a crash does. Its outcome is retained as ever.
+func TestPromise12_AnEffectThatNobodyAnnouncedIsTold(t *testing.T) {
+	for name, run := range map[string]struct {
+		fn     intFn
+		silent bool // the cache is not EffectsAnnounced
+		told   bool
+	}{
+		"nothing":     {fn: returns(1, nil), told: true},
+		"BeginEffect": {fn: func(ctx context.Context) (int, error) { return 1, idemflight.BeginEffect(ctx) }},
+		"NoEffect":    {fn: func(ctx context.Context) (int, error) { idemflight.NoEffect(ctx); return 1, nil }},
+		"both": {fn: func(ctx context.Context) (int, error) {
+			_ = idemflight.BeginEffect(ctx)
+			idemflight.NoEffect(ctx)
+			return 1, nil
+		}},
+		"BeginEffect, with a context of no execution": {fn: func(context.Context) (int, error) {
+			_ = idemflight.BeginEffect(bg)
+			return 1, nil
+		}, told: true},
+		"nothing, no success":      {fn: returns(1, idemflight.Final(errBoom))},
+		"nothing, exited":          {fn: goexits},
+		"nothing, with no promise": {fn: returns(1, nil), silent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
+				log := &eventLog[string]{}
+				c := idemflight.MustNew(options{EffectsAnnounced: !run.silent, Observer: log.observe})
+				start(c, context.WithValue(ctx, nameKey{}, "leader's"), theKey, run.fn, opts...)
+				synctest.Wait()
+				told := log.seen(idemflight.EventUnannounced)
+				if !run.told {
+					require.Empty(t, told, "nothing is wrong")
+					require.Zero(t, c.Stats().Unannounced)
+					return
+				}
+				require.Len(t, told, 1, "it is told once")
+				require.Equal(t, idemflight.Event[string]{Kind: idemflight.EventUnannounced, Key: theKey}, told[0].Event)
+				require.Equal(t, "leader's", told[0].ctx.Value(nameKey{}), "in fn's context")
+				require.ErrorIs(t, idemflight.BeginEffect(told[0].ctx), context.Canceled, "in fn's context, which has ended")
+				require.EqualValues(t, 1, c.Stats().Unannounced)
+				require.Equal(t, 1, replays(t, c, theKey), "it is retained as ever")
+				require.EqualValues(t, 1, c.Stats().Unannounced, "a replay is no execution")
+			})
+		})
+	}
+}
+
+// What Reconcile finds needs no announcement.
+func TestPromise12_ReconcileAnnouncesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{EffectsAnnounced: true, Reconcile: answers(1, nil)})
+		hold(t, c, theKey)
+		_, err := c.Do(bg, theKey, neverRuns(t))
+		require.NoError(t, err)
+		require.Zero(t, c.Stats().Unannounced)
+	})
+}

@@ -2,7 +2,9 @@ package idemflight_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -698,4 +700,239 @@ func TestPromise19_HalfOfALargeCacheSurvivesInOneShard(t *testing.T) {
 		use()
 	}
 	require.NoError(t, c.CheckInvariants())
+}
+
+// silences are the ways for a key to be held though its fn said nothing, and otherHolds the others.
+var (
+	silences = map[string]func(t *testing.T, c *cache){
+		"said nothing": func(_ *testing.T, c *cache) { _, _ = c.Do(bg, theKey, returns(0, errBoom)) },
+		"said nothing, too late": func(_ *testing.T, c *cache) {
+			_, _ = c.Do(bg, theKey, func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+		},
+		"panicked": func(_ *testing.T, c *cache) { _ = panicOf(func() { _, _ = c.Do(bg, theKey, panics(errBoom)) }) },
+		"exited":   func(t *testing.T, c *cache) { _, _ = c.Do(t.Context(), theKey, goexits) },
+		"held by Classify": func(_ *testing.T, c *cache) {
+			_, _ = c.Do(bg, theKey, returns(0, fmt.Errorf("classified: %w", context.DeadlineExceeded)))
+		},
+		"Classify panicked": func(_ *testing.T, c *cache) { _, _ = c.Do(bg, theKey, returns(0, errClassifyPanics)) },
+	}
+	otherHolds = map[string]func(t *testing.T, c *cache){
+		"marked Unknown": func(t *testing.T, c *cache) { hold(t, c, theKey) },
+		"a part is marked": func(_ *testing.T, c *cache) {
+			_, _ = c.Do(bg, theKey, returns(0, errors.Join(idemflight.Retryable(errBoom), io.ErrUnexpectedEOF)))
+		},
+		"an effect has begun": func(_ *testing.T, c *cache) {
+			_, _ = c.Do(bg, theKey, func(ctx context.Context) (int, error) { _ = idemflight.BeginEffect(ctx); return 0, errBoom })
+		},
+		"an effect has begun, panicked": func(_ *testing.T, c *cache) {
+			_ = panicOf(func() {
+				_, _ = c.Do(bg, theKey, func(ctx context.Context) (int, error) { _ = idemflight.BeginEffect(ctx); panic(errBoom) })
+			})
+		},
+		"restored": func(t *testing.T, c *cache) {
+			now := time.Now()
+			require.NoError(t, c.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: now, CompletedAt: now, ExpiresAt: now.Add(7 * 24 * time.Hour)}))
+		},
+		"interrupted": func(t *testing.T, c *cache) {
+			require.NoError(t, c.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: time.Now()}))
+		},
+	}
+	errClassifyPanics = errors.New("Classify panics at this one")
+)
+
+// classifySilence is a Classify that holds all, which is what having none does, except that it panics at one.
+func classifySilence(err error) idemflight.Disposition {
+	if errors.Is(err, errClassifyPanics) {
+		panic(err)
+	}
+	return idemflight.Hold
+}
+
+// As the last resort a key goes whose fn said nothing at all, once it is older than MinRetention.
+func TestPromise19_TheLastResortIsWhatFnSaidNothingOf(t *testing.T) {
+	check := func(t *testing.T, put func(t *testing.T, c *cache), goes bool) {
+		for name, o := range map[string]options{
+			"":                            {},
+			", Classify":                  {Classify: classifySilence},
+			", Reconcile learned nothing": {Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errNoAnswer }},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				log := &eventLog[string]{}
+				o.MaxEntries, o.MinRetention, o.Observer = 1, time.Minute, log.observe
+				c := idemflight.MustNew(o)
+				put(t, c)
+				e, _ := lookup(c, theKey)
+				require.Equal(t, idemflight.Held, e.State, "the key must be held%s", name)
+				time.Sleep(time.Minute - 1)
+				if o.Reconcile != nil {
+					_, err := c.Reconcile(bg, theKey)
+					require.ErrorIs(t, err, errNoAnswer, "it is held again as it was, its age included")
+				}
+				_, err := c.Do(bg, "new", neverRuns(t))
+				require.ErrorIs(t, err, idemflight.ErrFull, "no key goes that is younger than MinRetention%s", name)
+				require.ErrorIs(t, c.Restore(bg, "new", retainedEntry(1, time.Now().Add(time.Hour))), idemflight.ErrFull, "Restore evicts like a new key")
+				time.Sleep(time.Nanosecond)
+				log.clear()
+				if !goes {
+					time.Sleep(6 * 24 * time.Hour)
+					_, err := c.Do(bg, "new", neverRuns(t))
+					require.ErrorIs(t, err, idemflight.ErrFull, "what may have had its effect stays, however old%s", name)
+					requireState(t, c, idemflight.Held, theKey)
+					require.Zero(t, c.Stats().Evicted, "nothing was evicted%s", name)
+					return
+				}
+				executes(t, c, "new", 1)
+				_, ok := lookup(c, theKey)
+				require.False(t, ok, "the key made room%s", name)
+				evicted := log.seen(idemflight.EventEvicted)
+				require.Len(t, evicted, 1, "the eviction is told%s", name)
+				require.Equal(t, idemflight.Event[string]{Kind: idemflight.EventEvicted, Key: theKey, Err: idemflight.ErrOutcomeUnknown}, evicted[0].Event,
+					"and that nobody had found out%s", name)
+				require.Equal(t, context.Background(), evicted[0].ctx, "it is upkeep")
+				s := c.Stats()
+				require.EqualValues(t, 1, s.Evicted, "and counted%s", name)
+				require.Zero(t, s.Held)
+				require.NoError(t, c.CheckInvariants())
+			})
+		}
+	}
+	for name, put := range silences {
+		t.Run(name, func(t *testing.T) { check(t, put, true) })
+	}
+	for name, put := range otherHolds {
+		t.Run(name, func(t *testing.T) { check(t, put, false) })
+	}
+}
+
+// The one that was held first goes first, whatever shards they are in, and passes over what stays.
+func TestPromise19_TheLastResortGoesOldestFirst(t *testing.T) {
+	const silent, staying = 12, 4
+	for range 5 { // which shard a key falls into differs
+		synctest.Test(t, func(t *testing.T) {
+			log := &eventLog[string]{}
+			c := idemflight.MustNew(options{MaxEntries: silent + staying, MinRetention: time.Hour, Observer: log.observe})
+			took := rand.Perm(silent) // they end in another order than they began
+			order := make([]string, silent)
+			for i, d := range took {
+				order[d] = keyNo(i)
+				start(c, bg, keyNo(i), returnsAfter(time.Duration(d+1)*time.Second, 0, errBoom))
+				synctest.Wait()
+				if i < staying {
+					hold(t, c, fmt.Sprint("stays-", i))
+				}
+			}
+			time.Sleep(silent*time.Second + time.Hour)
+			for i := range silent {
+				executes(t, c, fmt.Sprint("new-", i), i)
+				require.Equal(t, order[:i+1], log.keys(idemflight.EventEvicted), "the oldest go first")
+			}
+			_, err := c.Do(bg, "one more", neverRuns(t))
+			require.ErrorIs(t, err, idemflight.ErrFull, "the others stay")
+			require.Equal(t, staying, c.Stats().Held, "the others stay")
+			require.NoError(t, c.CheckInvariants())
+		})
+	}
+}
+
+// No held key goes while an outcome may, be it younger or in use.
+func TestPromise19_NoLastResortWhileAnOutcomeMayGo(t *testing.T) {
+	for _, protect := range []time.Duration{-1, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &eventLog[string]{}
+			c := idemflight.MustNew(weighted(options{MaxEntries: 3, MinRetention: protect, Observer: log.observe}))
+			_, err := c.Do(bg, theKey, returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			time.Sleep(time.Hour)
+			executes(t, c, "shed", tooHeavy)
+			executes(t, c, "in use", 1)
+			time.Sleep(time.Minute)
+			if protect < 0 { // with MinRetention one that was replayed may hide behind a young one
+				require.Equal(t, 1, replays(t, c, "in use"))
+			}
+			log.clear()
+			executes(t, c, "new-1", 1)
+			executes(t, c, "new-2", 1)
+			require.Len(t, log.keys(idemflight.EventEvicted), 2, "MinRetention %v", protect)
+			require.NotContains(t, log.keys(idemflight.EventEvicted), theKey, "outcomes go first, MinRetention %v", protect)
+			requireState(t, c, idemflight.Held, theKey)
+			executes(t, c, "new-3", 1)
+			if protect < 0 { // new-1 may go at once
+				requireState(t, c, idemflight.Held, theKey)
+				return
+			}
+			require.Equal(t, theKey, log.keys(idemflight.EventEvicted)[2], "when no outcome may go, it is the key's turn")
+		})
+	}
+}
+
+// Without MinRetention a key that is held for want of a word goes at once, if all are held.
+func TestPromise19_TheLastResortWithoutMinRetention(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
+		hold(t, c, "stays")
+		_, err := c.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		executes(t, c, "new", 1)
+		requireState(t, c, idemflight.Held, "stays")
+		require.Equal(t, 1, c.Stats().Held)
+	})
+}
+
+// With a MinRetention of TTL or more nothing is evicted, held keys of any kind included.
+func TestPromise19_NoLastResortIfNothingIsEvicted(t *testing.T) {
+	for _, protect := range []time.Duration{time.Hour, time.Hour + 1, math.MaxInt64} {
+		for name, put := range silences {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{MaxEntries: 1, TTL: time.Hour, MinRetention: protect})
+				put(t, c)
+				time.Sleep(6 * 24 * time.Hour)
+				_, err := c.Do(bg, "new", neverRuns(t))
+				require.ErrorIs(t, err, idemflight.ErrFull, "%s, MinRetention %v of a TTL of an hour", name, protect)
+				requireState(t, c, idemflight.Held, theKey)
+			})
+		}
+	}
+}
+
+// A call of the key itself does not make room for itself.
+func TestPromise19_TheLastResortIsNotTheKeyItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: time.Minute})
+		_, _ = c.Do(bg, theKey, returns(0, errBoom))
+		time.Sleep(time.Hour)
+		_, err := c.Do(bg, theKey, neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "it is held")
+		requireState(t, c, idemflight.Held, theKey)
+	})
+}
+
+// ErrFull says what takes the places.
+func TestPromise19_ErrFullSaysWhatTakesThePlaces(t *testing.T) {
+	for _, n := range []struct{ flying, held, silent, young int }{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}, {2, 1, 3, 4}, {3, 5, 0, 40}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{MaxEntries: n.flying + n.held + n.silent + n.young})
+			gate := newGate(t)
+			for i := range n.flying {
+				start(c, bg, fmt.Sprint("flying-", i), func(context.Context) (int, error) { gate.wait(); return 1, nil })
+			}
+			synctest.Wait()
+			for i := range n.held {
+				hold(t, c, fmt.Sprint("held-", i))
+			}
+			for i := range n.silent {
+				_, _ = c.Do(bg, fmt.Sprint("silent-", i), returns(0, errBoom))
+			}
+			for i := range n.young {
+				executes(t, c, fmt.Sprint("young-", i), i)
+			}
+			want := fmt.Sprintf("%v: of %d places %d are in flight, %d held and %d younger than MinRetention",
+				idemflight.ErrFull, c.Options().MaxEntries, n.flying, n.held+n.silent, n.young)
+			_, err := c.Do(bg, "new", neverRuns(t))
+			require.ErrorIs(t, err, idemflight.ErrFull)
+			require.EqualError(t, err, want)
+			err = c.Restore(bg, "new", retainedEntry(1, time.Now().Add(time.Hour)))
+			require.ErrorIs(t, err, idemflight.ErrFull)
+			require.EqualError(t, err, want, "of Restore")
+		})
+	}
 }

@@ -500,3 +500,72 @@ func TestResolve_LeavesAloneWhatWasHeldByAnotherExecution(t *testing.T) {
 	require.Equal(t, idemflight.Held, e.State)
 	require.NoError(t, c.CheckInvariants())
 }
+
+// The error of a held key says why it is held, since when and until when.
+func TestPromise13_ErrOutcomeUnknownSaysWhy(t *testing.T) {
+	const panicText = "idemflight: panic: boom (raised at panic_test.go:%d, in github.com/idemflight/idemflight_test.blowUp)"
+	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	do := func(fn intFn) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) { _ = panicOf(func() { _, _ = c.Do(bg, theKey, fn) }) }
+	}
+	restore := func(e idemflight.Entry[int]) func(t *testing.T, c *cache) {
+		return func(t *testing.T, c *cache) { require.NoError(t, c.Restore(bg, theKey, e)) }
+	}
+	for name, held := range map[string]struct {
+		opts  options
+		put   func(t *testing.T, c *cache)
+		until string
+		why   string
+	}{
+		"said nothing": {put: do(returns(0, errBoom)), why: saidNothing + ": boom"},
+		"said nothing, exited": {put: func(t *testing.T, c *cache) { _, _ = c.Do(t.Context(), theKey, goexits) },
+			why: saidNothing + ": " + idemflight.ErrGoexit.Error()},
+		"said nothing, where Classify holds it": {opts: options{Classify: func(error) idemflight.Disposition { return idemflight.Hold }},
+			put: do(returns(0, errBoom)), why: saidNothing + ": boom"},
+		"said nothing of a part": {put: do(returns(0, errors.Join(idemflight.Retryable(errBoom), io.EOF))),
+			why: "a part of fn's error has no marker, and fn did not say whether an effect had begun: boom\nEOF"},
+		"panicked": {put: do(panics(errBoom)),
+			why: "fn panicked and had not said whether an effect had begun (if none: call NoEffect(ctx) first): " + fmt.Sprintf(panicText, blowUpLine)},
+		"failed after BeginEffect": {put: do(func(ctx context.Context) (int, error) { _ = idemflight.BeginEffect(ctx); return 0, errBoom }),
+			why: "fn failed after BeginEffect: boom"},
+		"panicked after BeginEffect": {put: do(func(ctx context.Context) (int, error) {
+			_ = idemflight.BeginEffect(ctx)
+			blowUp(errBoom)
+			return 0, nil
+		}), why: "fn panicked after BeginEffect: " + fmt.Sprintf(panicText, blowUpLine)},
+		"marked": {put: do(returns(0, fmt.Errorf("charge: %w", idemflight.Unknown(errBoom)))), why: "fn's error is marked Unknown: charge: boom"},
+		"marked, after BeginEffect": {put: do(func(ctx context.Context) (int, error) {
+			_ = idemflight.BeginEffect(ctx)
+			return 0, idemflight.Unknown(errBoom)
+		}), why: "fn's error is marked Unknown: boom"},
+		"marked in part": {put: do(returns(0, errors.Join(idemflight.Unknown(errBoom), io.EOF))), why: "fn's error is marked Unknown: boom\nEOF"},
+		"interrupted": {put: restore(idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: at}),
+			why: "its execution was interrupted: " + idemflight.ErrInterrupted.Error()},
+		"restored": {put: restore(idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: at, CompletedAt: at, ExpiresAt: at.Add(7 * 24 * time.Hour)}),
+			why: "it was held when it was restored: boom"},
+		"restored without an error": {put: restore(idemflight.Entry[int]{State: idemflight.Held, StartedAt: at, CompletedAt: at, ExpiresAt: at.Add(7 * 24 * time.Hour)}),
+			why: "it was held when it was restored"},
+		"restored without end": {put: restore(idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: at, CompletedAt: at}),
+			until: "resolved or forgotten", why: "it was held when it was restored: boom"},
+		"without end": {opts: options{HoldTTL: -1}, put: do(returns(0, idemflight.Unknown(errBoom))),
+			until: "resolved or forgotten", why: "fn's error is marked Unknown: boom"},
+		"Reconcile learned nothing": {opts: options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errNoAnswer }},
+			put: func(t *testing.T, c *cache) { hold(t, c, theKey) }, why: "Reconcile learned nothing: the bank does not answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(held.opts)
+				held.put(t, c)
+				until := held.until
+				if until == "" {
+					until = "2000-01-08 00:00:00Z"
+				}
+				for range 2 {
+					_, err := c.Do(bg, theKey, neverRuns(t))
+					require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+					require.EqualError(t, err, "idemflight: outcome unknown, key held since 2000-01-01 00:00:00Z until "+until+": "+held.why)
+				}
+			})
+		})
+	}
+}

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -271,4 +274,175 @@ func TestNewID_IsARandomUUIDv4(t *testing.T) {
 			require.Len(t, d, 16, "every digit is random at position %d", i)
 		}
 	}
+}
+
+// checkReuse expects that a cache keeps its own copy of a key, what its caller does to the bytes while
+// the flight is on notwithstanding. with makes a key of a text.
+func checkReuse[K comparable](t *testing.T, name string, with func(string) K) {
+	t.Run(name, func(t *testing.T) {
+		for how, end := range map[string]error{"retained": nil, "held": idemflight.Unknown(errBoom), "released": idemflight.Retryable(errBoom)} {
+			for leader, opts := range map[string][]idemflight.CallOption{"on its own goroutine": nil, "inline": {idemflight.Inline()}} {
+				synctest.Test(t, func(t *testing.T) {
+					what := how + ", " + leader
+					var asked []K
+					log := &eventLog[K]{}
+					c := idemflight.MustNew(idemflight.Options[K, int]{
+						MaxEntries: 1, MinRetention: -1, Observer: log.observe, Weigh: func(K, int) int64 { return 1 }, MaxWeight: 10,
+						Reconcile: func(_ context.Context, key K, _ idemflight.Entry[int]) (int, error) {
+							asked = append(asked, key)
+							return 2, nil
+						},
+					})
+					buffer := []byte("order-A")
+					reused := with(unsafe.String(&buffer[0], len(buffer)))
+					keyA, keyB := with("order-A"), with("order-B")
+					gate := newGate(t)
+					led := start(c, t.Context(), reused, func(context.Context) (int, error) { gate.wait(); return 1, end }, opts...)
+					synctest.Wait()
+					copy(buffer, "order-B") // the next request on this connection
+					require.Equal(t, keyB, reused, "the bytes of the caller's key have changed")
+
+					e, ok := lookup(c, keyA)
+					require.True(t, ok, "%s: the key as it was is in flight", what)
+					require.Equal(t, idemflight.InFlight, e.State)
+					_, ok = lookup(c, keyB)
+					require.False(t, ok, "%s: what the bytes say now is no key of the cache", what)
+					joined := start(c, t.Context(), keyA, neverRunsAs[int](t))
+					synctest.Wait()
+					gate.open()
+					synctest.Wait()
+					require.Nil(t, led.panicked, "%s: the leader must not panic", what)
+					require.True(t, led.returned() && joined.returned(), "%s: nobody hangs", what)
+					require.Equal(t, idemflight.Joined, joined.res.Source, "%s: a caller with the key as it was joins", what)
+					copy(buffer, "order-C")
+
+					told := log.of(idemflight.EventExecuted)
+					require.Len(t, told, 1)
+					require.Equal(t, keyA, told[0].Key, "%s: the event has the key as it was", what)
+					var kept []K
+					for k := range c.All() {
+						kept = append(kept, k)
+					}
+					if how == "released" {
+						require.Empty(t, kept, "%s: nothing is kept", what)
+						return
+					}
+					require.Equal(t, []K{keyA}, kept, "%s: the key is kept as it was", what)
+					if how == "held" {
+						e, err := c.Reconcile(bg, keyA)
+						require.NoError(t, err)
+						require.Equal(t, 2, e.Value)
+						require.Equal(t, []K{keyA}, asked, "%s: Reconcile is given the key as it was", what)
+					}
+					r, err := c.DoResult(bg, keyA, neverRunsAs[int](t))
+					require.NoError(t, err, what)
+					require.Equal(t, idemflight.Replayed, r.Source, "%s: the key as it was is replayed", what)
+					_, err = c.Do(bg, with("order-D"), returns(4, nil))
+					require.NoError(t, err, "%s: another key takes its place", what)
+					require.Equal(t, []K{keyA}, log.keys(idemflight.EventEvicted), "%s: the key as it was is evicted", what)
+					require.NoError(t, c.CheckInvariants())
+				})
+			}
+		}
+		c := idemflight.MustNew(idemflight.Options[K, int]{MaxEntries: fewEntries})
+		for i, e := range []idemflight.Entry[int]{
+			retainedEntry(1, time.Now().Add(time.Hour)), {State: idemflight.Held, Err: errBoom}, {State: idemflight.InFlight},
+			{State: idemflight.Shed, StartedAt: time.Now(), CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)},
+		} {
+			buffer := fmt.Appendf(nil, "restored-%d", i)
+			require.NoError(t, c.Restore(bg, with(unsafe.String(&buffer[0], len(buffer))), e))
+			copy(buffer, "something")
+			_, ok := lookup(c, with(fmt.Sprint("restored-", i)))
+			require.True(t, ok, "Restore copies the text of a key too, of one that was %v", e.State)
+		}
+		require.NoError(t, c.CheckInvariants())
+	})
+}
+
+// Frameworks with pooled buffers make strings of bytes that they use again for the next request.
+func TestPromise21_TheCacheKeepsItsOwnCopyOfAKey(t *testing.T) {
+	type (
+		name  string
+		order struct{ ID string }
+		line  struct {
+			Number int
+			Order  order
+			Step   name
+		}
+		like idemflight.Key
+		step struct {
+			idemflight.Key
+			Step string
+		}
+	)
+	checkReuse(t, "string", func(s string) string { return s })
+	checkReuse(t, "named string", func(s string) name { return name(s) })
+	checkReuse(t, "Key", func(s string) idemflight.Key { return idemflight.Key{Scope: s, ID: s[1:]} })
+	checkReuse(t, "made from Key", func(s string) like { return like{Scope: "shop", ID: s} })
+	checkReuse(t, "embeds Key", func(s string) step { return step{idemflight.Key{Scope: "shop", ID: s}, s[:5]} })
+	checkReuse(t, "struct with strings", func(s string) line { return line{7, order{s}, name(s[2:])} })
+	checkReuse(t, "array of strings", func(s string) [3]string { return [3]string{s[3:], "", s} })
+}
+
+// textOfAMegabyte is a text from which keys are cut.
+type textOfAMegabyte [1 << 20]byte
+
+// cut calls use with a string cut from a large text, and returns what tells whether the text is garbage.
+//
+//go:noinline
+func cut(use func(key string)) weak.Pointer[textOfAMegabyte] {
+	text := new(textOfAMegabyte)
+	copy(text[1000:], "order-A")
+	use(unsafe.String(&text[1000], len("order-A")))
+	return weak.Make(text)
+}
+
+// A key that was cut from a large text keeps no more than itself alive.
+func TestPromise21_AKeyKeepsNoMoreThanItselfAlive(t *testing.T) {
+	gone := func(t *testing.T, text weak.Pointer[textOfAMegabyte], c interface{ Len() int }) {
+		t.Helper()
+		for range 3 {
+			runtime.GC()
+		}
+		require.Nil(t, text.Value(), "the text that the key was cut from is garbage")
+		require.Equal(t, 1, c.Len(), "the key is kept")
+	}
+	for name, end := range map[string]error{"retained": nil, "final": idemflight.Final(errBoom), "held": idemflight.Unknown(errBoom)} {
+		t.Run(name, func(t *testing.T) {
+			c := idemflight.MustNew(options{MaxEntries: fewEntries})
+			gone(t, cut(func(key string) { _, _ = c.Do(bg, key, returns(1, end)) }), c)
+			runtime.KeepAlive(c)
+		})
+	}
+	t.Run("Key", func(t *testing.T) {
+		c := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{MaxEntries: fewEntries})
+		gone(t, cut(func(key string) { _, _ = c.Do(bg, idemflight.Key{Scope: key[:3], ID: key}, one) }), c)
+		runtime.KeepAlive(c)
+	})
+	t.Run("restored", func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: fewEntries})
+		gone(t, cut(func(key string) { must(c.Restore(bg, key, retainedEntry(1, time.Now().Add(time.Hour)))) }), c)
+		runtime.KeepAlive(c)
+	})
+	t.Run("in flight, its leader gone", func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: fewEntries})
+		gate, ended := newGate(t), make(chan struct{})
+		text := cut(func(key string) {
+			ctx, cancel := context.WithCancel(bg)
+			_, err := c.Do(ctx, key, func(context.Context) (int, error) {
+				defer close(ended)
+				cancel()
+				gate.wait()
+				return 1, nil
+			})
+			require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+		})
+		for range 3 {
+			runtime.GC()
+		}
+		require.Nil(t, text.Value(), "the text that the key was cut from is garbage")
+		require.Equal(t, 1, c.Stats().InFlight, "the key is in flight")
+		gate.open()
+		soon(t, ended, "fn")
+	})
 }

@@ -3,6 +3,7 @@ package idemflight_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -230,4 +231,179 @@ func BenchmarkAll_Hold(b *testing.B) {
 	b.ReportMetric(float64(all[len(all)/2]), "ns/hold")
 	b.ReportMetric(float64(all[len(all)*99/100]), "ns/hold99")
 	b.ReportMetric(float64(all[len(all)-1]), "ns/max")
+}
+
+// unsettled is one key as Unsettled gives it.
+type unsettled struct {
+	key   string
+	entry idemflight.Entry[int]
+}
+
+func allUnsettled(t *testing.T, c *cache) (all []unsettled) {
+	t.Helper()
+	require.NoError(t, c.Unsettled(dead(errEnough), func(key string, e idemflight.Entry[int]) bool { // ctx is not asked
+		all = append(all, unsettled{key, e})
+		return true
+	}))
+	return all
+}
+
+// requireOldestFirst requires that Unsettled gives these keys, in this order.
+func requireOldestFirst(t *testing.T, c *cache, keys []string) {
+	t.Helper()
+	var got []string
+	last := time.Time{}
+	for _, u := range allUnsettled(t, c) {
+		got = append(got, u.key)
+		require.False(t, u.entry.StartedAt.Before(last), "%q started at %v, the one before at %v", u.key, u.entry.StartedAt, last)
+		last = u.entry.StartedAt
+	}
+	require.Equal(t, keys, got, "the oldest first")
+}
+
+// What is in flight or held, for whatever reason, and nothing else.
+func TestUnsettled_IsAllThatIsInFlightOrHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{Reconcile: answers(1, nil)}))
+		gate := newGate(t)
+		require.Empty(t, allUnsettled(t, c), "of an empty cache")
+		for i := range 200 {
+			executes(t, c, fmt.Sprint("retained-", i), 0)
+		}
+		executes(t, c, "shed", tooHeavy)
+		hold(t, c, "reconciling")
+		operate(c, bg, "reconciling")
+		for i := range 20 {
+			hold(t, c, fmt.Sprint("held-", i))
+			_, _ = c.Do(bg, fmt.Sprint("silent-", i), returns(0, errBoom))
+			start(c, bg, fmt.Sprint("flying-", i), func(context.Context) (int, error) { gate.wait(); return 1, nil })
+			require.NoError(t, c.Restore(bg, fmt.Sprint("restored-", i), idemflight.Entry[int]{State: idemflight.Held, Err: errBoom}))
+			require.NoError(t, c.Restore(bg, fmt.Sprint("interrupted-", i), idemflight.Entry[int]{State: idemflight.InFlight}))
+		}
+		synctest.Wait()
+		want := map[string]idemflight.Entry[int]{}
+		for k, e := range c.All() {
+			if e.State == idemflight.Held || e.State == idemflight.InFlight {
+				want[k] = e
+			}
+		}
+		require.Len(t, want, 101)
+		got := map[string]idemflight.Entry[int]{}
+		for _, u := range allUnsettled(t, c) {
+			require.NotContains(t, got, u.key, "each key once")
+			got[u.key] = u.entry
+		}
+		require.Equal(t, want, got, "each with its entry")
+
+		// No lock is held while it runs, and each key is looked up when its turn comes.
+		seen := 0
+		require.NoError(t, c.Unsettled(bg, func(key string, _ idemflight.Entry[int]) bool {
+			seen++
+			for k := range want {
+				if k != key && k[:4] == "held" {
+					forget(c, k)
+				}
+			}
+			c.Stats()
+			return true
+		}))
+		require.LessOrEqual(t, seen, 82, "one that has settled by then is left out")
+		require.GreaterOrEqual(t, seen, 81)
+		gate.open()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+	})
+}
+
+func TestUnsettled_StopsWhenTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		for i := range 20 {
+			hold(t, c, keyNo(i))
+			time.Sleep(time.Second)
+		}
+		for stop := range 20 {
+			var got []string
+			require.NoError(t, c.Unsettled(bg, func(key string, _ idemflight.Entry[int]) bool {
+				got = append(got, key)
+				return len(got) <= stop
+			}))
+			require.Len(t, got, stop+1, "it stops when it is told to")
+			for i, key := range got {
+				require.Equal(t, keyNo(i), key, "the oldest first")
+			}
+		}
+	})
+}
+
+// By when their executions started, which is not when they ended, held and in flight together.
+func TestUnsettled_OldestFirst(t *testing.T) {
+	for range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{})
+			gate := newGate(t)
+			var want []string
+			for i := range 50 {
+				want = append(want, keyNo(i))
+				took := time.Duration(rand.Int64N(int64(4 * time.Second)))
+				if i%3 == 0 {
+					start(c, bg, keyNo(i), func(context.Context) (int, error) { gate.wait(); return 1, nil })
+				} else {
+					start(c, bg, keyNo(i), returnsAfter(took, 1, errBoom))
+				}
+				time.Sleep(time.Second / 8)
+			}
+			time.Sleep(time.Minute)
+			requireOldestFirst(t, c, want)
+			gate.open()
+			synctest.Wait()
+		})
+	}
+}
+
+// The same of executions that took longer than a record has room for.
+func TestUnsettled_OldestFirstAlsoAfterLongExecutions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{ExecTimeout: -1})
+		var want []string
+		for i := range 20 {
+			want = append(want, keyNo(i))
+			took := time.Duration(rand.Int64N(int64(time.Minute)))
+			if i%2 == 0 {
+				took += 5 * time.Second
+			}
+			start(c, bg, keyNo(i), returnsAfter(took, 1, errBoom))
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Hour)
+		requireOldestFirst(t, c, want)
+	})
+}
+
+// The same of keys that were restored, whose executions started in another process, in whatever order they
+// come, with and without an end, beside younger ones of this process.
+func TestUnsettled_OldestFirstAlsoOfRestoredKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		now := time.Now()
+		want := make([]string, 30)
+		for _, i := range rand.Perm(20) {
+			want[i] = keyNo(i)
+			began := now.Add(time.Duration(i-20) * time.Hour)
+			e := idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: began, CompletedAt: began.Add(time.Duration(rand.Int64N(int64(time.Minute))))}
+			switch i % 3 {
+			case 0:
+				e.ExpiresAt = now.Add(time.Hour)
+			case 1:
+				e = idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: began}
+			}
+			require.NoError(t, c.Restore(bg, keyNo(i), e))
+		}
+		for i := 20; i < len(want); i++ {
+			want[i] = keyNo(i)
+			time.Sleep(time.Second)
+			hold(t, c, keyNo(i))
+		}
+		requireOldestFirst(t, c, want)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -19,7 +20,7 @@ import (
 //go:noinline
 func blowUp(v any) { panic(v) }
 
-const blowUpLine = 20 // of this file, where blowUp panics
+const blowUpLine = 21 // of this file, where blowUp panics
 
 func panics(v any) intFn {
 	return func(context.Context) (int, error) {
@@ -600,4 +601,77 @@ func TestPromise14_APanicInObserverIsContained(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Whoever recovers a panic of fn outside of the call, on the goroutine on which fn ran, finds fn's frames
+// on the stack: middleware that logs debug.Stack shows where it happened.
+func TestPromise14_FnsFramesAreOnTheStackOfWhoRecovers(t *testing.T) {
+	inline := []idemflight.CallOption{idemflight.Inline()}
+	for name, call := range map[string]struct {
+		canEnd, held bool
+		opts         []idemflight.CallOption
+		elsewhere    bool // fn runs on a goroutine of its own
+	}{
+		"Inline":                                     {canEnd: true, opts: inline},
+		"Inline, a context that never ends":          {opts: inline},
+		"a context that never ends":                  {},
+		"Inline, after Reconcile":                    {canEnd: true, held: true, opts: inline},
+		"a context that never ends, after Reconcile": {held: true},
+		"a context that can end":                     {canEnd: true, elsewhere: true},
+		"a context that can end, after Reconcile":    {canEnd: true, held: true, elsewhere: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := idemflight.MustNew(options{Reconcile: answers(0, idemflight.Retryable(errNoPayment))})
+				if call.held {
+					hold(t, c, theKey)
+				}
+				ctx := bg
+				if call.canEnd {
+					ctx = t.Context()
+				}
+				var stack string
+				recovered := func() (v any) {
+					defer func() {
+						stack = string(debug.Stack())
+						v = recover()
+					}()
+					_, _ = c.Do(ctx, theKey, panics(errBoom), call.opts...)
+					return nil
+				}()
+				p := requirePanic(t, recovered, errBoom)
+				if call.elsewhere {
+					require.NotContains(t, stack, "blowUp", "fn ran elsewhere: its frames are in Stack only")
+				} else {
+					require.Contains(t, stack, "idemflight_test.blowUp", "fn's frames are still on the stack")
+					require.Contains(t, stack, fmt.Sprintf("panic_test.go:%d", blowUpLine), "and say where it happened")
+				}
+				require.Contains(t, p.Error(), fmt.Sprintf("idemflight: panic: boom (raised at panic_test.go:%d, in ", blowUpLine),
+					"the leader's error says first where it was raised")
+				for _, format := range []string{"%v", "%+v", "%s"} {
+					require.Equal(t, p.Error(), fmt.Sprintf(format, p), "%s shows the stack, once", format)
+				}
+				require.Zero(t, c.Stats().InFlight, "the flight has landed")
+				requireState(t, c, idemflight.Held, theKey)
+			})
+		})
+	}
+}
+
+// A panic that nobody raises again says in one line where it was raised; %+v shows the stack, if it has one.
+func TestPromise14_APanicThatIsContainedSaysWhereItWasRaised(t *testing.T) {
+	h := newHookedCache(options{Classify: func(error) idemflight.Disposition { blowUp("classify"); return idemflight.Hold }})
+	_, err := h.Do(bg, theKey, returns(0, errBoom))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	told := h.of(idemflight.EventPanicked)
+	require.Len(t, told, 1)
+	p, ok := told[0].Err.(*idemflight.PanicError)
+	require.True(t, ok, "Err of EventPanicked is a *PanicError, got %T", told[0].Err)
+	line := fmt.Sprintf("idemflight: panic: classify (raised at panic_test.go:%d, in github.com/idemflight/idemflight_test.blowUp)", blowUpLine)
+	require.Equal(t, line, p.Error(), "one line: the value, and where it was raised")
+	require.Equal(t, line, fmt.Sprintf("%v", p))
+	require.Equal(t, line, fmt.Sprintf("%s", p)) //nolint:gosimple // the verb is what is tested
+	require.Equal(t, strconv.Quote(line), fmt.Sprintf("%q", p))
+	require.Equal(t, line+"\n\n"+string(p.Stack), fmt.Sprintf("%+v", p), "%%+v shows the stack, too")
+	require.Contains(t, string(p.Stack), "blowUp")
 }

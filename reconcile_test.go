@@ -700,3 +700,156 @@ func TestPromise13_WhatIsFoundIsWeighedLikeAnyOutcome(t *testing.T) {
 		})
 	}
 }
+
+// A bank that is down is not asked by every retry: for a second after it did not answer, calls are told
+// what it said then, without waiting.
+func TestPromise13_ReconcileIsAskedOnceASecond(t *testing.T) {
+	for name, took := range map[string]time.Duration{"at once": 0, "after a minute": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &eventLog[string]{}
+				var asked []time.Time
+				c := idemflight.MustNew(options{Observer: log.observe, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					time.Sleep(took)
+					asked = append(asked, time.Now()) // when it answers
+					return 9, fmt.Errorf("attempt %d: %w", len(asked), errNoAnswer)
+				}})
+				fp := idemflight.WithFingerprint(fingerprint(1))
+				holdAfterASecond(t, c, theKey, fp)
+				log.clear()
+				const calls = 40
+				for i := range calls {
+					began := time.Now()
+					res, err := c.DoResult(bg, theKey, neverRuns(t), fp, idemflight.WithMaxWait(time.Hour))
+					require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "call %d", i)
+					require.ErrorIs(t, err, errNoAnswer, "call %d is told Reconcile's error", i)
+					require.NotErrorIs(t, err, errBoom, "call %d is told Reconcile's error", i)
+					require.Contains(t, err.Error(), fmt.Sprintf(": Reconcile learned nothing: attempt %d: ", len(asked)), "call %d is told the last one", i)
+					require.Zero(t, res, "call %d obtained no outcome", i)
+					if i%4 != 0 {
+						require.Zero(t, time.Since(began), "call %d must not wait", i)
+					}
+					require.Len(t, asked, i/4+1, "call %d: every fourth asks, the first after a second has passed", i)
+					_, err = c.Do(bg, theKey, neverRuns(t))
+					require.ErrorIs(t, err, idemflight.ErrKeyReused, "the fingerprint comes first")
+					if i%4 == 3 { // 1 ns less than a second has passed
+						time.Sleep(time.Nanosecond)
+					} else {
+						time.Sleep(time.Second / 3)
+					}
+				}
+				for i := range asked[1:] {
+					require.Equal(t, took+time.Second, asked[i+1].Sub(asked[i]), "the second counts from the answer")
+				}
+				require.EqualValues(t, calls, c.Stats().OutcomeUnknown, "all count alike")
+				require.EqualValues(t, 1+calls/4, c.Stats().Holds, "executions that held")
+				told := log.of(idemflight.EventRejected)
+				require.Len(t, told, 2*calls, "all are told alike")
+				for i := range calls {
+					require.ErrorIs(t, told[2*i].Err, errNoAnswer, "the event has the error of the call")
+					if i%4 != 0 {
+						require.Zero(t, told[2*i].Took, "it did not wait")
+					}
+				}
+			})
+		})
+	}
+}
+
+// The pause belongs to one hold: others are asked about, and so is a new hold of the same key.
+func TestPromise13_ThePauseIsOfOneHold(t *testing.T) {
+	for name, settle := range map[string]func(t *testing.T, c *cache){
+		"resolved": func(t *testing.T, c *cache) {
+			require.NoError(t, c.Resolve(bg, theKey, 0, idemflight.Retryable(errBoom)))
+		},
+		"forgotten": func(t *testing.T, c *cache) { require.True(t, forget(c, theKey)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked := map[string]int{}
+				c := idemflight.MustNew(options{Reconcile: func(_ context.Context, key string, _ idemflight.Entry[int]) (int, error) {
+					asked[key]++
+					return 9, errNoAnswer
+				}})
+				ask := func(key string) {
+					_, err := c.Do(bg, key, neverRuns(t))
+					require.ErrorIs(t, err, errNoAnswer)
+				}
+				hold(t, c, theKey)
+				hold(t, c, "other")
+				ask(theKey)
+				ask(theKey)
+				ask("other")
+				ask("other")
+				require.Equal(t, map[string]int{theKey: 1, "other": 1}, asked, "each is asked about once")
+				settle(t, c)
+				hold(t, c, theKey)
+				ask(theKey)
+				ask(theKey)
+				ask("other")
+				require.Equal(t, map[string]int{theKey: 2, "other": 1}, asked, "a new hold asks at once, and once")
+			})
+		})
+	}
+}
+
+// An operator does not obey the pause, and begins one.
+func TestPromise13_AnOperatorBeginsThePauseAndDoesNotObeyIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			asked++
+			return 9, fmt.Errorf("attempt %d: %w", asked, errNoAnswer)
+		}})
+		hold(t, c, theKey)
+		for i := range 3 {
+			_, err := c.Reconcile(bg, theKey)
+			require.ErrorIs(t, err, errNoAnswer)
+			require.Equal(t, i+1, asked, "an operator asks though nothing was learned a moment ago")
+			time.Sleep(time.Second / 2)
+		}
+		call := func() error {
+			_, err := c.Do(bg, theKey, neverRuns(t))
+			require.ErrorIs(t, err, errNoAnswer)
+			return err
+		}
+		require.ErrorContains(t, call(), "attempt 3: ", "calls are told what the operator was told")
+		require.Equal(t, 3, asked, "for a second after the operator's, no call asks")
+		time.Sleep(time.Second/2 - 1)
+		require.ErrorContains(t, call(), "attempt 3: ")
+		time.Sleep(time.Nanosecond)
+		require.ErrorContains(t, call(), "attempt 4: ", "then one does")
+		_, err := c.Reconcile(bg, theKey)
+		require.ErrorContains(t, err, "attempt 5: ", "an operator asks in the pause that a call began, too")
+		require.Equal(t, 5, asked)
+	})
+}
+
+// In the pause a key is answered as without Reconcile, whatever the call.
+func TestPromise13_InThePauseNobodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { panic(errNoAnswer) }})
+		hold(t, c, theKey)
+		_, err := c.Do(bg, theKey, neverRuns(t))
+		require.ErrorIs(t, err, errNoAnswer)
+		for _, ctx := range []context.Context{bg, dead(errEnough)} {
+			for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}, {idemflight.WithMaxWait(idemflight.NoWait)}} {
+				_, err := c.Do(ctx, theKey, neverRuns(t), opts...)
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				require.NotErrorIs(t, err, idemflight.ErrInFlight)
+				p, ok := errors.AsType[*idemflight.PanicError](err)
+				require.True(t, ok, "the error is that with which Reconcile ended, got %v", err)
+				require.Equal(t, errNoAnswer, p.Value)
+				require.Empty(t, p.Stack, "what is kept of a panic has no stack")
+			}
+		}
+		require.EqualValues(t, 1, c.Stats().Panics, "Reconcile ran once")
+		require.NoError(t, c.Close(bg))
+		_, err = c.Do(bg, theKey, neverRuns(t))
+		require.ErrorIs(t, err, errNoAnswer, "closed, in the pause")
+		time.Sleep(time.Second)
+		_, err = c.Do(bg, theKey, neverRuns(t))
+		require.ErrorIs(t, err, errBoom, "closed, after the pause: the error that left it unknown")
+		require.NotErrorIs(t, err, errNoAnswer)
+	})
+}

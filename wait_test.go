@@ -560,3 +560,88 @@ func TestJoinedCaller_UnderMaxWaitersLeavesAndGetsTheError(t *testing.T) {
 		require.Equal(t, 7, stays.res.Value)
 	})
 }
+
+// ErrInFlight says why the call may not wait.
+func TestPromise10_ErrInFlightSaysWhy(t *testing.T) {
+	for _, reconciling := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := idemflight.MustNew(options{MaxWaiters: 1, Reconcile: answers(1, nil)})
+			says := func(call *pending[int], why string) {
+				t.Helper()
+				require.ErrorIs(t, call.err, idemflight.ErrInFlight)
+				require.EqualError(t, call.err, idemflight.ErrInFlight.Error()+": "+why)
+			}
+			if reconciling { // who asks Reconcile waits, too
+				hold(t, c, "asks, and may not wait")
+				hold(t, c, "asks, and may wait for a second")
+				for key, wait := range map[string]time.Duration{"asks, and may not wait": idemflight.NoWait, "asks, and may wait for a second": time.Second} {
+					call := start(c, bg, key, neverRuns(t), idemflight.WithMaxWait(wait))
+					time.Sleep(time.Second)
+					synctest.Wait()
+					if wait > 0 {
+						says(call, "its MaxWait ran out")
+					}
+					call.refused(t, max(wait, 0))
+				}
+				hold(t, c, theKey)
+			}
+			start(c, bg, theKey, returnsAfter(time.Minute, 1, nil))
+			synctest.Wait()
+			call := func(opts ...idemflight.CallOption) *pending[int] {
+				call := start(c, bg, theKey, neverRuns(t), opts...)
+				synctest.Wait()
+				return call
+			}
+			says(call(idemflight.WithMaxWait(idemflight.NoWait)), "it must not wait at all (NoWait)")
+			says(call(idemflight.WithMaxWait(0)), "it must not wait at all (NoWait)")
+			waits := call(idemflight.WithMaxWait(time.Second))
+			says(call(), "MaxWaiters wait already")
+			says(call(idemflight.WithMaxWait(time.Second)), "MaxWaiters wait already")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			says(waits, "its MaxWait ran out")
+			time.Sleep(time.Hour) // until all has ended
+		})
+	}
+}
+
+// A caller that waited for a Reconcile and looks at its key again has no more time for that: its MaxWait
+// counts from its call.
+func TestPromise10_MaxWaitOfWhoLooksAgainCountsFromItsCall(t *testing.T) {
+	for name, first := range map[string]func(t *testing.T, c *cache){
+		"an operator's": func(_ *testing.T, c *cache) { operate(c, bg, theKey) },
+		"of a caller that left": func(t *testing.T, c *cache) {
+			start(c, bg, theKey, neverRuns(t), idemflight.WithMaxWait(time.Nanosecond))
+		},
+	} {
+		for how, more := range map[string][]idemflight.CallOption{"": nil, ", Inline": {idemflight.Inline()}} {
+			t.Run(name+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					const maxWait = 90 * time.Second // Reconcile takes 60 of them
+					c := idemflight.MustNew(options{Reconcile: answers(0, idemflight.Retryable(errNoPayment))})
+					hold(t, c, theKey)
+					first(t, c)
+					synctest.Wait()
+					var calls []*pending[int]
+					for range 4 {
+						calls = append(calls, start(c, t.Context(), theKey, returnsAfter(time.Hour, 7, nil), append(more, idemflight.WithMaxWait(maxWait))...))
+						time.Sleep(time.Second)
+					}
+					time.Sleep(2 * time.Hour)
+					synctest.Wait()
+					led := 0
+					for _, call := range calls {
+						if call.err == nil {
+							call.got(t, idemflight.Executed, 7)
+							led++
+							continue
+						}
+						call.refused(t, maxWait)
+					}
+					require.Equal(t, 1, led, "one leads, whose fn MaxWait does not bind")
+					require.Zero(t, c.Stats().Waiters)
+				})
+			})
+		}
+	}
+}
