@@ -925,7 +925,7 @@ func TestPromise19_ErrFullSaysWhatTakesThePlaces(t *testing.T) {
 			for i := range n.young {
 				executes(t, c, fmt.Sprint("young-", i), i)
 			}
-			want := fmt.Sprintf("%v: of %d places %d are in flight, %d held and %d younger than MinRetention",
+			want := fmt.Sprintf("%v: of %d places %d are in flight, %d held, and %d too young to go (MinRetention)",
 				idemflight.ErrFull, c.Options().MaxEntries, n.flying, n.held+n.silent, n.young)
 			_, err := c.Do(bg, "new", neverRuns(t))
 			require.ErrorIs(t, err, idemflight.ErrFull)

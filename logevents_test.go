@@ -55,6 +55,9 @@ func TestLogEvents_LevelMessageAndFields(t *testing.T) {
 	const debug, info, warn, fatal = "DEBUG", "INFO", "WARN", "ERROR"
 	unknown := fmt.Errorf("%w: %w", idemflight.ErrOutcomeUnknown, errBoom)
 	panicked := &idemflight.PanicError{Value: "v", Stack: []byte("goroutine 1")}
+	c := idemflight.MustNew(options{})
+	panicOf(func() { _, _ = c.Do(bg, theKey, func(context.Context) (int, error) { panic("v") }) })
+	_, heldByPanic := c.Do(bg, theKey, neverRuns(t))
 	why := func(err error) fields { return fields{"err": err.Error()} }
 	rejected := func(err error) event { return event{Kind: idemflight.EventRejected, Err: err} }
 	for _, tt := range []struct {
@@ -69,7 +72,9 @@ func TestLogEvents_LevelMessageAndFields(t *testing.T) {
 		{event{Kind: idemflight.EventExecuted, Err: unknown, Disposition: idemflight.Hold},
 			warn, "key held", fields{"disposition": "hold", "err": unknown.Error()}},
 		{event{Kind: idemflight.EventExecuted, Err: fmt.Errorf("x: %w", panicked), Disposition: idemflight.Hold},
-			fatal, "key held, execution panicked", fields{"disposition": "hold", "err": "x: " + panicked.Error(), "stack": "goroutine 1"}},
+			warn, "key held", fields{"disposition": "hold", "err": "x: " + panicked.Error(), "stack": "goroutine 1"}}, // another's
+		{event{Kind: idemflight.EventExecuted, Err: heldByPanic, Disposition: idemflight.Hold},
+			fatal, "key held, execution panicked", fields{"disposition": "hold", "err": heldByPanic.Error()}},
 		{event{Kind: idemflight.EventExecuted, Err: &idemflight.PanicError{Value: "v"}},
 			fatal, "execution panicked", fields{"disposition": "release", "err": (&idemflight.PanicError{Value: "v"}).Error()}},
 		{event{Kind: idemflight.EventExecuted, Err: idemflight.ErrGoexit},
