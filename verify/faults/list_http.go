@@ -28,7 +28,7 @@ var httpFaults = []fault{
 	{name: "http-key-forms-differ", promise: "key", sentence: "both forms name the same key", in: "parseKey", old: "return key, checkKey(key)", new: "return value, checkKey(key)"},
 	{name: "http-key-quote-inside", promise: "key", sentence: "only a leading quote starts a string", in: "parseKey", old: "strings.HasPrefix", new: "strings.Contains"},
 	{name: "http-key-folded", promise: "key", sentence: "it is opaque", in: "parseKey", old: "return value, checkKey(value)", new: "return strings.ToLower(value), checkKey(value)"},
-	{name: "http-own-key-gets-no-body", promise: "key", sentence: "Key gets the body, also to be read from the request", in: "(*call).read", old: "m.opts.Key(withBodyBack(r, c.body), c.body)", new: "m.opts.Key(r, c.body)"},
+	{name: "http-own-key-gets-no-body", promise: "key", sentence: "Key gets the body, also to be read from the request", in: "(*call).read", old: "m.opts.Key(toRead, c.body)", new: "m.opts.Key(r, c.body)"},
 	{name: "http-own-key-unchecked", promise: "key", sentence: "what Key returns: same alphabet and length", in: "(*call).read", old: "return problemMalformedKey, checkKey(c.key.ID)", new: "return kind{}, nil"},
 	{name: "http-own-key-unquoted", promise: "key", sentence: "what Key returns is taken as it is, unquoted", in: "(*call).read", old: "return problemMalformedKey, checkKey(c.key.ID)", new: "c.key.ID, err = parseKey([]string{c.key.ID}); return problemMalformedKey, err"},
 	{name: "http-own-key-status-ignored", promise: "key", sentence: "Key's error is a 400, or the status that it carries", in: "(*call).read", old: "problemMalformedKey.refused(err)", new: "problemMalformedKey"},

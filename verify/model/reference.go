@@ -59,7 +59,7 @@ type call struct {
 	fn, reconcile *ending // nil: waits for the program to say how it ends
 
 	began time.Time
-	met   time.Time // when it met its key last: from then on its events count what it waited
+	met   time.Time // when it met its key first: from then on its events count what it waited
 	gone  bool      // has returned, in the eyes of the reference
 }
 
@@ -315,7 +315,9 @@ func (m *reference) weight() (sum int64) {
 
 // do is a call of Do (promises 6 to 10, 13, 18, 19, 22, 24), which may meet its key more than once.
 func (m *reference) do(c *call) {
-	c.met = m.now
+	if c.met.IsZero() {
+		c.met = m.now
+	}
 	if c.key == "" {
 		m.reject(c, idemflight.ErrInvalidKey, &m.stats.InvalidKey)
 		return
@@ -778,7 +780,7 @@ func (m *reference) land(f *flight, a answer, learnedNothing bool, how *ending) 
 		return
 	case learnedNothing:
 		m.stats.OutcomeUnknown++
-		a = answer{kind: idemflight.EventRejected, wrong: a.wrong, took: m.now.Sub(f.started)}
+		a = answer{kind: idemflight.EventRejected, wrong: a.wrong, took: m.now.Sub(f.leader.met)}
 	case a.kind == idemflight.EventReconciled:
 		m.stats.Reconciled++
 	default:
