@@ -74,7 +74,7 @@ var faults = []struct {
 		{In: "NoEffect", Old: "if 0 < e.effects && e.effects < math.MaxInt32 { e.effects-- }", New: "e.effects--"},
 	}, []string{"effect/2"}},
 	{"a call that looks for room evicts the outcome of its own key", false, []plant.Edit{
-		{In: "(*search).evict", Old: "case r.hash == find.hash && r.key == find.key: return true", New: ""},
+		{In: "(*search).dropLocked", Old: "if r.hash == find.hash && r.key == find.key { return }", New: ""},
 	}, []string{"evict-same/2"}},
 	{"an eviction drops what it meets, without another look whether that may go", false, []plant.Edit{
 		{In: "(*search).evict", Old: "t != found && !find.oldEnough(t) || !find.unprotected(r.done(c.opts.TTL))", New: "t == never"},
@@ -96,7 +96,7 @@ var faults = []struct {
 		{In: "(*Cache).reclaim", Old: "defer c.rearm()", New: "_ = c.rearm"},
 	}, []string{"expiry-keys/3"}},
 	{"two operators resolve, and both act", false, []plant.Edit{
-		{In: "(*Cache).Resolve", Old: "c.heldLocked(s, hash, key, &notes) != held { c.returnWeight(weight)", New: "held = s.kept.get(hash, key); held == nil { c.returnWeight(weight)"},
+		{In: "(*Cache).Resolve", Old: "now, state := c.heldLocked(s, hash, key, &notes); now != held { c.returnWeight(weight)", New: "now, state := c.heldLocked(s, hash, key, &notes); now == nil { c.returnWeight(weight)"},
 	}, []string{"resolve/2"}},
 	{"Restore does not look at the key again before it inserts the entry", false, []plant.Edit{
 		{In: "(*Cache).restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
@@ -130,10 +130,10 @@ var faults = []struct {
 		{In: "why.spare", Old: "return w == unsaid || w == panickedUnsaid", New: "return true"},
 	}, []string{"last-resort-not/2"}},
 	{"the last resort comes before an outcome that may go", false, []plant.Edit{
-		{In: "(*Cache).makeRoom", Old: "if s == nil { s, t = find.lastResort()", New: "if spare, turn := find.lastResort(); s == nil || spare != nil { s, t = spare, turn"},
+		{In: "(*Cache).makeRoom", Old: "s != nil { over = find.evict(s, t) } else if", New: "held, first := find.lastResort(); held != nil { over = find.evictHeld(held, first) } else if s != nil { over = find.evict(s, t) } else if"},
 	}, []string{"last-resort-held/2"}},
 	{"the last resort evicts a held key of the call that looks for room", false, []plant.Edit{
-		{In: "(*search).evictHeld", Old: "case r.hash == find.hash && r.key == find.key: return true", New: ""},
+		{In: "(*search).dropLocked", Old: "if r.hash == find.hash && r.key == find.key { return }", New: ""},
 	}, []string{"last-resort-own/2"}},
 
 	{"an insertion has its number before the head of its shard shows it", false, []plant.Edit{
