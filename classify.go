@@ -68,7 +68,7 @@ func (w *walk) classify(err error) Disposition {
 		if d, speaks := w.decide(err); speaks {
 			return d
 		}
-		one, parts := inside(err)
+		parts, one := inside(err)
 		if one == nil {
 			return w.classifyJoined(parts)
 		}
@@ -140,7 +140,7 @@ func (w *walk) neverSent(err error) bool {
 		case *net.DNSError:
 			return true
 		}
-		one, parts := inside(err)
+		parts, one := inside(err)
 		if one == nil {
 			return w.noneSent(parts)
 		}
@@ -214,7 +214,7 @@ func (w *walk) wraps(err, target error) bool {
 		e, ok := err.(interface{ Is(error) bool })
 		return err == target || ok && e.Is(target) || w.wraps(err, target)
 	}
-	one, parts := inside(err)
+	parts, one := inside(err)
 	return is(one) || slices.ContainsFunc(parts, is)
 }
 

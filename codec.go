@@ -121,12 +121,6 @@ func (c Codec[K, V]) validate() (bad []error) {
 	return bad
 }
 
-// check says whether keys and values can be written.
-func (c Codec[K, V]) check() error {
-	_, err := c.withDefaults()
-	return err
-}
-
 // withDefaults returns c with its defaults filled in, or an error that says which it needs.
 func (c Codec[K, V]) withDefaults() (Codec[K, V], error) {
 	bad := c.validate()

@@ -194,6 +194,7 @@ func TestCodec_WhatTheDefaultWouldLoseIsRefused(t *testing.T) {
 	refuses[string, complex64](t, "of type complex64")
 	refuses[string, map[float64]int](t, "a map with keys of type float64")
 	refuses[string, selfEmbedding](t, "selfEmbedding is not exported")
+	_ = selfEmbedding{}.selfEmbedding // only reflection reads it otherwise
 
 	// With functions of one's own there is nothing to lose; one half of them is not enough.
 	codec := idemflight.Codec[string, hidden]{

@@ -737,7 +737,7 @@ var (
 			require.NoError(t, c.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.InFlight, StartedAt: time.Now()}))
 		},
 	}
-	errClassifyPanics = errors.New("Classify panics at this one")
+	errClassifyPanics = errors.New("at this one Classify panics")
 )
 
 // classifySilence is a Classify that holds all, which is what having none does, except that it panics at one.

@@ -60,7 +60,7 @@ func (w *walk) markedAs(err error, plain func(error) Disposition) (d Disposition
 		case *PanicError, *unmarked:
 			return Release, false
 		}
-		one, parts := inside(err)
+		parts, one := inside(err)
 		if one == nil {
 			return w.joinedAs(parts, plain)
 		}
@@ -92,17 +92,17 @@ func (w *walk) joinedAs(errs []error, plain func(error) Disposition) (d Disposit
 // inside returns what err wraps: one error, or those that it joins. Multi-errors from before
 // errors.Join list theirs by WrappedErrors. Many have an Unwrap beside it, which shows the last one
 // only, or a chain whose members hide behind Is and As: then the list is what counts.
-func inside(err error) (one error, parts []error) {
+func inside(err error) (parts []error, one error) {
 	if e, ok := err.(interface{ WrappedErrors() []error }); ok {
 		if parts := e.WrappedErrors(); slices.ContainsFunc(parts, isError) {
-			return nil, parts
+			return parts, nil
 		}
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
-		return e.Unwrap(), nil
-	case interface{ Unwrap() []error }:
 		return nil, e.Unwrap()
+	case interface{ Unwrap() []error }:
+		return e.Unwrap(), nil
 	}
 	return nil, nil
 }

@@ -789,7 +789,7 @@ func TestASecondWriteHeaderIsLoggedByTheServer(t *testing.T) {
 	twice := handler(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(201)
 		w.WriteHeader(500)
-		http.Error(w, "too late", 502)
+		http.Error(w, "too late", http.StatusBadGateway)
 	})
 	logged := func(h http.Handler) []string {
 		s := httptest.NewUnstartedServer(h)
