@@ -25,6 +25,8 @@ type Cache[K comparable, V any] struct {
 	traits keyTraits
 	seed   maphash.Seed // of this cache, so that keys cannot be chosen to meet in one shard
 	clock
+	env    env           // of every execution, without a Store
+	keeper *keeper[K, V] // nil without a Store
 
 	shards []shard[K, V]
 	heads  []head // of each shard
@@ -80,6 +82,10 @@ func New[K comparable, V any](opts Options[K, V]) (*Cache[K, V], error) {
 
 		shedding: make(chan struct{}, 1),
 		replays:  newCounter(),
+	}
+	c.env.clock = &c.clock
+	if opts.Store != nil {
+		c.keeper = newKeeper(c)
 	}
 	c.reclaimer.next.Store(int64(forever))
 	for i := range c.shards {
@@ -153,11 +159,15 @@ func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 	}
 	s.mu.Unlock()
 	c.disarm()
-	if r != nil || f != nil {
+	was, err := r != nil || f != nil, error(nil)
+	if c.keeper != nil {
+		was, err = c.forgetStored(ctx, key)
+	}
+	if was {
 		c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})
 	}
 	c.emit(notes)
-	return r != nil || f != nil, nil
+	return was, err
 }
 
 // Close refuses new executions ([ErrClosed]), those of Reconcile included, and waits until none is
@@ -179,27 +189,45 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 	yield.At("close: look")
 
 	// A claim that did not see closed was made under its shard's mu and so is found here.
-	var inFlight []chan struct{}
+	inFlight, undecided := c.ends()
+	if within.running(&c.clock) {
+		return ErrReentrant
+	}
+	for len(inFlight)+len(undecided) > 0 {
+		for _, end := range append(undecided, inFlight...) {
+			select {
+			case <-end:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if len(undecided) == 0 {
+			break
+		}
+		inFlight, undecided = c.ends()
+	}
+	return nil
+}
+
+// ends returns what is closed when the flights end that are in flight; and, with a Store, what is closed when it
+// is known of others whether they are. Those that wait for another process are not.
+func (c *Cache[K, V]) ends() (inFlight, undecided []chan struct{}) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for f := range s.flights.each {
-			if f.done == nil {
+			switch {
+			case f.undecided():
+				undecided = append(undecided, f.asks.claiming.decided)
+				continue
+			case f.asks != nil && f.asks.claiming != nil && f.asks.claiming.watches:
+				continue
+			case f.done == nil:
 				f.done = make(chan struct{})
 			}
 			inFlight = append(inFlight, f.done)
 		}
 		s.mu.Unlock()
 	}
-	if within.running(&c.clock) {
-		return ErrReentrant
-	}
-	for _, done := range inFlight {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
+	return inFlight, undecided
 }

@@ -22,10 +22,11 @@ type call[K comparable, V any] struct {
 	within *execution // innermost execution around the call
 	stays  bool       // it cannot abandon fn (Inline, or ctx never ends): as leader it runs fn itself
 
-	// What it met, decided in one critical section. Without a flight in it the reply is there;
-	// otherwise that is to be waited for or, with leads, to be flown.
+	// What it met, decided in one critical section. Without a flight in it the reply is there, unless it
+	// is undecided; otherwise that is to be waited for or, with leads, to be flown.
 	leads        bool
-	mayMeetAgain bool // it has joined a flight that may turn out to have nobody's fn to run
+	undecided    chan struct{} // once this is closed, it is known whether another payload is in the way
+	mayMeetAgain bool          // it has joined a flight that may turn out to have nobody's fn to run
 	kind         EventKind
 	notes        []note[K]
 }
@@ -50,12 +51,13 @@ func (c *Cache[K, V]) meet(ctx context.Context, key K, fn func(context.Context) 
 		m.stays = m.reply.ended == nil
 	}
 	for over := false; !over; {
-		m.ctxErr = ctx.Err()
+		m.ctxErr, m.leads, m.undecided = ctx.Err(), false, nil
 		m.decide()
 		switch {
 		case m.leads:
-			m.lead()
-			over = true
+			over = m.lead()
+		case m.undecided != nil:
+			m.awaitDecision()
 		case m.reply.flight != nil:
 			over = m.follow()
 		default:
@@ -183,10 +185,12 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 	switch {
 	case m.within.inside(&f.exec):
 		m.rejectLocked(&s.stats.Reentrant, ErrReentrant)
-	case f.fingerprint != m.reply.opts.fingerprint:
+	case f.fingerprint != m.reply.opts.fingerprint && (m.ctxErr != nil || !f.undecided()):
 		m.rejectLocked(&s.stats.KeyReused, ErrKeyReused)
 	case m.ctxErr != nil:
 		m.leaveLocked()
+	case f.fingerprint != m.reply.opts.fingerprint:
+		m.undecided = f.asks.claiming.decided
 	case m.reply.opts.maxWait <= 0:
 		m.rejectLocked(&s.stats.NotWaited, errMayNotWait)
 	case maxWaiters > 0 && int(f.waiters) >= maxWaiters:
@@ -205,8 +209,12 @@ func (m *call[K, V]) claimLocked(held *record[K, V]) {
 		hash: m.reply.hash, fingerprint: o.fingerprint, ttl: o.ttl, startedAt: m.c.now(), fn: m.fn,
 	}
 	f.exec.leader, f.exec.outer = m.ctx, m.within
-	f.exec.first, f.exec.clock = &f.exec, &m.c.clock
+	f.exec.first, f.exec.env = &f.exec, &m.c.env
 	switch {
+	case m.c.keeper != nil:
+		f.key = m.key
+		m.c.traits.copyText(unsafe.Pointer(&f.key))
+		f.asks = &asking[K, V]{stays: m.stays, answered: make(chan struct{}), claiming: newClaiming(o.maxWait <= 0)}
 	case held != nil:
 		f.key, f.exec.reconciling = held.key, true
 		f.asks = &asking[K, V]{held: held, stays: m.stays, answered: make(chan struct{})}
@@ -250,28 +258,31 @@ func (m *call[K, V]) follow() (over bool) {
 	return true
 }
 
-// lead runs the flight, here or on a new goroutine, and replies with its outcome. Pending events are
-// delivered only once it has started, because the Observer may wait for it or call runtime.Goexit.
-func (m *call[K, V]) lead() {
+// lead runs the flight, here or on a new goroutine, and replies with its outcome; it reports false if there is
+// none, and the call looks at its key again. Pending events are delivered only once the flight has started,
+// because the Observer may wait for it or call runtime.Goexit.
+func (m *call[K, V]) lead() (over bool) {
 	c, s, f := m.c, m.shard, m.reply.flight
 	asks := f.asks
 	switch {
 	case asks != nil: // Reconcile never runs on a caller's goroutine
 		m.ask()
-		if !m.waitForAnswer(asks) {
-			return
-		}
-		if asks.next == nil {
+		switch {
+		case !m.waitForAnswer(asks):
+			return true
+		case asks.next == nil && f.outcome.source == lookAgain:
+			m.reply.flight = nil
+			return false
+		case asks.next == nil:
 			m.led()
-			return
-		}
-		if m.stays {
+			return true
+		case m.stays:
 			m.leadInline(asks.next)
-			return
+			return true
 		}
 	case m.stays:
 		m.leadInline(&f.exec)
-		return
+		return true
 	default:
 		go c.fly(f)
 		c.emit(m.notes)
@@ -279,14 +290,15 @@ func (m *call[K, V]) lead() {
 	if err := c.wait(m.ctx, s, &m.reply, leader); err != nil {
 		m.reply.err = err
 		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: m.waited()})
-		return
+		return true
 	}
 	m.led()
+	return true
 }
 
-// ask starts Reconcile, which reports what is pending when it has answered: the Observer may not return,
-// and this call is needed still. A call that may not wait has left by then, as has one whose Done panics,
-// which an inline leader needs now.
+// ask has the store, or Reconcile, asked on another goroutine, which reports what is pending when it has
+// an answer: the Observer may not return, and this call is needed still. A call that may not wait for
+// Reconcile has left by then, as has one whose Done panics, which an inline leader needs now.
 func (m *call[K, V]) ask() {
 	f, notes := m.reply.flight, m.notes
 	m.notes = nil
@@ -295,13 +307,17 @@ func (m *call[K, V]) ask() {
 		if !asked {
 			m.c.leaveAnswer(m.shard, f, &m.shard.stats.CallerLeft)
 		}
-		go m.c.reconcile(f, notes)
+		if f.asks.claiming != nil {
+			go m.c.claim(f, notes)
+		} else {
+			go m.c.reconcile(f, notes)
+		}
 	}()
 	if m.reply.opts.inline {
 		m.reply.ended = m.ctx.Done()
 	}
 	asked = true
-	if m.reply.opts.maxWait <= 0 {
+	if m.reply.opts.maxWait <= 0 && f.asks.claiming == nil {
 		m.c.leaveAnswer(m.shard, f, &m.shard.stats.NotWaited)
 	}
 }
@@ -338,7 +354,11 @@ func (m *call[K, V]) observeLed() {
 		m.c.observe(m.ctx, f.ended(EventExecuted))
 	case Reconciled:
 		m.c.observe(m.ctx, f.ended(EventReconciled))
-	default: // Reconcile learned nothing
+	case Replayed:
+		m.c.observe(m.ctx, Event[K]{Kind: EventReplayed, Key: f.key, Err: f.outcome.err})
+	case Joined:
+		m.c.observe(m.ctx, Event[K]{Kind: EventJoined, Key: f.key, Err: f.outcome.err, Took: m.waited()})
+	default: // Reconcile learned nothing, or the store says no
 		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: m.waited()})
 	}
 }

@@ -224,7 +224,7 @@ func (find *search[K, V]) dropLocked(s *shard[K, V], r *record[K, V], err error)
 	find.c.returnPlace()
 	find.c.removeLocked(s, r)
 	s.stats.Evicted++
-	find.c.note(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err})
+	find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err})
 }
 
 // hidden returns a shard with an outcome that may go although victim did not find it, the one that
@@ -377,7 +377,12 @@ func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) 
 		s.kept.giveValueSecondChance(r, c.secondChance(c.now()))
 	default:
 		freed = r.weight()
-		s.kept.shed(r)
+		if c.keeper == nil {
+			s.kept.shed(r)
+		} else { // a copy, which goes as a whole
+			c.returnPlace()
+			s.kept.remove(r)
+		}
 		c.noteShed(s, r.key, notes)
 	}
 	s.publishLocked()
@@ -387,5 +392,5 @@ func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) 
 // noteShed counts and reports that the value of key, of s, was dropped. Must be called with s.mu held.
 func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, notes *[]note[K]) {
 	s.stats.Shed++
-	c.note(notes, Event[K]{Kind: EventShed, Key: key})
+	c.noteDropped(notes, Event[K]{Kind: EventShed, Key: key})
 }

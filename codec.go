@@ -335,6 +335,50 @@ func (c Codec[K, V]) decodeError(data []byte) (error, error) {
 	return e, nil
 }
 
+// encodeHeld is encodeError for the error of what is held, with why it is.
+func (c Codec[K, V]) encodeHeld(err error, held why) []byte {
+	if err == nil {
+		return fmt.Appendf(nil, "=%d\n", held)
+	}
+	names := c.encodeError(err)
+	separator := ","
+	if names[0] == '\n' {
+		separator = ""
+	}
+	return append(fmt.Appendf(nil, "=%d%s", held, separator), names...)
+}
+
+// decodeHeld reads what encodeHeld wrote. nil is what a store has whose owner died.
+func (c Codec[K, V]) decodeHeld(data []byte) (err error, held why, bad error) {
+	if data == nil {
+		return ErrInterrupted, interrupted, nil
+	}
+	rest, found := bytes.CutPrefix(data, []byte("="))
+	if !found {
+		err, bad = c.decodeError(data)
+		return err, restored, bad
+	}
+	digits := bytes.IndexAny(rest, ",\n")
+	if digits < 0 {
+		return nil, restored, errors.New("an error without text")
+	}
+	n, bad := strconv.ParseUint(string(rest[:digits]), 10, 8)
+	if bad != nil {
+		return nil, restored, fmt.Errorf("why it is held: %w", bad)
+	}
+	if held = why(n); held >= whyEnd { // of a later version
+		held = restored
+	}
+	rest = rest[digits:]
+	if rest[0] == ',' {
+		rest = rest[1:]
+	} else if len(rest) == 1 {
+		return nil, held, nil
+	}
+	err, bad = c.decodeError(rest)
+	return err, held, bad
+}
+
 // lossCheck looks for what JSON certainly loses of the values of a type.
 type lossCheck struct{ seen []reflect.Type }
 

@@ -139,16 +139,16 @@ type reply[K comparable, V any] struct {
 	value  V
 	err    error
 	source Source
-	record *record[K, V] // if source is Replayed
-	flight *flight[K, V] // if it is Executed, Joined or Reconciled; the one that was joined
+	record *record[K, V] // if source is Replayed, from memory
+	flight *flight[K, V] // otherwise, if there is an outcome; the one that was joined
 }
 
 // result returns the reply as DoResult tells it.
 func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
-	switch r.source {
-	case NoOutcome:
+	switch {
+	case r.source == NoOutcome:
 		return Result[V]{}
-	case Replayed:
+	case r.record != nil:
 		t := c.timesOf(r.record)
 		return Result[V]{r.value, Replayed, t.completed, t.expires}
 	}

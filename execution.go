@@ -18,7 +18,7 @@ type execution struct {
 	leader      context.Context // for values only: its Done and deadline must not be reachable through e
 	outer       *execution      // the innermost one around the leader's call, if any
 	first       *execution      // the first of its flight, which stands for that
-	clock       *clock          // of its cache, for which it stands too
+	env         *env            // its surroundings
 	started     time.Duration
 	deadline    time.Duration // 0: none
 	reconciling bool          // Reconcile is what it runs
@@ -31,6 +31,12 @@ type execution struct {
 	mu      sync.Mutex
 	inner   context.Context
 	cancel  context.CancelFunc
+}
+
+// env is what the executions of a flight have around them. That of a cache is for all, without a Store.
+type env struct {
+	clock *clock // of their cache, for which it stands too
+	claim *claim // with a Store: under which they run
 }
 
 // said is what fn has said about its effect.
@@ -61,36 +67,77 @@ const (
 //   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
 //     would learn what becomes of it. The refusal counts as [NoEffect] does at the top of fn: an
 //     error of fn releases the key, unless an effect begun earlier holds it.
+//   - with a Store, [ErrStore] or [ErrClaimLost]: what is about to begin could not be recorded. This
+//     counts in the same way.
 //   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
 //     on all the same is the caller's decision.
 //
 // It may return other errors in the future. In Options.Reconcile it returns nil and means nothing.
-// Safe for use from any goroutine while fn runs. It costs one lock and one clock reading.
+// Safe for use from any goroutine while fn runs. It costs one lock and one clock reading; with a Store, a
+// durable write of the engine, for which it waits up to 5 s, or until ctx ends.
 func BeginEffect(ctx context.Context) error {
 	e := executionOf(ctx)
 	if e == nil {
 		return ErrNotExecuting
 	}
+	before, err := e.beginHere()
+	if err != nil || e.env.claim == nil || e.reconciling {
+		return err
+	}
+	if err = e.env.claim.begin(ctx); err != nil {
+		e.refuse(before)
+	}
+	return err
+}
+
+// beginHere counts one effect more, and returns what fn had said before.
+func (e *execution) beginHere() (before said, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.phase != running:
 		if err := e.errLocked(); err != nil {
-			return err
+			return e.last, err
 		}
-		return context.Canceled // end has counted, and is about to cancel inner
+		return e.last, context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
-		return nil
+		return e.last, nil
+	case e.env.claim != nil && e.env.claim.lost:
+		e.last = max(e.last, noEffect)
+		return e.last, ErrClaimLost
 	}
 	if e.overdue() { // even if the timer of inner is late
 		e.last = max(e.last, noEffect)
-		return context.DeadlineExceeded
+		return e.last, context.DeadlineExceeded
 	}
-	e.last = effectBegun
+	before, e.last = e.last, effectBegun
 	if e.effects < math.MaxInt32 {
 		e.effects++
 	}
-	return nil
+	return before, nil
+}
+
+// refuse takes back what beginHere counted, since the store refused it, as if NoEffect had been called
+// before. If NoEffect was called meanwhile it has done so, as far as anybody can tell.
+func (e *execution) refuse(before said) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.phase != running || e.last != effectBegun {
+		return
+	}
+	e.last = max(before, noEffect)
+	if e.effects < math.MaxInt32 {
+		e.effects--
+	}
+}
+
+// lose ends the context, since another process has taken the key over.
+func (e *execution) lose() {
+	e.Done()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.env.claim.lost = true
+	e.env.claim.abort(ErrClaimLost)
 }
 
 // NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
@@ -120,7 +167,7 @@ func NoEffect(ctx context.Context) {
 // start sets the clock of the execution, right before fn, unless its flight has just begun.
 func (e *execution) start(timeout time.Duration) {
 	if e.started == 0 {
-		e.started = e.clock.now()
+		e.started = e.env.clock.now()
 	}
 	if timeout > 0 {
 		e.deadline = e.started + min(timeout, forever-e.started)
@@ -147,7 +194,7 @@ func (e *execution) end(at time.Duration) said {
 
 // overdue reports whether the deadline has passed. An execution without deadline reads no clock.
 func (e *execution) overdue() bool {
-	return e.deadline != 0 && e.clock.now() >= e.deadline
+	return e.deadline != 0 && e.env.clock.now() >= e.deadline
 }
 
 type executionKey struct{}
@@ -175,7 +222,7 @@ func (e *execution) inside(first *execution) bool {
 // the given clock.
 func (e *execution) running(of *clock) bool {
 	for ; e != nil; e = e.outer {
-		if e.clock == of && !e.hasEnded() {
+		if e.env.clock == of && !e.hasEnded() {
 			return true
 		}
 	}
@@ -197,7 +244,7 @@ func (e *execution) Deadline() (time.Time, bool) {
 	if e.deadline == 0 {
 		return time.Time{}, false
 	}
-	return e.clock.moment(e.deadline), true
+	return e.env.clock.moment(e.deadline), true
 }
 
 // Done makes inner, and so arms the timer of the deadline.
@@ -206,10 +253,13 @@ func (e *execution) Done() <-chan struct{} {
 	defer e.mu.Unlock()
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
+		if cl := e.env.claim; cl != nil {
+			values, cl.abort = context.WithCancelCause(values)
+		}
 		if e.deadline == 0 || e.phase == over {
 			e.inner, e.cancel = context.WithCancel(values)
 		} else {
-			e.inner, e.cancel = context.WithDeadline(values, e.clock.moment(e.deadline))
+			e.inner, e.cancel = context.WithDeadline(values, e.env.clock.moment(e.deadline))
 		}
 		if e.phase != running {
 			e.cancel()

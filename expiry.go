@@ -158,5 +158,5 @@ func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]not
 	}
 	c.removeLocked(s, r)
 	s.stats.Expired++
-	c.note(notes, e)
+	c.noteDropped(notes, e)
 }

@@ -24,6 +24,8 @@ import (
 // Nothing but settle removes a flight: leaving, Forget and Close do not. Everybody may leave; the
 // execution goes on. A flight whose Reconcile found that there was no effect, and whose leader has
 // left, has nobody's fn to run: it settles with the source lookAgain, and those that wait look again.
+//
+// With a Store every flight first asks that, in a phase before flying and reconciling: see claim.go.
 type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
 	key         K
@@ -35,8 +37,9 @@ type flight[K comparable, V any] struct {
 	// Used by the goroutine that flies, and cleared by settle.
 	fn func(context.Context) (V, error) // nil if Cache.Reconcile leads
 
-	// asks is there until Reconcile has answered. It is written with mu held. The goroutine that runs
-	// Reconcile, and then takes it away, reads it without.
+	// asks is there until it is clear that fn runs, and forever if it does not: until the store and
+	// Reconcile have answered. It is written with mu held. The goroutine that asks, and then takes it away,
+	// reads it without.
 	asks *asking[K, V]
 
 	// done is closed by settle. It is made with mu held by the first that needs it (the leader, a
@@ -68,12 +71,14 @@ const (
 	byOperatorWhoLeft // and does not report what became of it
 )
 
-// asking is a flight's question to Reconcile.
+// asking is a flight's question to Reconcile, and before that to the store.
 type asking[K comparable, V any] struct {
-	held     *record[K, V]
+	held     *record[K, V] // without a Store: what Reconcile is asked about
 	stays    bool          // fn, if it follows, runs on the leader's goroutine
 	answered chan struct{} // closed, with the shard's mu held, when fn follows or the flight settles
 	next     *execution    // of fn, if that follows; written before answered is closed
+
+	claiming *claiming // with a Store, which is asked first
 }
 
 // outcome is what the callers of a flight share.
@@ -96,6 +101,7 @@ const lookAgain = ^uint8(0)
 type rare struct {
 	panicked *PanicError // of fn, with its stack, for the leader to panic with
 	expiry   time.Time   // if it does not follow from expires: the clock does not reach so far
+	foreign  *times      // if the execution was another process's: all of its times
 }
 
 // result returns the outcome as one caller sees it; source is that caller's.
@@ -104,6 +110,10 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 		return Result[V]{}
 	}
 	c.nowAndWall()
+	if o.rare != nil && o.foreign != nil {
+		t := o.foreign.as(c.ahead.Load())
+		return Result[V]{o.value, source, t.completed, t.expires}
+	}
 	res := Result[V]{Value: o.value, Source: source, CompletedAt: c.wall(o.completed)}
 	switch {
 	case o.rare != nil && !o.expiry.IsZero():

@@ -19,6 +19,8 @@ const (
 	learnedNothing                // of a call that asked: Reconcile did not find out
 	restored                      // it was held when Restore got it
 	unsaidInPart                  // as unsaid, of one of the errors that fn returned, others being marked
+	unrecorded                    // the store did not take the outcome
+	takenOver                     // and another process has taken the key over
 	whyEnd
 )
 
@@ -47,6 +49,10 @@ func (w why) String() string {
 		return "a part of fn's error has no marker, and fn did not say whether an effect had begun"
 	case restored:
 		return "it was held when it was restored"
+	case unrecorded:
+		return "its outcome was not recorded by the store"
+	case takenOver:
+		return "another process had taken the key over when fn ended"
 	}
 	return fmt.Sprintf("reason %d", uint8(w))
 }

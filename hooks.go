@@ -15,6 +15,13 @@ func (c *Cache[K, V]) note(notes *[]note[K], e Event[K]) {
 	c.noteIn(context.Background(), notes, e)
 }
 
+// noteDropped is note for what left the memory. With a Store that was a copy, and nothing is lost.
+func (c *Cache[K, V]) noteDropped(notes *[]note[K], e Event[K]) {
+	if c.keeper == nil {
+		c.note(notes, e)
+	}
+}
+
 // noteIn is note for what an operator did, who gave ctx.
 func (c *Cache[K, V]) noteIn(ctx context.Context, notes *[]note[K], e Event[K]) {
 	if c.opts.Observer != nil {

@@ -11,6 +11,9 @@ import (
 // counts no use and changes no order. Cost: one shard lock.
 func (c *Cache[K, V]) Lookup(ctx context.Context, key K) (Entry[V], bool, error) {
 	mustHave(ctx, "Lookup")
+	if c.keeper != nil {
+		return c.lookupStored(ctx, key)
+	}
 	e, ok := c.lookup(key)
 	return e, ok, nil
 }

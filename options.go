@@ -15,6 +15,8 @@ const (
 	DefaultHoldTTL      = 7 * 24 * time.Hour // long enough that somebody has looked, whatever the weekday
 	DefaultMinRetention = time.Hour          // longer than a sane client goes on retrying
 	DefaultExecTimeout  = 5 * time.Minute    // longer than any single call should take, short enough to notice
+	DefaultLease        = 30 * time.Second   // longer than a pause of a healthy process
+	DefaultLocalTTL     = time.Minute        // how late a Forget in another process may be noticed
 )
 
 // NoWait, given to [WithMaxWait], means not to wait for a flight at all.
@@ -105,9 +107,32 @@ type Options[K comparable, V any] struct {
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
 
-	// Codec is how Save and Load write keys, values and errors. The zero Codec is enough for most
-	// types: see [Codec]. One that K or V cannot do without is an error from Save and Load.
+	// Codec is how Save, Load and a Store write keys, values and errors. The zero Codec is enough for
+	// most types: see [Codec]. Without one that K or V cannot do without, Save and Load fail; with a Store,
+	// New does.
 	Codec Codec[K, V]
+
+	// Store keeps the keys over a crash, and shares them among processes: see [Store]. nil = they live in
+	// the memory of this process.
+	//
+	// With a Store the cache keeps copies of outcomes in memory, for LocalTTL: MaxEntries, MaxWeight and
+	// MinRetention bound these, and evicting one loses nothing and is no event; MinRetention is ignored. A
+	// first execution asks the store twice, once more with BeginEffect, and everybody may leave
+	// meanwhile; fn does not start for who has left. What the store has not recorded is held:
+	// [ErrOutcomeUnknown] around [ErrStore].
+	//
+	// A process that dies leaves its keys held from the end of the lease on, but for those for which
+	// nothing had begun and that were claimed with EffectsAnnounced: these are free.
+	Store Store
+
+	// Lease is for how long after its last sign of life an execution in another process is thought alive.
+	// 0 = [DefaultLease]; below 1 s, and without Store, it is an error.
+	Lease time.Duration
+
+	// LocalTTL is for how long an outcome is replayed from memory before the store is asked again: so much
+	// later does another process notice a Forget. 0 = [DefaultLocalTTL]; negative = always ask; without
+	// Store it is an error.
+	LocalTTL time.Duration
 }
 
 // withDefaults returns o with its defaults filled in, or an error that names every bad field.
@@ -134,7 +159,22 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 	if o.MaxWeight == 0 && o.Weigh != nil {
 		report("MaxWeight", 0, "Weigh is given and needs MaxWeight")
 	}
-	bad = append(bad, o.Codec.validate()...)
+	if o.Store == nil {
+		if o.Lease != 0 {
+			report("Lease", o.Lease, "needs Store, which is nil")
+		}
+		if o.LocalTTL != 0 {
+			report("LocalTTL", o.LocalTTL, "needs Store, which is nil")
+		}
+		bad = append(bad, o.Codec.validate()...)
+	} else {
+		if o.Lease != 0 && o.Lease < time.Second {
+			report("Lease", o.Lease, "must be at least 1s (0 means DefaultLease)")
+		}
+		if _, err := o.Codec.withDefaults(); err != nil {
+			bad = append(bad, err)
+		}
+	}
 	if len(bad) > 0 {
 		return o, errors.Join(bad...)
 	}
@@ -155,13 +195,21 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 	if o.ExecTimeout == 0 {
 		o.ExecTimeout = DefaultExecTimeout
 	}
+	if o.Store != nil {
+		if o.Lease == 0 {
+			o.Lease = DefaultLease
+		}
+		if o.LocalTTL == 0 {
+			o.LocalTTL = DefaultLocalTTL
+		}
+	}
 	return o, nil
 }
 
 // minRetention returns MinRetention as eviction reads it: 0 is none, forever that nothing is evicted.
 func (o *Options[K, V]) minRetention() time.Duration {
 	switch {
-	case o.MinRetention < 0:
+	case o.MinRetention < 0, o.Store != nil:
 		return 0
 	case o.MinRetention >= o.TTL:
 		return forever

@@ -37,6 +37,13 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 	if d == Hold {
 		return fmt.Errorf("idemflight: Resolve needs nil, Final(err) or Retryable(err), the key stays held: %w", cause)
 	}
+	if c.keeper != nil {
+		err := c.resolveStored(ctx, key, value, cause, d)
+		if err == nil {
+			c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})
+		}
+		return err
+	}
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	yield.At("resolve")
@@ -128,6 +135,9 @@ func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
 	mustHave(ctx, "Reconcile")
 	if c.opts.Reconcile == nil {
 		return Entry[V]{}, errors.New("idemflight: Cache.Reconcile needs Options.Reconcile, which is nil")
+	}
+	if c.keeper != nil {
+		return c.reconcileStored(ctx, key)
 	}
 	m := call[K, V]{c: c, key: key, ctx: ctx}
 	m.reply.hash, m.reply.ended = c.hash(key), ctx.Done()

@@ -29,15 +29,18 @@ import (
 // there nobody may call.
 func (c *Cache[K, V]) Restore(ctx context.Context, key K, e Entry[V]) error {
 	mustHave(ctx, "Restore")
-	return c.restore(key, e, restored)
+	return c.restore(ctx, key, e, restored)
 }
 
 // restore is Restore of a key that is held for that reason, if it is held.
-func (c *Cache[K, V]) restore(key K, e Entry[V], why why) error {
+func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], why why) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	if err := checkKey(&c.traits, key); err != nil {
 		return err
+	}
+	if c.keeper != nil {
+		return c.restoreStored(ctx, key, e, why)
 	}
 	c.traits.copyText(unsafe.Pointer(&key))
 	var notes []note[K]

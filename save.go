@@ -59,6 +59,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // No lock is held while w is written to, and no more than an entry or a few hundred keys are held in memory.
 func (c *Cache[K, V]) Save(w io.Writer) error {
+	if c.keeper != nil {
+		return errors.New("idemflight: Save of a cache with a Store, which has all of it")
+	}
 	codec, err := c.opts.Codec.withDefaults()
 	if err != nil {
 		return err
@@ -138,7 +141,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 	}
 	var firstRefused error
 	read, err := in.entries(ctx, func(body []byte) {
-		if err := c.load(&codec, body, &report); err != nil {
+		if err := c.load(ctx, &codec, body, &report); err != nil {
 			report.Refused++
 			if firstRefused == nil {
 				firstRefused = err
@@ -156,7 +159,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 }
 
 // load restores an entry and counts it in report, or says why it is refused.
-func (c *Cache[K, V]) load(codec *Codec[K, V], body []byte, report *LoadReport) error {
+func (c *Cache[K, V]) load(ctx context.Context, codec *Codec[K, V], body []byte, report *LoadReport) error {
 	in := cursor{rest: body[1:]}
 	e, held, parts := readEntry[V](&in)
 	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
@@ -171,7 +174,7 @@ func (c *Cache[K, V]) load(codec *Codec[K, V], body []byte, report *LoadReport) 
 	if err != nil {
 		return err
 	}
-	switch err := c.restore(key, e, held); {
+	switch err := c.restore(ctx, key, e, held); {
 	case errors.Is(err, ErrExpired):
 		report.Expired++
 	case err != nil:

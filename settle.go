@@ -2,6 +2,7 @@ package idemflight
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/idemflight/idemflight/internal/verdict"
@@ -32,6 +33,8 @@ type ending[K comparable, V any] struct {
 	disposition Disposition
 	nobodysFn   bool // Reconcile says that fn may run, but the leader has left
 	why         why  // it is held, if it is
+	forgotten   bool // the store says: it is not to be retained
+	lost        bool // the claim was, before fn: the flight has nobody's fn to run
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 }
@@ -110,7 +113,7 @@ func (end *ending[K, V]) finish() {
 		return
 	}
 	defer func() {
-		if end.exec.reconciling && end.disposition == Release && end.yieldToFn() {
+		if end.exec.reconciling && end.disposition == Release && end.recordsBegin() && end.yieldToFn() {
 			end.c.emit(end.notes)
 		} else {
 			end.settle()
@@ -213,11 +216,41 @@ func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
 }
 
+// recordsBegin notes in the store, if there is one, that fn may have its effect from now on, which runs under the
+// claim of Reconcile. It reports false if fn must not run.
+func (end *ending[K, V]) recordsBegin() bool {
+	f, cl := end.flight, end.exec.env.claim
+	if cl == nil {
+		return true
+	}
+	s := end.c.shardOf(f.hash)
+	s.mu.Lock()
+	end.nobodysFn = f.leaderLeft
+	s.mu.Unlock()
+	if end.nobodysFn {
+		return false
+	}
+	switch err := cl.begin(context.WithoutCancel(f.exec.leader)); {
+	case err == nil:
+		return true
+	case errors.Is(err, ErrStore):
+		end.hold(unrecorded, err)
+	default:
+		end.lost, end.nobodysFn = true, true
+	}
+	return false
+}
+
 // yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It reports
 // false if the leader has left: then nobody's fn is to run.
 func (end *ending[K, V]) yieldToFn() bool {
 	f := end.flight
 	s := end.c.shardOf(f.hash)
+	asks := f.asks
+	next := &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, env: f.exec.env, stays: asks.stays}
+	if cl := next.env.claim; cl != nil {
+		end.c.keeper.runs(cl, next)
+	}
 	yield.At("yielded")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,10 +259,7 @@ func (end *ending[K, V]) yieldToFn() bool {
 		return false
 	}
 	s.stats.Releases++
-	asks := f.asks
-	f.asks, asks.next = nil, &execution{
-		leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, clock: f.exec.clock, stays: asks.stays,
-	}
+	f.asks, asks.next = nil, next
 	close(asks.answered)
 	return true
 }
@@ -239,8 +269,12 @@ func (end *ending[K, V]) yieldToFn() bool {
 func (end *ending[K, V]) settle() {
 	c, f := end.c, end.flight
 	s := c.shardOf(f.hash)
+	if cl := end.exec.env.claim; cl != nil {
+		end.record(cl)
+	}
 	yield.At("settle")
 	s.mu.Lock()
+	f.forgotten = f.forgotten || end.forgotten
 	if !end.retains() {
 		end.weight = 0
 	}
@@ -287,12 +321,22 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		s.stats.Retains++
 		d.state, d.value, d.weight = Retained, end.value, end.weight
 		d.expireAfter(&c.clock, end.at, end.ttl())
+		if c.keeper != nil {
+			o.expires = d.deadline
+			d.deadline = end.copyLocked(s, &d)
+			break
+		}
 		c.keepLocked(s, &d, &end.notes)
 	case Hold:
 		s.stats.Holds++
 		d.state, d.why = Held, end.why
 		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
-		if f.asks == nil {
+		if c.keeper != nil {
+			c.returnPlace()
+			if o.err = end.unknown(); end.exec.reconciling {
+				o.source, o.value = uint8(NoOutcome), *new(V)
+			}
+		} else if f.asks == nil {
 			c.keepLocked(s, &d, &end.notes)
 			c.nowAndWall()
 			o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
@@ -307,7 +351,8 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 			o.source, o.value = lookAgain, *new(V)
 		}
 	}
-	if d.deadline != forever {
+	if o.expires != 0 { // with a Store, whose copy ends earlier
+	} else if d.deadline != forever {
 		o.expires = d.deadline
 	} else if !d.expiry.IsZero() {
 		if o.rare == nil {
@@ -328,10 +373,16 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	switch f.outcome.source {
 	case uint8(Reconciled):
 		led = &s.stats.Reconciled
+	case uint8(Replayed):
+		led = &s.stats.Replayed
+	case uint8(Joined):
+		led = &s.stats.Joined
 	case uint8(NoOutcome):
-		joined, led = &s.stats.OutcomeUnknown, &s.stats.OutcomeUnknown
+		led = s.stats.without(f.outcome.err)
+		joined = led
 	case lookAgain:
-		joined = new(uint64) // they are not over
+		joined = new(uint64) // they are not over,
+		led = joined         // nor is the leader, if it has not left
 	}
 	*joined += uint64(f.waiters)
 	if !f.leaderLeft {
@@ -340,12 +391,26 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	s.waiters -= int(f.waiters)
 	f.settled = true
 	if f.asks != nil {
+		f.asks.claiming.decideLocked()
 		close(f.asks.answered)
 	}
 	if f.done != nil {
 		close(f.done)
 	}
 	f.fn, f.asks = nil, nil // callers that hold f must not keep them alive
+}
+
+// without returns the count of calls that got no outcome, but err.
+func (s *Stats) without(err error) *uint64 {
+	switch {
+	case errors.Is(err, ErrOutcomeUnknown):
+		return &s.OutcomeUnknown
+	case errors.Is(err, ErrKeyReused):
+		return &s.KeyReused
+	case errors.Is(err, ErrInvalidKey):
+		return &s.InvalidKey
+	}
+	return &s.StoreFailed
 }
 
 // unannounced reports whether fn may have had an effect that it should have announced, and did not.

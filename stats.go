@@ -23,6 +23,7 @@ type Stats struct {
 	Reentrant      uint64 // ErrReentrant
 	InvalidKey     uint64 // ErrInvalidKey
 	CallerLeft     uint64 // ErrCallerLeft
+	StoreFailed    uint64 // ErrStore
 
 	// Executions of fn and of Reconcile that ended, by what became of the outcome.
 	Retains, Releases, Holds uint64
@@ -33,6 +34,7 @@ type Stats struct {
 	Expired     uint64 // records that expired, once they are reclaimed
 	Shed        uint64 // values dropped for weight
 	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect or NoEffect
+	StoreErrors uint64 // attempts to ask the Store that failed
 	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
 
 	// Now.
@@ -56,6 +58,9 @@ func (c *Cache[K, V]) Len() (n int) {
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.replays.sum()}
 	sum.InvalidKey, sum.HookPanics = c.invalidKeys.Load(), c.hookPanics.Load()
+	if c.keeper != nil {
+		sum.StoreErrors = c.keeper.errors.Load()
+	}
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
 		sum.InFlight += s.flights.len
@@ -96,6 +101,8 @@ func (sum *Stats) add(s *Stats) {
 	sum.Closed += s.Closed
 	sum.Reentrant += s.Reentrant
 	sum.CallerLeft += s.CallerLeft
+	sum.InvalidKey += s.InvalidKey
+	sum.StoreFailed += s.StoreFailed
 	sum.Retains += s.Retains
 	sum.Releases += s.Releases
 	sum.Holds += s.Holds

@@ -18,6 +18,9 @@ import (
 // shard is held while its flights and held records are noted: some 50 µs for a thousand.
 func (c *Cache[K, V]) Unsettled(ctx context.Context, each func(K, Entry[V]) bool) error {
 	mustHave(ctx, "Unsettled")
+	if c.keeper != nil {
+		return c.unsettledStored(ctx, each)
+	}
 	var all []started[K]
 	c.nowAndWall()
 	for i := range c.shards {

@@ -141,38 +141,55 @@ func (c *Cache[K, V]) begins(r *reply[K, V]) {
 	}
 }
 
-// waitForAnswer waits, as the leader, until Reconcile has answered, and reports whether the caller is
-// there still. Otherwise its context has ended, or it may not wait any longer, and fn does not start.
+// waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the caller is
+// there still. Otherwise its context has ended, or it may not wait any longer, and fn does not start. For the
+// store's answer it waits without a limit; whose execution runs elsewhere, or Reconcile, like who joined.
 func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
-	c, r := m.c, &m.reply
-	if r.opts.maxWait <= 0 { // ask has left
+	r := &m.reply
+	mayNotWait := r.opts.maxWait <= 0 // and has left: see ask
+	if asks.claiming != nil {
+		select {
+		case <-asks.claiming.decided:
+			mayNotWait = asks.claiming.leaderLeft
+		case <-r.ended:
+			return !m.leavesAnswer(asks, EventCallerLeft)
+		}
+	}
+	if mayNotWait {
 		r.err = errMayNotWait
-		c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: r.flight.key, Err: r.err})
+		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: r.flight.key, Err: r.err})
 		return false
 	}
 	var limit <-chan time.Time
-	if r.opts.maxWait != forever {
-		limit = time.After(c.mayWait(r))
+	if r.opts.maxWait != forever && r.opts.maxWait > 0 {
+		limit = time.After(m.c.mayWait(r))
 	}
-	kind, as := EventCallerLeft, &m.shard.stats.CallerLeft
 	select {
 	case <-asks.answered:
 		return true
 	case <-r.ended:
+		return !m.leavesAnswer(asks, EventCallerLeft)
 	case <-limit:
-		kind, as = EventRejected, &m.shard.stats.NotWaited
+		return !m.leavesAnswer(asks, EventRejected)
 	}
-	if !c.leaveAnswer(m.shard, r.flight, as) {
-		<-asks.answered // it is there
-		return true
-	}
+}
+
+// leavesAnswer is how the leader leaves, which waits no longer, and reports that it has; or false, if the answer
+// is there.
+func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
+	r, counter := &m.reply, &m.shard.stats.CallerLeft
 	if kind == EventRejected {
-		r.err = errWaited
-	} else {
+		counter = &m.shard.stats.NotWaited
+	}
+	if !m.c.leaveAnswer(m.shard, r.flight, counter) {
+		<-asks.answered
+		return false
+	}
+	if r.err = errWaited; kind == EventCallerLeft {
 		r.err = left(m.ctx, m.ctx.Err())
 	}
-	c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited()})
-	return false
+	m.c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited()})
+	return true
 }
 
 // leaveAnswer removes the leader from f, unless Reconcile has answered.
@@ -184,6 +201,7 @@ func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint
 		return false
 	}
 	f.leaderLeft = true
+	f.unwatchLocked()
 	*counter++
 	return true
 }
@@ -212,6 +230,7 @@ func (c *Cache[K, V]) leave(s *shard[K, V], f *flight[K, V], as role, counter *u
 		f.waiters--
 		s.waiters--
 	}
+	f.unwatchLocked()
 	if counter != nil {
 		*counter++
 	}

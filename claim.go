@@ -1,0 +1,550 @@
+package idemflight
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// With a Store, a flight first asks that whether it may run, on a goroutine of its own:
+//
+//	         ┌───────────────── takeover, or a held key and Reconcile: another request
+//	         ▼                                │
+//	─────▶ asking ──granted──────▶ fly: fn runs, on the leader's goroutine or this one
+//	         │ │ └──granted, held▶ Reconcile, and then perhaps fn
+//	         │ └────in flight────▶ watching ──────▶ settled: joined, or look again
+//	         └──────retained, held, reused, failed▶ settled
+//
+// Everybody may leave while it asks or watches, and fn does not start for who has left. Once it is decided
+// that fn runs the flight is like any other, but for the claim under which it runs: BeginEffect is recorded,
+// the lease is renewed, and the outcome is recorded before any caller hears of it.
+
+// claim is the right to run an execution, and then the one of its flight to fn.
+type claim struct {
+	Claim
+	env   env           // of the executions under it; env.claim is this one
+	since time.Duration // when it was asked for
+
+	// What the cache does for an execution, which does not know the cache's types.
+	begin func(context.Context) error
+	seal  func(value any, err error) (Settlement, error)
+
+	// Guarded by the mu of the execution that runs.
+	lost    bool // another process has taken the key over
+	settles bool // Settling was called
+	abort   context.CancelCauseFunc
+
+	exec *execution // the one that runs; guarded by the keeper's mu
+}
+
+// claiming is what a flight is doing with the store before fn may run. It is written with the shard's mu
+// held.
+type claiming struct {
+	decided    chan struct{} // closed once it is known that the key is in flight, here or elsewhere, or the flight settles
+	isDecided  bool
+	reconciles bool   // it is decided that Reconcile is asked
+	watches    bool   // it waits for an execution in another process
+	leaderLeft bool   // as it was decided, since it may not wait
+	stopWatch  func() // ends the wait
+	noWait     bool   // the leader may not wait
+}
+
+func newClaiming(noWait bool) *claiming {
+	return &claiming{decided: make(chan struct{}), noWait: noWait}
+}
+
+func (cl *claiming) decideLocked() {
+	if cl != nil && !cl.isDecided {
+		cl.isDecided = true
+		close(cl.decided)
+	}
+}
+
+// undecided reports whether f asks the store still, and so may turn out to be none. Must be called with the
+// shard's mu held.
+func (f *flight[K, V]) undecided() bool {
+	return f.asks != nil && f.asks.claiming != nil && !f.asks.claiming.isDecided
+}
+
+// unwatchLocked ends the wait for another process if nobody waits with f any more.
+func (f *flight[K, V]) unwatchLocked() {
+	if f.waiters == 0 && f.leaderLeft && f.asks != nil && f.asks.claiming != nil && f.asks.claiming.watches {
+		f.asks.claiming.stopWatch()
+	}
+}
+
+// awaitDecision waits until it is known whether the flight with another payload that the call met is one, or
+// the call's context ends.
+func (m *call[K, V]) awaitDecision() {
+	if m.reply.opts.inline {
+		m.reply.ended = m.ctx.Done()
+	}
+	select {
+	case <-m.undecided:
+	case <-m.reply.ended:
+	}
+}
+
+// inquiry is a flight that asks the store.
+type inquiry[K comparable, V any] struct {
+	c      *Cache[K, V]
+	s      *shard[K, V]
+	flight *flight[K, V]
+	asks   *asking[K, V]
+	ctx    context.Context // the leader's values
+	key    string
+	since  time.Duration // when the last request was sent
+}
+
+// tooOften is how often a store may neither grant a claim nor say what is in its way.
+const tooOften = 100
+
+// claim asks the store on behalf of f, and goes on from there.
+func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
+	defer func() { c.emit(notes) }()
+	q := inquiry[K, V]{c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader)}
+	var err error
+	if q.key, err = c.keeper.encodeKey(f.key); err != nil {
+		q.reject(err)
+		return
+	}
+	if o := c.keeper.offered(q.key); o != nil && !q.mayAskThough(o) {
+		return
+	}
+	r := ClaimRequest{Fingerprint: f.fingerprint}
+	if f.operated != byCall && !q.replaceHeld(&r) {
+		return
+	}
+	for range tooOften {
+		standing, err := q.ask(&r)
+		switch {
+		case err == ErrClaimLost: // a late answer to somebody else
+		case err != nil:
+			q.reject(err)
+			return
+		case standing.Granted:
+			q.granted(&r, standing)
+			return
+		case f.operated != byCall:
+			if !q.replaceHeld(&r) {
+				return
+			}
+		case !q.refused(&r, standing):
+			return
+		}
+	}
+	q.reject(fmt.Errorf("%w: it does not grant the claim of a key that it says is absent", ErrStore))
+}
+
+// ask sends r with an ID of its own.
+func (q *inquiry[K, V]) ask(r *ClaimRequest) (standing Standing, err error) {
+	c := q.c
+	r.Claim = Claim{q.key, newClaimID()}
+	r.Lease, r.HoldTTL, r.EffectsAnnounced = c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced
+	q.since = c.now()
+	yield.At("claim")
+	err = c.patiently(q.ctx, q.flight.key, patience, func(ctx context.Context) error {
+		standing, err = c.opts.Store.Claim(ctx, *r)
+		return err
+	})
+	if err != nil {
+		c.keeper.giveBackLater(r.Claim)
+	}
+	return standing, err
+}
+
+// mayAskThough answers calls whose key has an outcome that the store did not take.
+func (q *inquiry[K, V]) mayAskThough(o *offer[K]) bool {
+	if o.fingerprint != q.flight.fingerprint && q.flight.operated == byCall {
+		q.reject(ErrKeyReused)
+		return false
+	}
+	now := q.c.nowAndWall()
+	q.reject(&unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)})
+	return false
+}
+
+// replaceHeld looks what the key is, for Cache.Reconcile, and makes r the request to replace a hold; or
+// reports that there is none.
+func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
+	standing, err := q.c.read(q.ctx, q.flight.key, q.key)
+	switch {
+	case err != nil:
+		q.reject(err)
+		return false
+	case standing.State != Held:
+		q.reject(notHeld(standing.State))
+		return false
+	}
+	*r = ClaimRequest{Fingerprint: standing.Fingerprint, Replaces: standing.ID, From: Held, Reconcile: true}
+	q.s.mu.Lock()
+	q.flight.fingerprint = standing.Fingerprint
+	q.s.mu.Unlock()
+	return true
+}
+
+// refused deals with what is in the way of a claim. It reports whether to send r, which it changes.
+func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool) {
+	c, f := q.c, q.flight
+	*r = ClaimRequest{Fingerprint: f.fingerprint}
+	dead := standing.State == InFlight && standing.ExpiresIn == 0
+	switch {
+	case standing.State == Absent:
+		return true
+	case dead && !standing.Begun:
+		r.Replaces, r.From = standing.ID, InFlight
+		return true
+	case dead:
+		standing.State = Held
+	}
+	switch {
+	case standing.Fingerprint != f.fingerprint:
+		q.reject(ErrKeyReused)
+	case standing.State == InFlight:
+		q.watch(standing)
+	case standing.State == Retained:
+		q.land(standing, Replayed)
+	case c.opts.Reconcile == nil || c.closed.Load():
+		q.reject(c.unknownAs(standing))
+	default:
+		if err := c.keeper.paused(standing.ID); err != nil {
+			q.reject(err)
+			return false
+		}
+		r.Replaces, r.From, r.Reconcile = standing.ID, Held, true
+		return true
+	}
+	return false
+}
+
+// granted goes on with what the store has granted.
+func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
+	c, f := q.c, q.flight
+	cl := c.newClaim(f, r.Claim, q.since)
+	if standing.State == Held && c.opts.Reconcile != nil {
+		q.reconcile(cl, standing)
+		return
+	}
+	next := &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, env: &cl.env, stays: q.asks.stays}
+	c.keeper.runs(cl, next)
+	yield.At("granted")
+	q.s.mu.Lock()
+	if f.leaderLeft { // it has nobody's fn to run
+		q.s.mu.Unlock()
+		c.keeper.forget(cl)
+		q.releaseUnused(cl)
+		if f.operated != byCall {
+			q.reject(notHeld(Absent))
+		} else {
+			q.lookAgain()
+		}
+		return
+	}
+	f.asks, q.asks.next = nil, next
+	q.asks.claiming.decideLocked()
+	close(q.asks.answered)
+	q.s.mu.Unlock()
+	if !next.stays {
+		c.execute(f, next, f.fn, nil)
+	}
+}
+
+// releaseUnused releases a claim under which nothing ran. If the store cannot be asked, its lease will end.
+func (q *inquiry[K, V]) releaseUnused(cl *claim) {
+	err := q.c.patiently(q.ctx, q.flight.key, patience, func(ctx context.Context) error {
+		_, err := q.c.opts.Store.Settle(ctx, cl.Claim, Settlement{Disposition: Release})
+		return err
+	})
+	if errors.Is(err, ErrStore) {
+		q.c.keeper.giveBackLater(cl.Claim)
+	}
+}
+
+// reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no effect and
+// fn does not run on the leader's goroutine.
+func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
+	c, f, asks := q.c, q.flight, q.asks
+	held, err := c.entryOf(standing, q.since)
+	if err != nil {
+		held.Err = err // that is not to be decoded need not stop anybody from finding out
+	}
+	q.s.mu.Lock()
+	f.exec.env, f.exec.reconciling = &cl.env, true
+	asks.claiming.reconciles = true
+	q.inFlightLocked()
+	q.s.mu.Unlock()
+	c.keeper.runs(cl, &f.exec)
+	asks.held = c.record(&draft[K, V]{
+		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, deadline: forever,
+		times: &times{held.StartedAt, held.CompletedAt, held.ExpiresAt, c.ahead.Load()},
+	})
+	defer func() { // even if the Observer calls runtime.Goexit
+		if asks.next != nil && !asks.next.stays {
+			c.execute(f, asks.next, f.fn, nil)
+		}
+	}()
+	c.execute(f, &f.exec, func(ctx context.Context) (V, error) { return c.opts.Reconcile(ctx, f.key, held) }, nil)
+}
+
+// inFlightLocked notes that the key is in flight, here with Reconcile or elsewhere: who may not wait for that
+// leaves now.
+func (q *inquiry[K, V]) inFlightLocked() {
+	cl := q.asks.claiming
+	if cl.noWait && !q.flight.leaderLeft {
+		q.flight.leaderLeft, cl.leaderLeft = true, true
+		q.s.stats.NotWaited++
+	}
+	cl.decideLocked()
+}
+
+// watch waits for an execution in another process.
+func (q *inquiry[K, V]) watch(standing Standing) {
+	c, f := q.c, q.flight
+	ctx, stop := context.WithCancel(q.ctx)
+	defer stop()
+	q.s.mu.Lock()
+	q.asks.claiming.watches, q.asks.claiming.stopWatch = true, stop
+	q.inFlightLocked()
+	f.unwatchLocked()
+	q.s.mu.Unlock()
+	for pause := firstPause; ; pause = nextPause(pause) {
+		yield.At("watch")
+		err := contained(func() error { return c.opts.Store.Watch(ctx, Claim{q.key, standing.ID}) })
+		if err == nil && ctx.Err() == nil {
+			q.since = c.now()
+			if standing, err = c.read(ctx, f.key, q.key); err == nil {
+				switch {
+				case standing.State == Retained && standing.Fingerprint == f.fingerprint:
+					q.land(standing, Joined)
+					return
+				case standing.State != InFlight || standing.ExpiresIn == 0 || standing.Fingerprint != f.fingerprint:
+					q.lookAgain()
+					return
+				}
+			}
+		} else if ctx.Err() == nil {
+			c.storeFailed(f.key, err)
+		}
+		if ctx.Err() != nil {
+			q.lookAgain()
+			return
+		}
+		if err == nil { // it was too early
+			pause = firstPause
+		}
+		rest(ctx, pause)
+	}
+}
+
+// lookAgain settles the flight so that its callers look at the key again.
+func (q *inquiry[K, V]) lookAgain() { q.settle(lookAgain, nil) }
+
+// reject settles the flight without an outcome: its callers get err.
+func (q *inquiry[K, V]) reject(err error) { q.settle(uint8(NoOutcome), err) }
+
+func (q *inquiry[K, V]) settle(source uint8, err error) {
+	yield.At("settle")
+	q.s.mu.Lock()
+	q.flight.outcome.source, q.flight.outcome.err = source, err
+	q.landLocked()
+	q.c.returnPlace()
+	q.s.mu.Unlock()
+	q.c.disarm()
+}
+
+// land settles the flight with the retained outcome of another flight.
+func (q *inquiry[K, V]) land(standing Standing, source Source) {
+	c, f := q.c, q.flight
+	e, err := c.entryOf(standing, q.since)
+	if err != nil {
+		q.reject(fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err))
+		return
+	}
+	var notes []note[K]
+	yield.At("settle")
+	d := c.copyOf(f.key, f.hash, e, standing, q.since, &notes)
+	q.s.mu.Lock()
+	if f.forgotten {
+		d = nil
+	}
+	if d != nil {
+		c.takeWeightLocked(q.s, d.weight, &notes)
+	}
+	o := &f.outcome
+	o.value, o.err, o.source, o.completed = e.Value, e.Err, uint8(source), q.since
+	o.rare = &rare{foreign: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()}}
+	o.disposition = uint8(Retain)
+	q.landLocked()
+	deadline := forever
+	switch {
+	case d == nil:
+		c.returnPlace()
+	case f.forgotten: // while it waited for weight
+		c.returnWeight(d.weight)
+		c.returnPlace()
+	default:
+		deadline = d.deadline
+		c.keepLocked(q.s, d, &notes)
+	}
+	q.s.mu.Unlock()
+	c.arm(deadline)
+	c.disarm()
+	c.emit(notes)
+}
+
+// landLocked takes the flight out and wakes its callers.
+func (q *inquiry[K, V]) landLocked() {
+	f := q.flight
+	f.outcome.waiters = f.waiters
+	if !q.s.flights.remove(f) {
+		panic("idemflight: bug, please report it: a flight was not there when the store had answered")
+	}
+	q.s.wakeLocked(f)
+}
+
+// copyOf returns the draft of the copy of an outcome that the store has; nil if none is to be kept.
+func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, at time.Duration, notes *[]note[K]) *draft[K, V] {
+	keep := c.opts.LocalTTL
+	if standing.ExpiresIn >= 0 {
+		keep = min(keep, standing.ExpiresIn)
+	}
+	if keep <= 0 {
+		return nil
+	}
+	weight := c.weightOf(key, e.Value, notes)
+	if weight > c.opts.MaxWeight {
+		return nil
+	}
+	return &draft[K, V]{
+		key: key, hash: uint32(hash), state: Retained, value: e.Value, err: e.Err, fingerprint: e.Fingerprint,
+		weight: weight, started: at, done: at, deadline: deadlineOf(at, keep),
+		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()},
+	}
+}
+
+// entryOf returns what the store knows as an Entry; at is when it was asked, before which no time is counted.
+func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err error) {
+	e = Entry[V]{State: s.State, Fingerprint: s.Fingerprint, StartedAt: s.StartedAt}
+	if s.State == InFlight {
+		return e, nil
+	}
+	e.CompletedAt = s.CompletedAt
+	if s.ExpiresIn >= 0 {
+		c.nowAndWall()
+		e.ExpiresAt = c.wall(at).Add(s.ExpiresIn)
+	}
+	codec := &c.keeper.codec
+	c.guard(func() {
+		if s.State == Retained {
+			if e.Value, err = codec.DecodeValue(s.Value); err != nil {
+				return
+			}
+		}
+		if s.State == Held {
+			e.Err, _, err = codec.decodeHeld(s.Err)
+		} else {
+			e.Err, err = codec.decodeError(s.Err)
+		}
+	}, func(panicked error) { err = panicked })
+	return e, err
+}
+
+// unknownAs returns the answer to a call that met what the store has as held.
+func (c *Cache[K, V]) unknownAs(s Standing) error {
+	held, reason, err := c.keeper.codec.decodeHeld(s.Err)
+	if err != nil {
+		held, reason = err, restored
+	}
+	e := &unknownError{cause: held, why: reason, since: s.CompletedAt}
+	if s.ExpiresIn >= 0 {
+		e.until = time.Now().Add(s.ExpiresIn)
+	}
+	return e
+}
+
+// newClaim notes that f runs under id, from now on until keeper.forget.
+func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *claim {
+	cl := &claim{Claim: id, since: since, env: env{clock: &c.clock}}
+	cl.env.claim = cl
+	cl.begin = func(ctx context.Context) error {
+		return c.patiently(ctx, f.key, patience, func(ctx context.Context) error {
+			return c.opts.Store.Begin(ctx, cl.Claim, c.opts.Lease)
+		})
+	}
+	cl.seal = func(value any, err error) (Settlement, error) { return c.seal(f, value, err) }
+	return cl
+}
+
+// seal returns the settlement with which a store records an outcome in the user's own transaction.
+func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement, failed error) {
+	v, ok := value.(V)
+	if !ok && value != nil {
+		return s, fmt.Errorf("idemflight: the outcome to be recorded has a value of type %T, and the cache has %T", value, v)
+	}
+	cause := err
+	if err != nil {
+		d := Hold
+		c.guard(func() {
+			if found, marked := markedAs(err, always(Hold)); marked {
+				d = found
+			}
+			cause = unmark(err)
+		}, func(panicked error) { failed = panicked })
+		if d != Retain {
+			return s, fmt.Errorf("idemflight: the outcome to be recorded must be nil or Final(err): roll back, and return %w from fn", cause)
+		}
+	}
+	s = Settlement{Disposition: Retain, TTL: f.ttl}
+	if f.ttl < 0 {
+		s.TTL = c.opts.TTL
+	}
+	c.guard(func() {
+		s.Err = c.keeper.codec.encodeError(cause)
+		s.Value, failed = c.keeper.codec.EncodeValue(v)
+	}, func(panicked error) { failed = panicked })
+	if failed != nil {
+		failed = fmt.Errorf("idemflight: the outcome to be recorded cannot be encoded: %w", failed)
+	}
+	return s, failed
+}
+
+// Settling is for stores that record an outcome in the user's own transaction, with the effect: it returns
+// the claim under which the execution of ctx runs, and its outcome as it is to be recorded. Users call what
+// their store has for it (SettleTx), inside fn.
+//
+// err is nil, or marked by [Final]; anything else, and a value of another type than the cache's V, is an
+// error. [ErrNotExecuting]: ctx belongs to no running execution of a cache with a Store; [ErrClaimLost]:
+// another process has taken the key over. It counts as [NoEffect] at the top of fn does: the transaction
+// either shows in the record, or did nothing.
+func Settling(ctx context.Context, value any, err error) (Claim, Settlement, error) {
+	e := executionOf(ctx)
+	if e == nil || e.env.claim == nil {
+		return Claim{}, Settlement{}, ErrNotExecuting
+	}
+	cl := e.env.claim
+	e.mu.Lock()
+	over, lost := e.phase != running, cl.lost
+	if !over {
+		cl.settles = true
+		e.last = max(e.last, noEffect)
+	}
+	e.mu.Unlock()
+	switch {
+	case over:
+		return Claim{}, Settlement{}, ErrNotExecuting
+	case lost:
+		return Claim{}, Settlement{}, ErrClaimLost
+	}
+	s, err := cl.seal(value, err)
+	return cl.Claim, s, err
+}
+
+// newClaimID returns a random ID. Nothing else in the world has it.
+func newClaimID() (id ClaimID) {
+	rand.Read(id[:])
+	return id
+}

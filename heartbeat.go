@@ -1,0 +1,292 @@
+package idemflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// keeper is what a cache with a Store keeps about it: the claims under which fn runs, whose leases it
+// renews, and what the store would not take, which it offers again. One timer does all of it, every third of
+// a lease, and only while there is something to do.
+type keeper[K comparable, V any] struct {
+	c     *Cache[K, V]
+	codec Codec[K, V] // with defaults filled in
+
+	errors atomic.Uint64 // attempts that failed
+
+	// mu guards the rest. Nothing is called with it held but lock-free code; the mu of an execution is never
+	// taken under it.
+	mu     sync.Mutex
+	claims map[ClaimID]*claim
+	offers map[string]*offer[K] // by key
+	unused []Claim              // to be given back: their answers never came
+	pauses map[ClaimID]pause    // after a Reconcile that learned nothing, by the hold that it left
+	timer  *time.Timer
+	armed  bool
+}
+
+// offer is an outcome that the store did not take.
+type offer[K comparable] struct {
+	key         K
+	claim       Claim
+	settlement  Settlement
+	fingerprint Fingerprint
+	err         error // what the store said
+	at          time.Duration
+}
+
+func newKeeper[K comparable, V any](c *Cache[K, V]) *keeper[K, V] {
+	codec, _ := c.opts.Codec.withDefaults() // New has looked
+	return &keeper[K, V]{
+		c: c, codec: codec,
+		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{},
+	}
+}
+
+// encodeKey returns the text of key, or ErrInvalidKey.
+func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
+	k.c.guard(
+		func() { text, err = k.codec.EncodeKey(key) },
+		func(panicked error) { err = panicked })
+	if err != nil {
+		err = fmt.Errorf("%w: it cannot be encoded: %w", ErrInvalidKey, err)
+	}
+	return text, err
+}
+
+// runs notes the execution that runs under cl, whose lease is renewed from now on until forget.
+func (k *keeper[K, V]) runs(cl *claim, e *execution) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	cl.exec = e
+	k.claims[cl.ID] = cl
+	k.armLocked()
+}
+
+func (k *keeper[K, V]) forget(cl *claim) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.claims, cl.ID)
+	k.disarmLocked()
+}
+
+// giveBackLater has a claim given back of which it is not known whether it was granted.
+func (k *keeper[K, V]) giveBackLater(id Claim) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unused = append(k.unused, id)
+	k.armLocked()
+}
+
+// offerLater has an outcome offered again until the store takes it.
+func (k *keeper[K, V]) offerLater(o *offer[K]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.offers[o.claim.Key] = o
+	k.armLocked()
+}
+
+// offered returns the outcome of key that the store has not taken yet, or nil.
+func (k *keeper[K, V]) offered(key string) *offer[K] {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.offers[key]
+}
+
+// pause notes that Reconcile learned nothing about the hold with that ID.
+func (k *keeper[K, V]) pause(id ClaimID, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.c.now()
+	for id, p := range k.pauses {
+		if p.over(now) {
+			delete(k.pauses, id)
+		}
+	}
+	k.pauses[id] = pause{now + pauseTime, err}
+}
+
+// paused returns the error that calls on a hold are told for a while, or nil.
+func (k *keeper[K, V]) paused(id ClaimID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p, ok := k.pauses[id]
+	if !ok || p.over(k.c.now()) {
+		return nil
+	}
+	return p.err
+}
+
+func (k *keeper[K, V]) idleLocked() bool { return len(k.claims)+len(k.offers)+len(k.unused) == 0 }
+
+func (k *keeper[K, V]) armLocked() {
+	if k.armed {
+		return
+	}
+	k.armed = true
+	if k.timer == nil {
+		k.timer = time.AfterFunc(k.c.opts.Lease/3, k.beat)
+	} else {
+		k.timer.Reset(k.c.opts.Lease / 3)
+	}
+}
+
+func (k *keeper[K, V]) disarmLocked() {
+	if k.armed && k.idleLocked() && k.timer.Stop() {
+		k.armed = false
+	}
+}
+
+// beat does what is due, on a goroutine of its own, and sets the timer anew.
+func (k *keeper[K, V]) beat() {
+	defer func() { // also if a hook of the user's calls runtime.Goexit
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.armed = false
+		if !k.idleLocked() {
+			k.armLocked()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), k.c.opts.Lease/3)
+	defer cancel()
+	k.renew(ctx)
+	k.giveBack(ctx)
+	k.offer(ctx)
+}
+
+// renew renews the leases of the executions that run for a third of a lease or longer.
+func (k *keeper[K, V]) renew(ctx context.Context) {
+	var due []Claim
+	k.mu.Lock()
+	for _, cl := range k.claims {
+		if k.c.now()-cl.since >= k.c.opts.Lease/3 {
+			due = append(due, cl.Claim)
+		}
+	}
+	k.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	var lost []ClaimID
+	err := contained(func() (err error) {
+		lost, err = k.c.opts.Store.Renew(ctx, due, k.c.opts.Lease)
+		return err
+	})
+	if err != nil {
+		k.c.storeFailed(*new(K), err)
+	}
+	for _, id := range lost {
+		k.mu.Lock()
+		cl := k.claims[id]
+		delete(k.claims, id)
+		var e *execution
+		if cl != nil {
+			e = cl.exec
+		}
+		k.mu.Unlock()
+		if e != nil {
+			e.lose()
+		}
+	}
+}
+
+// giveBack gives claims back of which it is not known whether they were granted.
+func (k *keeper[K, V]) giveBack(ctx context.Context) {
+	k.mu.Lock()
+	unused := k.unused
+	k.unused = nil
+	k.mu.Unlock()
+	for _, id := range unused {
+		if err := contained(func() error { return k.c.opts.Store.GiveBack(ctx, id) }); err != nil && !isAnswer(err) {
+			k.c.storeFailed(*new(K), err)
+			k.giveBackLater(id)
+		}
+	}
+}
+
+// offer offers what the store has not taken.
+func (k *keeper[K, V]) offer(ctx context.Context) {
+	k.mu.Lock()
+	offers := make([]*offer[K], 0, len(k.offers))
+	for _, o := range k.offers {
+		offers = append(offers, o)
+	}
+	k.mu.Unlock()
+	for _, o := range offers {
+		err := contained(func() error {
+			_, err := k.c.opts.Store.Settle(ctx, o.claim, o.settlement)
+			return err
+		})
+		if err != nil && !isAnswer(err) {
+			k.c.storeFailed(o.key, err)
+			continue
+		}
+		k.mu.Lock()
+		if k.offers[o.claim.Key] == o {
+			delete(k.offers, o.claim.Key)
+		}
+		k.mu.Unlock()
+	}
+}
+
+// Pauses between attempts to ask the store.
+const (
+	patience   = 5 * time.Second // how long a verb is repeated; Settle for a lease
+	firstPause = 5 * time.Millisecond
+	longPause  = 500 * time.Millisecond
+)
+
+func nextPause(p time.Duration) time.Duration { return min(2*p, longPause) }
+
+// rest waits for a pause, or until ctx ends.
+func rest(ctx context.Context, pause time.Duration) {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// patiently has the store asked until it answers, for so long: every verb may come twice. It returns an answer
+// of the store (see isAnswer), or else ErrStore around what the store said last.
+func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, verb func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, upTo)
+	defer cancel()
+	for pause := firstPause; ; pause = nextPause(pause) {
+		err := contained(func() error { return verb(ctx) })
+		if err == nil || isAnswer(err) {
+			return err
+		}
+		c.storeFailed(key, err)
+		if ctx.Err() == nil {
+			rest(ctx, pause)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
+}
+
+// isAnswer reports whether the store has answered with err, and is not to be asked again.
+func isAnswer(err error) bool { return errors.Is(err, ErrClaimLost) || errors.Is(err, ErrInvalidKey) }
+
+// contained calls the user's store, and makes a panic of it an error.
+func contained(verb func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = newPanicError(v).withoutStack()
+		}
+	}()
+	return verb()
+}
+
+// storeFailed counts and reports an attempt that failed.
+func (c *Cache[K, V]) storeFailed(key K, err error) {
+	c.keeper.errors.Add(1)
+	c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})
+}

@@ -1,0 +1,460 @@
+package idemflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/idemflight/idemflight/internal/yield"
+)
+
+// The operators' verbs with a Store: they read and change that.
+
+// read asks the store about a key.
+func (c *Cache[K, V]) read(ctx context.Context, key K, text string) (standing Standing, err error) {
+	err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
+		standing, err = c.opts.Store.Read(ctx, text)
+		return err
+	})
+	if err == nil && standing.State == InFlight && standing.ExpiresIn == 0 && !standing.Begun {
+		standing = Standing{ID: standing.ID} // its owner is dead and has begun nothing
+	}
+	return standing, err
+}
+
+// lookupStored is Lookup with a Store.
+func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok bool, err error) {
+	if err := checkKey(&c.traits, key); err != nil {
+		return e, false, nil // it is nobody's
+	}
+	text, err := c.keeper.encodeKey(key)
+	if err != nil {
+		return e, false, err
+	}
+	at := c.now()
+	standing, err := c.read(ctx, key, text)
+	if err != nil || standing.State == Absent {
+		return e, false, err
+	}
+	if e, err = c.entryOf(standing, at); err != nil {
+		return e, true, fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err)
+	}
+	if e.State == InFlight {
+		hash := c.hash(key)
+		s := c.shardOf(hash)
+		s.mu.Lock()
+		if f := s.flights.get(hash, key); f != nil {
+			e.Waiters = int(f.waiters)
+		}
+		s.mu.Unlock()
+	}
+	return e, true, nil
+}
+
+// forgetStored is Forget with a Store: what is kept of the key here has been dropped already.
+func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err error) {
+	text, err := c.keeper.encodeKey(key)
+	if err != nil {
+		return false, err
+	}
+	for range tooOften {
+		standing, err := c.read(ctx, key, text)
+		if err != nil || standing.State == Absent {
+			return false, err
+		}
+		err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
+			was, err = c.opts.Store.Forget(ctx, Claim{text, standing.ID})
+			return err
+		})
+		if err != nil || was {
+			return was, err
+		}
+	}
+	return false, nil
+}
+
+// operate claims a held key for an operator, and settles it. It returns ErrNotHeld if it is not, or somebody
+// else is quicker.
+func (c *Cache[K, V]) operate(ctx context.Context, key K, s Settlement) error {
+	text, err := c.keeper.encodeKey(key)
+	if err != nil {
+		return err
+	}
+	held, err := c.read(ctx, key, text)
+	switch {
+	case err != nil:
+		return err
+	case held.State != Held:
+		return notHeld(held.State)
+	}
+	r := ClaimRequest{
+		Claim: Claim{text, newClaimID()}, Fingerprint: held.Fingerprint, Lease: c.opts.Lease, HoldTTL: c.opts.HoldTTL,
+		EffectsAnnounced: c.opts.EffectsAnnounced, Reconcile: true, Replaces: held.ID, From: Held,
+	}
+	var got Standing
+	err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
+		got, err = c.opts.Store.Claim(ctx, r)
+		return err
+	})
+	switch {
+	case err != nil:
+		c.keeper.giveBackLater(r.Claim)
+		return err
+	case !got.Granted:
+		return notHeld(got.State)
+	case got.State != Held:
+		c.keeper.giveBackLater(r.Claim)
+		return notHeld(got.State)
+	}
+	// From here on it is settled, whatever becomes of ctx.
+	err = c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
+		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
+		return err
+	})
+	if errors.Is(err, ErrStore) {
+		c.keeper.giveBackLater(r.Claim)
+	}
+	return err
+}
+
+// resolveStored is Resolve with a Store, of an outcome that is known.
+func (c *Cache[K, V]) resolveStored(ctx context.Context, key K, value V, cause error, d Disposition) error {
+	if checkKey(&c.traits, key) != nil {
+		return notHeld(Absent)
+	}
+	s := Settlement{Disposition: d}
+	if d == Retain {
+		var err error
+		s.TTL = c.opts.TTL
+		c.guard(func() {
+			s.Err = c.keeper.codec.encodeError(cause)
+			s.Value, err = c.keeper.codec.EncodeValue(value)
+		}, func(panicked error) { err = panicked })
+		if err != nil {
+			return fmt.Errorf("idemflight: Resolve with a value that cannot be encoded, the key stays held: %w", err)
+		}
+	}
+	return c.operate(ctx, key, s)
+}
+
+// reconcileStored is Reconcile with a Store.
+func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], error) {
+	m := call[K, V]{c: c, key: key, ctx: ctx}
+	m.reply.hash, m.reply.ended = c.hash(key), ctx.Done()
+	if checkKey(&c.traits, key) != nil {
+		return Entry[V]{}, notHeld(Absent)
+	}
+	m.shard, m.within = c.shardOf(m.reply.hash), executionOf(ctx)
+	m.reply.opts.ttl, m.reply.opts.maxWait = -1, forever
+	asks, err := m.claimToAsk()
+	c.emit(m.notes)
+	switch {
+	case err == ErrCallerLeft:
+		return Entry[V]{}, left(ctx, ctx.Err())
+	case err == ErrFull:
+		return Entry[V]{}, c.full()
+	case err != nil:
+		return Entry[V]{}, err
+	}
+	f := m.reply.flight
+	select {
+	case <-asks.answered:
+	case <-m.reply.ended:
+		if m.operatorLeaves() {
+			return Entry[V]{}, left(ctx, ctx.Err())
+		}
+	}
+	if !asks.claiming.reconciles { // the store has said why
+		return Entry[V]{}, f.outcome.err
+	}
+	if m.leads {
+		c.observe(ctx, f.ended(EventResolved))
+	}
+	e, _, err := c.lookupStored(ctx, key)
+	if asks.next == nil && Disposition(f.outcome.disposition) == Hold {
+		return e, f.outcome.err
+	}
+	return e, err
+}
+
+// claimToAsk finds the flight that asks Reconcile about the key, or has a new one ask the store whether it may.
+func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
+	c, s := m.c, m.shard
+	exhausted, asOf := false, uint32(0)
+	for {
+		if m.ctxErr = m.ctx.Err(); m.ctxErr != nil {
+			return nil, ErrCallerLeft
+		}
+		yield.At("operate")
+		s.mu.Lock()
+		f := s.flights.get(m.reply.hash, m.key)
+		switch {
+		case f == nil:
+			hasPlace := false
+			r := s.kept.get(m.reply.hash, m.key)
+			if r != nil { // a copy, which may be old
+				c.removeLocked(s, r)
+				hasPlace = true
+			}
+			switch {
+			case c.closed.Load():
+				if hasPlace {
+					c.returnPlace()
+				}
+				s.mu.Unlock()
+				return nil, ErrClosed
+			case hasPlace || c.takePlace():
+				m.claimLocked(nil)
+				f = m.reply.flight
+				f.leaderLeft, f.operated = true, byOperator
+				asks := f.asks
+				s.mu.Unlock()
+				go c.claim(f, nil)
+				return asks, nil
+			}
+			s.mu.Unlock()
+			if exhausted && asOf == c.seq.Load() {
+				return nil, ErrFull
+			}
+			exhausted, asOf = c.makeRoom(m.key, m.reply.hash, &m.notes)
+			continue
+		case m.within.inside(&f.exec):
+			s.mu.Unlock()
+			return nil, ErrReentrant
+		case f.undecided():
+			decided := f.asks.claiming.decided
+			s.mu.Unlock()
+			select {
+			case <-decided:
+			case <-m.reply.ended:
+			}
+			continue
+		case f.asks == nil || f.asks.claiming.watches:
+			s.mu.Unlock()
+			return nil, notHeld(InFlight)
+		}
+		m.reply.flight = f
+		asks := f.asks
+		s.mu.Unlock()
+		return asks, nil
+	}
+}
+
+// restoreStored is restore with a Store: it writes the entry through. Held with ErrValueShed is what becomes
+// of one whose value was shed: the store has no such state, and fn must not run.
+func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held why) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	var notes []note[K]
+	defer func() { c.emit(notes) }()
+	d, err := c.draftFrom(key, e, &notes)
+	if err != nil {
+		return err
+	}
+	if d.why = held; d.err == ErrInterrupted {
+		d.why = interrupted
+	}
+	s := Settlement{Disposition: Hold, TTL: -1}
+	if d.deadline != forever {
+		s.TTL = max(d.deadline-c.now(), 1)
+	}
+	if d.state == Shed {
+		d.err = ErrValueShed
+	}
+	c.guard(func() {
+		switch d.state {
+		case Retained:
+			s.Disposition, s.Err = Retain, c.keeper.codec.encodeError(d.err)
+			if s.TTL < 0 { // the clock ends before it does
+				s.TTL = e.ExpiresAt.Sub(c.wall(c.nowAndWall()))
+			}
+			s.Value, err = c.keeper.codec.EncodeValue(d.value)
+		default:
+			s.Err = c.keeper.codec.encodeHeld(d.err, d.why)
+		}
+	}, func(panicked error) { err = panicked })
+	if err != nil {
+		return fmt.Errorf("idemflight: Restore of a value that cannot be encoded: %w", err)
+	}
+	text, err := c.keeper.encodeKey(key)
+	if err != nil {
+		return err
+	}
+	r := ClaimRequest{Claim: Claim{text, newClaimID()}, Fingerprint: e.Fingerprint, Lease: c.opts.Lease, HoldTTL: c.opts.HoldTTL}
+	var got Standing
+	err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
+		got, err = c.opts.Store.Claim(ctx, r)
+		return err
+	})
+	switch {
+	case err != nil:
+		c.keeper.giveBackLater(r.Claim)
+		return err
+	case !got.Granted:
+		return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)
+	}
+	return c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
+		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
+		return err
+	})
+}
+
+// unsettledStored is Unsettled with a Store.
+func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]) bool) error {
+	enough := errors.New("enough")
+	var unread error
+	at := c.now()
+	err := contained(func() error {
+		return c.opts.Store.Unsettled(ctx, func(text string, s Standing) error {
+			key, err := c.keeper.codec.DecodeKey(text)
+			if err != nil {
+				unread = errors.Join(unread, fmt.Errorf("the key %q: %w", text, err))
+				return nil
+			}
+			e, err := c.entryOf(s, at)
+			if err != nil {
+				unread = errors.Join(unread, fmt.Errorf("the record of %q: %w", text, err))
+				return nil
+			}
+			if (e.State == InFlight || e.State == Held) && !each(key, e) {
+				return enough
+			}
+			return nil
+		})
+	})
+	switch {
+	case err == enough:
+		return nil
+	case err != nil:
+		c.storeFailed(*new(K), err)
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	case unread != nil:
+		return fmt.Errorf("%w: some of what it has cannot be read: %w", ErrStore, unread)
+	}
+	return nil
+}
+
+// record has the store record how the execution ended, before any caller hears of it.
+func (end *ending[K, V]) record(cl *claim) {
+	c, f := end.c, end.flight
+	c.keeper.forget(cl)
+	if end.lost { // and nothing ran that is to be recorded
+		return
+	}
+	s := end.settlement()
+	var counts Standing
+	yield.At("record")
+	err := c.patiently(context.WithoutCancel(f.exec.leader), f.key, c.opts.Lease, func(ctx context.Context) (err error) {
+		counts, err = c.opts.Store.Settle(ctx, cl.Claim, s)
+		return err
+	})
+	at := c.now()
+	end.forgotten = err == nil && counts.Forgotten
+	switch {
+	case err == nil && counts.State == Retained:
+		end.adopt(counts, s, at)
+	case err == nil: // recorded
+		if end.exec.reconciling && end.disposition == Hold {
+			c.keeper.pause(cl.ID, end.unknown())
+		}
+	case !errors.Is(err, ErrStore):
+		if end.disposition == Release && end.said != effectBegun && (!cl.settles || errors.Is(end.err, ErrClaimLost)) {
+			return // nothing had begun: there is nothing to record
+		}
+		end.hold(takenOver, ErrClaimLost)
+	default:
+		c.keeper.offerLater(&offer[K]{
+			key: f.key, claim: cl.Claim, settlement: s, fingerprint: f.fingerprint, err: err, at: at,
+		})
+		end.hold(unrecorded, err)
+	}
+}
+
+// hold makes the outcome one that is held for that reason, since the store said so.
+func (end *ending[K, V]) hold(reason why, said error) {
+	if end.disposition = Hold; end.err != nil {
+		said = &bothErrors{said, end.err}
+	}
+	end.why, end.err = reason, said
+}
+
+// bothErrors is what the store said and what fn returned.
+type bothErrors struct{ store, fn error }
+
+func (e *bothErrors) Error() string   { return fmt.Sprintf("%v; fn returned: %v", e.store, e.fn) }
+func (e *bothErrors) Unwrap() []error { return []error{e.store, e.fn} }
+
+// settlement returns the outcome as it is to be recorded. One that cannot be encoded is held: its effect is
+// done.
+func (end *ending[K, V]) settlement() (s Settlement) {
+	c := end.c
+	if end.disposition == Retain {
+		s = Settlement{Disposition: Retain, TTL: end.ttl()}
+		if s.TTL <= 0 {
+			return Settlement{Disposition: Release}
+		}
+		var err error
+		c.guard(func() {
+			s.Err = c.keeper.codec.encodeError(end.err)
+			s.Value, err = c.keeper.codec.EncodeValue(end.value)
+		}, func(panicked error) { err = panicked })
+		if err == nil {
+			return s
+		}
+		err = fmt.Errorf("idemflight: the outcome cannot be encoded: %w", err)
+		c.note(&end.notes, Event[K]{Kind: EventStore, Key: end.flight.key, Err: err})
+		end.hold(unrecorded, err)
+	}
+	if end.disposition == Release {
+		return Settlement{Disposition: Release}
+	}
+	s = Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")}
+	c.guard(func() { s.Err = c.keeper.codec.encodeHeld(end.err, end.why) }, nil)
+	return s
+}
+
+// adopt makes what the store has the outcome, unless that is the one that was sent: an earlier attempt, or the
+// user's own transaction, has settled the claim.
+func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) {
+	if sent.Disposition == Retain && string(sent.Value) == string(counts.Value) && string(sent.Err) == string(counts.Err) {
+		return
+	}
+	e, err := end.c.entryOf(counts, at)
+	if err != nil {
+		end.hold(unrecorded, fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err))
+		return
+	}
+	end.disposition, end.value, end.err = Retain, e.Value, e.Err
+}
+
+// unknown returns what callers get of an outcome that the store holds.
+func (end *ending[K, V]) unknown() error {
+	c := end.c
+	c.nowAndWall()
+	e := &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
+	if end.why == unrecorded || end.why == takenOver { // then it looks different
+		e.until = c.wall(end.at + c.opts.Lease)
+	}
+	if end.exec.reconciling {
+		e.since = c.timesOf(end.flight.asks.held).completed
+	}
+	return e
+}
+
+// copyLocked keeps a copy of the outcome, for a while; it returns when that ends.
+func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duration {
+	c := end.c
+	keep := min(c.opts.LocalTTL, end.ttl())
+	if keep <= 0 || d.weight > c.opts.MaxWeight {
+		c.returnWeight(d.weight)
+		c.returnPlace()
+		return forever
+	}
+	c.nowAndWall()
+	d.times = &times{c.wall(d.started), c.wall(d.done), after(c.wall(d.done), end.ttl()), c.ahead.Load()}
+	d.deadline = deadlineOf(end.at, keep)
+	c.keepLocked(s, d, &end.notes)
+	return d.deadline
+}
