@@ -420,7 +420,11 @@ func (s *suite) beginIs(want string, r idemflight.ClaimRequest, before idemfligh
 			continue
 		}
 		require.NoError(s, err, "Begin")
-		x := s.reads(r, storetable.InFlight)
+		reads := storetable.InFlight
+		if s.processBound() && readsAs(before) != reads { // whoever is dead stays so
+			reads = storetable.Held
+		}
+		x := s.reads(r, reads)
 		require.True(s, x.Begun, "Begun after Begin")
 		require.Equal(s, r.ID, x.ID, "ID after Begin")
 		require.Equal(s, before.Forgotten, x.Forgotten, "the mark of Forget after Begin")
@@ -502,7 +506,7 @@ func (s *suite) renewIs(want string, r idemflight.ClaimRequest, before idemfligh
 			continue
 		}
 		require.Empty(s, lost, "Renew: those lost")
-		if !s.processBound() { // else who is dead stays so
+		if !s.processBound() { // else whoever is dead stays so
 			s.reads(r, storetable.InFlight)
 		}
 	}
