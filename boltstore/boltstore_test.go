@@ -426,6 +426,7 @@ func TestDamagedFiles(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, bad, 0o600))
 		d, err := boltstore.Open(path, boltstore.Options{NoSync: true})
 		if err != nil {
+			require.NotContains(t, err.Error(), "in use", "the file that was refused before must not be locked")
 			after, readErr := os.ReadFile(path)
 			require.NoError(t, readErr)
 			require.True(t, string(bad) == string(after), "the file was changed")
@@ -569,6 +570,51 @@ func TestReadWaitsForTheDisk(t *testing.T) {
 	goOn()
 	require.NoError(t, <-settled)
 	require.Equal(t, idemflight.Retained, (<-read).State)
+}
+
+// TestStepsOfOneBatch: what one was told is on the disk is there, whatever the next one does in memory.
+func TestStepsOfOneBatch(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	released, forgotten := claim(t, s, "released", false), claim(t, s, "forgotten", false)
+	settle(t, s, forgotten, retain)
+	goOn := d.Hold()
+	var all sync.WaitGroup
+	errs := make(chan error, 10)
+	queue := func(n int, ask func() error) {
+		t.Helper()
+		all.Go(func() { errs <- ask() })
+		until(t, "the queue", func() bool { return d.Queued() == n })
+	}
+	again := func(key string) func() error {
+		return func() error {
+			_, err := s.Claim(context.Background(), request(key, true))
+			return err
+		}
+	}
+	all.Go(func() { // the writer takes it alone, or with what follows
+		_, err := s.Claim(context.Background(), request("first", false))
+		errs <- err
+	})
+	until(t, "the writer", func() bool { return d.Writing() && d.Queued() == 0 })
+	queue(1, func() error { _, err := s.Settle(context.Background(), released.Claim, release); return err })
+	queue(2, again("released"))
+	queue(3, func() error { _, err := s.Forget(context.Background(), forgotten.Claim); return err })
+	queue(4, again("forgotten"))
+	goOn()
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		require.NoError(t, err)
+	}
+	d.Crash()
+	s = storeOf(t, open(t, path))
+	for _, key := range []string{"released", "forgotten"} {
+		x, err := s.Read(t.Context(), key)
+		require.NoError(t, err)
+		require.True(t, x.State == idemflight.Absent || x.State == idemflight.InFlight && x.ExpiresIn == 0, "%s must be free: %+v", key, x)
+	}
 }
 
 func TestUnsettledIsWhole(t *testing.T) {

@@ -21,8 +21,9 @@ func check(path string) error {
 	if err == nil {
 		err = contain(func() error {
 			return db.View(func(tx *bolt.Tx) error {
-				p := pages{file: file, size: int64(db.Info().PageSize), end: uint64(tx.Size() / int64(db.Info().PageSize)), seen: make(map[uint64]bool)}
-				if err := p.check(uint64(tx.Cursor().Bucket().RootPage())); err != nil {
+				size := int64(db.Info().PageSize)
+				p := pages{file: file, size: size, seen: make([]bool, tx.Size()/size)}
+				if err := p.check(uint64(tx.Cursor().Bucket().RootPage()), nil, nil); err != nil {
 					return fmt.Errorf("the file is damaged: %w", err)
 				}
 				return checkHead(tx)
@@ -59,33 +60,33 @@ func checkHead(tx *bolt.Tx) error {
 type pages struct {
 	file *os.File
 	size int64  // of a page
-	end  uint64 // the first number that is not in use
-	seen map[uint64]bool
+	seen []bool // by number
 }
 
 const (
-	pageHeader, element = 16, 16
-	branch, leaf        = 1, 2 // flags of a page
-	bucket              = 1    // flag of an element of a leaf
+	pageHeader, elementSize = 16, 16
+	branch, leaf            = 1, 2 // flags of a page
+	bucket                  = 1    // flag of an element of a leaf
 )
 
-// check looks at a page and those below it. The depth of a tree is bounded by its pages, each of which may be met
-// once.
-func (p *pages) check(number uint64) error {
+// check looks at a page and those below it. Its keys are not less than from and, if there is an end, less than end.
+// A page may be met once, so a tree is no deeper than it has pages.
+func (p *pages) check(number uint64, from, end []byte) error {
 	head := make([]byte, pageHeader)
-	if number < 2 || number >= p.end {
-		return fmt.Errorf("page %d of %d", number, p.end)
+	all := uint64(len(p.seen))
+	if number < 2 || number >= all {
+		return fmt.Errorf("page %d of %d", number, all)
 	}
 	if _, err := p.file.ReadAt(head, int64(number)*p.size); err != nil {
 		return fmt.Errorf("page %d: %w", number, err)
 	}
 	more := uint64(binary.NativeEndian.Uint32(head[12:]))
-	if binary.NativeEndian.Uint64(head) != number || more >= p.end-number {
+	if binary.NativeEndian.Uint64(head) != number || more >= all-number {
 		return fmt.Errorf("page %d does not say that it is", number)
 	}
 	for i := number; i <= number+more; i++ {
 		if p.seen[i] {
-			return fmt.Errorf("page %d is in use twice", i)
+			return fmt.Errorf("page %d is met twice", i)
 		}
 		p.seen[i] = true
 	}
@@ -93,53 +94,68 @@ func (p *pages) check(number uint64) error {
 	if _, err := p.file.ReadAt(page, int64(number)*p.size); err != nil {
 		return fmt.Errorf("page %d: %w", number, err)
 	}
-	return p.checkPage(number, page)
+	return p.checkPage(number, page, from, end)
 }
 
 // checkPage looks at the elements of a page.
-func (p *pages) checkPage(number uint64, page []byte) error {
+func (p *pages) checkPage(number uint64, page, from, end []byte) error {
 	damaged := fmt.Errorf("page %d has elements that do not fit", number)
 	flags, count := binary.NativeEndian.Uint16(page[8:]), int(binary.NativeEndian.Uint16(page[10:]))
-	if flags != branch && flags != leaf || pageHeader+count*element > len(page) || flags == branch && count == 0 {
+	if flags != branch && flags != leaf || pageHeader+count*elementSize > len(page) || flags == branch && count == 0 {
 		return damaged
 	}
-	var last []byte
-	for i := range count {
-		at := page[pageHeader+i*element:]
+	type element struct {
+		flags, page uint64
+		key, value  []byte
+	}
+	elements := make([]element, count)
+	for i := range elements {
+		at := page[pageHeader+i*elementSize:]
 		word := func(i int) uint64 { return uint64(binary.NativeEndian.Uint32(at[i:])) }
-		pos, keySize, valueSize := word(0), word(4), uint64(0)
+		e, pos, keySize, valueSize := &elements[i], word(0), word(4), uint64(0)
 		if flags == leaf {
-			pos, keySize, valueSize = word(4), word(8), word(12)
+			e.flags, pos, keySize, valueSize = word(0), word(4), word(8), word(12)
+		} else {
+			e.page = binary.NativeEndian.Uint64(at[8:])
 		}
-		if pos+keySize+valueSize > uint64(len(at)) {
+		if pos+keySize+valueSize > uint64(len(at)) || e.flags&^bucket != 0 {
 			return damaged
 		}
-		key, value := at[pos:pos+keySize], at[pos+keySize:pos+keySize+valueSize]
-		if i > 0 && bytes.Compare(last, key) >= 0 || len(key) == 0 && (flags == leaf || i > 0) {
+		e.key, e.value = at[pos:pos+keySize], at[pos+keySize:pos+keySize+valueSize]
+		if i == 0 && bytes.Compare(e.key, from) < 0 || i > 0 && bytes.Compare(e.key, elements[i-1].key) <= 0 ||
+			end != nil && bytes.Compare(e.key, end) >= 0 {
 			return fmt.Errorf("the keys of page %d are not in order", number)
 		}
-		last = key
+	}
+	for i, e := range elements {
+		var err error
 		switch {
 		case flags == branch:
-			if err := p.check(binary.NativeEndian.Uint64(at[8:])); err != nil {
-				return err
+			until := end
+			if i+1 < count {
+				until = elements[i+1].key
 			}
-		case word(0)&^bucket != 0:
-			return damaged
-		case word(0) == bucket:
-			if len(value) < 16 {
-				return damaged
-			}
-			if root := binary.NativeEndian.Uint64(value); root != 0 {
-				if err := p.check(root); err != nil {
-					return err
-				}
-			} else if inline := value[16:]; len(inline) < pageHeader || binary.NativeEndian.Uint64(inline) != 0 || binary.NativeEndian.Uint16(inline[8:]) != leaf {
-				return damaged
-			} else if err := p.checkPage(number, inline); err != nil {
-				return err
-			}
+			err = p.check(e.page, e.key, until)
+		case e.flags == bucket && len(e.value) < 16:
+			err = damaged
+		case e.flags == bucket:
+			err = p.checkBucket(number, e.value)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkBucket looks at a bucket, which is the value of an element of a page.
+func (p *pages) checkBucket(number uint64, value []byte) error {
+	if root := binary.NativeEndian.Uint64(value); root != 0 {
+		return p.check(root, nil, nil)
+	}
+	inline := value[16:]
+	if len(inline) < pageHeader || binary.NativeEndian.Uint64(inline) != 0 || binary.NativeEndian.Uint16(inline[8:]) != leaf {
+		return fmt.Errorf("page %d has a bucket that does not fit", number)
+	}
+	return p.checkPage(number, inline, nil, nil)
 }

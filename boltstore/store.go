@@ -310,7 +310,8 @@ func (t *transaction) step(tx *bolt.Tx, o *operation) answer {
 	}
 	next, a := o.step(now.record, t.at)
 	if !same(now.record, next) {
-		t.keys[o.id] = &current{next, now.canStay(next, t.at)}
+		onDisk := ok && !now.inMemory // by a step before this one: its answer says that it is there
+		t.keys[o.id] = &current{next, !onDisk && now.canStay(next, t.at)}
 	}
 	return a
 }

@@ -45,6 +45,7 @@ func TestRunFindsFaults(t *testing.T) {
 	}
 	for _, name := range names {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run=^TestRun$", "-test.failfast", "-test.timeout=100s")
 			cmd.Env = append(os.Environ(), plantedFault+"="+name)
 			out, err := cmd.CombinedOutput()
