@@ -461,6 +461,26 @@ func TestDamagedRecord(t *testing.T) {
 	require.Error(t, s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil }), "what cannot be read is not passed over")
 }
 
+// TestFailedCommit: what is in the file is not known then, so nobody is told anything until it is opened again.
+func TestFailedCommit(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	r := claim(t, s, "k", false)
+	d.Fill()
+	big := retain
+	big.Value = make([]byte, 10<<20) // more than the file has room for
+	_, err := s.Settle(t.Context(), r.Claim, big)
+	require.ErrorContains(t, err, path)
+	require.False(t, errors.Is(err, idemflight.ErrClaimLost), "no answer: %v", err)
+	_, err = s.Read(t.Context(), "k")
+	require.ErrorContains(t, err, "opened again")
+	_, err = s.Claim(t.Context(), request("l", true))
+	require.ErrorContains(t, err, "opened again")
+	require.NoError(t, d.Close())
+	require.Equal(t, idemflight.Held, state(t, storeOf(t, open(t, path)), "k"))
+}
+
 func TestClose(t *testing.T) {
 	d, s := openStore(t)
 	r := claim(t, s, "k", false)

@@ -21,6 +21,9 @@ func (d *DB) Hold() (release func()) {
 	return func() { _ = tx.Rollback() }
 }
 
+// Fill lets the file grow no more, so that commits fail.
+func (d *DB) Fill() { d.bolt.MaxSize = 1 }
+
 // Queued returns how many operations wait for the next transaction.
 func (d *DB) Queued() int {
 	d.mu.Lock()

@@ -62,6 +62,8 @@ func Run(t *testing.T, open func(t *testing.T) idemflight.Store) {
 		{"Race/FreshKey", raceForAFreshKey},
 		{"Race/TakeOver", raceForATakeover},
 		{"Race/Reconcile", raceForAReconcile},
+		{"Race/LateBeginAndTakeOver", raceOfBeginAndTakeOver},
+		{"Race/LateSettleAndReconcile", raceOfSettleAndReconcile},
 		{"Race/OneRequestManyTimes", raceOfOneRequest},
 		{"Watch", watch},
 		{"Renew/TellsTheLost", renewTellsTheLost},
