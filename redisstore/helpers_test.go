@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,14 +21,21 @@ import (
 	"github.com/idemflight/idemflight/redisstore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(quiet{}) // it tells of each connection that a test ends
+	goleak.VerifyTestMain(m)
+}
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
 
 const (
-	lease    = 30 * time.Second      // long enough to last for a test
-	short    = 30 * time.Millisecond // a lease that a test waits for
-	hold     = time.Hour
-	enough   = 20 * time.Second // for what is expected to take no time at all
-	withoutN = time.Duration(-1)
+	lease   = 30 * time.Second      // long enough to last for a test
+	short   = 30 * time.Millisecond // a lease that a test waits for
+	hold    = time.Hour
+	enough  = 20 * time.Second // for what is expected to take no time at all
+	forever = time.Duration(-1)
 )
 
 // address is that of the Redis which the tests ask: IDEMFLIGHT_REDIS, or the usual one.
@@ -66,30 +75,56 @@ func client(t *testing.T, addr string) *redis.Client {
 // server starts a Redis of the test's own, with these directives, and returns its address.
 func server(t *testing.T, directives ...string) string {
 	t.Helper()
+	return start(t, append([]string{"--save", ""}, directives...)...)
+}
+
+// start runs redis-server on a port of its own until the test ends.
+func start(t *testing.T, args ...string) string {
+	t.Helper()
 	binary, err := exec.LookPath("redis-server")
 	if err != nil {
 		missing(t, "redis-server to start", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	port := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
-	require.NoError(t, l.Close())
-	args := append([]string{"--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir(), "--save", ""}, directives...)
-	cmd := exec.Command(binary, args...)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	await(t, "redis-server answers", func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close()
+	for {
+		addr, port := freePort(t)
+		cmd := exec.Command(binary, append(args, "--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir())...)
+		require.NoError(t, cmd.Start())
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = cmd.Wait() }()
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			<-ended
+		})
+		c := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1})
+		defer c.Close()
+		mine := fmt.Sprintf("process_id:%d\r\n", cmd.Process.Pid)
+		var lost bool // the port, to somebody else
+		await(t, "redis-server answers", func() bool {
+			select {
+			case <-ended:
+				lost = true
+			default:
+			}
+			return lost || strings.Contains(c.Info(t.Context(), "server").Val(), mine)
+		})
+		if !lost {
+			return addr
 		}
-		return err == nil
-	})
-	return addr
+	}
+}
+
+// freePort returns an address where nobody listens. Its port has room above it for that of a cluster's bus.
+func freePort(t *testing.T) (addr, port string) {
+	t.Helper()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		at := l.Addr().(*net.TCPAddr)
+		require.NoError(t, l.Close())
+		if at.Port+10_000 < 1<<16 {
+			return at.String(), strconv.Itoa(at.Port)
+		}
+	}
 }
 
 // open opens a store of the test's own, whose keys are gone after it.

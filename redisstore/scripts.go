@@ -120,7 +120,12 @@ func micros(d time.Duration) int64 {
 }
 
 // microsOrForever returns a duration, or -1 for a negative one.
-func microsOrForever(d time.Duration) int64 { return max(micros(d), -1) }
+func microsOrForever(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return micros(d)
+}
 
 func flag(set bool) string {
 	if set {
@@ -147,7 +152,12 @@ func standing(reply any) (x idemflight.Standing, err error) {
 	if err := x.State.UnmarshalText([]byte(state)); err != nil {
 		return x, fmt.Errorf("redisstore: %w", err)
 	}
-	if len(fields) < 11 {
+	set := func(i int) bool { return fields[i] == int64(1) }
+	switch len(fields) {
+	case 1:
+		return x, nil
+	case 2:
+		x.Forgotten = set(1)
 		return x, nil
 	}
 	bytes := func(i int) []byte {
@@ -163,7 +173,6 @@ func standing(reply any) (x idemflight.Standing, err error) {
 		err = errors.Join(err, bad)
 		return n
 	}
-	set := func(i int) bool { return fields[i] == int64(1) }
 	instant := func(i int) (at time.Time) {
 		if us := number(i); us != 0 {
 			at = time.UnixMicro(us)

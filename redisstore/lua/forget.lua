@@ -5,7 +5,7 @@ if alive then
 	return 1
 end
 if r.leased then -- the owner is dead; should it come late, it finds the row closed
-	write({st = 'x', leased = false, expires = 0, forgotten = '1'})
+	write({st = 'g', leased = false, expires = 0})
 else
 	write({expires = 0})
 end

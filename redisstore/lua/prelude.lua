@@ -1,7 +1,7 @@
 -- What every verb starts with. A record is one hash, KEYS[1]; a field that is not there has nothing to say:
 --
 --   id          of the claim that the record bears
---   st          c claimed, b begun, r retained, h held, x released or forgotten before it was settled
+--   st          c claimed, b begun, r retained, h held, x released, g given back, or forgotten without being settled
 --   leased      when the lease ends; there exactly as long as the record is open (c and b are; h is while it is reconciled)
 --   lease       for how long a lease is taken, and what is closed is kept
 --   hold        for how long the record reads as held if its owner dies; -1: without end
