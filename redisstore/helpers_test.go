@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -75,11 +76,11 @@ func client(t *testing.T, addr string) *redis.Client {
 // server starts a Redis of the test's own, with these directives, and returns its address.
 func server(t *testing.T, directives ...string) string {
 	t.Helper()
-	return start(t, append([]string{"--save", ""}, directives...)...)
+	return start(t, nil, append([]string{"--save", ""}, directives...)...)
 }
 
-// start runs redis-server on a port of its own until the test ends.
-func start(t *testing.T, args ...string) string {
+// start runs redis-server on a port of its own until the test ends, with a configuration file or none.
+func start(t *testing.T, file []string, directives ...string) string {
 	t.Helper()
 	binary, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -87,7 +88,8 @@ func start(t *testing.T, args ...string) string {
 	}
 	for {
 		addr, port := freePort(t)
-		cmd := exec.Command(binary, append(args, "--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir())...)
+		own := []string{"--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir()}
+		cmd := exec.Command(binary, slices.Concat(file, own, directives)...)
 		require.NoError(t, cmd.Start())
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = cmd.Wait() }()
@@ -111,6 +113,19 @@ func start(t *testing.T, args ...string) string {
 			return addr
 		}
 	}
+}
+
+// kill ends a server that start started, as kill -9 does.
+func kill(t *testing.T, c *redis.Client) {
+	t.Helper()
+	_, rest, _ := strings.Cut(c.Info(t.Context(), "server").Val(), "process_id:")
+	id, _, _ := strings.Cut(rest, "\r")
+	pid, err := strconv.Atoi(id)
+	require.NoError(t, err)
+	process, err := os.FindProcess(pid)
+	require.NoError(t, err)
+	require.NoError(t, process.Kill())
+	await(t, "the server is gone", func() bool { return c.Ping(t.Context()).Err() != nil })
 }
 
 // freePort returns an address where nobody listens. Its port has room above it for that of a cluster's bus.

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -53,6 +54,19 @@ func TestOpen_EngineThatSaysLittle(t *testing.T) {
 	s, err = redisstore.Open(t.Context(), silent, "name", redisstore.Options{NoEviction: true})
 	require.NoError(t, err)
 	require.Equal(t, redisstore.PersistenceUnknown, s.Persistence())
+
+	least := as("least", "-@all", "+evalsha", "+eval", "+time", "+hmget", "+hset", "+hdel", "+persist", "+pexpireat", "+scan", "+info",
+		"resetkeys", "~name:{*")
+	s, err = redisstore.Open(t.Context(), least, "name", redisstore.Options{})
+	require.NoError(t, err, "of a user who may do no more than the package doc says")
+	for _, ttl := range []time.Duration{hold, forever} {
+		r := request("key")
+		r.HoldTTL = ttl
+		claim(t, s, r)
+		require.NoError(t, s.Begin(t.Context(), r.Claim, lease))
+		require.NoError(t, s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil }))
+		settled(t, s, r.Claim, idemflight.Settlement{})
+	}
 
 	useless := as("useless", "-config", "-info", "-evalsha", "-eval")
 	_, err = redisstore.Open(t.Context(), useless, "name", redisstore.Options{NoEviction: true})

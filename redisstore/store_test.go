@@ -253,6 +253,28 @@ func TestScripts_Flushed(t *testing.T) {
 	require.True(t, found)
 }
 
+// TestPersistedAlways_OutlivesTheEngine: what was acknowledged is there after kill -9.
+func TestPersistedAlways_OutlivesTheEngine(t *testing.T) {
+	directives := []string{"--dir", t.TempDir(), "--appendonly", "yes", "--appendfsync", "always"}
+	first := client(t, server(t, directives...))
+	s, err := redisstore.Open(t.Context(), first, "name", redisstore.Options{})
+	require.NoError(t, err)
+	require.Equal(t, redisstore.PersistedAlways, s.Persistence())
+	claimed, begun, kept := claim(t, s, request("claimed")), claim(t, s, request("begun")), claim(t, s, request("kept"))
+	require.NoError(t, s.Begin(t.Context(), begun, lease))
+	end := idemflight.Settlement{Disposition: idemflight.Retain, Value: []byte("v"), TTL: hold}
+	settled(t, s, kept, end)
+	kill(t, first)
+
+	s, err = redisstore.Open(t.Context(), client(t, server(t, directives...)), "name", redisstore.Options{})
+	require.NoError(t, err)
+	require.NoError(t, s.Begin(t.Context(), claimed, lease))
+	require.True(t, readOf(t, s, "begun").Begun)
+	settled(t, s, begun, end)
+	require.Equal(t, "v", string(readOf(t, s, "kept").Value))
+	require.Equal(t, idemflight.Retained, settled(t, s, kept, end).State, "of a Settle whose answer was lost")
+}
+
 // TestContext_EndsAVerb: soon, though the engine does not answer and the client would go on waiting.
 func TestContext_EndsAVerb(t *testing.T) {
 	c := redis.NewClient(&redis.Options{Addr: server(t), ReadTimeout: time.Hour, MaxRetries: -1})

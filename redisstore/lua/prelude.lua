@@ -16,15 +16,11 @@ local now = time[1] * 1000000 + time[2]
 
 local function text(number) return string.format('%.0f', number) end
 
--- The record, but for val and err, which may be large.
+-- The record, but for val and err, which may be large. The first six fields are numbers.
 local r = {}
-do
-	local names = {'id', 'st', 'leased', 'lease', 'hold', 'expires', 'started', 'completed', 'fp', 'announced', 'forgotten'}
-	local numbers = {leased = true, lease = true, hold = true, expires = true, started = true, completed = true}
-	for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-		local name = names[i]
-		r[name] = value and numbers[name] and tonumber(value) or value
-	end
+local names = {'leased', 'lease', 'hold', 'expires', 'started', 'completed', 'id', 'st', 'fp', 'announced', 'forgotten'}
+for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+	r[names[i]] = value and i <= 6 and tonumber(value) or value
 end
 
 local alive = r.leased and r.leased > now
