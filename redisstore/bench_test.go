@@ -1,7 +1,9 @@
 package redisstore_test
 
 import (
+	"runtime"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -23,10 +25,9 @@ func BenchmarkStore(b *testing.B) {
 		b.Skipf("skipped: no Redis at %s: %v", address(), err)
 	}
 	value := []byte(`{"id":"ch_1NqXXXXXXXXXXXXXXXXXXXXX","amount":100}`)
-	n := 0
+	var n atomic.Int64
 	ask := func(b *testing.B) idemflight.Claim {
-		n++
-		r := request("order/" + strconv.Itoa(n))
+		r := request("order/" + strconv.FormatInt(n.Add(1), 10))
 		x, err := s.Claim(b.Context(), r)
 		require.NoError(b, err)
 		require.True(b, x.Granted)
@@ -40,6 +41,14 @@ func BenchmarkStore(b *testing.B) {
 		for b.Loop() {
 			settle(b, ask(b))
 		}
+	})
+	b.Run(s.Persistence().String()+"/first-by-16", func(b *testing.B) {
+		b.SetParallelism(max(1, 16/runtime.GOMAXPROCS(0)))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				settle(b, ask(b))
+			}
+		})
 	})
 	b.Run(s.Persistence().String()+"/first+begin", func(b *testing.B) {
 		for b.Loop() {

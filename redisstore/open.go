@@ -45,21 +45,22 @@ func (p Persistence) String() string {
 	return "unknown"
 }
 
-// Persistence returns what the engine said when the store was opened; of a cluster, what the weakest of its masters said.
-// It is for the program to decide what that is enough for. Cost: none, nothing is asked.
+// Persistence returns what the engine said when the store was opened; of a cluster, what the weakest of its
+// masters said. It is for the program to decide what that is enough for. Cost: none, nothing is asked.
 func (s *Store) Persistence() Persistence { return s.persistence }
 
-// Open returns the store that is called name in the engine of client: *redis.Client, which may be one for Sentinel, or
-// *redis.ClusterClient. A Ring is refused: when one of its engines does not answer it asks another, which has
-// not heard of the key.
+// Open returns the store that is called name in the engine of client: *redis.Client, which may be one for
+// Sentinel, or *redis.ClusterClient. A Ring is refused: when one of its engines does not answer it asks another,
+// which has not heard of the key.
 //
 // There is one name per kind of operation; all processes that share keys use the same one, and no other program
 // has keys that begin with "name:{". It is not empty, and has no braces.
 //
-// Open asks each master for its policy, and refuses one whose maxmemory-policy is not noeviction. That goes for
-// an engine without maxmemory, too: the limit can be set at any time, and noeviction is what an engine has that nobody
-// told otherwise. It asks INFO, which managed engines allow, then CONFIG GET, which many do not; for one that answers
-// neither see [Options].NoEviction. What is changed later, and what a replica would do that becomes a master, it does not see.
+// Open asks each master for its policy, and refuses one whose maxmemory-policy is not noeviction. That goes for an
+// engine without maxmemory, too: the limit can be set at any time, and noeviction is what an engine has that
+// nobody told otherwise. It asks INFO, which managed engines allow, then CONFIG GET, which many do not; for one
+// that answers neither see [Options].NoEviction. What is changed later, and what a replica would do that becomes a
+// master, it does not see.
 //
 // The store has nothing to close. The client is the caller's, and must stay open for as long as caches use the store.
 // Open returns the error of an engine that does not answer. Cost: three round trips to each master, and a script.

@@ -44,9 +44,9 @@ type watched struct {
 	err  error
 }
 
-// Watch returns nil once the claim is no longer in flight, or its lease has ended: up to 250 ms later if it took
-// long, or about 5 ms if it did not. It returns the error of an engine that could not be asked. Cost: one
-// goroutine and one round trip per look, for all that is watched in this Store.
+// Watch returns nil once the claim is no longer in flight, or its lease has ended: the latter at once, the former
+// up to 250 ms later if it took long, or about 5 ms if it did not. It returns the error of an engine that could
+// not be asked. Cost: one goroutine and one round trip per look, for all that is watched in this Store.
 func (s *Store) Watch(ctx context.Context, c idemflight.Claim) error {
 	if err := checkKey(c.Key); err != nil {
 		return err
@@ -165,10 +165,11 @@ func (s *Store) lookAt(ctx context.Context, due []look) {
 	s.watches.mu.Lock()
 	defer s.watches.mu.Unlock()
 	for i, l := range due {
-		inFlight, err := cmds[i].Int64()
-		if err == nil && inFlight == 1 {
+		left, err := cmds[i].Int64()
+		if err == nil && left > 0 {
 			l.by.pause = min(2*l.by.pause, longestPause)
-			l.by.due = time.Now().Add(l.by.pause)
+			again := time.Duration(min(left, l.by.pause.Milliseconds())) * time.Millisecond
+			l.by.due = time.Now().Add(again)
 			continue
 		}
 		if s.watches.claims[l.claim] == l.by {

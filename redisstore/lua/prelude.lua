@@ -2,7 +2,7 @@
 --
 --   id          of the claim that the record bears
 --   st          c claimed, b begun, r retained, h held, x released, g given back, or forgotten without being settled
---   leased      when the lease ends; there exactly as long as the record is open (c and b are; h is while it is reconciled)
+--   leased      when the lease ends; there exactly while the record is open, as c and b are, and h is while reconciled
 --   lease       for how long a lease is taken, and what is closed is kept
 --   hold        for how long the record reads as held if its owner dies; -1: without end
 --   expires     when what is r or h expires; -1: never; 0: it has been dropped
