@@ -13,7 +13,7 @@ import (
 // TestStore runs the tests that every Store must pass.
 func TestStore(t *testing.T) {
 	c := shared(t)
-	name := uniqueName()
+	name := nameFor(t, c)
 	storetest.Run(t, func(t *testing.T) idemflight.Store {
 		s, err := redisstore.Open(t.Context(), c, name, redisstore.Options{})
 		require.NoError(t, err)

@@ -145,18 +145,23 @@ func freePort(t *testing.T) (addr, port string) {
 // open opens a store of the test's own, whose keys are gone after it.
 func open(t *testing.T, c redis.UniversalClient) *redisstore.Store {
 	t.Helper()
-	name := uniqueName()
-	s, err := redisstore.Open(t.Context(), c, name, redisstore.Options{})
+	s, err := redisstore.Open(t.Context(), c, nameFor(t, c), redisstore.Options{})
 	require.NoError(t, err)
+	return s
+}
+
+// nameFor returns a name for a store of the test's own, whose keys are gone after it.
+func nameFor(t *testing.T, c redis.UniversalClient) string {
+	name := uniqueName()
 	t.Cleanup(func() {
 		ctx := context.Background()
-		keys, err := c.Keys(ctx, name+":*").Result() // of a cluster: of all its engines
+		keys, err := c.Keys(ctx, name+":*").Result()
 		require.NoError(t, err)
 		for _, key := range keys {
 			require.NoError(t, c.Del(ctx, key).Err())
 		}
 	})
-	return s
+	return name
 }
 
 func uniqueName() string { return "idem_r_" + rand.Text() }

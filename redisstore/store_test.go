@@ -126,12 +126,11 @@ func TestTime_IsTheEngines(t *testing.T) {
 // absent, and a lease after it. What is held without end has none.
 func TestTime_EngineDropsWhatIsOver(t *testing.T) {
 	c := shared(t)
-	name := uniqueName()
+	name := nameFor(t, c)
 	s, err := redisstore.Open(t.Context(), c, name, redisstore.Options{})
 	require.NoError(t, err)
 	r := request("key")
 	key := name + ":{key}"
-	t.Cleanup(func() { require.NoError(t, c.Del(context.Background(), key).Err()) })
 	expires := func(want time.Duration, after string) {
 		t.Helper()
 		ttl, err := c.PTTL(t.Context(), key).Result()
