@@ -3,7 +3,6 @@ package storetest
 import (
 	"bytes"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -427,6 +426,47 @@ func raceForAReconcile(s *suite) {
 	s.lost(r)
 }
 
+// oneOf runs two verbs at once, through two stores, and asserts that one of them succeeds, and one alone.
+func (s *suite) oneOf(what string, first, second func(s *suite) bool) {
+	s.Helper()
+	other := newSuite(s.T, s.open)
+	start := make(chan struct{})
+	var both sync.WaitGroup
+	var firstDid, secondDid bool
+	both.Go(func() { <-start; firstDid = first(s) })
+	both.Go(func() { <-start; secondDid = second(other) })
+	close(start)
+	both.Wait()
+	require.NotEqual(s, firstDid, secondDid, "%s: one of both must succeed", what)
+}
+
+// raceOfBeginAndTakeOver: a late owner begins, or is replaced. Both would be two effects.
+func raceOfBeginAndTakeOver(s *suite) {
+	if s.processBound() {
+		s.Skip("whoever is dead begins nothing")
+	}
+	for range rounds {
+		r := request()
+		r.EffectsAnnounced = true
+		s.dead(s.claimed(r))
+		next := over(r, idemflight.InFlight)
+		s.oneOf("a late Begin and a takeover",
+			func(s *suite) bool { return s.Begin(s.Context(), r.Claim, lease) == nil },
+			func(s *suite) bool { x, err := s.Claim(s.Context(), next); return err == nil && x.Granted })
+	}
+}
+
+// raceOfSettleAndReconcile: a late owner's outcome counts, or that of who finds out. Both would be two answers.
+func raceOfSettleAndReconcile(s *suite) {
+	for range rounds {
+		r := s.dead(s.begun(s.claimed(request())))
+		next := over(r, idemflight.Held)
+		s.oneOf("a late Settle and a Claim to reconcile",
+			func(s *suite) bool { _, err := s.Settle(s.Context(), r.Claim, retain); return err == nil },
+			func(s *suite) bool { x, err := s.Claim(s.Context(), next); return err == nil && x.Granted })
+	}
+}
+
 // raceOfOneRequest: copies of one request at once are one request.
 func raceOfOneRequest(s *suite) {
 	r := request()
@@ -547,5 +587,5 @@ func unsettled(s *suite) {
 		return enough
 	})
 	require.True(s, errors.Is(err, enough), "the error of f, which Unsettled must return: %v", err)
-	require.Len(s, slices.Compact(keys), 1, "f after its error")
+	require.Len(s, keys, 1, "the keys told until f returns an error")
 }
