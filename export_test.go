@@ -232,3 +232,24 @@ func (s *shard[K, V]) hasFlight(key K) bool {
 	}
 	return false
 }
+
+// Carry writes an entry and reads it again, as Save and Load do.
+func (c Codec[K, V]) Carry(key K, e Entry[V]) (again K, read Entry[V], err error) {
+	if c, err = c.withDefaults(); err != nil {
+		return key, e, err
+	}
+	body, err := c.appendEntry([]byte{entryFrame, byte(e.State), 0}, key, e)
+	if err != nil {
+		return key, e, err
+	}
+	in := cursor{rest: body[1:]}
+	read, _, parts := readEntry[V](&in)
+	again, err = c.readParts(&in, parts, &read)
+	return again, read, err
+}
+
+// Lacks returns what New, Save and Load say of the codec; nil if it is enough.
+func (c Codec[K, V]) Lacks() error {
+	_, err := c.withDefaults()
+	return err
+}

@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -88,7 +89,7 @@ func TestQueue_GivesTheFirstTurn(t *testing.T) {
 				e := entry{&rec{id: n}, order.Turn{At: 1, Seq: random.Uint64N(1 << 40)}}
 				q.Add(e.r, e.turn)
 				want = append(want, e)
-				slices.SortStableFunc(want, func(a, b entry) int { return int(a.turn.Seq) - int(b.turn.Seq) })
+				slices.SortStableFunc(want, func(a, b entry) int { return cmp.Compare(a.turn.Seq, b.turn.Seq) })
 				continue
 			}
 			i := random.IntN(len(want))
