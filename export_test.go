@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 	"unsafe"
 
@@ -252,4 +253,10 @@ func (c Codec[K, V]) Carry(key K, e Entry[V]) (again K, read Entry[V], err error
 func (c Codec[K, V]) Lacks() error {
 	_, err := c.withDefaults()
 	return err
+}
+
+// CheckKey says what is wrong with a key.
+func CheckKey[K comparable](key K) error {
+	traits := traitsOf(reflect.TypeFor[K]())
+	return checkKey(&traits, key)
 }
