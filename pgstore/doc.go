@@ -1,0 +1,2 @@
+// Package pgstore keeps the keys of idemflight in PostgreSQL.
+package pgstore
