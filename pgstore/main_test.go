@@ -92,15 +92,17 @@ func newPool(t testing.TB, schema string, change ...func(*pgxpool.Config)) *pgxp
 // fixture is a store in a schema of its own.
 type fixture struct {
 	*Store
-	t    testing.TB
-	pool *pgxpool.Pool
+	t      testing.TB
+	pool   *pgxpool.Pool
+	schema string
 }
 
 func newStore(t testing.TB, change ...func(*pgxpool.Config)) fixture {
 	t.Helper()
-	pool := newPool(t, newSchema(t), change...)
+	schema := newSchema(t)
+	pool := newPool(t, schema, change...)
 	require.NoError(t, Migrate(within(t, enough), pool))
-	return fixture{Store: open(t, pool, Options{Sweep: -1}), t: t, pool: pool}
+	return fixture{Store: open(t, pool, Options{Sweep: -1}), t: t, pool: pool, schema: schema}
 }
 
 func open(t testing.TB, pool *pgxpool.Pool, o Options) *Store {
