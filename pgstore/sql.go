@@ -82,8 +82,8 @@ func statementsFor(table string) statements {
 
 		watched: sql(`select key, claim from {table} t where ns = $1 and key = any($2::bytea[]) and leased > {now}`),
 
-		// By pages of the primary key: $2 is the last key of the page before.
-		unsettled: sql(`select key, {columns} from {table} t where ns = $1 and key > $2 and (leased is not null or state = 'h')
+		// By pages of the primary key, from $2 on.
+		unsettled: sql(`select key, {columns} from {table} t where ns = $1 and key >= $2 and (leased is not null or state = 'h')
 			order by key limit $3`),
 
 		// An open row stays for as long as its owner may come and find that he was not replaced.

@@ -210,8 +210,8 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.S
 		key []byte
 		row
 	}
-	for after := []byte{}; ; {
-		rows, err := s.pool.Query(ctx, s.sql.unsettled, s.name, after, page)
+	for from := []byte{}; ; {
+		rows, err := s.pool.Query(ctx, s.sql.unsettled, s.name, from, page)
 		if err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.S
 		if len(all) < page {
 			return nil
 		}
-		after = all[len(all)-1].key
+		from = append(all[page-1].key, 0) // the next one in the order of bytes
 	}
 }
 
