@@ -1,0 +1,314 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/record"
+)
+
+// Verbs are the names by which [Memory.Fail] and [Memory.Asked] know the methods of a Store.
+var Verbs = []string{"Claim", "Begin", "Settle", "Renew", "Watch", "Read", "GiveBack", "Forget", "Unsettled"}
+
+// When is a moment of a verb.
+type When int
+
+const (
+	Before When = iota // it has not acted
+	After              // it has acted; its answer has not been given
+)
+
+// String returns "before" or "after".
+func (w When) String() string {
+	if w == Before {
+		return "before"
+	}
+	return "after"
+}
+
+// ErrFailed is in every error that [Memory.Fail] makes.
+var ErrFailed = errors.New("storetest: this verb was told to fail")
+
+// Memory is an [idemflight.Store] in memory, for tests: of caches that share it, and of what they do when
+// it fails. Its clock is time.Now, that of a bubble in testing/synctest; it has no goroutines. All methods are
+// safe for concurrent use. Keys, values and errors are copied. One that is made by [Mem] is ready.
+type Memory struct {
+	// mu guards all that follows. Hooks and f of Unsettled never run with mu held.
+	mu      sync.Mutex
+	records map[string]record.Record
+	watched map[string]chan struct{} // closed and removed when the record changes
+	fails   map[moment]int
+	asked   map[string]int
+	hook    Hook
+}
+
+type moment struct {
+	verb string
+	when When
+}
+
+// Mem returns an empty Memory.
+func Mem() *Memory {
+	return &Memory{
+		records: make(map[string]record.Record), watched: make(map[string]chan struct{}),
+		fails: make(map[moment]int), asked: make(map[string]int),
+	}
+}
+
+// Hook is called at each verb with its name: see [Memory.Hook]. The Claim has the key alone at Read, and is
+// zero at Renew and Unsettled.
+type Hook func(ctx context.Context, when When, verb string, c idemflight.Claim) error
+
+// Hook has h called before and after each verb acts, on the goroutine that asked, without a lock: h may wait,
+// or ask m itself. What it returns, if not nil, is the error of the verb: before, it does not act; after, its
+// answer is lost. After is called also where the answer is an error. It replaces the hook before; nil is none.
+func (m *Memory) Hook(h Hook) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hook = h
+}
+
+// Fail lets a verb fail with [ErrFailed], so many times from now on, before it acts or after; 0 ends it,
+// negative is without end. It panics if there is no such verb.
+func (m *Memory) Fail(verb string, when When, times int) {
+	mustKnow(verb)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fails[moment{verb, when}] = times
+}
+
+// Asked returns how often a verb was called so far, those that failed included. It panics if there is no such
+// verb.
+func (m *Memory) Asked(verb string) int {
+	mustKnow(verb)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked[verb]
+}
+
+func mustKnow(verb string) {
+	if !slices.Contains(Verbs, verb) {
+		panic(fmt.Sprintf("storetest: no verb %q, but %q", verb, Verbs))
+	}
+}
+
+// Kill has the owner of the claim thought dead: its lease ends now. It reports whether the claim was open. It
+// looks at all records.
+func (m *Memory) Kill(id idemflight.ClaimID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := now()
+	for key, r := range m.records {
+		if dead, ok := record.Renew(r, idemflight.Claim{Key: key, ID: id}, 0, at); ok {
+			m.putLocked(key, dead)
+			return true
+		}
+	}
+	return false
+}
+
+func now() record.At { return record.At{Now: time.Now().UnixNano()} }
+
+// verb runs act, which has m.mu, between the hooks. Its error, if not that of act, takes the answer away.
+func (m *Memory) verb(ctx context.Context, verb string, c idemflight.Claim, act func(record.At) error) error {
+	m.mu.Lock()
+	m.asked[verb]++
+	m.mu.Unlock()
+	if err := m.at(ctx, moment{verb, Before}, c); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	answer := act(now())
+	m.mu.Unlock()
+	if err := m.at(ctx, moment{verb, After}, c); err != nil {
+		return err
+	}
+	return answer
+}
+
+// at is what happens at a moment.
+func (m *Memory) at(ctx context.Context, now moment, c idemflight.Claim) error {
+	m.mu.Lock()
+	hook, times := m.hook, m.fails[now]
+	if times > 0 {
+		m.fails[now]--
+	}
+	m.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx, now.when, now.verb, c); err != nil {
+			return err
+		}
+	}
+	if times != 0 {
+		return fmt.Errorf("%w: %s, %v it acted", ErrFailed, now.verb, now.when)
+	}
+	return nil
+}
+
+// getLocked returns the record of key, without one that has ended.
+func (m *Memory) getLocked(key string, at record.At) record.Record {
+	r := m.records[key]
+	if r.State != record.Absent && record.End(r, at) <= at.Now {
+		delete(m.records, key)
+		return record.Record{}
+	}
+	return r
+}
+
+func (m *Memory) putLocked(key string, r record.Record) {
+	if r.State == record.Absent || reflect.DeepEqual(m.records[key], r) {
+		return
+	}
+	m.records[key] = r
+	if changed, ok := m.watched[key]; ok {
+		delete(m.watched, key)
+		close(changed)
+	}
+}
+
+// Claim is [idemflight.Store].Claim.
+func (m *Memory) Claim(ctx context.Context, r idemflight.ClaimRequest) (x idemflight.Standing, err error) {
+	err = m.verb(ctx, "Claim", r.Claim, func(at record.At) error {
+		next, answer := record.Claim(m.getLocked(r.Key, at), r, at)
+		m.putLocked(r.Key, next)
+		x = answer
+		return nil
+	})
+	return answerOf(x, err)
+}
+
+// answerOf returns x, but nothing beside an error.
+func answerOf(x idemflight.Standing, err error) (idemflight.Standing, error) {
+	if err != nil {
+		return idemflight.Standing{}, err
+	}
+	return x, nil
+}
+
+// Begin is [idemflight.Store].Begin.
+func (m *Memory) Begin(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
+	return m.verb(ctx, "Begin", c, func(at record.At) error {
+		next, err := record.Begin(m.getLocked(c.Key, at), c, lease, at)
+		m.putLocked(c.Key, next)
+		return err
+	})
+}
+
+// Settle is [idemflight.Store].Settle.
+func (m *Memory) Settle(ctx context.Context, c idemflight.Claim, s idemflight.Settlement) (x idemflight.Standing, err error) {
+	err = m.verb(ctx, "Settle", c, func(at record.At) error {
+		next, answer, err := record.Settle(m.getLocked(c.Key, at), c, s, at)
+		m.putLocked(c.Key, next)
+		x = answer
+		return err
+	})
+	return answerOf(x, err)
+}
+
+// Renew is [idemflight.Store].Renew.
+func (m *Memory) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) (lost []idemflight.ClaimID, err error) {
+	err = m.verb(ctx, "Renew", idemflight.Claim{}, func(at record.At) error {
+		for _, c := range cs {
+			next, ok := record.Renew(m.getLocked(c.Key, at), c, lease, at)
+			m.putLocked(c.Key, next)
+			if !ok {
+				lost = append(lost, c.ID)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return lost, nil
+}
+
+// Watch is [idemflight.Store].Watch.
+func (m *Memory) Watch(ctx context.Context, c idemflight.Claim) error {
+	var changed chan struct{}
+	var lease time.Duration
+	err := m.verb(ctx, "Watch", c, func(at record.At) error {
+		r := m.getLocked(c.Key, at)
+		if !record.InFlight(r, c, at) {
+			return nil
+		}
+		lease = time.Duration(r.Leased - at.Now)
+		if changed = m.watched[c.Key]; changed == nil {
+			changed = make(chan struct{})
+			m.watched[c.Key] = changed
+		}
+		return nil
+	})
+	if err != nil || changed == nil {
+		return err
+	}
+	over := time.NewTimer(lease)
+	defer over.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-changed: // early, if it was renewed
+	case <-over.C:
+	}
+	return nil
+}
+
+// Read is [idemflight.Store].Read.
+func (m *Memory) Read(ctx context.Context, key string) (x idemflight.Standing, err error) {
+	err = m.verb(ctx, "Read", idemflight.Claim{Key: key}, func(at record.At) error {
+		x = record.Read(m.getLocked(key, at), at)
+		return nil
+	})
+	return answerOf(x, err)
+}
+
+// GiveBack is [idemflight.Store].GiveBack.
+func (m *Memory) GiveBack(ctx context.Context, c idemflight.Claim) error {
+	return m.verb(ctx, "GiveBack", c, func(at record.At) error {
+		m.putLocked(c.Key, record.GiveBack(m.getLocked(c.Key, at), c, at))
+		return nil
+	})
+}
+
+// Forget is [idemflight.Store].Forget.
+func (m *Memory) Forget(ctx context.Context, c idemflight.Claim) (found bool, err error) {
+	err = m.verb(ctx, "Forget", c, func(at record.At) error {
+		var next record.Record
+		next, found = record.Forget(m.getLocked(c.Key, at), c, at)
+		m.putLocked(c.Key, next)
+		return nil
+	})
+	return found && err == nil, err
+}
+
+// Unsettled is [idemflight.Store].Unsettled, in the order of the keys.
+func (m *Memory) Unsettled(ctx context.Context, f func(key string, s idemflight.Standing) error) error {
+	standings := make(map[string]idemflight.Standing)
+	err := m.verb(ctx, "Unsettled", idemflight.Claim{}, func(at record.At) error {
+		for key, r := range m.records {
+			if x := record.Read(r, at); x.State == idemflight.InFlight || x.State == idemflight.Held {
+				standings[key] = x
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(standings)) {
+		if err := f(key, standings[key]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
