@@ -32,14 +32,14 @@ func statementsFor(table string) statements {
 			lease = $6::bigint * interval '1us', hold = $7::bigint * interval '1us', started = {now},
 			leased = {now} + $6::bigint * interval '1us',
 			kept = {now} + (2 * $6::bigint + $7::bigint) * interval '1us'
-			where ns = $1 and key = $2 and claim = $8 and state = 'c' and announced and leased <= {now}`),
+			where ns = $1 and key = $2 and claim = $8 and claim <> $3 and state = 'c' and announced and leased <= {now}`),
 
 		// What the hold of a dead owner reads as is written down, to be given back if nothing is learned.
 		reconcile: sql(`update {table} t set claim = $3, state = 'h', announced = $4, forgotten = false,
 			lease = $6::bigint * interval '1us', hold = $7::bigint * interval '1us', leased = {now} + $6::bigint * interval '1us',
 			completed = case when state = 'h' then completed else leased end,
 			expires = {until}, kept = {until} + $6::bigint * interval '1us'
-			where ns = $1 and key = $2 and claim = $8 and fingerprint = $5 and {held}`),
+			where ns = $1 and key = $2 and claim = $8 and claim <> $3 and fingerprint = $5 and {held}`),
 
 		// kept changes only for one that was being reconciled: otherwise this update touches no index.
 		begin: sql(`update {table} t set state = 'b', leased = greatest(leased, {now} + $4::bigint * interval '1us'),

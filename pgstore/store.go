@@ -85,7 +85,8 @@ func (s *Store) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemfligh
 	}
 	args := []any{r.ID[:], r.EffectsAnnounced, r.Fingerprint[:], micros(r.Lease), endless(r.HoldTTL)}
 	sql := s.sql.claim
-	if r.Replaces != (idemflight.ClaimID{}) {
+	replaces := r.Replaces != (idemflight.ClaimID{})
+	if replaces {
 		args = append(args, r.Replaces[:])
 		switch {
 		case r.From == idemflight.InFlight:
@@ -93,7 +94,7 @@ func (s *Store) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemfligh
 		case r.From == idemflight.Held && r.Reconcile:
 			sql = s.sql.reconcile
 		default:
-			sql, args = "", nil
+			sql = "" // never granted
 		}
 	}
 	for {
@@ -107,7 +108,7 @@ func (s *Store) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemfligh
 		switch seen := x.standing(); {
 		case x.ID == r.ID && x.leased != nil:
 			return x.granted(), nil
-		case seen.State != idemflight.Absent, x.ID == r.ID, len(args) != 5:
+		case seen.State != idemflight.Absent, x.ID == r.ID, replaces:
 			return seen, nil
 		}
 		// It ended, or was swept, between the two statements. Look again.
@@ -183,8 +184,9 @@ func (s *Store) Read(ctx context.Context, key string) (idemflight.Standing, erro
 	if len(key) > maxKey {
 		return idemflight.Standing{}, errKeyTooLong
 	}
-	_, x, err := s.writeAndRead(ctx, false, key, "")
-	return x.standing(), err
+	var x row
+	err := x.scan(s.pool.QueryRow(ctx, s.sql.read, s.name, []byte(key)))
+	return x.standing(), noRowIsNone(err)
 }
 
 // GiveBack is [idemflight.Store].GiveBack. Cost: one round trip.
@@ -236,28 +238,31 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.S
 	}
 }
 
-// writeAndRead runs sql, if it is not empty, and reads the row of key, in one round trip and one transaction.
-// wrote reports whether sql changed the row. A row that does not exist reads as the zero row. If relaxed,
-// the transaction is durable only soon after.
+// writeAndRead runs sql, if it is not empty, which changes the row of key or not, and reads the row, in one
+// round trip and one transaction. wrote reports whether sql changed it. A row that does not exist reads as the
+// zero row. If relaxed, the transaction is durable only soon after.
 func (s *Store) writeAndRead(ctx context.Context, relaxed bool, key, sql string, args ...any) (wrote bool, x row, err error) {
 	var b pgx.Batch
+	if relaxed { // until the end of the transaction; SET LOCAL would log a warning
+		b.Queue("select set_config('synchronous_commit', 'off', true)")
+	}
 	if sql != "" {
-		if relaxed { // until the end of the transaction; SET LOCAL would log a warning
-			b.Queue("select set_config('synchronous_commit', 'off', true)")
-		}
 		b.Queue(sql, append([]any{s.name, []byte(key)}, args...)...).Exec(func(tag pgconn.CommandTag) error {
 			wrote = tag.RowsAffected() == 1
 			return nil
 		})
 	}
-	b.Queue(s.sql.read, s.name, []byte(key)).QueryRow(func(r pgx.Row) error {
-		if err := x.scan(r); !errors.Is(err, pgx.ErrNoRows) {
-			return err
-		}
-		return nil
-	})
+	b.Queue(s.sql.read, s.name, []byte(key)).QueryRow(func(r pgx.Row) error { return noRowIsNone(x.scan(r)) })
 	err = s.pool.SendBatch(ctx, &b).Close()
 	return wrote, x, err
+}
+
+// noRowIsNone returns err, but nil where a row was not found.
+func noRowIsNone(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	return err
 }
 
 // micros is d as the statements take it, in µs.

@@ -3,7 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,26 +100,30 @@ func TestWatch_Fails(t *testing.T) {
 // TestWatch_Many: one poller looks after the claims of many goroutines that come and go.
 func TestWatch_Many(t *testing.T) {
 	f := newStore(t, func(c *pgxpool.Config) { c.MaxConns = 2 })
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() {
-			for range 5 {
-				c := f.claimed()
-				if i%2 == 0 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-					_ = f.Watch(ctx, c)
-					cancel()
-				}
-				answer := make(chan error, 1)
-				go func() { answer <- f.Watch(f.ctx(), c) }()
-				f.settles(c, retain("value"))
-				if err := <-answer; err != nil {
-					t.Error(err)
-				}
+	var n atomic.Int32
+	require.NoError(t, together(20, func() error {
+		leaves := n.Add(1)%2 == 0
+		for range 5 {
+			r := request(string(random(8)))
+			if _, err := f.Claim(f.ctx(), r); err != nil {
+				return err
 			}
-		})
-	}
-	wg.Wait()
+			if leaves {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+				_ = f.Watch(ctx, r.Claim)
+				cancel()
+			}
+			answer := make(chan error, 1)
+			go func() { answer <- f.Watch(f.ctx(), r.Claim) }()
+			if _, err := f.Settle(f.ctx(), r.Claim, retain("value")); err != nil {
+				return err
+			}
+			if err := <-answer; err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 	_, polls := f.watchers()
 	require.False(t, polls)
 }
