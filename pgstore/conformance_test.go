@@ -14,7 +14,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	f := newStore(t)
+	f := newStore(t, fast)
 	storetest.Run(t, func(t *testing.T) idemflight.Store { return open(t, f.pool, Options{}) })
 }
 

@@ -30,13 +30,13 @@ func (f fixture) begin() pgx.Tx {
 	return tx
 }
 
-// waitsForLock waits until n statements wait for the lock of a row or transaction in f's schema.
+// waitsForLock waits until n statements on f's table wait for a lock.
 func (f fixture) waitsForLock(n int) {
 	f.t.Helper()
 	waitUntil(f.t, "a statement waits for the locked row", func() bool {
 		var waiting int
-		require.NoError(f.t, f.pool.QueryRow(f.ctx(), `select count(*) from pg_stat_activity
-			where wait_event_type = 'Lock' and query like '%' || $1 || '%'`, f.schema).Scan(&waiting))
+		require.NoError(f.t, f.pool.QueryRow(f.ctx(), `select count(*) from pg_stat_activity a where wait_event_type = 'Lock'
+			and exists (select from pg_locks l where l.pid = a.pid and relation = 'idemflight'::regclass)`).Scan(&waiting))
 		return waiting == n
 	})
 }
