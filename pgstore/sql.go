@@ -22,7 +22,7 @@ func statementsFor(table string) statements {
 		claim: sql(`insert into {table} as t (ns, key, claim, state, announced, forgotten, fingerprint, lease, hold, started, leased, kept)
 			select $1::text, $2::bytea, $3::bytea, 'c', $4::boolean, false, $5::bytea, lease, hold, now, now + lease, now + lease + hold + lease
 			from (select {now} as now, $6::bigint * interval '1us' as lease, $7::bigint * interval '1us' as hold) as q
-			where not exists (select from {table} t where ns = $1 and key = $2 and (t.claim = $3 or not {absent}))
+			where not exists (select from {table} t where ns = $1 and key = $2 and not {absent})
 			on conflict (ns, key) do update set claim = excluded.claim, state = 'c', announced = excluded.announced, forgotten = false,
 				fingerprint = excluded.fingerprint, lease = excluded.lease, hold = excluded.hold, started = excluded.started,
 				leased = excluded.leased, kept = excluded.kept, completed = null, expires = null, value = null, error = null
@@ -63,12 +63,14 @@ func statementsFor(table string) statements {
 			kept = case when state = 'c' then {now} + lease else kept end, leased = null
 			where {mine} and state in ('c', 'h')`),
 
-		// Who is alive decides by himself, and what he retains is dropped.
+		// Who is alive decides by himself, and what he retains is dropped. One look at the clock, lest he die
+		// halfway through the row.
 		forget: sql(`update {table} t set forgotten = true,
-			state = case when leased is null or leased > {now} then state else 'd' end,
-			leased = case when leased > {now} then leased end,
-			expires = case when leased > {now} then expires else 'epoch' end,
-			kept = case when leased > {now} then kept else {now} + lease end
+			state = case when leased is null or leased > q.now then state else 'd' end,
+			leased = case when leased > q.now then leased end,
+			expires = case when leased > q.now then expires else 'epoch' end,
+			kept = case when leased > q.now then kept else q.now + lease end
+			from (select {now} as now) as q
 			where ns = $1 and key = $2 and claim = $3 and not {absent}`),
 
 		// Renew and those that are owned after it. Somebody who locks a row is alive: nobody waits for him.
