@@ -45,6 +45,7 @@ func TestRunFindsFaults(t *testing.T) {
 	}
 	for _, name := range names {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run=^TestRun$", "-test.failfast", "-test.timeout=100s")
 			cmd.Env = append(os.Environ(), plantedFault+"="+name)
 			out, err := cmd.CombinedOutput()
@@ -359,6 +360,28 @@ var faults = map[string]func(*faulty){
 			c.ID = r.ID
 		}
 	}),
+	"late Begin in two steps": func(f *faulty) {
+		f.begin = func(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
+			before := f.peek(c.Key)
+			next, err := record.Begin(before, c, lease, now())
+			if dead(before) {
+				time.Sleep(2 * time.Millisecond)
+			}
+			f.edit(c.Key, func(r *record.Record) { *r = next })
+			return err
+		}
+	},
+	"late Settle in two steps": func(f *faulty) {
+		f.settle = func(ctx context.Context, c idemflight.Claim, s idemflight.Settlement) (idemflight.Standing, error) {
+			before := f.peek(c.Key)
+			next, x, err := record.Settle(before, c, s, now())
+			if dead(before) {
+				time.Sleep(2 * time.Millisecond)
+			}
+			f.edit(c.Key, func(r *record.Record) { *r = next })
+			return x, err
+		}
+	},
 	"Settle of what is absent succeeds": func(f *faulty) {
 		f.settle = func(ctx context.Context, c idemflight.Claim, s idemflight.Settlement) (idemflight.Standing, error) {
 			if r := f.peek(c.Key); r.State == record.Absent {

@@ -116,8 +116,12 @@ func (m *Memory) Kill(id idemflight.ClaimID) bool {
 
 func now() record.At { return record.At{Now: time.Now().UnixNano()} }
 
-// verb runs act, which has m.mu, between the hooks. Its error, if not that of act, takes the answer away.
+// verb runs act, which has m.mu, between the hooks. An error of theirs takes the answer away.
 func (m *Memory) verb(ctx context.Context, verb string, c idemflight.Claim, act func(record.At) error) error {
+	return m.between(ctx, verb, c, func() error { return m.locked(act) })
+}
+
+func (m *Memory) between(ctx context.Context, verb string, c idemflight.Claim, act func() error) error {
 	m.mu.Lock()
 	m.asked[verb]++
 	m.mu.Unlock()
@@ -127,13 +131,17 @@ func (m *Memory) verb(ctx context.Context, verb string, c idemflight.Claim, act 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	m.mu.Lock()
-	answer := act(now())
-	m.mu.Unlock()
+	answer := act()
 	if err := m.at(ctx, moment{verb, After}, c); err != nil {
 		return err
 	}
 	return answer
+}
+
+func (m *Memory) locked(act func(record.At) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return act(now())
 }
 
 // at is what happens at a moment.
@@ -233,34 +241,39 @@ func (m *Memory) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Du
 	return lost, nil
 }
 
-// Watch is [idemflight.Store].Watch.
+// Watch is [idemflight.Store].Watch. It waits between the hooks.
 func (m *Memory) Watch(ctx context.Context, c idemflight.Claim) error {
-	var changed chan struct{}
-	var lease time.Duration
-	err := m.verb(ctx, "Watch", c, func(at record.At) error {
-		r := m.getLocked(c.Key, at)
-		if !record.InFlight(r, c, at) {
+	return m.between(ctx, "Watch", c, func() error {
+		changed, lease := m.watch(c)
+		if changed == nil {
 			return nil
 		}
-		lease = time.Duration(r.Leased - at.Now)
-		if changed = m.watched[c.Key]; changed == nil {
-			changed = make(chan struct{})
-			m.watched[c.Key] = changed
+		over := time.NewTimer(lease)
+		defer over.Stop()
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed: // early, if it was renewed
+		case <-over.C:
 		}
 		return nil
 	})
-	if err != nil || changed == nil {
-		return err
+}
+
+// watch returns a channel that is closed when the record changes, and how long its lease is; nil if it is not
+// in flight by c.
+func (m *Memory) watch(c idemflight.Claim) (changed chan struct{}, lease time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := now()
+	r := m.getLocked(c.Key, at)
+	if !record.InFlight(r, c, at) {
+		return nil, 0
 	}
-	over := time.NewTimer(lease)
-	defer over.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-changed: // early, if it was renewed
-	case <-over.C:
+	if m.watched[c.Key] == nil {
+		m.watched[c.Key] = make(chan struct{})
 	}
-	return nil
+	return m.watched[c.Key], time.Duration(r.Leased - at.Now)
 }
 
 // Read is [idemflight.Store].Read.

@@ -62,6 +62,8 @@ func Run(t *testing.T, open func(t *testing.T) idemflight.Store) {
 		{"Race/FreshKey", raceForAFreshKey},
 		{"Race/TakeOver", raceForATakeover},
 		{"Race/Reconcile", raceForAReconcile},
+		{"Race/LateBeginAndTakeOver", raceOfBeginAndTakeOver},
+		{"Race/LateSettleAndReconcile", raceOfSettleAndReconcile},
 		{"Race/OneRequestManyTimes", raceOfOneRequest},
 		{"Watch", watch},
 		{"Renew/TellsTheLost", renewTellsTheLost},
@@ -420,7 +422,11 @@ func (s *suite) beginIs(want string, r idemflight.ClaimRequest, before idemfligh
 			continue
 		}
 		require.NoError(s, err, "Begin")
-		x := s.reads(r, storetable.InFlight)
+		reads := storetable.InFlight
+		if s.processBound() && readsAs(before) != reads { // whoever is dead stays so
+			reads = storetable.Held
+		}
+		x := s.reads(r, reads)
 		require.True(s, x.Begun, "Begun after Begin")
 		require.Equal(s, r.ID, x.ID, "ID after Begin")
 		require.Equal(s, before.Forgotten, x.Forgotten, "the mark of Forget after Begin")
@@ -502,7 +508,7 @@ func (s *suite) renewIs(want string, r idemflight.ClaimRequest, before idemfligh
 			continue
 		}
 		require.Empty(s, lost, "Renew: those lost")
-		if !s.processBound() { // else who is dead stays so
+		if !s.processBound() { // else whoever is dead stays so
 			s.reads(r, storetable.InFlight)
 		}
 	}

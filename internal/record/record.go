@@ -35,7 +35,7 @@ const (
 func (s State) open() bool { return s == Claimed || s == Begun || s == Reconciling }
 
 // Forever is the time, in ns since 1970, of what never ends.
-const Forever = math.MaxInt64
+const Forever int64 = math.MaxInt64
 
 // Record is what an engine keeps of one key. All times are in ns since 1970 by the engine's clock.
 type Record struct {

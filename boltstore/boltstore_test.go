@@ -1,0 +1,733 @@
+package boltstore_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/boltstore"
+	"github.com/idemflight/idemflight/storetest"
+)
+
+// childFile names, in the environment, the file that this program, as a child of itself, opens: see TestKilledProcess.
+const childFile = "BOLTSTORE_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childFile); path != "" {
+		child(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	lease = time.Minute
+	long  = time.Hour
+)
+
+var (
+	retain  = idemflight.Settlement{Disposition: idemflight.Retain, Value: []byte("value"), TTL: long}
+	release = idemflight.Settlement{}
+)
+
+func open(t *testing.T, path string) *boltstore.DB {
+	t.Helper()
+	d, err := boltstore.Open(path, boltstore.Options{NoSync: testing.Short()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+func openStore(t *testing.T) (*boltstore.DB, *boltstore.Store) {
+	t.Helper()
+	d := open(t, newPath(t))
+	return d, storeOf(t, d)
+}
+
+func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "keys.db") }
+
+func storeOf(t *testing.T, d *boltstore.DB) *boltstore.Store {
+	t.Helper()
+	s, err := d.Store("payments")
+	require.NoError(t, err)
+	return s
+}
+
+func request(key string, announced bool) idemflight.ClaimRequest {
+	r := idemflight.ClaimRequest{Claim: idemflight.Claim{Key: key}, Lease: lease, HoldTTL: long, EffectsAnnounced: announced}
+	_, _ = rand.Read(r.ID[:])
+	return r
+}
+
+func claim(t *testing.T, s idemflight.Store, key string, announced bool) idemflight.ClaimRequest {
+	t.Helper()
+	r := request(key, announced)
+	x, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
+	require.True(t, x.Granted, "claim of %q: %+v", key, x)
+	return r
+}
+
+func settle(t *testing.T, s idemflight.Store, r idemflight.ClaimRequest, what idemflight.Settlement) {
+	t.Helper()
+	_, err := s.Settle(t.Context(), r.Claim, what)
+	require.NoError(t, err)
+}
+
+func state(t *testing.T, s idemflight.Store, key string) idemflight.State {
+	t.Helper()
+	x, err := s.Read(t.Context(), key)
+	require.NoError(t, err)
+	return x.State
+}
+
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for start := time.Now(); !done(); time.Sleep(time.Millisecond) {
+		require.Less(t, time.Since(start), 30*time.Second, "waited for %s", what)
+	}
+}
+
+// process is a Store whose process may crash.
+type process struct {
+	idemflight.Store
+	db   *boltstore.DB
+	path string
+}
+
+func (p *process) Crash(t *testing.T) {
+	if p.db != nil {
+		p.db.Crash()
+	}
+	p.db = open(t, p.path)
+	p.Store = storeOf(t, p.db)
+}
+
+func TestConformance(t *testing.T) {
+	var mu sync.Mutex
+	processes := make(map[string]*process) // by test: one engine for each
+	storetest.Run(t, func(t *testing.T) idemflight.Store {
+		mu.Lock()
+		defer mu.Unlock()
+		p := processes[t.Name()]
+		if p == nil {
+			p = &process{path: newPath(t)}
+			p.Crash(t)
+			processes[t.Name()] = p
+		}
+		return p
+	})
+}
+
+// TestAfterACrash: what each state of a record reads as for the next process.
+func TestAfterACrash(t *testing.T) {
+	for _, announced := range []bool{false, true} {
+		path := newPath(t)
+		d := open(t, path)
+		s := storeOf(t, d)
+		claim(t, s, "claimed", announced)
+		begun := claim(t, s, "begun", announced)
+		require.NoError(t, s.Begin(t.Context(), begun.Claim, lease))
+		settle(t, s, claim(t, s, "retained", announced), retain)
+		settle(t, s, claim(t, s, "released", announced), release)
+		settle(t, s, claim(t, s, "held", announced), idemflight.Settlement{Disposition: idemflight.Hold, TTL: -1})
+		before := time.Now()
+		d.Crash()
+
+		s = storeOf(t, open(t, path))
+		want := map[string]idemflight.State{
+			"claimed": idemflight.Held, "begun": idemflight.Held, "retained": idemflight.Retained,
+			"released": idemflight.Absent, "held": idemflight.Held,
+		}
+		if announced {
+			want["claimed"] = idemflight.Absent // it had begun nothing
+		}
+		for key, want := range want {
+			require.Equal(t, want, state(t, s, key), "%s, announced: %v", key, announced)
+		}
+		x, err := s.Read(t.Context(), "begun")
+		require.NoError(t, err)
+		require.Nil(t, x.Err)
+		require.False(t, x.CompletedAt.Before(before.Round(0)), "the owner died when the next process opened the file, not %v before", before.Sub(x.CompletedAt))
+	}
+}
+
+// TestHoldBeginsWithTheDeath: a long execution is renewed by nobody, and yet its hold begins when it dies.
+func TestHoldBeginsWithTheDeath(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	r := request("k", false)
+	r.Lease, r.HoldTTL = 1, long // the lease that was written is over at once
+	_, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, idemflight.InFlight, state(t, s, "k"), "whoever lives is not taken over")
+	for range 3 { // whatever the epochs between
+		d.Crash()
+		d = open(t, path)
+	}
+	x, err := storeOf(t, d).Read(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, idemflight.Held, x.State)
+	require.Greater(t, x.ExpiresIn, long-lease)
+}
+
+func TestStoresAreApart(t *testing.T) {
+	d, s := openStore(t)
+	other, err := d.Store("refunds")
+	require.NoError(t, err)
+	claim(t, s, "k", false)
+	claim(t, other, "k", false)
+	again := storeOf(t, d)
+	require.Equal(t, idemflight.InFlight, state(t, again, "k"), "stores of one name are one")
+}
+
+func TestKeysThatDoNotFit(t *testing.T) {
+	_, s := openStore(t)
+	for _, key := range []string{"", strings.Repeat("k", 32_001)} {
+		_, err := s.Claim(t.Context(), request(key, false))
+		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+	}
+	r := claim(t, s, strings.Repeat("k", 32_000), false)
+	settle(t, s, r, retain)
+	require.Equal(t, idemflight.Retained, state(t, s, r.Key))
+}
+
+// TestGroupCommit: what comes while a transaction is written goes together into the next.
+func TestGroupCommit(t *testing.T) {
+	const writers = 100
+	d, s := openStore(t)
+	before := d.Commits()
+	goOn := d.Hold()
+	var all sync.WaitGroup
+	errs := make(chan error, writers)
+	for i := range writers {
+		all.Go(func() {
+			_, err := s.Claim(context.Background(), request(fmt.Sprint(i), false))
+			errs <- err
+		})
+	}
+	// The writer has taken the first of them, and waits; the others queue.
+	until(t, "the queue", func() bool { return d.Queued() > 0 || len(errs) > 0 })
+	waited := time.Now()
+	for d.Queued() < writers-writers/4 && time.Since(waited) < 10*time.Second {
+		time.Sleep(time.Millisecond)
+	}
+	goOn()
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		require.NoError(t, err)
+	}
+	require.LessOrEqual(t, d.Commits()-before, writers/2, "transactions for %d writes at once", writers)
+	for i := range writers {
+		require.Equal(t, idemflight.InFlight, state(t, s, fmt.Sprint(i)))
+	}
+}
+
+// TestAnnouncedClaimWritesNothing, nor does what ends before it has begun.
+func TestAnnouncedClaimWritesNothing(t *testing.T) {
+	d, s := openStore(t)
+	before := d.Commits()
+	settle(t, s, claim(t, s, "released", true), release)
+	claim(t, s, "released", true)
+	marked := claim(t, s, "marked", true)
+	found, err := s.Forget(t.Context(), marked.Claim)
+	require.NoError(t, err)
+	require.True(t, found)
+	settle(t, s, marked, retain)
+	require.NoError(t, s.GiveBack(t.Context(), claim(t, s, "given back", true).Claim))
+	begun := claim(t, s, "begun", true)
+	_, err = s.Renew(t.Context(), []idemflight.Claim{begun.Claim}, lease)
+	require.NoError(t, err)
+	require.Equal(t, before, d.Commits(), "transactions so far")
+
+	require.NoError(t, s.Begin(t.Context(), begun.Claim, lease))
+	require.Equal(t, before+1, d.Commits(), "Begin is written")
+	require.NoError(t, s.Begin(t.Context(), begun.Claim, lease))
+	require.Equal(t, before+1, d.Commits(), "Begin again is not")
+	settle(t, s, begun, retain)
+	require.Equal(t, before+2, d.Commits(), "Settle is written")
+	settle(t, s, begun, retain)
+	x, err := s.Claim(t.Context(), request("begun", false))
+	require.NoError(t, err)
+	require.Equal(t, idemflight.Retained, x.State)
+	require.Equal(t, before+2, d.Commits(), "what changes nothing is not")
+	claim(t, s, "not announced", false)
+	require.Equal(t, before+3, d.Commits(), "a Claim that is not announced is written")
+}
+
+// TestFileDoesNotGrow: what has ended is dropped, from the file and from memory.
+func TestFileDoesNotGrow(t *testing.T) {
+	_, s := openStore(t)
+	brief := retain
+	brief.TTL = 1
+	for i := range 600 {
+		r := request(fmt.Sprint("k", i), i%2 == 0)
+		r.Lease = time.Millisecond
+		_, err := s.Claim(t.Context(), r)
+		require.NoError(t, err)
+		if i%4 < 2 {
+			settle(t, s, r, brief)
+		} else {
+			settle(t, s, r, release)
+		}
+	}
+	n := 0
+	until(t, "the sweep", func() bool {
+		n++
+		r := claim(t, s, fmt.Sprint("later", n), false)
+		settle(t, s, r, idemflight.Settlement{Disposition: idemflight.Retain, Value: []byte("kept"), TTL: long})
+		records, due, inMemory := s.Rows()
+		return records == n && due == n && inMemory == 0
+	})
+	for i := range n {
+		require.Equal(t, idemflight.Retained, state(t, s, fmt.Sprint("later", i+1)), "what has not ended stays")
+	}
+}
+
+// TestSweepSparesTheLiving: a record whose lease as written is over, and whose owner lives.
+func TestSweepSparesTheLiving(t *testing.T) {
+	_, s := openStore(t)
+	r := request("k", false)
+	r.Lease, r.HoldTTL = 1, 1
+	_, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
+	for i := range 3 {
+		claim(t, s, fmt.Sprint("other", i), false)
+		require.Equal(t, idemflight.InFlight, state(t, s, "k"))
+	}
+	settle(t, s, r, retain)
+	claim(t, s, "another", false)
+	require.Equal(t, idemflight.Retained, state(t, s, "k"))
+	records, due, _ := s.Rows()
+	require.Equal(t, 5, records)
+	require.LessOrEqual(t, due, 6)
+}
+
+func TestSecondOpenIsRefusedAtOnce(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	start := time.Now()
+	_, err := boltstore.Open(path, boltstore.Options{})
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "in use")
+	require.Less(t, time.Since(start), 5*time.Second)
+	require.NoError(t, d.Close())
+	again := open(t, path)
+	require.NoError(t, again.Close())
+}
+
+// refused asserts that a file is not opened, that the error names it, and that it is left as it is.
+func refused(t *testing.T, content []byte, why string) {
+	t.Helper()
+	path := newPath(t)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	_, err := boltstore.Open(path, boltstore.Options{})
+	require.Error(t, err)
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, why)
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, string(content) == string(after), "the file was changed")
+}
+
+func TestForeignFiles(t *testing.T) {
+	refused(t, []byte("not a database"), "")
+	refused(t, []byte(strings.Repeat("a long text that is no database\n", 10_000)), "")
+	refused(t, make([]byte, 100_000), "")
+
+	bucket := func(write func(tx *bolt.Tx) error) []byte {
+		path := newPath(t)
+		db, err := bolt.Open(path, 0o600, nil)
+		require.NoError(t, err)
+		require.NoError(t, db.Update(write))
+		require.NoError(t, db.Close())
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return b
+	}
+	refused(t, bucket(func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte("mine")); return err }), "something else")
+	refused(t, bucket(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("idemflight"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte("version"), []byte{0, 0, 0, 0, 0, 0, 0, 2})
+	}), "version")
+
+	empty := newPath(t)
+	require.NoError(t, os.WriteFile(empty, bucket(func(*bolt.Tx) error { return nil }), 0o600))
+	open(t, empty) // made, and then the power failed
+
+	_, err := boltstore.Open(t.TempDir(), boltstore.Options{})
+	require.Error(t, err, "a directory")
+}
+
+// image returns a file with some hundred records.
+func image(t *testing.T) []byte {
+	t.Helper()
+	path := newPath(t)
+	d, err := boltstore.Open(path, boltstore.Options{NoSync: true})
+	require.NoError(t, err)
+	s := storeOf(t, d)
+	for i := range 300 {
+		r := claim(t, s, fmt.Sprint("key", i), true)
+		settle(t, s, r, idemflight.Settlement{Disposition: idemflight.Retain, Value: make([]byte, i), TTL: long})
+	}
+	require.NoError(t, d.Close())
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return b
+}
+
+// TestDamagedFiles: whatever is done to a file, it is refused and left alone, or works; nothing ends the process.
+func TestDamagedFiles(t *testing.T) {
+	good := image(t)
+	for _, size := range []int{1, 100, 4096, 5000, 8192, 3 * 4096, len(good) / 4} {
+		refused(t, good[:size], "")
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := mathrand.New(mathrand.NewPCG(seed, 0))
+	openedN := 0
+	path := newPath(t)
+	for range 150 {
+		bad := append([]byte(nil), good...)
+		switch random.IntN(3) {
+		case 0: // a few bits
+			for range 1 + random.IntN(20) {
+				bad[random.IntN(len(bad))] ^= 1 << random.IntN(8)
+			}
+		case 1: // the head of a page
+			page := random.IntN(len(bad) / 4096)
+			for range 8 {
+				bad[page*4096+random.IntN(64)] = byte(random.Uint32())
+			}
+		case 2: // a page that is another
+			a, b := random.IntN(len(bad)/4096), random.IntN(len(bad)/4096)
+			copy(bad[a*4096:(a+1)*4096], good[b*4096:])
+		}
+		require.NoError(t, os.WriteFile(path, bad, 0o600))
+		d, err := boltstore.Open(path, boltstore.Options{NoSync: true})
+		if err != nil {
+			require.NotContains(t, err.Error(), "in use", "the file that was refused before must not be locked")
+			after, readErr := os.ReadFile(path)
+			require.NoError(t, readErr)
+			require.True(t, string(bad) == string(after), "the file was changed")
+			continue
+		}
+		openedN++
+		if s, err := d.Store("payments"); err == nil {
+			for i := range 300 {
+				r := request(fmt.Sprint("key", i), i%2 == 0)
+				if x, err := s.Claim(t.Context(), r); err == nil && x.Granted {
+					_, _ = s.Settle(t.Context(), r.Claim, retain)
+				}
+			}
+			_ = s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil })
+		}
+		_ = d.Close()
+	}
+	t.Logf("%d of 150 were opened", openedN)
+}
+
+// TestDamagedRecord is an error of its key alone, and is not claimed.
+func TestDamagedRecord(t *testing.T) {
+	_, s := openStore(t)
+	require.NoError(t, s.Damage("bad", []byte("not a record")))
+	_, err := s.Read(t.Context(), "bad")
+	require.ErrorContains(t, err, `"bad"`)
+	for _, announced := range []bool{false, true} {
+		_, err = s.Claim(t.Context(), request("bad", announced))
+		require.Error(t, err)
+	}
+	claim(t, s, "good", false)
+	require.Error(t, s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil }), "what cannot be read is not passed over")
+}
+
+// TestFailedCommit: what is in the file is not known then, so nobody is told anything until it is opened again.
+func TestFailedCommit(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	r := claim(t, s, "k", false)
+	d.Fill()
+	big := retain
+	big.Value = make([]byte, 10<<20) // more than the file has room for
+	_, err := s.Settle(t.Context(), r.Claim, big)
+	require.ErrorContains(t, err, path)
+	require.False(t, errors.Is(err, idemflight.ErrClaimLost), "no answer: %v", err)
+	_, err = s.Read(t.Context(), "k")
+	require.ErrorContains(t, err, "opened again")
+	_, err = s.Claim(t.Context(), request("l", true))
+	require.ErrorContains(t, err, "opened again")
+	require.NoError(t, d.Close())
+	require.Equal(t, idemflight.Held, state(t, storeOf(t, open(t, path)), "k"))
+}
+
+func TestClose(t *testing.T) {
+	d, s := openStore(t)
+	r := claim(t, s, "k", false)
+	watched := make(chan error)
+	go func() { watched <- s.Watch(context.Background(), r.Claim) }()
+	time.Sleep(10 * time.Millisecond) // most times it waits by now; if not, the test is weaker, and not wrong
+	require.NoError(t, d.Close())
+	require.Error(t, <-watched)
+	require.NoError(t, d.Close(), "it may come twice")
+
+	ctx := t.Context()
+	_, err := s.Claim(ctx, request("l", true))
+	require.Error(t, err, "Claim")
+	_, err = s.Claim(ctx, request("l", false))
+	require.Error(t, err, "Claim")
+	require.Error(t, s.Begin(ctx, r.Claim, lease), "Begin")
+	_, err = s.Settle(ctx, r.Claim, retain)
+	require.Error(t, err, "Settle")
+	require.False(t, errors.Is(err, idemflight.ErrClaimLost), "it is not known what became of the claim: %v", err)
+	_, err = s.Renew(ctx, []idemflight.Claim{r.Claim}, lease)
+	require.Error(t, err, "Renew")
+	require.Error(t, s.Watch(ctx, r.Claim), "Watch")
+	_, err = s.Read(ctx, "k")
+	require.Error(t, err, "Read")
+	require.Error(t, s.GiveBack(ctx, r.Claim), "GiveBack")
+	_, err = s.Forget(ctx, r.Claim)
+	require.Error(t, err, "Forget")
+	require.Error(t, s.Unsettled(ctx, func(string, idemflight.Standing) error { return nil }), "Unsettled")
+	_, err = d.Store("new")
+	require.Error(t, err, "Store")
+}
+
+// TestCloseWritesWhatWaits: what was asked before Close is answered.
+func TestCloseWritesWhatWaits(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	goOn := d.Hold()
+	claimed := make(chan error)
+	go func() {
+		_, err := s.Claim(context.Background(), request("k", false))
+		claimed <- err
+	}()
+	go func() {
+		_, err := s.Claim(context.Background(), request("l", false))
+		claimed <- err
+	}()
+	until(t, "the queue", func() bool { return d.Queued() > 0 })
+	closed := make(chan error)
+	go func() { closed <- d.Close() }()
+	goOn()
+	require.NoError(t, <-closed)
+	first, second := <-claimed, <-claimed
+	require.True(t, first == nil || second == nil, "%v, %v", first, second)
+	s = storeOf(t, open(t, path))
+	if first == nil && second == nil {
+		require.Equal(t, idemflight.Held, state(t, s, "k"))
+		require.Equal(t, idemflight.Held, state(t, s, "l"))
+	}
+}
+
+// TestContext: a verb that waits for the disk ends with its context, and may have acted.
+func TestContext(t *testing.T) {
+	d, s := openStore(t)
+	goOn := d.Hold()
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := request("k", false)
+	claimed := make(chan error)
+	go func() {
+		_, err := s.Claim(ctx, r)
+		claimed <- err
+	}()
+	cancel(enough)
+	require.Equal(t, enough, <-claimed)
+	goOn()
+	x, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
+	require.True(t, x.Granted, "the same request again")
+}
+
+// TestReadWaitsForTheDisk: nobody is told what is not there to stay.
+func TestReadWaitsForTheDisk(t *testing.T) {
+	d, s := openStore(t)
+	r := claim(t, s, "k", true)
+	goOn := d.Hold()
+	settled := make(chan error)
+	go func() {
+		_, err := s.Settle(context.Background(), r.Claim, retain)
+		settled <- err
+	}()
+	read := make(chan idemflight.Standing)
+	go func() {
+		for {
+			x, err := s.Read(context.Background(), "k")
+			if err != nil || x.State != idemflight.InFlight {
+				read <- x
+				return
+			}
+		}
+	}()
+	select {
+	case x := <-read:
+		require.Fail(t, "Read tells what is not written", "%+v", x)
+	case <-time.After(20 * time.Millisecond):
+	}
+	goOn()
+	require.NoError(t, <-settled)
+	require.Equal(t, idemflight.Retained, (<-read).State)
+}
+
+// TestStepsOfOneBatch: what one was told is on the disk is there, whatever the next one does in memory.
+func TestStepsOfOneBatch(t *testing.T) {
+	path := newPath(t)
+	d := open(t, path)
+	s := storeOf(t, d)
+	released, forgotten := claim(t, s, "released", false), claim(t, s, "forgotten", false)
+	settle(t, s, forgotten, retain)
+	goOn := d.Hold()
+	var all sync.WaitGroup
+	errs := make(chan error, 10)
+	queue := func(n int, ask func() error) {
+		t.Helper()
+		all.Go(func() { errs <- ask() })
+		until(t, "the queue", func() bool { return d.Queued() == n })
+	}
+	again := func(key string) func() error {
+		return func() error {
+			_, err := s.Claim(context.Background(), request(key, true))
+			return err
+		}
+	}
+	all.Go(func() { // the writer takes it alone, or with what follows
+		_, err := s.Claim(context.Background(), request("first", false))
+		errs <- err
+	})
+	until(t, "the writer", func() bool { return d.Writing() && d.Queued() == 0 })
+	queue(1, func() error { _, err := s.Settle(context.Background(), released.Claim, release); return err })
+	queue(2, again("released"))
+	queue(3, func() error { _, err := s.Forget(context.Background(), forgotten.Claim); return err })
+	queue(4, again("forgotten"))
+	goOn()
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		require.NoError(t, err)
+	}
+	d.Crash()
+	s = storeOf(t, open(t, path))
+	for _, key := range []string{"released", "forgotten"} {
+		x, err := s.Read(t.Context(), key)
+		require.NoError(t, err)
+		require.True(t, x.State == idemflight.Absent || x.State == idemflight.InFlight && x.ExpiresIn == 0, "%s must be free: %+v", key, x)
+	}
+}
+
+func TestUnsettledIsWhole(t *testing.T) {
+	_, s := openStore(t)
+	want := make(map[string]bool)
+	for i := range 1300 { // more than two scans
+		announced := i%5 != 0
+		r := claim(t, s, fmt.Sprint(i), announced)
+		if i%7 == 0 {
+			require.NoError(t, s.GiveBack(t.Context(), r.Claim))
+			continue
+		}
+		want[r.Key] = true
+	}
+	got := make(map[string]bool)
+	require.NoError(t, s.Unsettled(t.Context(), func(key string, x idemflight.Standing) error {
+		require.False(t, got[key], "%q is told twice", key)
+		got[key] = true
+		found, err := s.Forget(t.Context(), idemflight.Claim{Key: key, ID: x.ID}) // f may ask the store
+		require.True(t, found)
+		return err
+	}))
+	require.Equal(t, want, got)
+}
+
+func TestManyOpenings(t *testing.T) {
+	path := newPath(t)
+	d, err := boltstore.Open(path, boltstore.Options{NoSync: true})
+	require.NoError(t, err)
+	claim(t, storeOf(t, d), "k", false)
+	require.NoError(t, d.Close())
+	for range 1100 {
+		d, err = boltstore.Open(path, boltstore.Options{NoSync: true})
+		require.NoError(t, err)
+		require.NoError(t, d.Close())
+	}
+	s := storeOf(t, open(t, path))
+	require.Equal(t, idemflight.Held, state(t, s, "k"), "of an epoch that is no longer listed")
+}
+
+// child claims and begins, says so, and waits to be killed.
+func child(path string) {
+	ctx := context.Background()
+	d, err := boltstore.Open(path, boltstore.Options{})
+	must(err)
+	s, err := d.Store("payments")
+	must(err)
+	for _, announced := range []bool{false, true} {
+		r := request(fmt.Sprint("claimed ", announced), announced)
+		_, err = s.Claim(ctx, r)
+		must(err)
+		r = request(fmt.Sprint("begun ", announced), announced)
+		_, err = s.Claim(ctx, r)
+		must(err)
+		must(s.Begin(ctx, r.Claim, lease))
+		r = request(fmt.Sprint("retained ", announced), announced)
+		_, err = s.Claim(ctx, r)
+		must(err)
+		_, err = s.Settle(ctx, r.Claim, retain)
+		must(err)
+	}
+	fmt.Println("ready")
+	select {}
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// TestKilledProcess: the next process is served at once, without a clock.
+func TestKilledProcess(t *testing.T) {
+	path := newPath(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childFile+"="+path)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	_, err = boltstore.Open(path, boltstore.Options{})
+	require.ErrorContains(t, err, "in use")
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+
+	s := storeOf(t, open(t, path))
+	for key, want := range map[string]idemflight.State{
+		"claimed false": idemflight.Held, "begun false": idemflight.Held, "retained false": idemflight.Retained,
+		"claimed true": idemflight.Absent, "begun true": idemflight.Held, "retained true": idemflight.Retained,
+	} {
+		require.Equal(t, want, state(t, s, key), key)
+	}
+}
