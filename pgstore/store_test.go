@@ -49,10 +49,11 @@ func TestNames(t *testing.T) {
 	require.NoError(t, other.Unsettled(f.ctx(), func(key string, _ idemflight.Standing) error { t.Error(key); return nil }))
 }
 
-// TestUnsettled_Pages goes through more keys than one page has, while f settles what it is told of.
+// TestUnsettled_Pages goes through more keys than one page has, while f settles half of what it is told of.
 func TestUnsettled_Pages(t *testing.T) {
 	f := newStore(t, fast, func(c *pgxpool.Config) { c.MaxConns = 1 })
 	const n = 2*page + 1
+	require.Zero(t, page%2)
 	for range n {
 		f.claimed()
 	}
@@ -61,7 +62,9 @@ func TestUnsettled_Pages(t *testing.T) {
 	require.NoError(t, f.Unsettled(f.ctx(), func(key string, s idemflight.Standing) error {
 		require.False(t, seen[key], "told twice")
 		seen[key] = true
-		f.settles(idemflight.Claim{Key: key, ID: s.ID}, idemflight.Settlement{})
+		if len(seen)%2 == 1 { // not the last of a page
+			f.settles(idemflight.Claim{Key: key, ID: s.ID}, idemflight.Settlement{})
+		}
 		return nil
 	}))
 	require.Len(t, seen, n)
