@@ -18,7 +18,7 @@ import (
 //	go test -run '^$' -bench . -benchtime 2s
 //
 // and add ?default_query_exec_mode=exec to IDEMFLIGHT_POSTGRES for what it costs without prepared statements.
-// In "callers" 16 goroutines share the pool.
+// "callers" are 8 goroutines per core.
 func BenchmarkStore(b *testing.B) {
 	ctx := b.Context()
 	for _, relaxed := range []bool{false, true} {

@@ -41,7 +41,7 @@ func Schema() string { return "begin;\n" + schema + "commit;\n" }
 // Migrate makes the tables idemflight and idemflight_schema, or brings them up to this version, in the
 // first schema of the connection's search_path. The role of pool must be allowed to create tables there
 // unless nothing is to be done. Processes that call it at once wait for each other, by an advisory lock.
-// After an error nothing has changed. Cost: one round trip if nothing is to be done, otherwise four.
+// After an error nothing has changed. Cost: two round trips if nothing is to be done.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if found, _, err := installed(ctx, pool); err == nil && found >= version {
 		return nil
@@ -57,19 +57,21 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 }
 
 // errNoSchema: there are no tables.
-var errNoSchema = errors.New("pgstore: the database has no table idemflight on the search_path: call pgstore.Migrate, or run what pgstore.Schema returns")
+var errNoSchema = errors.New("pgstore: there is no table idemflight on the connection's search_path: " +
+	"call pgstore.Migrate, or run what pgstore.Schema returns")
 
 // installed returns the version of the schema that the connections of pool find, and its table, quoted.
 func installed(ctx context.Context, pool *pgxpool.Pool) (found int, table string, err error) {
 	var in *string
 	err = pool.QueryRow(ctx, `select (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 		where c.oid = to_regclass('idemflight_schema'))`).Scan(&in)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, "", err
-	}
-	if in == nil {
+	case in == nil:
 		return 0, "", errNoSchema
 	}
-	err = pool.QueryRow(ctx, "select coalesce(max(version), 0) from "+pgx.Identifier{*in, "idemflight_schema"}.Sanitize()).Scan(&found)
+	versions := pgx.Identifier{*in, "idemflight_schema"}.Sanitize()
+	err = pool.QueryRow(ctx, "select coalesce(max(version), 0) from "+versions).Scan(&found)
 	return found, pgx.Identifier{*in, "idemflight"}.Sanitize(), err
 }

@@ -16,16 +16,19 @@ func statementsFor(table string) statements {
 	return statements{
 		read: sql(`select {columns} from {table} t where ns = $1 and key = $2`),
 
-		// Where there is a record, the select finds it, and nothing is locked or written: this is the way of
-		// every replay. Otherwise a row is inserted, or put over one that reads as absent. Both look at the
-		// record by themselves, since somebody may have claimed the key in between.
-		claim: sql(`insert into {table} as t (ns, key, claim, state, announced, forgotten, fingerprint, lease, hold, started, leased, kept)
-			select $1::text, $2::bytea, $3::bytea, 'c', $4::boolean, false, $5::bytea, lease, hold, now, now + lease, now + lease + hold + lease
+		// Where there is a record, "not exists" finds it, and nothing is locked or written, so a replay costs
+		// no more than reading. Otherwise a row is inserted, or put over one that reads as absent. That is
+		// looked at again once the row is locked, since another claim may have come first.
+		claim: sql(`insert into {table} as t (ns, key, claim, state, announced, forgotten, fingerprint,
+				lease, hold, started, leased, kept)
+			select $1::text, $2::bytea, $3::bytea, 'c', $4::boolean, false, $5::bytea,
+				lease, hold, now, now + lease, now + lease + hold + lease
 			from (select {now} as now, $6::bigint * interval '1us' as lease, $7::bigint * interval '1us' as hold) as q
 			where not exists (select from {table} t where ns = $1 and key = $2 and not {absent})
-			on conflict (ns, key) do update set claim = excluded.claim, state = 'c', announced = excluded.announced, forgotten = false,
-				fingerprint = excluded.fingerprint, lease = excluded.lease, hold = excluded.hold, started = excluded.started,
-				leased = excluded.leased, kept = excluded.kept, completed = null, expires = null, value = null, error = null
+			on conflict (ns, key) do update set claim = excluded.claim, state = 'c',
+				announced = excluded.announced, forgotten = false, fingerprint = excluded.fingerprint,
+				lease = excluded.lease, hold = excluded.hold, started = excluded.started, leased = excluded.leased,
+				kept = excluded.kept, completed = null, expires = null, value = null, error = null
 			where t.claim <> excluded.claim and {absent}`),
 
 		takeOver: sql(`update {table} t set claim = $3, announced = $4, forgotten = false, fingerprint = $5,
@@ -34,7 +37,7 @@ func statementsFor(table string) statements {
 			kept = {now} + (2 * $6::bigint + $7::bigint) * interval '1us'
 			where ns = $1 and key = $2 and claim = $8 and claim <> $3 and state = 'c' and announced and leased <= {now}`),
 
-		// What the hold of a dead owner reads as is written down, to be given back if nothing is learned.
+		// What a dead owner leaves is written down as a hold, which GiveBack restores.
 		reconcile: sql(`update {table} t set claim = $3, state = 'h', announced = $4, forgotten = false,
 			lease = $6::bigint * interval '1us', hold = $7::bigint * interval '1us', leased = {now} + $6::bigint * interval '1us',
 			completed = case when state = 'h' then completed else leased end,
@@ -63,8 +66,8 @@ func statementsFor(table string) statements {
 			kept = case when state = 'c' then {now} + lease else kept end, leased = null
 			where {mine} and state in ('c', 'h')`),
 
-		// Who is alive decides by himself, and what he retains is dropped. One look at the clock, lest he die
-		// halfway through the row.
+		// A live owner is left alone; what it retains will be dropped. The clock is read once: with two
+		// readings the owner could be alive for one column and dead for the next.
 		forget: sql(`update {table} t set forgotten = true,
 			state = case when leased is null or leased > q.now then state else 'd' end,
 			leased = case when leased > q.now then leased end,
@@ -73,7 +76,7 @@ func statementsFor(table string) statements {
 			from (select {now} as now) as q
 			where ns = $1 and key = $2 and claim = $3 and not {absent}`),
 
-		// Renew and those that are owned after it. Somebody who locks a row is alive: nobody waits for him.
+		// The rows that are locked are skipped: their owners are alive, in SettleTx. They count as owned.
 		renew: sql(`with mine as (
 				select ns, key, claim from {table} t join unnest($2::bytea[], $3::bytea[]) as q (key, claim) using (key, claim)
 				where ns = $1 and leased is not null for update of t skip locked)
@@ -88,7 +91,7 @@ func statementsFor(table string) statements {
 		unsettled: sql(`select key, {columns} from {table} t where ns = $1 and key >= $2 and (leased is not null or state = 'h')
 			order by key limit $3`),
 
-		// An open row stays for as long as its owner may come and find that he was not replaced.
+		// An open row stays, after what it leaves has expired, for another lease: its owner may be late.
 		sweep: sql(`delete from {table} where ctid = any(array(
 			select ctid from {table} where kept <= {now} and (leased is null or leased + hold + lease <= {now})
 			order by kept limit $1 for update skip locked))`),
@@ -98,8 +101,9 @@ func statementsFor(table string) statements {
 // Words of the statements, in terms of the row t.
 const (
 	now     = `clock_timestamp()`
-	columns = `claim, state::text, announced, forgotten, fingerprint, value, error, started, completed, leased, ` + until + `, ` + now
-	mine    = `ns = $1 and key = $2 and claim = $3 and leased is not null`
+	columns = `claim, state::text, announced, forgotten, fingerprint, value, error, started, completed, leased, ` +
+		until + `, ` + now
+	mine = `ns = $1 and key = $2 and claim = $3 and leased is not null`
 
 	// until is when what is kept ends, or what the owner leaves if it dies; null: never.
 	until = `case when t.leased is null or t.state = 'h' then t.expires else t.leased + t.hold end`

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -51,8 +50,10 @@ const (
 )
 
 var (
-	errKeyTooLong   = fmt.Errorf("%w: encoded it has more than %d bytes, which is what pgstore keeps", idemflight.ErrInvalidKey, maxKey)
-	errNotAnnounced = errors.New("pgstore: Options.RelaxedClaims needs EffectsAnnounced in the options of the cache: without it a claim that the server lost is a second run")
+	errKeyTooLong = fmt.Errorf("%w: encoded it has more than %d bytes, which is all that pgstore has room for",
+		idemflight.ErrInvalidKey, maxKey)
+	errNotAnnounced = errors.New("pgstore: Options.RelaxedClaims needs EffectsAnnounced in the options of the cache: " +
+		"without it a claim that the server loses is a second run")
 )
 
 // Open returns the store of one kind of operation: caches that share a database and a name share their keys.
@@ -69,7 +70,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, name string, o Options) (*Sto
 		return nil, err
 	}
 	if found < version {
-		return nil, fmt.Errorf("pgstore: the schema has version %d, and this package needs %d: call pgstore.Migrate, or run what pgstore.Schema returns", found, version)
+		return nil, fmt.Errorf("pgstore: the schema has version %d, and this package needs %d: "+
+			"call pgstore.Migrate, or run what pgstore.Schema returns", found, version)
 	}
 	return &Store{pool: pool, name: name, opts: o, sql: statementsFor(table)}, nil
 }
@@ -103,7 +105,7 @@ func (s *Store) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemfligh
 			return idemflight.Standing{}, err
 		}
 		if wrote {
-			s.sweepSometimes()
+			s.countClaim()
 		}
 		switch seen := x.standing(); {
 		case x.ID == r.ID && x.leased != nil:
@@ -124,8 +126,8 @@ func (s *Store) Begin(ctx context.Context, c idemflight.Claim, lease time.Durati
 	return err
 }
 
-// Settle is [idemflight.Store].Settle. It waits for a transaction that has settled the claim and not ended
-// yet, so that it knows which way a commit went whose answer was lost. Cost: one round trip.
+// Settle is [idemflight.Store].Settle. It waits for a transaction that has called SettleTx and has not ended,
+// and so finds out about a commit whose answer was lost. Cost: one round trip.
 func (s *Store) Settle(ctx context.Context, c idemflight.Claim, st idemflight.Settlement) (idemflight.Standing, error) {
 	wrote, x, err := s.writeAndRead(ctx, false, c.Key, s.sql.settle, settleArgs(c, st)...)
 	switch {
@@ -152,7 +154,7 @@ func settleArgs(c idemflight.Claim, st idemflight.Settlement) []any {
 }
 
 // Renew is [idemflight.Store].Renew. Cost: one round trip for all.
-func (s *Store) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) (lost []idemflight.ClaimID, err error) {
+func (s *Store) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) ([]idemflight.ClaimID, error) {
 	keys, ids := make([][]byte, len(cs)), make([][]byte, len(cs))
 	for i := range cs {
 		keys[i], ids[i] = []byte(cs[i].Key), cs[i].ID[:]
@@ -171,6 +173,7 @@ func (s *Store) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Dur
 	if err := s.pool.SendBatch(ctx, &b).Close(); err != nil {
 		return nil, err
 	}
+	var lost []idemflight.ClaimID
 	for _, c := range cs {
 		if !owned[c.ID] {
 			lost = append(lost, c.ID)
@@ -282,42 +285,4 @@ func bytesOrNull(b []byte) any {
 		return nil
 	}
 	return b
-}
-
-// sweeping is when the store sweeps by itself.
-type sweeping struct {
-	claims atomic.Int64
-	last   atomic.Int64 // when it began, in ns since 1970
-	busy   atomic.Bool
-}
-
-const (
-	sweepEvery = 1000             // claims
-	sweepLimit = 1000             // rows that one statement deletes
-	sweepTime  = 10 * time.Second // for a sweep by the store itself
-)
-
-// sweepSometimes counts a claim and starts a sweep after every sweepEvery. Its goroutine ends with it.
-func (s *Store) sweepSometimes() {
-	w := &s.sweeping
-	if w.claims.Add(1)%sweepEvery != 0 || s.opts.Sweep < 0 || time.Since(time.Unix(0, w.last.Load())) < s.opts.Sweep || !w.busy.CompareAndSwap(false, true) {
-		return
-	}
-	w.last.Store(time.Now().UnixNano())
-	go func() {
-		defer w.busy.Store(false)
-		ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
-		defer cancel()
-		for n := sweepLimit; n == sweepLimit; {
-			n, _ = s.Sweep(ctx, sweepLimit) // what fails now, the next one does
-		}
-	}()
-}
-
-// Sweep deletes up to limit rows of all names that nobody can want any more: outcomes a lease after they
-// expired, closed rows a lease after they closed, and what dead owners left. It waits for no lock. It returns how many
-// it deleted. Nothing depends on it but disk space. Cost: one statement, in proportion to what it deletes.
-func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
-	tag, err := s.pool.Exec(ctx, s.sql.sweep, limit)
-	return int(tag.RowsAffected()), err
 }

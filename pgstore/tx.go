@@ -18,7 +18,7 @@ import (
 //	…
 //	defer tx.Rollback(ctx)
 //	… // the effect, in tx
-//	if err := payments.SettleTx(ctx, tx, receipt, nil); err != nil {
+//	if err := store.SettleTx(ctx, tx, receipt, nil); err != nil {
 //		return nil, err
 //	}
 //	return receipt, tx.Commit(ctx)
@@ -29,8 +29,8 @@ import (
 // After an error tx must be rolled back: [idemflight.ErrClaimLost] if the lease ended and another process has
 // taken the key over, [idemflight.ErrNotExecuting] if ctx belongs to no execution, an error if the outcome is
 // not one to be retained, or has a TTL of 0: the record must be there to be found. The row of the key is
-// locked until tx ends: who asks about the key waits meanwhile as for fn, and BeginEffect must not be called
-// any more. Cost: one round trip, in a transaction that is there anyway.
+// locked until tx ends: callers wait meanwhile as they do for fn, and BeginEffect must not be called any more,
+// since it would wait for tx. Cost: one round trip, in a transaction that is there anyway.
 func (s *Store) SettleTx(ctx context.Context, tx pgx.Tx, value any, outcome error) error {
 	c, st, err := idemflight.Settling(ctx, value, outcome)
 	if err != nil {
@@ -62,9 +62,11 @@ func (s *Store) SettleSQLTx(ctx context.Context, tx *sql.Tx, value any, outcome 
 func (s *Store) settleTx(c idemflight.Claim, st idemflight.Settlement, exec func(args ...any) (int64, error)) error {
 	switch {
 	case st.Disposition != idemflight.Retain:
-		return fmt.Errorf("pgstore: SettleTx settles only what is retained, a success or a final error, and not a %v: roll the transaction back", st.Disposition)
+		return fmt.Errorf("pgstore: SettleTx settles only what is retained, a success or a final error, and not a %v: "+
+			"roll the transaction back", st.Disposition)
 	case st.TTL <= 0:
-		return fmt.Errorf("pgstore: SettleTx needs a TTL above 0, not %v: without a record a commit whose answer is lost could not be found out about", st.TTL)
+		return fmt.Errorf("pgstore: SettleTx needs a TTL above 0, not %v: "+
+			"without a record nobody could find out about a commit whose answer is lost", st.TTL)
 	}
 	rows, err := exec(append([]any{s.name, []byte(c.Key)}, settleArgs(c, st)...)...)
 	if err == nil && rows == 0 {
