@@ -277,7 +277,10 @@ func runState(t *testing.T, open func(t *testing.T) idemflight.Store, state stor
 	row("Begin", func(s *suite, r idemflight.ClaimRequest, before idemflight.Standing) {
 		s.beginIs(state.Begin, r, before)
 	})
-	for verb, what := range map[string]idemflight.Settlement{"SettleRetain": retain, "SettleHold": hold, "SettleRelease": release, "SettleRetainTTL0": unkept} {
+	for verb, what := range map[string]idemflight.Settlement{
+		"SettleRetain": retain, "SettleHold": hold, "SettleRelease": release,
+		"SettleRetainTTL0": unkept, "SettleRetainTTLBelow0": with(unkept, -1),
+	} {
 		row(verb, func(s *suite, r idemflight.ClaimRequest, before idemflight.Standing) {
 			s.settleIs(state.Settle, r, what, before)
 		})
