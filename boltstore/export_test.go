@@ -31,6 +31,13 @@ func (d *DB) Queued() int {
 	return len(d.queue)
 }
 
+// Pending returns how many keys have operations that are queued or being written.
+func (d *DB) Pending() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.busy)
+}
+
 // Writing reports whether there is a writer.
 func (d *DB) Writing() bool {
 	d.mu.Lock()
