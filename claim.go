@@ -122,7 +122,7 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 	for range tooOften {
 		standing, err := q.ask(&r)
 		switch {
-		case err == ErrClaimLost: // a late answer to somebody else
+		case errors.Is(err, ErrClaimLost): // the answer came too late
 		case err != nil:
 			q.reject(err)
 			return
@@ -137,20 +137,37 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 			return
 		}
 	}
-	q.reject(fmt.Errorf("%w: it does not grant the claim of a key that it says is absent", ErrStore))
+	q.reject(&storeError{errors.New("it does not grant the claim of a key that it says is absent")})
 }
 
 // ask sends r with an ID of its own.
-func (q *inquiry[K, V]) ask(r *ClaimRequest) (standing Standing, err error) {
-	c := q.c
-	r.Claim = Claim{q.key, newClaimID()}
+func (q *inquiry[K, V]) ask(r *ClaimRequest) (Standing, error) {
+	q.since = q.c.now()
+	return q.c.request(q.ctx, q.flight.key, q.key, r)
+}
+
+// request asks the store for a claim of key, whose text is given, and fills r in.
+//
+// A grant that comes later than a lease after r was sent is not used, and errors with ErrClaimLost: it may be the
+// second of this ID. (The first was lost; its lease ended, another process replaced it and released the key; then
+// a repeat of r finds the key free. A late copy of the request by which that process replaced the first would
+// now replace the second, although it has begun what the first had not.)
+func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimRequest) (standing Standing, err error) {
+	r.Claim = Claim{text, newClaimID()}
 	r.Lease, r.HoldTTL, r.EffectsAnnounced = c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced
-	q.since = c.now()
+	sent := c.now()
 	yield.At("claim")
-	err = c.patiently(q.ctx, q.flight.key, patience, func(ctx context.Context) error {
+	err = c.patiently(ctx, key, min(patience, c.opts.Lease), func(ctx context.Context) error {
 		standing, err = c.opts.Store.Claim(ctx, *r)
 		return err
 	})
+	if err == nil && standing.Granted && c.now()-sent >= c.opts.Lease {
+		err = ErrClaimLost
+		given := c.patiently(ctx, key, patience, func(ctx context.Context) error { return c.opts.Store.GiveBack(ctx, r.Claim) })
+		if given == nil {
+			return standing, err
+		}
+	}
 	if err != nil {
 		c.keeper.giveBackLater(r.Claim)
 	}
@@ -361,7 +378,7 @@ func (q *inquiry[K, V]) land(standing Standing, source Source) {
 	c, f := q.c, q.flight
 	e, err := c.entryOf(standing, q.since)
 	if err != nil {
-		q.reject(fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err))
+		q.reject(&storeError{fmt.Errorf("its record cannot be read: %w", err)})
 		return
 	}
 	var notes []note[K]

@@ -112,6 +112,13 @@ var ownSentinels = []error{
 	ErrStore, ErrClaimLost,
 }
 
+// storeError is ErrStore around what the store said.
+type storeError struct{ said error }
+
+func (e *storeError) Error() string        { return fmt.Sprintf("%v: %v", ErrStore, e.said) }
+func (e *storeError) Is(target error) bool { return target == ErrStore }
+func (e *storeError) Unwrap() error        { return e.said }
+
 // leftError is ErrCallerLeft around what ended the caller's context. The cause is the user's and may
 // bear a marker, which must not speak to an execution around this one (see unmark).
 type leftError struct{ cause, err error }

@@ -131,13 +131,16 @@ func (e *execution) refuse(before said) {
 	}
 }
 
-// lose ends the context, since another process has taken the key over.
+// lose ends the context, since another process has taken the key over. If fn settles in a transaction of its own
+// the store says the same once that has committed: then the end of the execution tells.
 func (e *execution) lose() {
 	e.Done()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.env.claim.lost = true
-	e.env.claim.abort(ErrClaimLost)
+	if cl := e.env.claim; !cl.settles {
+		cl.lost = true
+		cl.abort(ErrClaimLost)
+	}
 }
 
 // NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the

@@ -267,7 +267,7 @@ func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, 
 			rest(ctx, pause)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", ErrStore, err)
+			return &storeError{err}
 		}
 	}
 }

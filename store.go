@@ -28,7 +28,8 @@ import (
 // request, repeated since its answer was lost, gets the same answer and changes nothing more. It may also
 // come late, long after others have acted. All times are the engine's clock; no verb trusts that of a
 // process. [ErrClaimLost] and [ErrInvalidKey] (a key that the engine cannot hold) are answers; every other
-// error means "not known", and the verb is repeated. A verb ends soon after its context. Keys, values and
+// error means "not known", and the verb is repeated. A verb ends soon after its context, with ctx.Err() and not
+// its cause, which may be one of these. Keys, values and
 // errors are any bytes; a nil slice and an empty one are told apart. All methods are safe for concurrent use.
 //
 // What ends as absent stays as a closed row for at least a lease, or until another execution claims the key:

@@ -38,7 +38,7 @@ func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok b
 		return e, false, err
 	}
 	if e, err = c.entryOf(standing, at); err != nil {
-		return e, true, fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err)
+		return e, true, &storeError{fmt.Errorf("its record cannot be read: %w", err)}
 	}
 	if e.State == InFlight {
 		hash := c.hash(key)
@@ -88,18 +88,10 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, s Settlement) error {
 	case held.State != Held:
 		return notHeld(held.State)
 	}
-	r := ClaimRequest{
-		Claim: Claim{text, newClaimID()}, Fingerprint: held.Fingerprint, Lease: c.opts.Lease, HoldTTL: c.opts.HoldTTL,
-		EffectsAnnounced: c.opts.EffectsAnnounced, Reconcile: true, Replaces: held.ID, From: Held,
-	}
-	var got Standing
-	err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
-		got, err = c.opts.Store.Claim(ctx, r)
-		return err
-	})
+	r := ClaimRequest{Fingerprint: held.Fingerprint, Reconcile: true, Replaces: held.ID, From: Held}
+	got, err := c.request(ctx, key, text, &r)
 	switch {
 	case err != nil:
-		c.keeper.giveBackLater(r.Claim)
 		return err
 	case !got.Granted:
 		return notHeld(got.State)
@@ -282,15 +274,10 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	if err != nil {
 		return err
 	}
-	r := ClaimRequest{Claim: Claim{text, newClaimID()}, Fingerprint: e.Fingerprint, Lease: c.opts.Lease, HoldTTL: c.opts.HoldTTL}
-	var got Standing
-	err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
-		got, err = c.opts.Store.Claim(ctx, r)
-		return err
-	})
+	r := ClaimRequest{Fingerprint: e.Fingerprint}
+	got, err := c.request(ctx, key, text, &r)
 	switch {
 	case err != nil:
-		c.keeper.giveBackLater(r.Claim)
 		return err
 	case !got.Granted:
 		return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)
@@ -329,9 +316,9 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 		return nil
 	case err != nil:
 		c.storeFailed(*new(K), err)
-		return fmt.Errorf("%w: %w", ErrStore, err)
+		return &storeError{err}
 	case unread != nil:
-		return fmt.Errorf("%w: some of what it has cannot be read: %w", ErrStore, unread)
+		return &storeError{fmt.Errorf("some of what it has cannot be read: %w", unread)}
 	}
 	return nil
 }
@@ -423,7 +410,7 @@ func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duratio
 	}
 	e, err := end.c.entryOf(counts, at)
 	if err != nil {
-		end.hold(unrecorded, fmt.Errorf("%w: its record cannot be read: %w", ErrStore, err))
+		end.hold(unrecorded, &storeError{fmt.Errorf("its record cannot be read: %w", err)})
 		return
 	}
 	end.disposition, end.value, end.err = Retain, e.Value, e.Err

@@ -443,6 +443,34 @@ func TestPromise36_AnotherPayloadWaitsForTheStoresAnswer(t *testing.T) {
 	})
 }
 
+func TestPromise37_WhatWasReleasedOnlyJoinedCallersOfTheProcessAreTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		opts []idemflight.CallOption
+	}{
+		"released": {err: idemflight.Retryable(errBoom)}, "TTL 0": {opts: []idemflight.CallOption{idemflight.WithTTL(0)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a, b := over(t, m), over(t, m)
+				fn, runs, release := blocked(7, tc.err)
+				led := start(a, bg, fn, tc.opts...)
+				<-runs
+				joined := start(a, bg, mustNotRun(t))
+				elsewhere := start(b, bg, returns(8, nil))
+				synctest.Wait()
+				close(release)
+				first := <-led
+				got := <-joined
+				require.Equal(t, first.err, got.err)
+				require.Equal(t, 7, got.res.Value)
+				require.Equal(t, 8, (<-elsewhere).res.Value, "it looks again, and leads")
+			})
+		})
+	}
+}
+
 func TestPromise38_WithoutTheStoreFnDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -483,6 +511,31 @@ func TestPromise38_AClaimWithoutAnAnswerIsGivenBack(t *testing.T) {
 		require.ErrorIs(t, err, idemflight.ErrInFlight, "an orphan")
 		time.Sleep(10 * time.Second)
 		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))), "the heartbeat has given it back")
+	})
+}
+
+// A repeat of a Claim may be granted although the first grant, whose answer was lost, is over long since.
+func TestPromise30_AGrantThatComesTooLateIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) { o.Lease = time.Second })
+		var ids []idemflight.ClaimID
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				ids = append(ids, c.ID)
+				if len(ids) == 1 {
+					time.Sleep(time.Second)
+				}
+			}
+			return nil
+		})
+		require.Equal(t, 7, must(a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			c, _, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			require.NotEqual(t, ids[0], c.ID)
+			return 7, nil
+		})))
+		time.Sleep(time.Minute)
 	})
 }
 
@@ -576,6 +629,29 @@ func TestPromise39_SettlingWantsWhatCanBeKept(t *testing.T) {
 			return 0, errBoom
 		})
 		require.Equal(t, errBoom, err, "Settling counts as NoEffect at the top")
+	})
+}
+
+// However long the answer is under way, a copy ends before the record.
+func TestPromise40_ACopyNeverOutlivesItsRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		brief := idemflight.WithTTL(10 * time.Second)
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil), brief)))
+		b := over(t, m)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				time.Sleep(4 * time.Second)
+			}
+			return nil
+		})
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+		time.Sleep(6*time.Second - time.Nanosecond)
+		require.Equal(t, 1, b.Len())
+		time.Sleep(time.Nanosecond)
+		require.Zero(t, b.Len())
+		m.Hook(nil)
+		require.Equal(t, 8, must(b.Do(bg, theKey, returns(8, nil))))
 	})
 }
 
@@ -796,4 +872,111 @@ func TestNewWithAStoreNamesBadOptions(t *testing.T) {
 	require.ErrorContains(t, err, "Options.Codec.EncodeValue")
 	o := over(t, storetest.Mem(), func(o *options) { o.Lease = 0 }).Options()
 	require.Equal(t, []time.Duration{30 * time.Second, time.Minute}, []time.Duration{o.Lease, o.LocalTTL})
+}
+
+func TestPromise25_EveryCallOverAStoreIsOneEventAndOneCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		var mu sync.Mutex
+		events := map[idemflight.EventKind]int{}
+		a := over(t, m)
+		b := over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				mu.Lock()
+				defer mu.Unlock()
+				events[e.Kind]++
+			}
+		})
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		x := idemflight.WithFingerprint(idemflight.FingerprintOf([]byte("x")))
+		ctx, cancel := context.WithTimeout(bg, time.Second)
+		defer cancel()
+		calls := []<-chan answer{
+			start(b, bg, mustNotRun(t)), start(b, bg, mustNotRun(t)), start(b, bg, mustNotRun(t), x),
+			start(b, ctx, mustNotRun(t)), start(b, bg, mustNotRun(t), idemflight.WithMaxWait(time.Millisecond)),
+		}
+		time.Sleep(2 * time.Second)
+		close(release)
+		<-led
+		for _, c := range calls {
+			<-c
+		}
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+		m.Fail("Claim", storetest.Before, 1<<30)
+		_, err := b.Do(bg, "other", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		s := b.Stats()
+		require.EqualValues(t, 7, s.Joined+s.Replayed+s.KeyReused+s.CallerLeft+s.NotWaited+s.StoreFailed+s.Executed)
+		delete(events, idemflight.EventStore)
+		require.Equal(t, map[idemflight.EventKind]int{
+			idemflight.EventJoined: 2, idemflight.EventRejected: 3, idemflight.EventCallerLeft: 1, idemflight.EventReplayed: 1,
+		}, events)
+	})
+}
+
+// The store's own goroutines and panics are no reason to strand anybody.
+func TestAStoreThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		times := 0
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if times++; times < 3 && when == storetest.Before {
+				panic("the driver's bug")
+			}
+			return nil
+		})
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		require.NotZero(t, a.Stats().StoreErrors)
+	})
+}
+
+func TestPanicsOverAStore(t *testing.T) {
+	for name, inline := range map[string][]idemflight.CallOption{"inline": {idemflight.Inline()}, "on a goroutine": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a, b := over(t, m), over(t, m)
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				require.Panics(t, func() {
+					_, _ = a.Do(ctx, theKey, func(context.Context) (int, error) { panic("boom") }, inline...)
+				})
+				_, err := b.Do(bg, theKey, mustNotRun(t))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				require.ErrorContains(t, err, "fn panicked and had not said whether an effect had begun")
+				require.Zero(t, a.Stats().InFlight)
+			})
+		})
+	}
+}
+
+func TestALeaderThatLeavesWhileTheStoreIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		asking := make(chan struct{})
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.Before {
+				<-asking
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(bg)
+		led := start(a, ctx, mustNotRun(t))
+		synctest.Wait()
+		joined := start(a, bg, returns(8, nil))
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, (<-led).err, idemflight.ErrCallerLeft)
+		m.Hook(nil)
+		close(asking)
+		got := <-joined
+		require.NoError(t, got.err)
+		require.Equal(t, 8, got.res.Value)
+		require.Equal(t, idemflight.Executed, got.res.Source, "it looked again, and led")
+		require.Equal(t, 8, must(b.Do(bg, theKey, mustNotRun(t))))
+	})
 }
