@@ -354,7 +354,7 @@ func (s *stepper) hasBegun(w *world, i int) {
 
 func (s *stepper) sendsEffect(w *world, i int) {
 	s.callerSteps(w, i, "sends its effect", func(next *world, c *caller) {
-		next.truth[c.id].sent = true
+		next.truth[c.id].sent = !next.truth[c.id].expired
 		c.at = atBank
 	})
 }
@@ -574,12 +574,10 @@ func (s *stepper) bankActs(w *world) {
 	for id := claimID(1); id <= maxClaims; id++ {
 		e := &w.truth[id]
 		if e.sent {
-			if !e.expired {
-				s.make(w, func(next *world) {
-					s.say("the EFFECT of %v takes place", s.name(id))
-					s.effect(next, id)
-				})
-			}
+			s.make(w, func(next *world) {
+				s.say("the EFFECT of %v takes place", s.name(id))
+				s.effect(next, id)
+			})
 			s.make(w, func(next *world) {
 				s.say("the effect of %v never arrives, or is refused", s.name(id))
 				next.truth[id].sent = false
@@ -588,7 +586,7 @@ func (s *stepper) bankActs(w *world) {
 		if s.cfg.bank == deadline && s.mayExpire(w, id) {
 			s.make(w, func(next *world) {
 				s.say("the bank takes no effect of %v any more", s.name(id))
-				next.truth[id].expired = true
+				next.truth[id].expired, next.truth[id].sent = true, false
 			})
 		}
 	}
