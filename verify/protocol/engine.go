@@ -122,7 +122,8 @@ func (s *stepper) standing(r *record) answer {
 
 func (s *stepper) grant(w *world, q request, as state) {
 	r := &w.record
-	if s.cfg.relaxed {
+	w.before, w.undoes = record{}, false
+	if s.cfg.relaxed && (as == claimed || !s.rule(heldDurable)) {
 		w.before, w.undoes = *r, true
 	}
 	if r.alive() {

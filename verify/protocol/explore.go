@@ -15,6 +15,17 @@ type result struct {
 	all    bool // there are no more
 	took   time.Duration
 	broken [numberInvariants]trace // the shortest; empty: holds
+
+	records [numberStates]bool // states of the record that occurred
+	places  [numberPlaces]bool // places where a caller stood
+}
+
+// note notes what occurs in a world.
+func (r *result) note(w *world) {
+	r.records[w.record.state] = true
+	for i := range w.callers {
+		r.places[w.callers[i].at] = true
+	}
 }
 
 // violations returns the invariants that are broken.
@@ -81,6 +92,7 @@ func explore(cfg *config, most int, first bool) (res result) {
 					return
 				}
 				seen[hash] = struct{}{}
+				res.note(w)
 				next = append(next, open{*w, int32(len(ways))})
 				ways = append(ways, reached{here.index, this})
 			}

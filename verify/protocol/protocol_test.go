@@ -26,6 +26,26 @@ func TestTheProtocolKeepsItsWord(t *testing.T) {
 	}
 }
 
+// Nothing is out of reach: every state of a record and every place of a caller occurs.
+func TestEverythingOccurs(t *testing.T) {
+	var all result
+	for _, cfg := range []config{announcedBegin, announcedTx} {
+		r := explore(&cfg, 30_000, false)
+		for i, occurs := range r.records {
+			all.records[i] = all.records[i] || occurs
+		}
+		for i, occurs := range r.places {
+			all.places[i] = all.places[i] || occurs
+		}
+	}
+	for i, occurs := range all.records {
+		require.True(t, occurs, "no record is %s", stateNames[i])
+	}
+	for i, occurs := range all.places {
+		require.True(t, occurs, "no caller is in place %d", i)
+	}
+}
+
 // Each rule that is taken away brings its hole back, or is one of which the table says that it has none.
 func TestFaultsEachRuleTakenAwayBringsItsHoleBack(t *testing.T) {
 	for i := range protocolRules {

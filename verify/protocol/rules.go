@@ -35,6 +35,7 @@ const (
 	txFenced
 	oneTransaction
 	rowLock
+	heldDurable
 	renewFenced
 	forgetByID
 	forgetMarks
@@ -64,8 +65,8 @@ var protocolRules = [numberRules]struct {
 		"what a caller asks with for a question takes a free key, and then the late request with which it asked for more is put over that"},
 	replaces: {"replaces", "a Claim over a record names the ID that it replaces", oneEffect, with(announcedBegin, late(1)),
 		"a late Claim of a released execution is put over another's dead one, and the repeat of the first one's Release frees the key"},
-	from: {"from", "and the state in which it saw it", heldStays, with(announcedBegin, late(1), asDesigned),
-		"a late takeover of what had begun nothing is put over the same claim when it has begun"},
+	from: {"from", "and the state in which it saw it", heldStays, with(announcedBegin, late(1), relaxed),
+		"a crash brings a claim back that was taken over when it had begun nothing; it begins, and the late takeover is put over it"},
 	sameGrant: {"same-grant", "and the grant: the ID may have come back to a free key since, with another StartedAt (not in the design yet)", heldStays, with(silent, late(1)),
 		"a late Claim over a held key is put over the same ID, which a repeated Claim has brought back to the key when it was free; the repeat of a Release frees the key"},
 	claimRepeats: {"claim-repeats", "the same Claim again is granted again", none, announcedBegin,
@@ -118,6 +119,8 @@ var protocolRules = [numberRules]struct {
 		"the process dies in between"},
 	rowLock: {"row-lock", "who would write to the record waits until the transaction is decided", trueRetryable, announcedTx,
 		"a Release is recorded while COMMIT is with the server"},
+	heldDurable: {"held-durable", "with RelaxedClaims, too, the grant of a held key is durable (the design does not say so)", heldStays, with(announcedBegin, late(1), relaxed),
+		"a crash brings the late owner back, which begins; a late Claim puts the reconciler over it, who answers as of before"},
 	renewFenced: {"renew-fenced", "Renew compares the ID", none, announcedBegin,
 		"a dead owner's lease is kept alive by the one it replaced: the key is stuck for as long"},
 	forgetByID: {"forget-by-id", "Forget names the claim that it means", heldStays, with(announcedBegin, late(1), forgets),

@@ -37,6 +37,7 @@ const (
 	reconciling
 	retained
 	held
+	numberStates = iota
 )
 
 type disposition uint8
