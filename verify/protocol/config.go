@@ -38,7 +38,7 @@ const (
 	deadline                 // Retryable is answered when the bank takes no effect any more of what began at StartedAt
 )
 
-// String says what differs from a call by the book, as flags of the command would.
+// String names a configuration by what it has.
 func (c *config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d callers", [...]string{"begin", "tx", "plain"}[c.fn], c.callers)
@@ -68,7 +68,7 @@ var quick = []config{
 	with(announcedBegin, func(c *config) { c.bank = deadline }),
 	with(announcedBegin, func(c *config) { c.bank = hasty }),
 	with(announcedBegin, (*config).unannounced, late(1)),
-	with(announcedTx, late(1)),
+	with(announcedTx, late(1), forgets),
 	with(announcedTx, operators, forgets),
 	with(announcedTx, (*config).unannounced, operators, forgets),
 	with(silent, operators, forgets),

@@ -34,14 +34,15 @@
 //
 // # What is left out
 //
-// The gap of promise 32: a patient bank's Reconcile, or operator, answers Retryable only when no effect can
-// arrive any more, and nothing is excused; a hasty one does so when it sees none (at most twice in a life of the
-// key), and the effects that were under way then, and no others, are not counted as second ones. Forget and HoldTTL of a held key end a life of the key: an effect of
-// the old life is not a second one of the new. Promise 33: an engine that loses what it acknowledged, but for
-// RelaxedClaims. Then: an outcome that a late Claim and a late Settle bring back after Forget or expiry and another's
-// claim, and a Release that says so although its effect was of such an earlier life (the design admits them: no second effect); what it costs in waiting: needless holds, leases that must end,
-// whether anything ends at all; fingerprints; final errors apart from successes; the local layer and LocalTTL; values
-// that do not decode; how long times are (any lease may end before any answer).
+// The gap of promise 32: a patient bank's Reconcile, or operator, answers Retryable only when no effect can arrive
+// any more, and nothing is excused; a hasty one does so when it sees none (at most twice in a life of the key),
+// and the effects that were under way then, and no others, are not counted as second ones. Forget and HoldTTL of a
+// held key end a life of the key: an effect of the old life is not a second one of the new. Promise 33: an engine
+// that loses what it acknowledged, but for RelaxedClaims. Then: an outcome that a late Claim and a late Settle
+// bring back after Forget or expiry and another's claim, and a Release that says so although its effect was of
+// such an earlier life (the design admits them: no second effect); what it costs in waiting: needless holds,
+// leases that must end, whether anything ends at all; fingerprints; final errors apart from successes; the local
+// layer and LocalTTL; values that do not decode; how long times are (any lease may end before any answer).
 //
 // Two rules are in no document yet: same-grant and held-durable. The model found what they are for.
 package main
