@@ -61,8 +61,8 @@ var protocolRules = [numberRules]struct {
 	in         config
 	hole       string
 }{
-	ownIDs: {"own-ids", "every request has an ID of its own, and only a repeat of the same request bears the same", heldStays, with(silent, late(1), asDesigned),
-		"what a caller asks with for a question takes a free key, and then the late request with which it asked for more is put over that"},
+	ownIDs: {"own-ids", "every request has an ID of its own, and only a repeat of the same request bears the same", heldStays, with(announcedBegin, late(1), asDesigned),
+		"an ID that was replaced asks its question again, and takes the free key; then a late request of the one that replaced it is put over it once more"},
 	replaces: {"replaces", "a Claim over a record names the ID that it replaces", oneEffect, with(announcedBegin, late(1)),
 		"a late Claim of a released execution is put over another's dead one, and the repeat of the first one's Release frees the key"},
 	from: {"from", "and the state in which it saw it", heldStays, with(announcedBegin, late(1), relaxed),
@@ -105,7 +105,7 @@ var protocolRules = [numberRules]struct {
 		"the outcome is kept"},
 	holdClearsMark: {"hold-clears-mark", "Hold takes the mark of Forget away", none, with(announcedBegin, forgets),
 		"the grant that follows takes it away as well; only who reads the held key in between sees a mark"},
-	holdKeepsTimes: {"hold-keeps-times", "Hold after Reconcile keeps the times of the hold", none, with(announcedBegin, func(c *config) { c.bank, c.callers = deadline, 1 }),
+	holdKeepsTimes: {"hold-keeps-times", "Hold after Reconcile keeps the times of the hold", none, with(announcedBegin, func(c *config) { c.bank = deadline }),
 		"the next Reconcile waits for longer than it must"},
 	recordFirst: {"record-first", "no caller is told before the engine has recorded it", oneAnswer, with(announcedBegin, func(c *config) { c.bank = hasty }),
 		"one that was written off (promise 32) tells its own outcome beside that of the record"},
@@ -143,7 +143,7 @@ func with(c config, changes ...func(*config)) config {
 	return c
 }
 
-// asDesigned is the protocol without same-grant, which hides what these rules are for.
+// asDesigned is the protocol without same-grant, which closes the hole of own-ids as well.
 func asDesigned(c *config) { c.without |= 1 << sameGrant }
 
 func late(n int) func(*config)   { return func(c *config) { c.late = n } }
