@@ -52,6 +52,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -122,48 +123,52 @@ func main() {
 	}
 }
 
-// run explores configurations and prints what they came to. It reports whether an invariant is broken.
+// run explores configurations and prints what each came to as soon as it is known. It reports whether an invariant
+// is broken.
 func run(explored []config, most, jobs int) bool {
 	began := time.Now()
-	results := make([]result, len(explored))
 	var waits sync.WaitGroup
+	var mu sync.Mutex // guards what follows, and the output
+	total := 0
+	var broken [numberInvariants]int
 	places := make(chan struct{}, jobs)
 	for i := range explored {
+		cfg := &explored[i]
 		waits.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			results[i] = explore(&explored[i], most, explored[i].without != 0)
-			fmt.Fprint(os.Stderr, ".")
+			r := explore(cfg, most, cfg.without != 0)
+
+			mu.Lock()
+			defer mu.Unlock()
+			all := "all"
+			if !r.all {
+				all = "cut"
+			}
+			total += r.states
+			fmt.Printf("%-70s %10d worlds, %s, depth %d, %v\n", cfg, r.states, all, r.depth, r.took.Round(time.Millisecond))
+			for _, which := range r.violations() {
+				broken[which]++
+				fmt.Printf("%s is broken: %s\n%s", invariants[which].name, invariants[which].says, r.broken[which].print(cfg))
+			}
 		})
 	}
 	waits.Wait()
-	fmt.Fprintln(os.Stderr)
 
-	total := 0
-	var broken [numberInvariants]int
-	for i := range explored {
-		r, all := &results[i], "all"
-		if !r.all {
-			all = "cut"
-		}
-		total += r.states
-		fmt.Printf("%-70s %10d worlds, %s, depth %d, %v\n", explored[i].String(), r.states, all, r.depth, r.took.Round(time.Millisecond))
-		for _, which := range r.violations() {
-			broken[which]++
-			fmt.Printf("%s is broken: %s\n%s", invariants[which].name, invariants[which].says, r.broken[which].print(&explored[i]))
-		}
-	}
 	fmt.Printf("\n%d worlds of %d configurations, %v\n", total, len(explored), time.Since(began).Round(time.Second))
-	violated := 0
+	violated := false
 	for which := none + 1; which < numberInvariants; which++ {
+		if !slices.ContainsFunc(explored, func(cfg config) bool { return cfg.looksFor == none || cfg.looksFor == which }) {
+			continue
+		}
 		holds := "holds in all"
 		if broken[which] > 0 {
 			holds = fmt.Sprintf("BROKEN in %d", broken[which])
-			violated++
+			violated = true
 		}
 		fmt.Printf("%-15s %s: %s\n", invariants[which].name, holds, invariants[which].says)
 	}
-	return violated > 0
+	return violated
 }
 
 func printRules() {
