@@ -63,6 +63,7 @@ var proofs = []struct {
 	{"model", modelled},
 	{"linearizability", narrow},
 	{"intervals", wide},
+	{"protocol", protocol},
 	{"soak", soaked},
 	{"planted faults", planted},
 	{"mutation", mutated},
@@ -223,6 +224,27 @@ func wide(ctx context.Context, _ string, quick bool) (row, error) {
 	return row{
 		grouped(calls) + " calls by 1,024 goroutines, 0 violations", subtests(out, "Oracle"),
 		fmt.Sprintf("go test ./linear -timeout 0 -run Wide -args -wide=%d", n),
+	}, nil
+}
+
+func protocol(ctx context.Context, _ string, quick bool) (row, error) {
+	args, command := []string{"run", "./protocol"}, "go run ./protocol"
+	if !quick {
+		args, command = append(args, "-long", "-most=5000000"), "go run ./protocol -long -most 5000000"
+	}
+	out, err := goCommand(ctx, args...)
+	if err != nil {
+		return row{}, err
+	}
+	all := strings.Count(out, " worlds, all,")
+	worlds, _ := strconv.Atoi(match(out, `(\d+) worlds of \d+ configurations`))
+	configurations := match(out, `\d+ worlds of (\d+) configurations`)
+	if out, err = goCommand(ctx, "test", "./protocol", "-count=1", "-v", "-run=Faults"); err != nil {
+		return row{}, err
+	}
+	return row{
+		fmt.Sprintf("%s worlds of %s configurations of the store's protocol (of %d, all there are), 0 violations", grouped(worlds), configurations, all),
+		fmt.Sprintf("%d of %d", strings.Count(out, " is broken: "), strings.Count(out, " is broken: ")), command,
 	}, nil
 }
 
