@@ -210,17 +210,18 @@ func (m *call[K, V]) claimLocked(held *record[K, V]) {
 	}
 	f.exec.leader, f.exec.outer = m.ctx, m.within
 	f.exec.first, f.exec.env = &f.exec, &m.c.env
-	switch {
-	case m.c.keeper != nil:
+	if held == nil {
 		f.key = m.key
 		m.c.traits.copyText(unsafe.Pointer(&f.key))
+	}
+	switch {
+	case m.c.keeper != nil:
 		f.asks = &asking[K, V]{stays: m.stays, answered: make(chan struct{}), claiming: newClaiming(o.maxWait <= 0)}
 	case held != nil:
 		f.key, f.exec.reconciling = held.key, true
 		f.asks = &asking[K, V]{held: held, stays: m.stays, answered: make(chan struct{})}
 	default:
-		f.key, f.exec.stays = m.key, m.stays
-		m.c.traits.copyText(unsafe.Pointer(&f.key))
+		f.exec.stays = m.stays
 		if m.stays {
 			f.exec.started = f.startedAt
 		}

@@ -37,33 +37,39 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 	if d == Hold {
 		return fmt.Errorf("idemflight: Resolve needs nil, Final(err) or Retryable(err), the key stays held: %w", cause)
 	}
-	if c.keeper != nil {
-		err := c.resolveStored(ctx, key, value, cause, d)
-		if err == nil {
-			c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})
-		}
-		return err
+	if c.keeper == nil {
+		err = c.resolve(key, value, cause, d, &notes)
+	} else {
+		err = c.resolveStored(ctx, key, value, cause, d)
 	}
+	if err == nil {
+		c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})
+	}
+	return err
+}
+
+// resolve settles key, which must be held, with an outcome that is known.
+func (c *Cache[K, V]) resolve(key K, value V, cause error, d Disposition, notes *[]note[K]) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	yield.At("resolve")
 	s.mu.Lock()
-	held, state := c.heldLocked(s, hash, key, &notes)
+	held, state := c.heldLocked(s, hash, key, notes)
 	s.mu.Unlock()
 	if held == nil {
 		return notHeld(state)
 	}
 	weight := int64(0)
 	if d == Retain {
-		weight = c.weightOf(key, value, &notes)
+		weight = c.weightOf(key, value, notes)
 	}
 	yield.At("settle")
 	s.mu.Lock()
-	if now, _ := c.heldLocked(s, hash, key, &notes); now != held {
+	if now, _ := c.heldLocked(s, hash, key, notes); now != held {
 		weight = 0
 	}
-	c.takeWeightLocked(s, weight, &notes)
-	if now, state := c.heldLocked(s, hash, key, &notes); now != held { // another goroutine was quicker
+	c.takeWeightLocked(s, weight, notes)
+	if now, state := c.heldLocked(s, hash, key, notes); now != held { // another goroutine was quicker
 		c.returnWeight(weight)
 		s.mu.Unlock()
 		return notHeld(state)
@@ -76,13 +82,12 @@ func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) er
 		c.removeLocked(s, held)
 		r := c.resolved(held)
 		r.value, r.err, r.weight = value, cause, weight
-		c.keepLocked(s, &r, &notes)
+		c.keepLocked(s, &r, notes)
 		deadline = r.deadline
 	}
 	s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
-	c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})
 	return nil
 }
 

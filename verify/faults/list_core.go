@@ -498,7 +498,7 @@ var coreFaults = []fault{
 	{name: "log-without-the-key", promise: "25", sentence: `LogEvents: key under "key"`, hint: "TestLogEvents", in: "LogEvents", old: `, slog.Any("key", e.Key)`, new: ""},
 	{name: "goexit-of-an-observer", promise: "25", sentence: "each event is told, also if the Observer calls runtime.Goexit at one", hint: "TestPromise14_|TestPromise25_|TestObserver", in: "(*Cache).emit", old: "if told < len(notes) { c.emit(notes[told:]) }", new: ""},
 	{name: "forget-untold", promise: "25", sentence: "Forget emits EventForgotten", in: "(*Cache).Forget", old: "c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})", new: ""},
-	{name: "forget-of-nothing-told", promise: "25", sentence: "EventForgotten when it acted", in: "(*Cache).Forget", old: "if r != nil || f != nil {", new: "if c != nil {"},
+	{name: "forget-of-nothing-told", promise: "25", sentence: "EventForgotten when it acted", in: "(*Cache).Forget", old: "if was {", new: "if c != nil {"},
 	{name: "forget-in-the-background", promise: "25", sentence: "in the context that it was given", in: "(*Cache).Forget", old: "c.noteIn(ctx, &notes,", new: "c.note(&notes,"},
 	{name: "resolve-untold", promise: "25", sentence: "Resolve emits EventResolved", in: "(*Cache).Resolve", old: "c.noteIn(ctx, &notes, Event[K]{Kind: EventResolved, Key: key, Err: cause, Disposition: d})", new: ""},
 	{name: "resolve-without-disposition", promise: "25", sentence: "EventResolved with the Disposition", in: "(*Cache).Resolve", old: ", Disposition: d}", new: "}"},
