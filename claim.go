@@ -112,7 +112,8 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 		q.reject(err)
 		return
 	}
-	if o := c.keeper.offered(q.key); o != nil && !q.mayAskThough(o) {
+	if o := c.keeper.offered(q.key); o != nil {
+		q.reject(q.unrecorded(o))
 		return
 	}
 	r := ClaimRequest{Fingerprint: f.fingerprint}
@@ -168,21 +169,19 @@ func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimR
 			return standing, err
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrInvalidKey) {
 		c.keeper.giveBackLater(r.Claim)
 	}
 	return standing, err
 }
 
-// mayAskThough answers calls whose key has an outcome that the store did not take.
-func (q *inquiry[K, V]) mayAskThough(o *offer[K]) bool {
+// unrecorded is the answer to calls whose key has an outcome that the store has not taken.
+func (q *inquiry[K, V]) unrecorded(o *offer[K]) error {
 	if o.fingerprint != q.flight.fingerprint && q.flight.operated == byCall {
-		q.reject(ErrKeyReused)
-		return false
+		return ErrKeyReused
 	}
 	now := q.c.nowAndWall()
-	q.reject(&unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)})
-	return false
+	return &unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)}
 }
 
 // replaceHeld looks what the key is, for Cache.Reconcile, and makes r the request to replace a hold; or

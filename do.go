@@ -37,7 +37,7 @@ import (
 // back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
 // [ErrOutcomeUnknown] around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends (the
 // outcome wins if both are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull],
-// [ErrClosed], [ErrReentrant], [ErrInvalidKey]. If fn panics, the leader panics with a *[PanicError],
+// [ErrClosed], [ErrReentrant], [ErrInvalidKey], and with Options.Store [ErrStore]. If fn panics, the leader panics with a *[PanicError],
 // with fn's frames still on the stack if fn ran on its goroutine, and joined callers get one without
 // its stack in their error; on runtime.Goexit they get [ErrGoexit].
 //
