@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ type keeper[K comparable, V any] struct {
 	pauses map[ClaimID]pause    // after a Reconcile that learned nothing, by the hold that it left
 	timer  *time.Timer
 	armed  bool
+
+	offering bool // a beat gives back and offers
 }
 
 // offer is an outcome that the store did not take.
@@ -141,21 +144,41 @@ func (k *keeper[K, V]) disarmLocked() {
 	}
 }
 
-// beat does what is due, on a goroutine of its own, and sets the timer anew.
+// beat does what is due, on a goroutine of its own. The timer is set anew before it offers anything, so that
+// an engine that hangs then delays no lease. What follows a hook of the user's is deferred: the Observer may call
+// runtime.Goexit.
 func (k *keeper[K, V]) beat() {
-	defer func() { // also if a hook of the user's calls runtime.Goexit
+	defer k.beatAgain()
+	k.within(k.renew)
+}
+
+func (k *keeper[K, V]) beatAgain() {
+	k.mu.Lock()
+	k.armed = false
+	if !k.idleLocked() {
+		k.armLocked()
+	}
+	busy := k.offering
+	k.offering = true
+	k.mu.Unlock()
+	if busy {
+		return
+	}
+	defer func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.armed = false
-		if !k.idleLocked() {
-			k.armLocked()
-		}
+		k.offering = false
+		k.disarmLocked()
 	}()
+	defer k.within(k.offer)
+	k.within(k.giveBack)
+}
+
+// within gives part of a beat a third of a lease.
+func (k *keeper[K, V]) within(part func(context.Context)) {
 	ctx, cancel := context.WithTimeout(context.Background(), k.c.opts.Lease/3)
 	defer cancel()
-	k.renew(ctx)
-	k.giveBack(ctx)
-	k.offer(ctx)
+	part(ctx)
 }
 
 // renew renews the leases of the executions that run for a third of a lease or longer.
@@ -200,11 +223,23 @@ func (k *keeper[K, V]) giveBack(ctx context.Context) {
 	unused := k.unused
 	k.unused = nil
 	k.mu.Unlock()
-	for _, id := range unused {
-		if err := contained(func() error { return k.c.opts.Store.GiveBack(ctx, id) }); err != nil && !isAnswer(err) {
-			k.c.storeFailed(*new(K), err)
-			k.giveBackLater(id)
+	failed := 0
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.unused = append(k.unused, unused...); len(k.unused) > 0 {
+			k.armLocked()
 		}
+	}()
+	for failed < len(unused) {
+		id := unused[failed]
+		err := contained(func() error { return k.c.opts.Store.GiveBack(ctx, id) })
+		if err == nil || isAnswer(err) {
+			unused = slices.Delete(unused, failed, failed+1)
+			continue
+		}
+		failed++
+		k.c.storeFailed(*new(K), err)
 	}
 }
 
