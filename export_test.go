@@ -38,15 +38,26 @@ func (c *Cache[K, V]) Hashes(keys ...K) int {
 func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 
 // TimesOfSlow returns the times that are kept of an execution which ends now, having taken longer
-// than a record has room for, and those that its leader is told.
+// than a record has room for, and those that its leader is told. (Should the wall clock seem to be set
+// meanwhile, which the scheduler can do by a pause between its reading and that of the other clock, it begins
+// anew.)
 func (c *Cache[K, V]) TimesOfSlow(key K) (kept, told [2]time.Time) {
-	at := c.nowAndWall()
-	d := draft[K, V]{key: key, hash: uint32(c.hash(key)), state: Retained, started: at - time.Hour, done: at}
-	d.expireAfter(&c.clock, at, c.opts.TTL)
-	t := c.timesOf(c.record(&d))
-	o := outcome[V]{source: uint8(Executed), completed: at, expires: d.deadline}
-	res := o.result(&c.clock, Executed)
-	return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
+	for {
+		at := c.nowAndWall()
+		ahead := [4]int64{c.ahead.Load()}
+		d := draft[K, V]{key: key, hash: uint32(c.hash(key)), state: Retained, started: at - time.Hour, done: at}
+		d.expireAfter(&c.clock, at, c.opts.TTL)
+		r := c.record(&d)
+		ahead[1] = c.ahead.Load()
+		t := c.timesOf(r)
+		ahead[2] = c.ahead.Load()
+		o := outcome[V]{source: uint8(Executed), completed: at, expires: d.deadline}
+		res := o.result(&c.clock, Executed)
+		ahead[3] = c.ahead.Load()
+		if ahead == [4]int64{ahead[0], ahead[0], ahead[0], ahead[0]} {
+			return [2]time.Time{t.completed, t.expires}, [2]time.Time{res.CompletedAt, res.ExpiresAt}
+		}
+	}
 }
 
 // SetWallClock makes it look to c as if the wall clock had been set forward by so many seconds since
