@@ -1,6 +1,6 @@
 // Package idemflight makes an operation happen once.
 //
-// A single-node service must not charge a card twice because a client retried. It wraps the
+// A service must not charge a card twice because a client retried. It wraps the
 // operation with an idempotency key: concurrent duplicates wait for the one execution in flight and
 // share its result, later duplicates get the completed result replayed until a TTL passes, and a
 // failure after which nobody can know whether the card was charged is never blindly run again.
@@ -60,6 +60,9 @@
 // remembered. Kept is retained, held or shed; released is nothing kept. Records expire (time), are
 // evicted (capacity) or forgotten (by you).
 //
+// With a Store an execution runs under a claim. The lease is for how long it is thought alive after its last
+// sign of life; after that another process may take it over, which replaces the claim.
+//
 // # Three classic failures
 //
 // The request is lost on its way: nothing has run; the retry runs fn.
@@ -72,14 +75,27 @@
 // The answer is lost on its way back: the caller's context ends, it gets [ErrCallerLeft] or nothing at
 // all; fn runs to its end, its outcome is kept, and the retry gets it replayed.
 //
+// # Over a crash, on several machines
+//
+// Options.Store keeps the keys in an engine that exists already: a file for one process (module boltstore),
+// PostgreSQL (pgstore) or Redis (redisstore) for any number. Then Do is once per key among all processes
+// that share the store, and over their crashes. A process that dies before [BeginEffect] leaves its key
+// free, if its cache is EffectsAnnounced; one that dies after it, or whose fns announce nothing, leaves the
+// key held, and Reconcile finds out. If the effect is in PostgreSQL, SettleTx records the outcome in its
+// transaction, so that nothing is left to find out. Errors cross processes as their text and the
+// Codec's Sentinels. The page docs/stores.md says which store is for whom, and what to set in its engine.
+//
 // # What it does not do
 //
-// It is once per key, within the TTL, in one process. A crash forgets; a planned restart need not
-// ([Cache.Close], [Cache.Save], [Cache.Load]). Two processes do not know of each other.
+// Without a Store it is once per key, within the TTL, in one process. A crash forgets; a planned restart
+// need not ([Cache.Close], [Cache.Save], [Cache.Load]). Two processes do not know of each other.
 //
-// It is not atomic with your database. Between the commit of your transaction and our record lies a
-// gap in which the process can die. Close it by writing the key into a table of your own in the
-// same transaction, and looking there in Reconcile, or first thing in fn.
+// It is not atomic with your database, but by SettleTx of package pgstore. Between the commit of your
+// transaction and our record lies a gap in which the process can die. Elsewhere close it by writing the
+// key into a table of your own in the same transaction, and looking there in Reconcile, or first thing in fn.
+//
+// No Store knows whether a process that was paused after [BeginEffect] will still have its effect: give the
+// bank the key as its own idempotency key.
 //
 // Two executions that wait for each other's keys are not detected: the callers' contexts end that.
 // (Waiting for one's own key is: [ErrReentrant].)

@@ -14,7 +14,8 @@
 // Duplicates that come while the first request is being served wait for it and get the same answer;
 // later ones get it replayed, marked "Idempotent-Replayed: true"; the same key with another payload
 // is refused; and what may or may not have taken place is not run again. It is package idemflight,
-// in front of a handler: once per key, within the TTL, in one process.
+// in front of a handler: once per key, within the TTL, in one process; with a Store in the options of its cache, in
+// all processes that share that, and over a crash.
 //
 // # The handler
 //

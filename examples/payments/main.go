@@ -3,6 +3,7 @@
 //
 //	go run ./examples/payments                        plays all situations and prints a table
 //	go run ./examples/payments -serve localhost:8080  keeps the service up, to be tried with curl
+//	go run ./examples/payments -data FILE             plays kill -9, with the keys in a file
 //
 // The part to start from is shop.go: an ordinary handler behind idemhttp.Middleware, which says when
 // the bank may have charged. server.go stops it without losing a payment, handover.go carries its
@@ -44,10 +45,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "payments: %v (-h explains)\n", err)
 		return exitUsage
-	case cfg.serve == "":
+	case cfg.data != "":
+		err = playDurable(ctx, cfg.data, stdout, stderr)
+	case cfg.serve != "":
+		err = serve(ctx, cfg, stdout)
+	default:
 		return play(ctx, cfg, stdout)
 	}
-	if err := serve(ctx, cfg, stdout); err != nil {
+	if err != nil {
 		fmt.Fprintf(stderr, "payments: %v\n", err)
 		return exitFailed
 	}
@@ -82,6 +87,7 @@ type config struct {
 	latency    time.Duration // of a charge at the bank
 	failures   float64       // share of the charges that fail by chance, 0 to 1
 	serve      string        // address to serve on; "" plays the situations
+	data       string        // file of keys; "" plays the situations
 }
 
 const help = `Payments plays what goes wrong with payments over HTTP: clients that ask twice
@@ -111,6 +117,9 @@ func parse(args []string, out io.Writer) (config, error) {
 	fs.StringVar(&cfg.serve, "serve", "",
 		"keep the service up on `ADDR`, such as localhost:8080, and print curl\n"+
 			"commands to try it with, instead of playing the situations")
+	fs.StringVar(&cfg.data, "data", "",
+		"play instead what happens when the process is killed and its keys are\n"+
+			"in `FILE`, and the bank's books in FILE.bank")
 
 	err := fs.Parse(args)
 	switch {
@@ -133,6 +142,9 @@ func parse(args []string, out io.Writer) (config, error) {
 	}
 	if !(cfg.failures >= 0 && cfg.failures <= 1) { // NaN is neither
 		bad = append(bad, fmt.Sprintf("-failures %v is not from 0 to 1", cfg.failures))
+	}
+	if cfg.serve != "" && cfg.data != "" {
+		bad = append(bad, "-serve and -data are two programs")
 	}
 	if len(bad) > 0 {
 		return cfg, errors.New(strings.Join(bad, "; "))

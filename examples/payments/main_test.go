@@ -83,7 +83,7 @@ func TestHelp(t *testing.T) {
 	code, stdout, stderr := runProgram(t.Context(), "-h")
 	require.Zero(t, code, "exit code")
 	require.Empty(t, stderr)
-	for _, name := range []string{"-duplicates", "-latency", "-failures", "-serve"} {
+	for _, name := range []string{"-duplicates", "-latency", "-failures", "-serve", "-data"} {
 		require.Contains(t, stdout, name)
 	}
 	requireNarrow(t, strings.ReplaceAll(stdout, "\t", "    "))
@@ -102,6 +102,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"-failures", "NaN"}, "-failures NaN"},
 		{[]string{"-unheard"}, "-unheard"},
 		{[]string{"more"}, `"more"`},
+		{[]string{"-serve", "localhost:0", "-data", "keys"}, "-serve and -data"},
 	} {
 		code, stdout, stderr := runProgram(t.Context(), tc.args...)
 		require.Equal(t, exitUsage, code, "exit code of %q", tc.args)
@@ -114,6 +115,25 @@ func TestUsage(t *testing.T) {
 func TestServeWhereNobodyMay(t *testing.T) {
 	code, _, stderr := runProgram(t.Context(), "-serve", "no such address")
 	require.Equal(t, exitFailed, code, "exit code")
+	require.Equal(t, 1, strings.Count(stderr, "\n"), "lines in %q", stderr)
+}
+
+func TestDataWithoutTheGoCommand(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	code, _, stderr := runProgram(t.Context(), "-data", filepath.Join(t.TempDir(), "keys"))
+	require.Equal(t, exitFailed, code, "exit code")
+	require.Contains(t, stderr, "-data plays examples/durable, by the go command")
+	require.Equal(t, 1, strings.Count(stderr, "\n"), "lines in %q", stderr)
+}
+
+func TestDataOutsideOfTheRepository(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip(err)
+	}
+	t.Chdir(t.TempDir())
+	code, _, stderr := runProgram(t.Context(), "-data", "keys")
+	require.Equal(t, exitFailed, code, "exit code")
+	require.Contains(t, stderr, "start it in a clone of the repository")
 	require.Equal(t, 1, strings.Count(stderr, "\n"), "lines in %q", stderr)
 }
 
