@@ -98,6 +98,8 @@ type inquiry[K comparable, V any] struct {
 	ctx    context.Context // the leader's values
 	key    string
 	since  time.Duration // when the last request was sent
+
+	operated bool // Cache.Reconcile leads; flight.operated changes when that leaves
 }
 
 // tooOften is how often a store may neither grant a claim nor say what is in its way.
@@ -106,7 +108,9 @@ const tooOften = 100
 // claim asks the store on behalf of f, and goes on from there.
 func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 	defer func() { c.emit(notes) }()
-	q := inquiry[K, V]{c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader)}
+	q := inquiry[K, V]{
+		c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader), operated: f.fn == nil,
+	}
 	var err error
 	if q.key, err = c.keeper.encodeKey(f.key); err != nil {
 		q.reject(err)
@@ -116,7 +120,7 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 		return
 	}
 	r := ClaimRequest{Fingerprint: f.fingerprint}
-	if f.operated != byCall && !q.replaceHeld(&r) {
+	if q.operated && !q.replaceHeld(&r) {
 		return
 	}
 	for range tooOften {
@@ -129,7 +133,7 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 		case standing.Granted:
 			q.granted(&r, standing)
 			return
-		case f.operated != byCall:
+		case q.operated:
 			if !q.replaceHeld(&r) {
 				return
 			}
@@ -176,7 +180,7 @@ func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimR
 
 // mayAskThough answers calls whose key has an outcome that the store did not take.
 func (q *inquiry[K, V]) mayAskThough(o *offer[K]) bool {
-	if o.fingerprint != q.flight.fingerprint && q.flight.operated == byCall {
+	if o.fingerprint != q.flight.fingerprint && !q.operated {
 		q.reject(ErrKeyReused)
 		return false
 	}
@@ -254,7 +258,7 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		q.s.mu.Unlock()
 		c.keeper.forget(cl)
 		q.releaseUnused(cl)
-		if f.operated != byCall {
+		if q.operated {
 			q.reject(notHeld(Absent))
 		} else {
 			q.lookAgain()
