@@ -36,6 +36,7 @@ type claim struct {
 	// Guarded by the mu of the execution that runs.
 	lost    bool // another process has taken the key over
 	settles bool // Settling was called
+	begins  int  // calls of BeginEffect that ask the store
 	abort   context.CancelCauseFunc
 
 	exec *execution // the one that runs; guarded by the keeper's mu
@@ -251,12 +252,10 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		return
 	}
 	next := &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, env: &cl.env, stays: q.asks.stays}
-	c.keeper.runs(cl, next)
 	yield.At("granted")
 	q.s.mu.Lock()
 	if f.leaderLeft { // it has nobody's fn to run
 		q.s.mu.Unlock()
-		c.keeper.forget(cl)
 		q.releaseUnused(cl)
 		if q.operated {
 			q.reject(notHeld(Absent))
@@ -298,7 +297,6 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	asks.claiming.reconciles = true
 	q.inFlightLocked()
 	q.s.mu.Unlock()
-	c.keeper.runs(cl, &f.exec)
 	asks.held = c.record(&draft[K, V]{
 		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, deadline: forever,
 		times: &times{held.StartedAt, held.CompletedAt, held.ExpiresAt, c.ahead.Load()},
