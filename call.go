@@ -185,6 +185,12 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 	switch {
 	case m.within.inside(&f.exec):
 		m.rejectLocked(&s.stats.Reentrant, ErrReentrant)
+	case f.operated != byCall && f.undecided(): // it has no payload yet, and its answer may be none for a call
+		if m.ctxErr != nil {
+			m.leaveLocked()
+			return
+		}
+		m.undecided = f.asks.claiming.decided
 	case f.fingerprint != m.reply.opts.fingerprint && (m.ctxErr != nil || !f.undecided()):
 		m.rejectLocked(&s.stats.KeyReused, ErrKeyReused)
 	case m.ctxErr != nil:

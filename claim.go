@@ -36,6 +36,7 @@ type claim struct {
 	// Guarded by the mu of the execution that runs.
 	lost    bool // another process has taken the key over
 	settles bool // Settling was called
+	begins  int  // calls of BeginEffect that ask the store
 	abort   context.CancelCauseFunc
 
 	exec *execution // the one that runs; guarded by the keeper's mu
@@ -98,6 +99,8 @@ type inquiry[K comparable, V any] struct {
 	ctx    context.Context // the leader's values
 	key    string
 	since  time.Duration // when the last request was sent
+
+	operated bool // Cache.Reconcile leads; flight.operated changes when that leaves
 }
 
 // tooOften is how often a store may neither grant a claim nor say what is in its way.
@@ -106,7 +109,9 @@ const tooOften = 100
 // claim asks the store on behalf of f, and goes on from there.
 func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 	defer func() { c.emit(notes) }()
-	q := inquiry[K, V]{c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader)}
+	q := inquiry[K, V]{
+		c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader), operated: f.fn == nil,
+	}
 	var err error
 	if q.key, err = c.keeper.encodeKey(f.key); err != nil {
 		q.reject(err)
@@ -117,7 +122,7 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 		return
 	}
 	r := ClaimRequest{Fingerprint: f.fingerprint}
-	if f.operated != byCall && !q.replaceHeld(&r) {
+	if q.operated && !q.replaceHeld(&r) {
 		return
 	}
 	for range tooOften {
@@ -130,7 +135,7 @@ func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
 		case standing.Granted:
 			q.granted(&r, standing)
 			return
-		case f.operated != byCall:
+		case q.operated:
 			if !q.replaceHeld(&r) {
 				return
 			}
@@ -177,7 +182,7 @@ func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimR
 
 // unrecorded is the answer to calls whose key has an outcome that the store has not taken.
 func (q *inquiry[K, V]) unrecorded(o *offer[K]) error {
-	if o.fingerprint != q.flight.fingerprint && q.flight.operated == byCall {
+	if o.fingerprint != q.flight.fingerprint && !q.operated {
 		return ErrKeyReused
 	}
 	now := q.c.nowAndWall()
@@ -246,14 +251,12 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		return
 	}
 	next := &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, env: &cl.env, stays: q.asks.stays}
-	c.keeper.runs(cl, next)
 	yield.At("granted")
 	q.s.mu.Lock()
 	if f.leaderLeft { // it has nobody's fn to run
 		q.s.mu.Unlock()
-		c.keeper.forget(cl)
 		q.releaseUnused(cl)
-		if f.operated != byCall {
+		if q.operated {
 			q.reject(notHeld(Absent))
 		} else {
 			q.lookAgain()
@@ -293,7 +296,6 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	asks.claiming.reconciles = true
 	q.inFlightLocked()
 	q.s.mu.Unlock()
-	c.keeper.runs(cl, &f.exec)
 	asks.held = c.record(&draft[K, V]{
 		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, deadline: forever,
 		times: &times{held.StartedAt, held.CompletedAt, held.ExpiresAt, c.ahead.Load()},

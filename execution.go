@@ -80,64 +80,79 @@ func BeginEffect(ctx context.Context) error {
 	if e == nil {
 		return ErrNotExecuting
 	}
-	before, err := e.beginHere()
-	if err != nil || e.env.claim == nil || e.reconciling {
+	cl := e.env.claim
+	if cl == nil || e.reconciling {
+		return e.begins(nil, false)
+	}
+	if err := e.begins(cl, false); err != nil {
 		return err
 	}
-	if err = e.env.claim.begin(ctx); err != nil {
-		e.refuse(before)
+	var err error = ErrStore // should the store call runtime.Goexit
+	defer func() {
+		if err != nil {
+			e.refuse(cl)
+		}
+	}()
+	if err = cl.begin(ctx); err != nil {
+		return err
 	}
+	err = e.begins(cl, true)
 	return err
 }
 
-// beginHere counts one effect more, and returns what fn had said before.
-func (e *execution) beginHere() (before said, err error) {
+// begins counts one effect more. With asks, the store is to be asked first, and until it has answered the
+// effect counts apart: NoEffect does not mean that one. Then answered says that it has agreed.
+func (e *execution) begins(asks *claim, answered bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.phase != running:
 		if err := e.errLocked(); err != nil {
-			return e.last, err
+			return err
 		}
-		return e.last, context.Canceled // end has counted, and is about to cancel inner
+		return context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
-		return e.last, nil
-	case e.env.claim != nil && e.env.claim.lost:
+		return nil
+	case asks != nil && asks.lost:
 		e.last = max(e.last, noEffect)
-		return e.last, ErrClaimLost
+		return ErrClaimLost
 	}
 	if e.overdue() { // even if the timer of inner is late
 		e.last = max(e.last, noEffect)
-		return e.last, context.DeadlineExceeded
+		return context.DeadlineExceeded
 	}
-	before, e.last = e.last, effectBegun
+	switch {
+	case asks != nil && !answered:
+		asks.begins++
+		return nil
+	case asks != nil:
+		asks.begins--
+	}
+	e.last = effectBegun
 	if e.effects < math.MaxInt32 {
 		e.effects++
 	}
-	return before, nil
+	return nil
 }
 
-// refuse takes back what beginHere counted, since the store refused it, as if NoEffect had been called
-// before. If NoEffect was called meanwhile it has done so, as far as anybody can tell.
-func (e *execution) refuse(before said) {
+// refuse takes back an effect about which the store was asked, as if NoEffect had been called before. Once fn
+// has returned it has counted.
+func (e *execution) refuse(asked *claim) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.phase != running || e.last != effectBegun {
-		return
-	}
-	e.last = max(before, noEffect)
-	if e.effects < math.MaxInt32 {
-		e.effects--
+	if e.phase == running {
+		asked.begins--
+		e.last = max(e.last, noEffect)
 	}
 }
 
 // lose ends the context, since another process has taken the key over. If fn settles in a transaction of its own
 // the store says the same once that has committed: then the end of the execution tells.
 func (e *execution) lose() {
-	e.Done()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if cl := e.env.claim; !cl.settles {
+	if cl := e.env.claim; e.phase == running && !cl.settles {
+		e.doneLocked()
 		cl.lost = true
 		cl.abort(ErrClaimLost)
 	}
@@ -185,7 +200,7 @@ func (e *execution) end(at time.Duration) said {
 		e.phase = overLate
 	}
 	cancel, said := e.cancel, min(e.last, noEffect)
-	if e.effects > 0 {
+	if e.effects > 0 || e.env.claim != nil && e.env.claim.begins > 0 {
 		said = effectBegun
 	}
 	e.mu.Unlock()
@@ -254,9 +269,13 @@ func (e *execution) Deadline() (time.Time, bool) {
 func (e *execution) Done() <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.doneLocked()
+}
+
+func (e *execution) doneLocked() <-chan struct{} {
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
-		if cl := e.env.claim; cl != nil {
+		if cl := e.env.claim; cl != nil && e.phase == running { // afterwards it is that of the next execution
 			values, cl.abort = context.WithCancelCause(values)
 		}
 		if e.deadline == 0 || e.phase == over {

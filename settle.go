@@ -60,6 +60,9 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 		}
 	}()
 	e.start(c.opts.ExecTimeout)
+	if cl := e.env.claim; cl != nil {
+		c.keeper.runs(cl, e)
+	}
 	end.value, end.err = fn(e)
 	end.returned = true
 }
@@ -248,9 +251,6 @@ func (end *ending[K, V]) yieldToFn() bool {
 	s := end.c.shardOf(f.hash)
 	asks := f.asks
 	next := &execution{leader: f.exec.leader, outer: f.exec.outer, first: &f.exec, env: f.exec.env, stays: asks.stays}
-	if cl := next.env.claim; cl != nil {
-		end.c.keeper.runs(cl, next)
-	}
 	yield.At("yielded")
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,235 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/storetest"
+)
+
+// What a review of the layer over the Store has found.
+
+// hooked has h called before each call of a verb.
+func hooked(m *storetest.Memory, at storetest.When, verb string, h func(context.Context)) {
+	m.Hook(func(ctx context.Context, when storetest.When, v string, _ idemflight.Claim) error {
+		if when == at && v == verb {
+			h(ctx)
+		}
+		return nil
+	})
+}
+
+func unknown(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errBoom }
+
+// atRest fails the test unless nothing is in flight in c, once all that was started has ended.
+func atRest(t *testing.T, c *cache) {
+	t.Helper()
+	s := c.Stats()
+	require.Zero(t, s.InFlight+s.Waiters, "in flight and waiting")
+	require.Equal(t, s.Entries, c.Len())
+}
+
+var fingerprintX = idemflight.WithFingerprint(idemflight.FingerprintOf([]byte("x")))
+
+// A call that meets a Cache.Reconcile which asks the store still is told nothing about holds.
+func TestPromise36_ACallDoesNotJoinAnOperatorWhoAsksStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) { o.Reconcile = unknown })
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Read", func(context.Context) { <-asking })
+		operated := make(chan error, 1)
+		go func() {
+			_, err := a.Reconcile(bg, theKey)
+			operated <- err
+		}()
+		synctest.Wait()
+		called := start(a, bg, returns(7, nil))
+		dead, cancel := context.WithCancel(bg)
+		cancel()
+		_, err := a.Do(dead, theKey, mustNotRun(t), fingerprintX)
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+		require.NotErrorIs(t, err, idemflight.ErrKeyReused)
+		synctest.Wait()
+		close(asking)
+		require.ErrorIs(t, <-operated, idemflight.ErrNotHeld)
+		got := <-called
+		require.NoError(t, got.err)
+		require.Equal(t, 7, got.res.Value)
+		require.EqualValues(t, 1, a.Stats().Executed)
+		atRest(t, a)
+	})
+}
+
+func TestPromise22_AnOperatorsReconcileDoesNotMixPayloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom), fingerprintX)
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		a := over(t, m, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }
+		})
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Read", func(context.Context) { <-asking })
+		operated := make(chan error, 1)
+		go func() {
+			_, err := a.Reconcile(bg, theKey)
+			operated <- err
+		}()
+		synctest.Wait()
+		called := start(a, bg, mustNotRun(t)) // without a fingerprint: another payload
+		synctest.Wait()
+		close(asking)
+		require.NoError(t, <-operated)
+		require.ErrorIs(t, (<-called).err, idemflight.ErrKeyReused)
+		atRest(t, a)
+	})
+}
+
+// An operator who leaves while the store is asked (under -race).
+func TestPromise26_AnOperatorThatLeavesRacesWithNothing(t *testing.T) {
+	m := storetest.Mem()
+	_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+	require.Error(t, err)
+	a := over(t, m, func(o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }
+	})
+	ctx, cancel := context.WithCancel(bg)
+	m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+		if verb == "Read" && when == storetest.Before {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if verb == "Claim" && when == storetest.After {
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	})
+	time.AfterFunc(10*time.Millisecond, cancel)
+	_, err = a.Reconcile(ctx, theKey)
+	require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+	require.NoError(t, a.Close(bg))
+	time.Sleep(50 * time.Millisecond)
+}
+
+// Two refusals at the same time: nothing has begun.
+func TestPromise38_ConcurrentRefusalsCountAsNothingBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			var begins sync.WaitGroup
+			for range 3 {
+				begins.Go(func() { require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrStore) })
+			}
+			begins.Wait()
+			return 0, errBoom
+		})
+		require.Equal(t, errBoom, err, "released")
+	})
+}
+
+// One is refused while another, granted meanwhile, is taken back by NoEffect.
+func TestPromise38_ARefusalDoesNotUseUpAnothersNoEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		var n atomic.Int64
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Begin" && when == storetest.Before && n.Add(1) == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		for _, taken := range []bool{true, false} {
+			n.Store(0)
+			_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+				refused := make(chan struct{})
+				go func() {
+					defer close(refused)
+					require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrStore)
+				}()
+				synctest.Wait()
+				require.NoError(t, idemflight.BeginEffect(ctx))
+				if taken {
+					idemflight.NoEffect(ctx)
+				}
+				<-refused
+				return 0, errBoom
+			})
+			require.ErrorIs(t, err, errBoom)
+			require.Equal(t, !taken, errors.Is(err, idemflight.ErrOutcomeUnknown))
+		}
+	})
+}
+
+// fn has returned while the store was asked: the effect must not begin.
+func TestPromise12_BeginEffectRefusesOnceFnHasReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Begin", func(context.Context) { <-asking })
+		began := make(chan error, 1)
+		_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			go func() { began <- idemflight.BeginEffect(ctx) }()
+			synctest.Wait()
+			return 0, errBoom
+		})
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "it might have begun")
+		close(asking)
+		require.Error(t, <-began)
+	})
+}
+
+// Who asks an execution's context for its end, once that is over, does not take it from the one that follows.
+func TestPromise30_FnAfterReconcileHearsThatItsClaimIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+		require.Error(t, err)
+		var reconciles context.Context
+		a := over(t, m, func(o *options) {
+			o.Reconcile = func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+				reconciles = ctx
+				return 0, idemflight.Retryable(errBoom)
+			}
+		})
+		b := over(t, m, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 9, nil }
+		})
+		ids := make(chan idemflight.ClaimID, 10)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "Begin" && when == storetest.After {
+				ids <- c.ID
+			}
+			return nil
+		})
+		var cause error
+		led := start(a, bg, func(ctx context.Context) (int, error) {
+			done := ctx.Done()
+			<-reconciles.Done()
+			select {
+			case <-done:
+				cause = context.Cause(ctx)
+			case <-time.After(time.Minute):
+			}
+			return 1, nil
+		})
+		id := <-ids
+		synctest.Wait()
+		require.True(t, m.Kill(id))
+		require.Equal(t, 9, must(b.Do(bg, theKey, mustNotRun(t))))
+		require.ErrorIs(t, (<-led).err, idemflight.ErrClaimLost)
+		require.Equal(t, idemflight.ErrClaimLost, cause)
+	})
+}
