@@ -32,7 +32,7 @@ var coreFaults = []fault{
 	// 4. fn's context: the leader's values, neither its cancellation nor its deadline.
 	{name: "values-lost", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
 	{name: "values-lost-once-someone-looks", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Done", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
-	{name: "cancellation-of-the-leader", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).Done", old: "context.WithoutCancel(e.leader)", new: "e.leader", quick: true},
+	{name: "cancellation-of-the-leader", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).Done", old: "context.WithoutCancel(e.leader)", new: "e.leader"},
 	{name: "cancellation-through-value", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "e.leader"},
 	{name: "deadline-of-the-leader", promise: "4", sentence: "nor its deadline", in: "(*execution).Deadline", old: "if e.deadline == 0 { return time.Time{}, false }", new: "if d, ok := e.leader.Deadline(); ok || e.deadline == 0 { return d, ok }"},
 	{name: "context-outlives-fn", promise: "4", sentence: "it ends when fn returns", in: "(*execution).end", old: "cancel != nil", new: "cancel != nil && said == effectBegun"},
@@ -72,7 +72,7 @@ var coreFaults = []fault{
 	// 8. The outcome wins.
 	{name: "left-though-settled", promise: "8", sentence: "if both are there, the outcome wins", in: "(*Cache).abandon", old: "!c.leave(s, f, as, &s.stats.CallerLeft)", new: "!c.leave(s, f, as, &s.stats.CallerLeft) && ctx.Err() == nil"},
 	{name: "left-before-done", promise: "8", sentence: "if both are there, the outcome wins", in: "(*Cache).leave", old: "if f.settled { return false }", new: ""},
-	{name: "dead-context-no-replay", promise: "8", sentence: "with a context dead on arrival a retained outcome is still replayed", hint: "TestDo_ReplaysThough", in: "(*Cache).Do", old: "r.opts.read(opts)", new: "if ctx.Err() != nil { return *new(V), left(ctx, ctx.Err()) }; r.opts.read(opts)", quick: true},
+	{name: "dead-context-no-replay", promise: "8", sentence: "with a context dead on arrival a retained outcome is still replayed", hint: "TestDo_ReplaysThough", in: "(*Cache).Do", old: "r.opts.read(opts)", new: "if ctx.Err() != nil { return *new(V), left(ctx, ctx.Err()) }; r.opts.read(opts)"},
 	{name: "dead-context-runs-fn", promise: "8", sentence: "and fn is never started", in: "(*Cache).meet", old: "m.ctxErr, m.leads, m.undecided = ctx.Err(), false, nil", new: "m.ctxErr, m.leads, m.undecided = nil, false, nil"},
 
 	// 9. All callers of one flight get the same value and the same error.
@@ -257,7 +257,7 @@ var coreFaults = []fault{
 	{name: "panic-under-plus-v", promise: "14", sentence: "%+v shows the stack too", in: "(*PanicError).Format", old: "f.Flag('+')", new: "f.Flag('#')"},
 
 	// 15. TTL.
-	{name: "the-instant-itself", promise: "15", sentence: "the instant itself counts as expired", in: "(*record).expired", old: "now >= r.deadline", new: "now > r.deadline", quick: true},
+	{name: "the-instant-itself", promise: "15", sentence: "the instant itself counts as expired", in: "(*record).expired", old: "now >= r.deadline", new: "now > r.deadline"},
 	{name: "ttl-from-the-start", promise: "15", sentence: "the TTL counts from completion", in: "(*ending).landLocked", old: "end.at, end.ttl()", new: "end.exec.started, end.ttl()"},
 	{name: "replays-extend", promise: "15", sentence: "replays do not extend it", in: "(*Cache).lookKept", old: "r.replay(rec)", new: "r.replay(rec); if t := c.timesOf(rec); rec.deadline != forever { rec.deadline = c.now() + t.expires.Sub(t.completed) }"},
 	{name: "huge-ttl-overflows", promise: "15", sentence: "huge TTLs do not overflow", in: "deadlineOf", old: "min(ttl, forever-mark)", new: "ttl"},
@@ -310,7 +310,7 @@ var coreFaults = []fault{
 
 	// 18. MaxEntries bounds in flight + kept, exactly.
 	{name: "one-place-too-many", promise: "18", sentence: "MaxEntries bounds in flight + kept, exactly", in: "(*Cache).takePlace", old: "n >= int64(c.opts.MaxEntries)", new: "n > int64(c.opts.MaxEntries)"},
-	{name: "place-lost-at-release", promise: "18", sentence: "given back when nothing is kept: Release", in: "(*ending).landLocked", old: "s.stats.Releases++; c.returnPlace()", new: "s.stats.Releases++", quick: true},
+	{name: "place-lost-at-release", promise: "18", sentence: "given back when nothing is kept: Release", in: "(*ending).landLocked", old: "s.stats.Releases++; c.returnPlace()", new: "s.stats.Releases++"},
 	{name: "place-lost-at-forget", promise: "18", sentence: "given back: Forget", in: "(*Cache).Forget", old: "c.returnPlace()", new: ""},
 	{name: "place-lost-at-resolve", promise: "18", sentence: "given back when nothing is kept", in: "(*Cache).resolve", old: "c.returnPlace()", new: ""},
 	{name: "place-lost-at-expiry", promise: "18", sentence: "from an expired record to the new flight of its key", in: "(*call).decideLocked", old: "hasPlace = mayLead; !hasPlace", new: "!mayLead"},
@@ -439,7 +439,7 @@ var coreFaults = []fault{
 	{name: "shrunk-bucket-keeps-its-records", promise: "23", sentence: "Forget drops what is kept", hint: "TestTable_", in: "(*table).shrink", old: "from.empty()", new: ""},
 
 	// 24. Close, All, Restore.
-	{name: "closed-runs-fn", promise: "24", sentence: "new executions are refused", in: "(*call).decideLocked", old: "!mayLead", new: "!mayLead && m.within != nil", quick: true},
+	{name: "closed-runs-fn", promise: "24", sentence: "new executions are refused", in: "(*call).decideLocked", old: "!mayLead", new: "!mayLead && m.within != nil"},
 	{name: "closed-reconciles", promise: "24", sentence: "Reconcile's included", in: "(*call).meetKeptLocked", old: "|| m.c.closed.Load()", new: ""},
 	{name: "close-does-not-wait", promise: "24", sentence: "it waits until no execution is in flight", in: "(*Cache).Close", old: "range append(undecided, inFlight...)", new: "range undecided"},
 	{name: "close-waits-for-one", promise: "24", sentence: "it waits until no execution is in flight", hint: "TestClose_WaitsForTheLast", in: "(*Cache).Close", old: "range append(undecided, inFlight...)", new: "range append(undecided, inFlight[:min(1, len(inFlight))]...)"},
