@@ -101,6 +101,7 @@ type inquiry[K comparable, V any] struct {
 	since  time.Duration // when the last request was sent
 
 	operated bool // Cache.Reconcile leads; flight.operated changes when that leaves
+	over     bool // the flight has settled, or an execution will settle it
 }
 
 // tooOften is how often a store may neither grant a claim nor say what is in its way.
@@ -108,10 +109,15 @@ const tooOften = 100
 
 // claim asks the store on behalf of f, and goes on from there.
 func (c *Cache[K, V]) claim(f *flight[K, V], notes []note[K]) {
-	defer func() { c.emit(notes) }()
 	q := inquiry[K, V]{
 		c: c, s: c.shardOf(f.hash), flight: f, asks: f.asks, ctx: context.WithoutCancel(f.exec.leader), operated: f.fn == nil,
 	}
+	defer func() {
+		if !q.over { // the Store, the Codec or the Observer has called runtime.Goexit
+			q.reject(&storeError{ErrGoexit})
+		}
+		c.emit(notes)
+	}()
 	var err error
 	if q.key, err = c.keeper.encodeKey(f.key); err != nil {
 		q.reject(err)
@@ -162,21 +168,23 @@ func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimR
 	r.Claim = Claim{text, newClaimID()}
 	r.Lease, r.HoldTTL, r.EffectsAnnounced = c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced
 	sent := c.now()
+	known := false // what became of the request
+	defer func() {
+		if !known {
+			c.keeper.giveBackLater(r.Claim)
+		}
+	}()
 	yield.At("claim")
 	err = c.patiently(ctx, key, min(patience, c.opts.Lease), func(ctx context.Context) error {
 		standing, err = c.opts.Store.Claim(ctx, *r)
 		return err
 	})
 	if err == nil && standing.Granted && c.now()-sent >= c.opts.Lease {
-		err = ErrClaimLost
 		given := c.patiently(ctx, key, patience, func(ctx context.Context) error { return c.opts.Store.GiveBack(ctx, r.Claim) })
-		if given == nil {
-			return standing, err
-		}
+		known = given == nil
+		return standing, ErrClaimLost
 	}
-	if err != nil && !errors.Is(err, ErrInvalidKey) {
-		c.keeper.giveBackLater(r.Claim)
-	}
+	known = err == nil || errors.Is(err, ErrInvalidKey)
 	return standing, err
 }
 
@@ -263,6 +271,7 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		}
 		return
 	}
+	q.over = true
 	f.asks, q.asks.next = nil, next
 	q.asks.claiming.decideLocked()
 	close(q.asks.answered)
@@ -274,13 +283,17 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 
 // releaseUnused releases a claim under which nothing ran. If the store cannot be asked, its lease will end.
 func (q *inquiry[K, V]) releaseUnused(cl *claim) {
+	answered := false
+	defer func() {
+		if !answered {
+			q.c.keeper.giveBackLater(cl.Claim)
+		}
+	}()
 	err := q.c.patiently(q.ctx, q.flight.key, patience, func(ctx context.Context) error {
 		_, err := q.c.opts.Store.Settle(ctx, cl.Claim, Settlement{Disposition: Release})
 		return err
 	})
-	if errors.Is(err, ErrStore) {
-		q.c.keeper.giveBackLater(cl.Claim)
-	}
+	answered = !errors.Is(err, ErrStore)
 }
 
 // reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no effect and
@@ -300,6 +313,7 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, deadline: forever,
 		times: &times{held.StartedAt, held.CompletedAt, held.ExpiresAt, c.ahead.Load()},
 	})
+	q.over = true
 	defer func() { // even if the Observer calls runtime.Goexit
 		if asks.next != nil && !asks.next.stays {
 			c.execute(f, asks.next, f.fn, nil)
@@ -382,11 +396,20 @@ func (q *inquiry[K, V]) land(standing Standing, source Source) {
 		q.reject(&storeError{fmt.Errorf("its record cannot be read: %w", err)})
 		return
 	}
+	d := c.copyOf(f.key, f.hash, e, standing, q.since)
 	var notes []note[K]
+	defer func() { q.landAs(e, source, d, notes) }() // also if Weigh calls runtime.Goexit
+	if d != nil {
+		d.weight = c.weightOf(f.key, e.Value, &notes)
+	}
+}
+
+// landAs is land once the outcome has been weighed; d, if not nil, is to be kept.
+func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes []note[K]) {
+	c, f := q.c, q.flight
 	yield.At("settle")
-	d := c.copyOf(f.key, f.hash, e, standing, q.since, &notes)
 	q.s.mu.Lock()
-	if f.forgotten {
+	if d != nil && (f.forgotten || d.weight > c.opts.MaxWeight) {
 		d = nil
 	}
 	if d != nil {
@@ -417,6 +440,7 @@ func (q *inquiry[K, V]) land(standing Standing, source Source) {
 // landLocked takes the flight out and wakes its callers.
 func (q *inquiry[K, V]) landLocked() {
 	f := q.flight
+	q.over = true
 	f.outcome.waiters = f.waiters
 	if !q.s.flights.remove(f) {
 		panic("idemflight: bug, please report it: a flight was not there when the store had answered")
@@ -425,7 +449,7 @@ func (q *inquiry[K, V]) landLocked() {
 }
 
 // copyOf returns the draft of the copy of an outcome that the store has; nil if none is to be kept.
-func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, at time.Duration, notes *[]note[K]) *draft[K, V] {
+func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, at time.Duration) *draft[K, V] {
 	keep := c.opts.LocalTTL
 	if standing.ExpiresIn >= 0 {
 		keep = min(keep, standing.ExpiresIn)
@@ -433,13 +457,9 @@ func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, 
 	if keep <= 0 {
 		return nil
 	}
-	weight := c.weightOf(key, e.Value, notes)
-	if weight > c.opts.MaxWeight {
-		return nil
-	}
 	return &draft[K, V]{
 		key: key, hash: uint32(hash), state: Retained, value: e.Value, err: e.Err, fingerprint: e.Fingerprint,
-		weight: weight, started: at, done: at, deadline: deadlineOf(at, keep),
+		started: at, done: at, deadline: deadlineOf(at, keep),
 		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,11 +76,16 @@ func (k *keeper[K, V]) forget(cl *claim) {
 	k.disarmLocked()
 }
 
-// giveBackLater has a claim given back of which it is not known whether it was granted.
-func (k *keeper[K, V]) giveBackLater(id Claim) {
+// giveBackLater has claims given back of which it is not known whether they were granted. Of more than
+// MaxEntries the first are left to their leases: a store that is down must not fill the memory.
+func (k *keeper[K, V]) giveBackLater(ids ...Claim) {
+	if len(ids) == 0 {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.unused = append(k.unused, id)
+	k.unused = append(k.unused, ids...)
+	k.unused = k.unused[max(0, len(k.unused)-k.c.opts.MaxEntries):]
 	k.armLocked()
 }
 
@@ -223,23 +227,16 @@ func (k *keeper[K, V]) giveBack(ctx context.Context) {
 	unused := k.unused
 	k.unused = nil
 	k.mu.Unlock()
-	failed := 0
-	defer func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.unused = append(k.unused, unused...); len(k.unused) > 0 {
-			k.armLocked()
-		}
-	}()
-	for failed < len(unused) {
-		id := unused[failed]
+	defer func() { k.giveBackLater(unused...) }()
+	for len(unused) > 0 && ctx.Err() == nil {
+		id := unused[0]
 		err := contained(func() error { return k.c.opts.Store.GiveBack(ctx, id) })
-		if err == nil || isAnswer(err) {
-			unused = slices.Delete(unused, failed, failed+1)
-			continue
+		unused = unused[1:]
+		if err != nil && !isAnswer(err) { // then the others will hardly fare better
+			unused = append(unused, id)
+			k.c.storeFailed(*new(K), err)
+			return
 		}
-		failed++
-		k.c.storeFailed(*new(K), err)
 	}
 }
 
@@ -252,6 +249,9 @@ func (k *keeper[K, V]) offer(ctx context.Context) {
 	}
 	k.mu.Unlock()
 	for _, o := range offers {
+		if ctx.Err() != nil {
+			return
+		}
 		err := contained(func() error {
 			_, err := k.c.opts.Store.Settle(ctx, o.claim, o.settlement)
 			return err

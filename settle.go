@@ -115,15 +115,22 @@ func (end *ending[K, V]) finish() {
 		end.settle()
 		return
 	}
-	defer func() {
-		if end.exec.reconciling && end.disposition == Release && end.recordsBegin() && end.yieldToFn() {
+	defer end.yieldOrSettle()
+	defer end.weigh()
+	end.judge()
+}
+
+// yieldOrSettle goes on with fn after Reconcile, or ends the flight.
+func (end *ending[K, V]) yieldOrSettle() {
+	yields := false
+	defer func() { // also if the store or the Observer calls runtime.Goexit
+		if yields {
 			end.c.emit(end.notes)
 		} else {
 			end.settle()
 		}
 	}()
-	defer end.weigh()
-	end.judge()
+	yields = end.exec.reconciling && end.disposition == Release && end.recordsBegin() && end.yieldToFn()
 }
 
 // judge decides the disposition and takes the markers off the error.
@@ -233,7 +240,15 @@ func (end *ending[K, V]) recordsBegin() bool {
 	if end.nobodysFn {
 		return false
 	}
-	switch err := cl.begin(context.WithoutCancel(f.exec.leader)); {
+	answered := false
+	defer func() {
+		if !answered {
+			end.hold(unrecorded, &storeError{ErrGoexit})
+		}
+	}()
+	err := cl.begin(context.WithoutCancel(f.exec.leader))
+	answered = true
+	switch {
 	case err == nil:
 		return true
 	case errors.Is(err, ErrStore):
@@ -267,11 +282,18 @@ func (end *ending[K, V]) yieldToFn() bool {
 // settle ends the flight: in one critical section it leaves the shard's flights, what is kept is
 // inserted, and its callers wake.
 func (end *ending[K, V]) settle() {
+	if cl := end.exec.env.claim; cl != nil {
+		defer end.land() // also if what is the user's calls runtime.Goexit
+		end.record(cl)
+		return
+	}
+	end.land()
+}
+
+// land is settle once the store, if there is one, has recorded the outcome.
+func (end *ending[K, V]) land() {
 	c, f := end.c, end.flight
 	s := c.shardOf(f.hash)
-	if cl := end.exec.env.claim; cl != nil {
-		end.record(cl)
-	}
 	yield.At("settle")
 	s.mu.Lock()
 	f.forgotten = f.forgotten || end.forgotten

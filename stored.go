@@ -330,7 +330,14 @@ func (end *ending[K, V]) record(cl *claim) {
 	if end.lost { // and nothing ran that is to be recorded
 		return
 	}
-	s := end.settlement()
+	s := Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")} // until there is a better one
+	answered := false
+	defer func() {
+		if !answered {
+			end.offer(cl, s, &storeError{ErrGoexit})
+		}
+	}()
+	s = end.settlement()
 	var counts Standing
 	yield.At("record")
 	err := c.patiently(context.WithoutCancel(f.exec.leader), f.key, c.opts.Lease, func(ctx context.Context) (err error) {
@@ -339,9 +346,12 @@ func (end *ending[K, V]) record(cl *claim) {
 	})
 	at := c.now()
 	end.forgotten = err == nil && counts.Forgotten
+	if err == nil && counts.State == Retained {
+		end.adopt(counts, s, at)
+	}
+	answered = true
 	switch {
 	case err == nil && counts.State == Retained:
-		end.adopt(counts, s, at)
 	case err == nil: // recorded
 		if end.exec.reconciling && end.disposition == Hold {
 			c.keeper.pause(cl.ID, end.unknown())
@@ -352,11 +362,17 @@ func (end *ending[K, V]) record(cl *claim) {
 		}
 		end.hold(takenOver, ErrClaimLost)
 	default:
-		c.keeper.offerLater(&offer[K]{
-			key: f.key, claim: cl.Claim, settlement: s, fingerprint: f.fingerprint, err: err, at: at,
-		})
-		end.hold(unrecorded, err)
+		end.offer(cl, s, err)
 	}
+}
+
+// offer makes the outcome, which the store has not taken, one that is held, and has it offered again.
+func (end *ending[K, V]) offer(cl *claim, s Settlement, err error) {
+	f := end.flight
+	end.c.keeper.offerLater(&offer[K]{
+		key: f.key, claim: cl.Claim, settlement: s, fingerprint: f.fingerprint, err: err, at: end.c.now(),
+	})
+	end.hold(unrecorded, err)
 }
 
 // hold makes the outcome one that is held for that reason, since the store said so.

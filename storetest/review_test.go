@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -231,5 +232,154 @@ func TestPromise30_FnAfterReconcileHearsThatItsClaimIsLost(t *testing.T) {
 		require.Equal(t, 9, must(b.Do(bg, theKey, mustNotRun(t))))
 		require.ErrorIs(t, (<-led).err, idemflight.ErrClaimLost)
 		require.Equal(t, idemflight.ErrClaimLost, cause)
+	})
+}
+
+// Goexit, wherever user code may call it: nobody is stranded.
+func TestPromise14_GoexitStrandsNobody(t *testing.T) {
+	exit := func() { runtime.Goexit() }
+	held := func(t *testing.T, m *storetest.Memory) {
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+		require.Error(t, err)
+	}
+	kept := func(t *testing.T, m *storetest.Memory) {
+		require.Equal(t, 5, must(over(t, m).Do(bg, theKey, returns(5, nil))))
+	}
+	verb := func(name string) func(*storetest.Memory, *options) {
+		return func(m *storetest.Memory, _ *options) {
+			var once sync.Once
+			hooked(m, storetest.Before, name, func(context.Context) { once.Do(exit) })
+		}
+	}
+	observer := func(name string) func(*storetest.Memory, *options) {
+		return func(m *storetest.Memory, o *options) {
+			m.Fail(name, storetest.Before, 1)
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				if e.Kind == idemflight.EventStore {
+					exit()
+				}
+			}
+		}
+	}
+	noEffect := func(_ *storetest.Memory, o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			return 0, idemflight.Retryable(errBoom)
+		}
+	}
+	found := func(_ *storetest.Memory, o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 3, nil }
+	}
+	elsewhere := func(t *testing.T, m *storetest.Memory) {
+		led := start(over(t, m), bg, func(context.Context) (int, error) {
+			time.Sleep(time.Second)
+			return 5, nil
+		})
+		synctest.Wait()
+		_ = led
+	}
+	for name, tc := range map[string]struct {
+		before func(*testing.T, *storetest.Memory)
+		with   []func(*storetest.Memory, *options)
+		want   []error // any of them; nil is no error
+	}{
+		"Claim":               {nil, []func(*storetest.Memory, *options){verb("Claim")}, []error{idemflight.ErrStore}},
+		"Observer at Claim":   {nil, []func(*storetest.Memory, *options){observer("Claim")}, []error{idemflight.ErrStore}},
+		"Settle":              {nil, []func(*storetest.Memory, *options){verb("Settle")}, []error{idemflight.ErrOutcomeUnknown}},
+		"Observer at Settle":  {nil, []func(*storetest.Memory, *options){observer("Settle")}, []error{idemflight.ErrOutcomeUnknown}},
+		"Watch":               {elsewhere, []func(*storetest.Memory, *options){verb("Watch")}, []error{idemflight.ErrStore}},
+		"Read after Watch":    {elsewhere, []func(*storetest.Memory, *options){verb("Read")}, []error{idemflight.ErrStore}},
+		"Begin":               {held, []func(*storetest.Memory, *options){noEffect, verb("Begin")}, []error{idemflight.ErrOutcomeUnknown}},
+		"Observer at Begin":   {held, []func(*storetest.Memory, *options){noEffect, observer("Begin")}, []error{idemflight.ErrOutcomeUnknown}},
+		"Settle of Reconcile": {held, []func(*storetest.Memory, *options){found, verb("Settle")}, []error{idemflight.ErrOutcomeUnknown}},
+		"EncodeKey": {nil, []func(*storetest.Memory, *options){func(_ *storetest.Memory, o *options) {
+			o.Codec.EncodeKey = func(string) (string, error) { exit(); return "", nil }
+			o.Codec.DecodeKey = func(s string) (string, error) { return s, nil }
+		}}, []error{idemflight.ErrStore}},
+		"EncodeValue": {nil, []func(*storetest.Memory, *options){func(_ *storetest.Memory, o *options) {
+			o.Codec.EncodeValue = func(int) ([]byte, error) { exit(); return nil, nil }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, nil }
+		}}, []error{idemflight.ErrOutcomeUnknown}},
+		"DecodeValue": {kept, []func(*storetest.Memory, *options){func(_ *storetest.Memory, o *options) {
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, nil }
+			o.Codec.DecodeValue = func([]byte) (int, error) { exit(); return 0, nil }
+		}}, []error{idemflight.ErrStore}},
+		"Weigh of another's": {kept, []func(*storetest.Memory, *options){func(_ *storetest.Memory, o *options) {
+			o.MaxWeight, o.Weigh = 10, func(string, int) int64 { exit(); return 1 }
+		}}, []error{nil}},
+	} {
+		for how, opts := range map[string][]idemflight.CallOption{"": nil, ", inline": {idemflight.Inline()}} {
+			t.Run(name+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := storetest.Mem()
+					if tc.before != nil {
+						tc.before(t, m)
+					}
+					a := over(t, m, func(o *options) {
+						for _, with := range tc.with {
+							with(m, o)
+						}
+					})
+					ctx, cancel := context.WithTimeout(bg, time.Hour)
+					defer cancel()
+					exited := make(chan struct{})
+					var led answer
+					go func() {
+						defer close(exited)
+						led.err = errExited
+						led.res, led.err = a.DoResult(ctx, theKey, returns(7, nil), opts...)
+					}()
+					joined := start(a, ctx, returns(7, nil))
+					<-exited
+					got := <-joined
+					for _, err := range []error{led.err, got.err} {
+						require.NotErrorIs(t, err, idemflight.ErrCallerLeft, "stranded")
+					}
+					asIs := false // of whoever came first
+					for _, err := range []error{led.err, got.err} {
+						for _, want := range tc.want {
+							asIs = asIs || err == want || want != nil && errors.Is(err, want)
+						}
+					}
+					require.True(t, asIs || led.err == errExited, "%v, %v", led.err, got.err)
+					time.Sleep(10 * time.Minute)
+					m.Hook(nil)
+					atRest(t, a)
+					require.NoError(t, a.Close(bg))
+					asked := m.Asked("Renew") + m.Asked("Settle") + m.Asked("GiveBack")
+					time.Sleep(time.Hour)
+					require.Equal(t, asked, m.Asked("Renew")+m.Asked("Settle")+m.Asked("GiveBack"), "a timer at rest")
+				})
+			})
+		}
+	}
+}
+
+var errExited = errors.New("the goroutine exited")
+
+// A store that is down for long leaves the process neither a list without end, nor an event for each entry.
+func TestPromise44_ClaimsToBeGivenBackDoNotFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) { o.MaxEntries = 1000 })
+		m.Fail("Claim", storetest.Before, -1)
+		m.Fail("GiveBack", storetest.Before, -1)
+		var calls sync.WaitGroup
+		for i := range 500 {
+			calls.Go(func() {
+				_, err := a.Do(bg, string(rune('a'+i)), mustNotRun(t))
+				require.ErrorIs(t, err, idemflight.ErrStore)
+			})
+		}
+		calls.Wait()
+		before := m.Asked("GiveBack")
+		time.Sleep(time.Minute)
+		require.Less(t, m.Asked("GiveBack")-before, 100)
+		m.Fail("Claim", storetest.Before, 0)
+		m.Fail("GiveBack", storetest.Before, 0)
+		time.Sleep(time.Minute)
+		require.GreaterOrEqual(t, m.Asked("GiveBack"), 500, "all of them in the end")
+		asked := m.Asked("GiveBack")
+		time.Sleep(time.Hour)
+		require.Equal(t, asked, m.Asked("GiveBack"))
 	})
 }
