@@ -57,7 +57,8 @@ var (
 	ErrGoexit = errors.New("idemflight: ended by runtime.Goexit and returned nothing")
 
 	// ErrInterrupted: why a key is held that was in flight when it was saved for the next
-	// process ([Cache.Save], or [Cache.All] and [Cache.Restore]): the old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
+	// process ([Cache.Save], or [Cache.All] and [Cache.Restore]), or, with a Store, when its process died: the
+	// old process may have had its effect. It is wrapped in ErrOutcomeUnknown.
 	ErrInterrupted = errors.New("idemflight: in flight when the process was restarted: may have had its effect")
 
 	// ErrNotHeld: the operator's verb acts on held keys only, and the key is not held (any more).
@@ -73,8 +74,8 @@ var (
 	// ErrClaimLost: the lease ended and another process has taken the key over.
 	ErrClaimLost = errors.New("idemflight: the claim is lost: its lease ended, and another process has taken the key over")
 
-	// ErrNotExecuting: [BeginEffect] was called with a context that belongs to no execution, so
-	// nothing guards the effect.
+	// ErrNotExecuting: [BeginEffect], or [Settling] of a store (SettleTx), was called with a context that belongs
+	// to no execution, so nothing guards the effect.
 	ErrNotExecuting = errors.New("idemflight: BeginEffect with a context of no execution, nothing guards the effect: pass on the one that fn was given")
 )
 

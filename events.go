@@ -32,7 +32,7 @@ const (
 	EventResolved  // Resolve or Cache.Reconcile acted on a held key; Disposition says how
 
 	EventStore       // an attempt to ask the Store failed
-	EventUnannounced // fn of a cache with EffectsAnnounced succeeded without BeginEffect or NoEffect
+	EventUnannounced // fn of a cache with EffectsAnnounced succeeded without BeginEffect, NoEffect or SettleTx
 )
 
 var eventTexts = []string{"executed", "joined", "replayed", "reconciled", "rejected", "caller_left", "finished",

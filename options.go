@@ -61,10 +61,12 @@ type Options[K comparable, V any] struct {
 	// of the same key, or a Close, from here would wait for itself forever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
-	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect. So if fn
-	// has not called it, nothing has begun, whatever the error, panic or runtime.Goexit with which fn
-	// ends without a marker: the key is released, and Classify is not asked. An fn that forgot is told of
-	// by [EventUnannounced], unless it said NoEffect: so leave that out of the fns of such a cache.
+	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect, or settles in the
+	// transaction of its effect (SettleTx of a Store). So if fn has done neither, nothing has begun, whatever the
+	// error, panic or runtime.Goexit with which fn ends without a marker: the key is released, and Classify is
+	// not asked. With a Store a process that dies before BeginEffect leaves the key free, too; without
+	// EffectsAnnounced, held. An fn that forgot is told of by [EventUnannounced], unless it said NoEffect: so
+	// leave that out of the fns of such a cache.
 	EffectsAnnounced bool
 
 	// Classify decides about an error without marker when fn called neither [BeginEffect] nor

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -118,11 +117,11 @@ func (b *bank) transferApart(ctx context.Context, key string, o order) (receipt,
 }
 
 func main() {
+	if os.Getenv(childMode) != "" {
+		exit(child(context.Background()))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if os.Getenv(childMode) != "" {
-		exit(child(ctx))
-	}
 	s := storm{out: os.Stdout}
 	flag.IntVar(&s.transfers, "transfers", 300, "each process is asked for `N` transfers")
 	flag.IntVar(&s.kills, "kills", 20, "`N` times a process is killed, with SIGKILL")
@@ -137,7 +136,7 @@ func main() {
 
 func exit(err error) {
 	if err != nil {
-		_, _ = io.WriteString(os.Stderr, "ledger: "+err.Error()+"\n")
+		fmt.Fprintf(os.Stderr, "ledger: %v\n", err)
 		os.Exit(1)
 	}
 	os.Exit(0)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (s storm) run(ctx context.Context, mode string) (r result, err error) {
 		clients.Go(func() { errs[i] = s.client(ctx, mode, schema, kills) })
 	}
 	clients.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := cmp.Or(errs...); err != nil {
 		return r, err
 	}
 	r.kills = s.kills
@@ -167,7 +168,7 @@ func (s storm) ask(ctx context.Context, mode, schema string, open []string, answ
 		open = slices.DeleteFunc(open, func(key string) bool { return key == answer.Text() })
 	}
 	if answers > 0 {
-		return open, errors.Join(errors.New("a process ended by itself"), cmd.Wait(), ctx.Err())
+		return open, cmp.Or(ctx.Err(), errors.Join(errors.New("a process ended by itself"), cmd.Wait()))
 	}
 	time.Sleep(rand.N(10 * time.Millisecond))
 	_ = cmd.Process.Kill() // kill -9, on Unix. An error: it had ended, all being answered
