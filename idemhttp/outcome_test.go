@@ -568,6 +568,7 @@ func TestAGatewayWhoseUpstreamIsLate(t *testing.T) {
 	}))
 	defer close(release)
 	require.Equal(t, 502, s.post(t, "k", "5 EUR").Status)
+	require.Eventually(t, func() bool { return charged.count() == 1 }, time.Minute, time.Millisecond, "the upstream charges, if late")
 	requireProblem(t, s.post(t, "k", "5 EUR"), 409, "outcome-unknown", false)
 	require.Equal(t, 1, charged.count(), "the upstream is not asked again")
 }
