@@ -3,6 +3,9 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -507,9 +510,12 @@ func TestPromise38_AClaimWithoutAnAnswerIsGivenBack(t *testing.T) {
 		_, err := a.Do(bg, theKey, mustNotRun(t))
 		require.ErrorIs(t, err, idemflight.ErrStore)
 		m.Fail("Claim", storetest.After, 0)
-		_, err = b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
-		require.ErrorIs(t, err, idemflight.ErrInFlight, "an orphan")
-		time.Sleep(10 * time.Second)
+		m.Fail("GiveBack", storetest.Before, 1)
+		for range 2 {
+			_, err = b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight, "an orphan")
+			time.Sleep(10*time.Second + time.Nanosecond)
+		}
 		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))), "the heartbeat has given it back")
 	})
 }
@@ -568,6 +574,7 @@ func TestPromise38_WhatTheStoreDidNotTakeIsHeldAndOfferedAgain(t *testing.T) {
 		require.Equal(t, 7, v)
 		_, err = a.Do(bg, theKey, mustNotRun(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "its own later calls")
+		require.ErrorIs(t, err, idemflight.ErrStore)
 		_, err = a.Do(bg, theKey, mustNotRun(t), idemflight.WithFingerprint(idemflight.FingerprintOf([]byte("x"))))
 		require.ErrorIs(t, err, idemflight.ErrKeyReused)
 		time.Sleep(time.Minute)
@@ -834,7 +841,7 @@ func TestPromise43_RestoreWritesThrough(t *testing.T) {
 		_, err = b.Do(bg, "held", mustNotRun(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.ErrorContains(t, err, "boom")
-		require.ErrorContains(t, a.Save(nil), "Save of a cache with a Store")
+		require.ErrorContains(t, a.Save(io.Discard), "Save of a cache with a Store")
 	})
 }
 
@@ -858,6 +865,751 @@ func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
 		require.NoError(t, (<-watches).err, "joins go on")
 		_, err := a.Do(bg, "new", mustNotRun(t))
 		require.ErrorIs(t, err, idemflight.ErrClosed)
+	})
+}
+
+// slow calls c for theKey, and ends the lease once fn, or Reconcile, waits: the owner is thought dead.
+func slow(t *testing.T, m *storetest.Memory, c *cache, fn func(context.Context) (int, error)) <-chan answer {
+	t.Helper()
+	var last idemflight.ClaimID
+	m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+		if verb == "Claim" && when == storetest.After {
+			last = c.ID
+		}
+		return nil
+	})
+	answered := start(c, bg, fn)
+	synctest.Wait()
+	m.Hook(nil)
+	require.True(t, m.Kill(last))
+	return answered
+}
+
+var payload = idemflight.WithFingerprint(idemflight.FingerprintOf([]byte("payload")))
+
+func TestPromise28_AnotherPayloadIsReusedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(0, errBoom)
+		led := start(a, bg, fn, payload)
+		<-runs
+		_, err := b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrKeyReused, "in flight: at once")
+		close(release)
+		require.ErrorIs(t, (<-led).err, idemflight.ErrOutcomeUnknown)
+		_, err = b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrKeyReused, "held")
+		_, err = b.Do(bg, theKey, mustNotRun(t), payload)
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	})
+}
+
+func TestPromise29_HowLongAVerbIsRepeated(t *testing.T) {
+	for verb, upTo := range map[string]time.Duration{"Claim": 5 * time.Second, "Begin": 5 * time.Second, "Settle": 30 * time.Second} {
+		t.Run(verb, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				m.Fail(verb, storetest.Before, -1)
+				began := time.Now()
+				_, err := over(t, m).Do(bg, theKey, func(ctx context.Context) (int, error) { return 1, idemflight.BeginEffect(ctx) })
+				require.ErrorIs(t, err, idemflight.ErrStore)
+				require.Equal(t, upTo, time.Since(began))
+			})
+		})
+	}
+}
+
+func TestPromise29_ARepeatedSettleIsTheOutcomeThatWasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Settle", storetest.After, 1)
+		_, err := over(t, m).Do(bg, theKey, returns(3, idemflight.Final(errBoom)))
+		require.Equal(t, errBoom, err, "fn's own")
+	})
+}
+
+// The outcome is recorded, though the leader's context has ended.
+func TestPromise29_TheOutcomeOfWhoseContextHasEndedIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		ctx, cancel := context.WithCancel(bg)
+		v, err := a.Do(ctx, theKey, func(context.Context) (int, error) {
+			cancel()
+			return 7, nil
+		}, idemflight.Inline())
+		require.NoError(t, err)
+		require.Equal(t, 7, v)
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+func TestPromise30_ALeaseThatIsNotRenewedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Renew", storetest.Before, -1)
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, runs, release := blocked(1, nil)
+		late := start(a, bg, fn)
+		<-runs
+		began := time.Now()
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))), "it has watched")
+		require.Equal(t, 30*time.Second, time.Since(began))
+		close(release)
+		require.ErrorIs(t, (<-late).err, idemflight.ErrClaimLost)
+	})
+}
+
+// renewals is a Memory that notes which keys were renewed.
+type renewals struct {
+	*storetest.Memory
+	mu sync.Mutex
+	of [][]string
+}
+
+func (r *renewals) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) ([]idemflight.ClaimID, error) {
+	var keys []string
+	for _, c := range cs {
+		keys = append(keys, c.Key)
+	}
+	slices.Sort(keys)
+	r.mu.Lock()
+	r.of = append(r.of, keys)
+	r.mu.Unlock()
+	return r.Memory.Renew(ctx, cs, lease)
+}
+
+func TestPromise30_OneCallRenewsAllThatRunLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &renewals{Memory: storetest.Mem()}
+		a := over(t, m)
+		release := make(chan struct{})
+		var calls sync.WaitGroup
+		run := func(key string) {
+			calls.Go(func() {
+				_, err := a.Do(bg, key, func(context.Context) (int, error) { <-release; return 1, nil })
+				require.NoError(t, err)
+			})
+		}
+		run("a")
+		run("b")
+		time.Sleep(5 * time.Second)
+		run("younger")
+		time.Sleep(6 * time.Second)
+		require.Equal(t, [][]string{{"a", "b"}}, m.of)
+		time.Sleep(10 * time.Second)
+		require.Equal(t, [][]string{{"a", "b"}, {"a", "b", "younger"}}, m.of)
+		close(release)
+		calls.Wait()
+	})
+}
+
+func TestPromise30_WhoKnowsThatItWasReplacedAsksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		late := slow(t, m, a, func(ctx context.Context) (int, error) {
+			<-ctx.Done()
+			m.Fail("Begin", storetest.Before, -1)
+			require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrClaimLost)
+			require.Zero(t, m.Asked("Begin"))
+			_, _, err := idemflight.Settling(ctx, 1, nil)
+			require.ErrorIs(t, err, idemflight.ErrClaimLost)
+			return 0, err
+		})
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+		got := <-late
+		require.ErrorIs(t, got.err, idemflight.ErrClaimLost)
+		require.NotErrorIs(t, got.err, idemflight.ErrOutcomeUnknown, "nothing has begun")
+	})
+}
+
+func TestPromise30_EachRequestHasAnIDOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, _, release := blocked(0, idemflight.Retryable(errBoom))
+		late := slow(t, m, a, fn)
+		asked := map[idemflight.ClaimID]int{}
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.Before {
+				asked[c.ID]++
+			}
+			return nil
+		})
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+		require.Len(t, asked, 2, "what is in the way, and the takeover")
+		close(release)
+		<-late
+	})
+}
+
+func TestPromise31_ATakeoverBringsItsOwnPayload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, _, release := blocked(0, idemflight.Retryable(errBoom))
+		late := slow(t, m, a, fn)
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil), payload)))
+		close(release)
+		<-late
+		_, err := over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrKeyReused)
+		require.Equal(t, 2, must(over(t, m).Do(bg, theKey, mustNotRun(t), payload)))
+	})
+}
+
+func TestPromise31_TheHoldOfADeadOwnerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Renew", storetest.Before, -1)
+		a, b := over(t, m, func(o *options) { o.HoldTTL = time.Hour }), over(t, m)
+		fn, _, release := blocked(1, nil)
+		late := slow(t, m, a, fn)
+		time.Sleep(time.Hour - time.Nanosecond)
+		_, err := b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		time.Sleep(time.Nanosecond)
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+		close(release)
+		require.ErrorIs(t, (<-late).err, idemflight.ErrClaimLost)
+	})
+}
+
+func TestPromise31_WhoIsSlowAndWasNotReplacedGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Renew", storetest.Before, -1)
+		a, b := over(t, m, func(o *options) { o.ExecTimeout = time.Hour }), over(t, m)
+		late := start(a, bg, func(ctx context.Context) (int, error) {
+			time.Sleep(40 * time.Second)
+			require.NoError(t, idemflight.BeginEffect(ctx))
+			time.Sleep(40 * time.Second)
+			return 7, nil
+		})
+		for range 2 {
+			time.Sleep(37 * time.Second)
+			_, err := b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrInterrupted)
+		}
+		require.NoError(t, (<-late).err)
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))), "held becomes retained")
+	})
+}
+
+func TestPromise35_AWatchEndsWithAHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(0, errBoom)
+		led := start(a, bg, fn)
+		<-runs
+		watches := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		close(release)
+		require.ErrorIs(t, (<-led).err, idemflight.ErrOutcomeUnknown)
+		require.ErrorIs(t, (<-watches).err, idemflight.ErrOutcomeUnknown)
+	})
+}
+
+// The key is released, and another process is quicker, with another payload.
+func TestPromise35_AWatchTellsNoOutcomeOfAnotherPayload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b, quicker := over(t, m), over(t, m), over(t, m)
+		fn, runs, release := blocked(0, idemflight.Retryable(errBoom))
+		led := start(a, bg, fn)
+		<-runs
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Watch" && when == storetest.After {
+				m.Hook(nil)
+				require.Equal(t, 9, must(quicker.Do(bg, theKey, returns(9, nil), payload)))
+			}
+			return nil
+		})
+		watches := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		close(release)
+		require.Equal(t, errBoom, (<-led).err)
+		require.ErrorIs(t, (<-watches).err, idemflight.ErrKeyReused)
+	})
+}
+
+func TestPromise35_AWatchThatFailsGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Watch", storetest.Before, 5)
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		watches := start(b, bg, mustNotRun(t))
+		time.Sleep(10 * time.Second)
+		close(release)
+		require.NoError(t, (<-led).err)
+		require.Equal(t, 7, (<-watches).res.Value)
+		require.EqualValues(t, 5, b.Stats().StoreErrors)
+	})
+}
+
+func TestPromise36_OnceFnRunsAnotherPayloadIsReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.Before {
+				<-asking
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(bg)
+		defer cancel()
+		fn, runs, release := blocked(7, nil)
+		led := start(a, ctx, fn)
+		synctest.Wait()
+		reused := start(a, bg, mustNotRun(t), payload)
+		synctest.Wait()
+		close(asking)
+		<-runs
+		require.ErrorIs(t, (<-reused).err, idemflight.ErrKeyReused, "at once")
+		close(release)
+		require.NoError(t, (<-led).err)
+	})
+}
+
+func TestPromise38_AKeyThatTheStoreDoesNotTakeIsInvalid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Hook(func(context.Context, storetest.When, string, idemflight.Claim) error {
+			return fmt.Errorf("%w: too long", idemflight.ErrInvalidKey)
+		})
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+		require.NotErrorIs(t, err, idemflight.ErrStore)
+		require.Equal(t, 1, m.Asked("Claim"), "it is an answer")
+		require.EqualValues(t, 1, a.Stats().InvalidKey)
+	})
+}
+
+func TestPromise38_BeginEffectWaitsNoLongerThanItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := over(t, m).Do(bg, theKey, func(ctx context.Context) (int, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			began := time.Now()
+			err := idemflight.BeginEffect(ctx)
+			require.Equal(t, time.Second, time.Since(began))
+			return 0, err
+		})
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+// inconsistent is a store that grants nothing of what it says is absent.
+type inconsistent struct{ *storetest.Memory }
+
+func (inconsistent) Claim(context.Context, idemflight.ClaimRequest) (idemflight.Standing, error) {
+	return idemflight.Standing{}, nil
+}
+
+func TestPromise38_AStoreThatContradictsItselfStrandsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := over(t, inconsistent{storetest.Mem()}).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise38_WhatCannotBeReadDoesNotRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		texts := idemflight.MustNew(idemflight.Options[string, string]{Store: m})
+		_, err := texts.Do(bg, theKey, func(context.Context) (string, error) { return "text", nil })
+		require.NoError(t, err)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise38_WhatCannotBeEncoded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, func(o *options) {
+			o.Codec.EncodeKey = func(key string) (string, error) {
+				if key != theKey {
+					return "", errBoom
+				}
+				return key, nil
+			}
+			o.Codec.DecodeKey = func(key string) (string, error) { return key, nil }
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, errBoom }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, nil }
+		}), over(t, m)
+		v, err := a.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "its effect is done")
+		require.ErrorIs(t, err, errBoom)
+		require.Equal(t, 7, v)
+		_, err = b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = a.Do(bg, "another", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+		require.ErrorIs(t, err, errBoom)
+	})
+}
+
+func TestPromise38_WhatWasLostIsUnknownUnlessNothingHadBegun(t *testing.T) {
+	settles := func(ctx context.Context) error {
+		_, _, err := idemflight.Settling(ctx, 1, nil)
+		return err
+	}
+	for name, tc := range map[string]struct {
+		does            func(context.Context) error
+		returns         error
+		begins, unknown bool
+	}{
+		"nothing begun":                  {does: func(context.Context) error { return nil }, returns: errBoom},
+		"begun":                          {does: idemflight.BeginEffect, returns: errBoom, begins: true, unknown: true},
+		"perhaps settled":                {does: settles, returns: errBoom, unknown: true},
+		"not settled, the store says so": {does: settles, returns: idemflight.ErrClaimLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a, b := over(t, m, announced), over(t, m, announced)
+				wakes := make(chan struct{})
+				late := slow(t, m, a, func(ctx context.Context) (int, error) {
+					require.NoError(t, tc.does(ctx))
+					<-wakes
+					return 0, idemflight.Retryable(tc.returns)
+				})
+				if tc.begins {
+					require.NoError(t, b.Resolve(bg, theKey, 2, nil))
+				} else {
+					require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+				}
+				close(wakes)
+				got := <-late
+				require.ErrorIs(t, got.err, tc.returns)
+				require.Equal(t, tc.unknown, errors.Is(got.err, idemflight.ErrOutcomeUnknown))
+				if tc.unknown {
+					require.ErrorIs(t, got.err, idemflight.ErrClaimLost)
+				}
+			})
+		})
+	}
+}
+
+// Its transaction has closed the claim: the heartbeat finds it lost.
+func TestPromise39_WhoHasSettledIsNotStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		var last context.Context
+		v, err := over(t, m).Do(bg, theKey, func(ctx context.Context) (int, error) {
+			last = ctx
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			select {
+			case <-ctx.Done():
+				t.Error(context.Cause(ctx))
+			case <-time.After(20 * time.Second):
+			}
+			return 0, errBoom
+		})
+		require.NoError(t, err)
+		require.Equal(t, 7, v)
+		_, _, err = idemflight.Settling(last, 7, nil)
+		require.ErrorIs(t, err, idemflight.ErrNotExecuting, "fn has returned")
+	})
+}
+
+func TestPromise40_NorDoesTheOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Settle" && when == storetest.After {
+				time.Sleep(4 * time.Second)
+			}
+			return nil
+		})
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil), idemflight.WithTTL(10*time.Second))))
+		time.Sleep(6*time.Second - time.Nanosecond)
+		require.Equal(t, 1, a.Len())
+		time.Sleep(time.Nanosecond)
+		require.Zero(t, a.Len())
+	})
+}
+
+func TestPromise40_NorDoesThatOfAWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn, idemflight.WithTTL(10*time.Second))
+		<-runs
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Read" && when == storetest.After {
+				time.Sleep(4 * time.Second)
+			}
+			return nil
+		})
+		watches := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		close(release)
+		require.NoError(t, (<-led).err)
+		require.Equal(t, 7, (<-watches).res.Value)
+		time.Sleep(6*time.Second - time.Nanosecond)
+		require.Equal(t, 1, b.Len())
+		time.Sleep(time.Nanosecond)
+		require.Zero(t, b.Len())
+	})
+}
+
+func TestPromise41_TheOwnersCopyEndsAsWell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		was, err := b.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))), "for up to LocalTTL")
+		time.Sleep(time.Minute)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+		was, err = a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		require.Equal(t, 9, must(a.Do(bg, theKey, returns(9, nil))), "at once where it was forgotten")
+	})
+}
+
+func TestPromise41_WhatIsForgottenInFlightIsNotCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		was, err := b.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		close(release)
+		require.Equal(t, 7, (<-led).res.Value)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))), "it was forgotten elsewhere")
+
+		told := make(chan struct{})
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				<-told
+			}
+			return nil
+		})
+		replays := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		was, err = b.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		close(told)
+		require.Equal(t, 8, (<-replays).res.Value)
+		require.Equal(t, 9, must(b.Do(bg, theKey, returns(9, nil))), "it was forgotten here, while the store was asked")
+	})
+}
+
+func TestPromise42_WhatIsNotCopiedLeavesItsPlace(t *testing.T) {
+	for name, change := range map[string]func(*options){
+		"always asked": func(o *options) { o.LocalTTL, o.MaxWeight, o.Weigh = -1, 5, func(string, int) int64 { return 2 } },
+		"too heavy":    func(o *options) { o.MaxWeight, o.Weigh = 1, func(string, int) int64 { return 2 } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				few := func(o *options) { o.MaxEntries = 2 }
+				a, b := over(t, m, change, few), over(t, m, change, few)
+				for i := range 5 {
+					key, held := string(rune('a'+i)), string(rune('A'+i))
+					require.Equal(t, i, must(a.Do(bg, key, returns(i, nil))))
+					_, err := a.Do(bg, held, returns(0, errBoom))
+					require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+					for _, c := range []*cache{a, b} {
+						require.Equal(t, i, must(c.Do(bg, key, mustNotRun(t))))
+						_, err := c.Do(bg, held, mustNotRun(t))
+						require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+						require.Zero(t, c.Len())
+						require.Zero(t, c.Stats().Weight)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPromise43_OperatorsClaimWithThePayloadOfTheHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m, always, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 6, nil }
+		})
+		for want, settle := range map[int]func() error{
+			4: func() error { return b.Resolve(bg, theKey, 4, nil) },
+			6: func() error { _, err := b.Reconcile(bg, theKey); return err },
+		} {
+			_, err := a.Do(bg, theKey, returns(0, errBoom), payload)
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.NoError(t, settle())
+			require.Equal(t, want, must(a.Do(bg, theKey, mustNotRun(t), payload)))
+			_, err = b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrKeyReused)
+			_, err = a.Forget(bg, theKey)
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestPromise43_WhatAnOperatorCannotRecordStaysHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Settle", storetest.Before, -1)
+		require.ErrorIs(t, b.Resolve(bg, theKey, 4, nil), idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(time.Minute)
+		e, ok, err := a.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Equal(t, idemflight.Held, e.State)
+		require.EqualError(t, e.Err, "boom")
+		m.Fail("Unsettled", storetest.Before, 1)
+		err = a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true })
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise43_AnOperatorWhoLeavesHasResolved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		ctx, cancel := context.WithCancel(bg)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				cancel()
+			}
+			return nil
+		})
+		require.NoError(t, b.Resolve(ctx, theKey, 4, nil))
+		require.Equal(t, 4, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// held returns a cache with Reconcile, over a Memory in which theKey is held.
+func held(t *testing.T, m *storetest.Memory, reconcile func() (int, error)) *cache {
+	t.Helper()
+	c := over(t, m, func(o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return reconcile() }
+	})
+	_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	return c
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileUnlessThatIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := held(t, m, func() (int, error) { return 0, idemflight.Retryable(errBoom) })
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Begin", storetest.Before, 0)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "held still")
+	})
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileThatWasReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		late := slow(t, m, a, mustNotRun(t))
+		require.NoError(t, over(t, m).Resolve(bg, theKey, 6, nil))
+		close(answers)
+		got := <-late
+		require.NoError(t, got.err)
+		require.Equal(t, 6, got.res.Value, "it looks again")
+	})
+}
+
+func TestPromise43_NobodysFnIsBegunAfterAReconcile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		ctx, cancel := context.WithCancel(bg)
+		left := start(a, ctx, mustNotRun(t))
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, (<-left).err, idemflight.ErrCallerLeft)
+		close(answers)
+		synctest.Wait()
+		require.Zero(t, m.Asked("Begin"))
+		require.Equal(t, 5, must(over(t, m).Do(bg, theKey, returns(5, nil))), "released")
+	})
+}
+
+func TestPromise43_RestoreKeepsPayloadAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := idemflight.MustNew(options{})
+		require.Equal(t, 7, must(old.Do(bg, theKey, returns(7, nil), payload, idemflight.WithTTL(time.Hour))))
+		time.Sleep(20 * time.Minute)
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		for key, e := range old.All() {
+			require.NoError(t, a.Restore(bg, key, e))
+		}
+		_, err := b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrKeyReused)
+		res, err := b.DoResult(bg, theKey, mustNotRun(t), payload)
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now().Add(40*time.Minute), res.ExpiresAt, time.Second)
+	})
+}
+
+// Until the store has answered, fn may run here.
+func TestPromise44_CloseWaitsForTheStoresAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.Before {
+				<-asking
+			}
+			return nil
+		})
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(bg) }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		close(asking)
+		<-runs
+		synctest.Wait()
+		require.Empty(t, closed, "fn runs")
+		close(release)
+		require.NoError(t, <-closed)
+		require.Equal(t, 7, (<-led).res.Value)
 	})
 }
 
