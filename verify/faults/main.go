@@ -118,7 +118,7 @@ func (b bench) check(faults []fault) error {
 	return errors.Join(wrong...)
 }
 
-func allFaults() []fault { return slices.Concat(coreFaults, httpFaults) }
+func allFaults() []fault { return slices.Concat(coreFaults, httpFaults, storeFaults) }
 
 // sound returns an error if a suite that is to be asked fails without any fault: it would "find"
 // them all.

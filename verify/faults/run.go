@@ -22,7 +22,7 @@ import (
 // fault is a small edit of the library's source that breaks one sentence of its contract.
 type fault struct {
 	name     string
-	promise  string // "1" to "27", or a line of idemhttp's part of the contract
+	promise  string // a number, or a line of idemhttp's part of the contract
 	sentence string // what does not hold any more
 	pkg      string // where in the module the package is that has it, if not the one whose suite is asked
 	in       string // the declaration that is changed: see plant.Edit
@@ -33,14 +33,25 @@ type fault struct {
 
 // suite returns the package whose ordinary tests are to fail.
 func (f fault) suite() string {
-	if slices.Contains(linesOfHTTP, f.promise) {
+	switch {
+	case slices.Contains(linesOfHTTP, f.promise):
 		return "./idemhttp"
+	case f.ofStores():
+		return "./storetest"
 	}
 	return "."
 }
 
+// ofStores reports whether f breaks a promise that the core keeps and storetest tests.
+func (f fault) ofStores() bool { return slices.Contains(promisesOfStores, f.promise) }
+
 // dir returns the package that f changes, which may be one that its suite tests from outside.
-func (f fault) dir() string { return cmp.Or(f.pkg, f.suite()) }
+func (f fault) dir() string {
+	if f.pkg == "" && f.ofStores() {
+		return "."
+	}
+	return cmp.Or(f.pkg, f.suite())
+}
 
 // edit returns what f does to the source of that package.
 func (f fault) edit() plant.Edit { return plant.Edit{In: f.in, Old: f.old, New: f.new} }

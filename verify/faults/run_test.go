@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	// So that go test takes no result of TestList from its cache when the source has changed.
 	_ "github.com/idemflight/idemflight/idemhttp"
+	_ "github.com/idemflight/idemflight/storetest"
 	"github.com/idemflight/idemflight/verify/internal/plant"
 	"github.com/idemflight/idemflight/verify/internal/suite"
 )
@@ -190,6 +192,7 @@ func TestList(t *testing.T) {
 		}
 	}
 	names, promises := map[string]bool{}, map[string]bool{}
+	var promisesOfCore []string
 	sample := 0
 	for _, f := range allFaults() {
 		require.False(t, names[f.name], "two faults are called %s", f.name)
@@ -206,7 +209,9 @@ func TestList(t *testing.T) {
 		delete(promises, line)
 	}
 	for n := range 27 {
-		number := strconv.Itoa(n + 1)
+		promisesOfCore = append(promisesOfCore, strconv.Itoa(n+1))
+	}
+	for _, number := range slices.Concat(promisesOfCore, promisesOfStores) {
 		require.True(t, promises[number], "no fault for promise %s", number)
 		delete(promises, number)
 	}
