@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -840,7 +841,7 @@ func TestPromise43_RestoreWritesThrough(t *testing.T) {
 		_, err = b.Do(bg, "held", mustNotRun(t))
 		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 		require.ErrorContains(t, err, "boom")
-		require.ErrorContains(t, a.Save(nil), "Save of a cache with a Store")
+		require.ErrorContains(t, a.Save(io.Discard), "Save of a cache with a Store")
 	})
 }
 
@@ -867,21 +868,20 @@ func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
 	})
 }
 
-// slow has c run fn for theKey, and then ends its lease: it is thought dead. fn is waiting by then.
+// slow calls c for theKey, and ends the lease once fn, or Reconcile, waits: the owner is thought dead.
 func slow(t *testing.T, m *storetest.Memory, c *cache, fn func(context.Context) (int, error)) <-chan answer {
 	t.Helper()
-	ids := make(chan idemflight.ClaimID, 1)
+	var last idemflight.ClaimID
 	m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
 		if verb == "Claim" && when == storetest.After {
-			ids <- c.ID
+			last = c.ID
 		}
 		return nil
 	})
 	answered := start(c, bg, fn)
-	id := <-ids
 	synctest.Wait()
 	m.Hook(nil)
-	require.True(t, m.Kill(id))
+	require.True(t, m.Kill(last))
 	return answered
 }
 
@@ -926,6 +926,22 @@ func TestPromise29_ARepeatedSettleIsTheOutcomeThatWasSent(t *testing.T) {
 		m.Fail("Settle", storetest.After, 1)
 		_, err := over(t, m).Do(bg, theKey, returns(3, idemflight.Final(errBoom)))
 		require.Equal(t, errBoom, err, "fn's own")
+	})
+}
+
+// The outcome is recorded, though the leader's context has ended.
+func TestPromise29_TheOutcomeOfWhoseContextHasEndedIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		ctx, cancel := context.WithCancel(bg)
+		v, err := a.Do(ctx, theKey, func(context.Context) (int, error) {
+			cancel()
+			return 7, nil
+		}, idemflight.Inline())
+		require.NoError(t, err)
+		require.Equal(t, 7, v)
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
 	})
 }
 
@@ -1178,6 +1194,73 @@ func TestPromise38_AKeyThatTheStoreDoesNotTakeIsInvalid(t *testing.T) {
 	})
 }
 
+func TestPromise38_BeginEffectWaitsNoLongerThanItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := over(t, m).Do(bg, theKey, func(ctx context.Context) (int, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			began := time.Now()
+			err := idemflight.BeginEffect(ctx)
+			require.Equal(t, time.Second, time.Since(began))
+			return 0, err
+		})
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+// inconsistent is a store that grants nothing of what it says is absent.
+type inconsistent struct{ *storetest.Memory }
+
+func (inconsistent) Claim(context.Context, idemflight.ClaimRequest) (idemflight.Standing, error) {
+	return idemflight.Standing{}, nil
+}
+
+func TestPromise38_AStoreThatContradictsItselfStrandsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := over(t, inconsistent{storetest.Mem()}).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise38_WhatCannotBeReadDoesNotRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		texts := idemflight.MustNew(idemflight.Options[string, string]{Store: m})
+		_, err := texts.Do(bg, theKey, func(context.Context) (string, error) { return "text", nil })
+		require.NoError(t, err)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise38_WhatCannotBeEncoded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, func(o *options) {
+			o.Codec.EncodeKey = func(key string) (string, error) {
+				if key != theKey {
+					return "", errBoom
+				}
+				return key, nil
+			}
+			o.Codec.DecodeKey = func(key string) (string, error) { return key, nil }
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, errBoom }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, nil }
+		}), over(t, m)
+		v, err := a.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "its effect is done")
+		require.ErrorIs(t, err, errBoom)
+		require.Equal(t, 7, v)
+		_, err = b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = a.Do(bg, "another", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+		require.ErrorIs(t, err, errBoom)
+	})
+}
+
 func TestPromise38_WhatWasLostIsUnknownUnlessNothingHadBegun(t *testing.T) {
 	settles := func(ctx context.Context) error {
 		_, _, err := idemflight.Settling(ctx, 1, nil)
@@ -1336,7 +1419,7 @@ func TestPromise41_WhatIsForgottenInFlightIsNotCopied(t *testing.T) {
 
 func TestPromise42_WhatIsNotCopiedLeavesItsPlace(t *testing.T) {
 	for name, change := range map[string]func(*options){
-		"always asked": always,
+		"always asked": func(o *options) { o.LocalTTL, o.MaxWeight, o.Weigh = -1, 5, func(string, int) int64 { return 2 } },
 		"too heavy":    func(o *options) { o.MaxWeight, o.Weigh = 1, func(string, int) int64 { return 2 } },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -1401,6 +1484,85 @@ func TestPromise43_WhatAnOperatorCannotRecordStaysHeld(t *testing.T) {
 		m.Fail("Unsettled", storetest.Before, 1)
 		err = a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true })
 		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise43_AnOperatorWhoLeavesHasResolved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		ctx, cancel := context.WithCancel(bg)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				cancel()
+			}
+			return nil
+		})
+		require.NoError(t, b.Resolve(ctx, theKey, 4, nil))
+		require.Equal(t, 4, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// held returns a cache with Reconcile, over a Memory in which theKey is held.
+func held(t *testing.T, m *storetest.Memory, reconcile func() (int, error)) *cache {
+	t.Helper()
+	c := over(t, m, func(o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return reconcile() }
+	})
+	_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	return c
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileUnlessThatIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := held(t, m, func() (int, error) { return 0, idemflight.Retryable(errBoom) })
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Begin", storetest.Before, 0)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "held still")
+	})
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileThatWasReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		late := slow(t, m, a, mustNotRun(t))
+		require.NoError(t, over(t, m).Resolve(bg, theKey, 6, nil))
+		close(answers)
+		got := <-late
+		require.NoError(t, got.err)
+		require.Equal(t, 6, got.res.Value, "it looks again")
+	})
+}
+
+func TestPromise43_NobodysFnIsBegunAfterAReconcile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		ctx, cancel := context.WithCancel(bg)
+		left := start(a, ctx, mustNotRun(t))
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, (<-left).err, idemflight.ErrCallerLeft)
+		close(answers)
+		synctest.Wait()
+		require.Zero(t, m.Asked("Begin"))
+		require.Equal(t, 5, must(over(t, m).Do(bg, theKey, returns(5, nil))), "released")
 	})
 }
 
