@@ -383,3 +383,58 @@ func TestPromise44_ClaimsToBeGivenBackDoNotFlood(t *testing.T) {
 		require.Equal(t, asked, m.Asked("GiveBack"))
 	})
 }
+
+// The outcome that SettleTx has recorded ends when its record does, however long fn goes on.
+func TestPromise40_ACopyOfWhatSettlingRecordedEndsWithTheRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		began := time.Now()
+		res, err := a.DoResult(bg, theKey, func(ctx context.Context) (int, error) {
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			time.Sleep(6 * time.Second)
+			return 7, nil
+		}, idemflight.WithTTL(10*time.Second))
+		require.NoError(t, err)
+		require.Equal(t, 7, res.Value)
+		require.Equal(t, 10*time.Second, res.ExpiresAt.Sub(began))
+		time.Sleep(4 * time.Second)
+		require.Equal(t, 8, must(b.Do(bg, theKey, returns(8, nil))), "it has expired")
+		require.Equal(t, 8, must(a.Do(bg, theKey, mustNotRun(t))), "here, too")
+	})
+}
+
+func TestPromise20_AnAdoptedOutcomeIsWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) {
+			o.MaxWeight, o.Weigh = 100, func(_ string, v int) int64 { return int64(v) }
+		})
+		_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			return 0, errBoom
+		})
+		require.NoError(t, err)
+		require.EqualValues(t, 7, a.Stats().Weight)
+	})
+}
+
+// The text says how long the key is held, not how long the lease would be.
+func TestErrorsOfAHoldThatIsRecordedSayUntilWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) {
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, errBoom }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, errBoom }
+		})
+		_, err := a.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "key held until "+time.Now().Add(7*24*time.Hour).UTC().Format("2006-01-02 15:04:05Z"))
+	})
+}
