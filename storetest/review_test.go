@@ -438,3 +438,68 @@ func TestErrorsOfAHoldThatIsRecordedSayUntilWhen(t *testing.T) {
 		require.ErrorContains(t, err, "key held until "+time.Now().Add(7*24*time.Hour).UTC().Format("2006-01-02 15:04:05Z"))
 	})
 }
+
+// What is forgotten here is not replayed here, even if a call asked the store meanwhile.
+func TestPromise41_NoCopyIsMadeWhileAForgetIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		hooked(m, storetest.Before, "Forget", func(context.Context) {
+			require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))), "it is not forgotten yet")
+		})
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+	})
+}
+
+// The same if the store has answered before, and the outcome lands after.
+func TestPromise41_NoCopyIsMadeOfAnAnswerFromBeforeAForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		a := over(t, m)
+		answered, land := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			switch {
+			case verb == "Claim" && when == storetest.After:
+				once.Do(func() {
+					close(answered)
+					<-land
+				})
+			}
+			return nil
+		})
+		var before <-chan answer
+		m2 := start(a, bg, mustNotRun(t))
+		before = m2
+		<-answered
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		close(land)
+		require.Equal(t, 7, (<-before).res.Value)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+	})
+}
+
+// A Forget that came while the store was asked says nothing about the execution that follows.
+func TestPromise23_AForgetBeforeTheGrantDoesNotHideTheOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		called := start(a, bg, returns(7, nil))
+		synctest.Wait()
+		was, err := a.Forget(bg, theKey)
+		require.False(t, was)
+		require.NoError(t, err)
+		close(asking)
+		got := <-called
+		require.NoError(t, got.err)
+		require.False(t, got.res.ExpiresAt.IsZero(), "the store keeps it")
+		require.EqualValues(t, 1, a.Stats().Retains)
+	})
+}
