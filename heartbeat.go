@@ -128,15 +128,17 @@ func (k *keeper[K, V]) paused(id ClaimID) error {
 
 func (k *keeper[K, V]) idleLocked() bool { return len(k.claims)+len(k.offers)+len(k.unused) == 0 }
 
-func (k *keeper[K, V]) armLocked() {
+func (k *keeper[K, V]) armLocked() { k.armInLocked(k.c.opts.Lease / 3) }
+
+func (k *keeper[K, V]) armInLocked(d time.Duration) {
 	if k.armed {
 		return
 	}
 	k.armed = true
 	if k.timer == nil {
-		k.timer = time.AfterFunc(k.c.opts.Lease/3, k.beat)
+		k.timer = time.AfterFunc(d, k.beat)
 	} else {
-		k.timer.Reset(k.c.opts.Lease / 3)
+		k.timer.Reset(d)
 	}
 }
 
@@ -146,14 +148,16 @@ func (k *keeper[K, V]) disarmLocked() {
 	}
 }
 
-// beat does what is due, on a goroutine of its own, and sets the timer anew.
+// beat does what is due, on a goroutine of its own, and sets the timer anew. The next begins a third of a lease
+// after this one began: one renewal that hangs must not cost the lease.
 func (k *keeper[K, V]) beat() {
+	began := k.c.now()
 	defer func() { // also if a hook of the user's calls runtime.Goexit
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.armed = false
 		if !k.idleLocked() {
-			k.armLocked()
+			k.armInLocked(max(k.c.opts.Lease/3-(k.c.now()-began), firstPause))
 		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), k.c.opts.Lease/3)

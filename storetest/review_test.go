@@ -503,3 +503,33 @@ func TestPromise23_AForgetBeforeTheGrantDoesNotHideTheOutcome(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().Retains)
 	})
 }
+
+// One renewal that hangs must not cost the lease.
+func TestPromise30_ARenewalThatHangsIsMadeUpFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		var n atomic.Int64
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Renew" && when == storetest.Before && n.Add(1) == 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		earlier := make(chan struct{})
+		go func() { _, _ = a.Do(bg, "another", func(context.Context) (int, error) { <-earlier; return 1, nil }) }()
+		time.Sleep(time.Second) // so that the heartbeats are those of the other one
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		for range 100 {
+			time.Sleep(999 * time.Millisecond)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		close(release)
+		close(earlier)
+		require.NoError(t, (<-led).err)
+	})
+}
