@@ -533,3 +533,120 @@ func TestPromise30_ARenewalThatHangsIsMadeUpFor(t *testing.T) {
 		require.NoError(t, (<-led).err)
 	})
 }
+
+// A leader that may not wait, and whose context ends at the same moment, is one call.
+func TestPromise25_ANoWaitLeaderThatLeavesCountsOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	m := storetest.Mem()
+	fn, runs, release := blocked(7, nil)
+	led := start(over(t, m), bg, fn)
+	<-runs
+	for range 100 {
+		var rejected, left atomic.Int64
+		b := over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				switch e.Kind {
+				case idemflight.EventRejected:
+					rejected.Add(1)
+				case idemflight.EventCallerLeft:
+					left.Add(1)
+				}
+			}
+		})
+		ctx, cancel := context.WithCancel(bg)
+		hooked(m, storetest.After, "Claim", func(context.Context) { cancel() })
+		_, err := b.Do(ctx, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+		require.Error(t, err)
+		s := b.Stats()
+		require.EqualValues(t, 1, s.NotWaited+s.CallerLeft, "counts")
+		require.Equal(t, []int64{int64(s.NotWaited), int64(s.CallerLeft)}, []int64{rejected.Load(), left.Load()})
+		require.Equal(t, s.CallerLeft == 1, errors.Is(err, idemflight.ErrCallerLeft))
+	}
+	m.Hook(nil)
+	close(release)
+	<-led
+}
+
+// A panic of the caller's own function is the caller's.
+func TestUnsettledLetsThePanicOfItsCallerThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.Error(t, err)
+		require.PanicsWithValue(t, "mine", func() {
+			_ = a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { panic("mine") })
+		})
+		require.Zero(t, a.Stats().StoreErrors)
+	})
+}
+
+// One key that cannot be read does not hide the others.
+func TestUnsettledGoesOnAfterAKeyWhoseDecodingPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		for _, key := range []string{"bad", "good"} {
+			_, err := over(t, m).Do(bg, key, returns(0, errBoom))
+			require.Error(t, err)
+		}
+		a := over(t, m, func(o *options) {
+			o.Codec.EncodeKey = func(s string) (string, error) { return s, nil }
+			o.Codec.DecodeKey = func(s string) (string, error) {
+				if s == "bad" {
+					panic("bug")
+				}
+				return s, nil
+			}
+		})
+		var seen []string
+		err := a.Unsettled(bg, func(key string, _ idemflight.Entry[int]) bool {
+			seen = append(seen, key)
+			return true
+		})
+		require.Equal(t, []string{"good"}, seen)
+		require.ErrorContains(t, err, `"bad"`)
+	})
+}
+
+// A Restore that the store did not take can be repeated.
+func TestRestoreGivesBackWhatItCouldNotWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Settle", storetest.Before, -1)
+		e := idemflight.Entry[int]{State: idemflight.Retained, Value: 7, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+		require.ErrorIs(t, a.Restore(bg, theKey, e), idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(11 * time.Second)
+		require.NoError(t, a.Restore(bg, theKey, e))
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// An error of the store whose methods panic.
+type hostile struct{}
+
+func (*hostile) Error() string { panic("hostile") }
+func (*hostile) Is(error) bool { panic("hostile") }
+func (*hostile) Unwrap() error { panic("hostile") }
+
+func TestAStoreWhoseErrorsPanic(t *testing.T) {
+	for _, verb := range []string{"Claim", "Settle"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			a := over(t, m)
+			m.Hook(func(_ context.Context, when storetest.When, v string, _ idemflight.Claim) error {
+				if v == verb && when == storetest.Before {
+					return &hostile{}
+				}
+				return nil
+			})
+			_, err := a.Do(bg, theKey, returns(7, nil))
+			require.True(t, errors.Is(err, idemflight.ErrStore))
+			require.NotEmpty(t, err.Error())
+			m.Hook(nil)
+			time.Sleep(time.Hour)
+			atRest(t, a)
+		})
+	}
+}
