@@ -292,14 +292,18 @@ func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, 
 // isAnswer reports whether the store has answered with err, and is not to be asked again.
 func isAnswer(err error) bool { return errors.Is(err, ErrClaimLost) || errors.Is(err, ErrInvalidKey) }
 
-// contained calls the user's store, and makes a panic of it an error.
+// contained calls the user's store, and makes a panic of it an error; also one of the methods of its error.
 func contained(verb func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newPanicError(v).withoutStack()
 		}
 	}()
-	return verb()
+	if err = verb(); err != nil {
+		_ = isAnswer(err)
+		_ = err.Error()
+	}
+	return err
 }
 
 // storeFailed counts and reports an attempt that failed.

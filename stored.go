@@ -282,10 +282,14 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	case !got.Granted:
 		return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)
 	}
-	return c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
+	err = c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
 		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
 		return err
 	})
+	if errors.Is(err, ErrStore) {
+		c.keeper.giveBackLater(r.Claim)
+	}
+	return err
 }
 
 // unsettledStored is Unsettled with a Store.
@@ -293,9 +297,14 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 	enough := errors.New("enough")
 	var unread error
 	at := c.now()
+	var theirs any // what each panicked with
 	err := contained(func() error {
 		return c.opts.Store.Unsettled(ctx, func(text string, s Standing) error {
-			key, err := c.keeper.codec.DecodeKey(text)
+			var key K
+			var err error
+			c.guard(
+				func() { key, err = c.keeper.codec.DecodeKey(text) },
+				func(panicked error) { err = panicked })
 			if err != nil {
 				unread = errors.Join(unread, fmt.Errorf("the key %q: %w", text, err))
 				return nil
@@ -305,13 +314,27 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 				unread = errors.Join(unread, fmt.Errorf("the record of %q: %w", text, err))
 				return nil
 			}
-			if (e.State == InFlight || e.State == Held) && !each(key, e) {
+			if e.State != InFlight && e.State != Held {
+				return nil
+			}
+			more := false
+			func() {
+				defer func() {
+					if theirs = recover(); theirs != nil {
+						panic(theirs) // the store's frames have to end, too
+					}
+				}()
+				more = each(key, e)
+			}()
+			if !more {
 				return enough
 			}
 			return nil
 		})
 	})
 	switch {
+	case theirs != nil:
+		panic(theirs)
 	case err == enough:
 		return nil
 	case err != nil:
