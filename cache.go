@@ -146,9 +146,25 @@ func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	var notes []note[K]
+	var err error
+	was := c.drop(s, hash, key, &notes)
+	if c.keeper != nil {
+		was, err = c.forgetStored(ctx, key)
+		c.drop(s, hash, key, &notes) // a copy that was made meanwhile
+	}
+	if was {
+		c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})
+	}
+	c.emit(notes)
+	return was, err
+}
+
+// drop drops what is kept of key, or sees to it that what its flight brings is not kept, and reports whether
+// there was anything.
+func (c *Cache[K, V]) drop(s *shard[K, V], hash uint64, key K, notes *[]note[K]) bool {
 	yield.At("forget")
 	s.mu.Lock()
-	r := c.liveLocked(s, hash, key, &notes)
+	r := c.liveLocked(s, hash, key, notes)
 	f := s.flights.get(hash, key)
 	switch {
 	case r != nil:
@@ -159,15 +175,7 @@ func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 	}
 	s.mu.Unlock()
 	c.disarm()
-	was, err := r != nil || f != nil, error(nil)
-	if c.keeper != nil {
-		was, err = c.forgetStored(ctx, key)
-	}
-	if was {
-		c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})
-	}
-	c.emit(notes)
-	return was, err
+	return r != nil || f != nil
 }
 
 // Close refuses new executions ([ErrClosed]), those of Reconcile included, and waits until none is

@@ -197,6 +197,8 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 		m.leaveLocked()
 	case f.fingerprint != m.reply.opts.fingerprint:
 		m.undecided = f.asks.claiming.decided
+	case m.reply.opts.maxWait <= 0 && f.undecided(): // as its leader does, if that may not wait
+		m.undecided = f.asks.claiming.decided
 	case m.reply.opts.maxWait <= 0:
 		m.rejectLocked(&s.stats.NotWaited, errMayNotWait)
 	case maxWaiters > 0 && int(f.waiters) >= maxWaiters:

@@ -272,6 +272,7 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		return
 	}
 	q.over = true
+	f.forgotten = false // from here on the store tells
 	f.asks, q.asks.next = nil, next
 	q.asks.claiming.decideLocked()
 	close(q.asks.answered)
@@ -306,7 +307,7 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	}
 	q.s.mu.Lock()
 	f.exec.env, f.exec.reconciling = &cl.env, true
-	asks.claiming.reconciles = true
+	asks.claiming.reconciles, f.forgotten = true, false
 	q.inFlightLocked()
 	q.s.mu.Unlock()
 	asks.held = c.record(&draft[K, V]{

@@ -130,15 +130,17 @@ func (k *keeper[K, V]) paused(id ClaimID) error {
 
 func (k *keeper[K, V]) idleLocked() bool { return len(k.claims)+len(k.offers)+len(k.unused) == 0 }
 
-func (k *keeper[K, V]) armLocked() {
+func (k *keeper[K, V]) armLocked() { k.armInLocked(k.c.opts.Lease / 3) }
+
+func (k *keeper[K, V]) armInLocked(d time.Duration) {
 	if k.armed {
 		return
 	}
 	k.armed = true
 	if k.timer == nil {
-		k.timer = time.AfterFunc(k.c.opts.Lease/3, k.beat)
+		k.timer = time.AfterFunc(d, k.beat)
 	} else {
-		k.timer.Reset(k.c.opts.Lease / 3)
+		k.timer.Reset(d)
 	}
 }
 
@@ -148,19 +150,19 @@ func (k *keeper[K, V]) disarmLocked() {
 	}
 }
 
-// beat does what is due, on a goroutine of its own. The timer is set anew before it offers anything, so that
-// an engine that hangs then delays no lease. What follows a hook of the user's is deferred: the Observer may call
-// runtime.Goexit.
+// beat does what is due, on a goroutine of its own. The next begins a third of a lease after this one began, also
+// while this one offers something: one renewal that hangs must not cost the lease, nor an offer delay it. What
+// follows a hook of the user's is deferred: the Observer may call runtime.Goexit.
 func (k *keeper[K, V]) beat() {
-	defer k.beatAgain()
+	defer k.beatAgain(k.c.now())
 	k.within(k.renew)
 }
 
-func (k *keeper[K, V]) beatAgain() {
+func (k *keeper[K, V]) beatAgain(began time.Duration) {
 	k.mu.Lock()
 	k.armed = false
 	if !k.idleLocked() {
-		k.armLocked()
+		k.armInLocked(max(k.c.opts.Lease/3-(k.c.now()-began), firstPause))
 	}
 	busy := k.offering
 	k.offering = true
@@ -310,14 +312,18 @@ func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, 
 // isAnswer reports whether the store has answered with err, and is not to be asked again.
 func isAnswer(err error) bool { return errors.Is(err, ErrClaimLost) || errors.Is(err, ErrInvalidKey) }
 
-// contained calls the user's store, and makes a panic of it an error.
+// contained calls the user's store, and makes a panic of it an error; also one of the methods of its error.
 func contained(verb func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newPanicError(v).withoutStack()
 		}
 	}()
-	return verb()
+	if err = verb(); err != nil {
+		_ = isAnswer(err)
+		_ = err.Error()
+	}
+	return err
 }
 
 // storeFailed counts and reports an attempt that failed.

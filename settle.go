@@ -31,10 +31,13 @@ type ending[K comparable, V any] struct {
 
 	// What becomes of the outcome.
 	disposition Disposition
-	nobodysFn   bool // Reconcile says that fn may run, but the leader has left
-	why         why  // it is held, if it is
-	forgotten   bool // the store says: it is not to be retained
-	lost        bool // the claim was, before fn: the flight has nobody's fn to run
+	nobodysFn   bool          // Reconcile says that fn may run, but the leader has left
+	why         why           // it is held, if it is
+	forgotten   bool          // the store says: it is not to be retained
+	unheld      bool          // the store has not recorded the hold
+	adopted     bool          // the store had an outcome already, which expires
+	expires     time.Duration // then, and may have by now
+	lost        bool          // the claim was, before fn: the flight has nobody's fn to run
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 }
@@ -221,6 +224,17 @@ func (end *ending[K, V]) ttl() time.Duration {
 	return ttl
 }
 
+// keeps returns for how long after its end the outcome is retained; negative: without end.
+func (end *ending[K, V]) keeps() time.Duration {
+	switch {
+	case !end.adopted:
+		return end.ttl()
+	case end.expires == forever:
+		return -1
+	}
+	return max(end.expires-end.at, 0)
+}
+
 // retains reports whether the outcome is to be retained. Must be called with the shard's mu held.
 func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
@@ -342,7 +356,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	case Retain:
 		s.stats.Retains++
 		d.state, d.value, d.weight = Retained, end.value, end.weight
-		d.expireAfter(&c.clock, end.at, end.ttl())
+		d.expireAfter(&c.clock, end.at, end.keeps())
 		if c.keeper != nil {
 			o.expires = d.deadline
 			d.deadline = end.copyLocked(s, &d)

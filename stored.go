@@ -282,10 +282,14 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	case !got.Granted:
 		return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)
 	}
-	return c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
+	err = c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
 		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
 		return err
 	})
+	if errors.Is(err, ErrStore) {
+		c.keeper.giveBackLater(r.Claim)
+	}
+	return err
 }
 
 // unsettledStored is Unsettled with a Store.
@@ -293,9 +297,14 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 	enough := errors.New("enough")
 	var unread error
 	at := c.now()
+	var theirs any // what each panicked with
 	err := contained(func() error {
 		return c.opts.Store.Unsettled(ctx, func(text string, s Standing) error {
-			key, err := c.keeper.codec.DecodeKey(text)
+			var key K
+			var err error
+			c.guard(
+				func() { key, err = c.keeper.codec.DecodeKey(text) },
+				func(panicked error) { err = panicked })
 			if err != nil {
 				unread = errors.Join(unread, fmt.Errorf("the key %q: %w", text, err))
 				return nil
@@ -305,13 +314,27 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 				unread = errors.Join(unread, fmt.Errorf("the record of %q: %w", text, err))
 				return nil
 			}
-			if (e.State == InFlight || e.State == Held) && !each(key, e) {
+			if e.State != InFlight && e.State != Held {
+				return nil
+			}
+			more := false
+			func() {
+				defer func() {
+					if theirs = recover(); theirs != nil {
+						panic(theirs) // the store's frames have to end, too
+					}
+				}()
+				more = each(key, e)
+			}()
+			if !more {
 				return enough
 			}
 			return nil
 		})
 	})
 	switch {
+	case theirs != nil:
+		panic(theirs)
 	case err == enough:
 		return nil
 	case err != nil:
@@ -339,18 +362,19 @@ func (end *ending[K, V]) record(cl *claim) {
 	}()
 	s = end.settlement()
 	var counts Standing
+	var asked time.Duration
 	yield.At("record")
 	err := c.patiently(context.WithoutCancel(f.exec.leader), f.key, c.opts.Lease, func(ctx context.Context) (err error) {
+		asked = c.now()
 		counts, err = c.opts.Store.Settle(ctx, cl.Claim, s)
 		return err
 	})
-	at := c.now()
 	end.forgotten = err == nil && counts.Forgotten
-	if err == nil && counts.State == Retained {
-		end.adopt(counts, s, at)
-	}
+	another := err == nil && counts.State == Retained && end.adopt(counts, s, asked)
 	answered = true
 	switch {
+	case another:
+		end.weigh()
 	case err == nil && counts.State == Retained:
 	case err == nil: // recorded
 		if end.exec.reconciling && end.disposition == Hold {
@@ -360,6 +384,7 @@ func (end *ending[K, V]) record(cl *claim) {
 		if end.disposition == Release && end.said != effectBegun && (!cl.settles || errors.Is(end.err, ErrClaimLost)) {
 			return // nothing had begun: there is nothing to record
 		}
+		end.unheld = true
 		end.hold(takenOver, ErrClaimLost)
 	default:
 		end.offer(cl, s, err)
@@ -372,6 +397,7 @@ func (end *ending[K, V]) offer(cl *claim, s Settlement, err error) {
 	end.c.keeper.offerLater(&offer[K]{
 		key: f.key, claim: cl.Claim, settlement: s, fingerprint: f.fingerprint, err: err, at: end.c.now(),
 	})
+	end.unheld = true
 	end.hold(unrecorded, err)
 }
 
@@ -420,16 +446,19 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 
 // adopt makes what the store has the outcome, unless that is the one that was sent: an earlier attempt, or the
 // user's own transaction, has settled the claim.
-func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) {
+// It reports whether the outcome is another one now; at is when the store was asked.
+func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) (another bool) {
+	end.adopted, end.expires = true, deadlineOf(at, counts.ExpiresIn)
 	if sent.Disposition == Retain && string(sent.Value) == string(counts.Value) && string(sent.Err) == string(counts.Err) {
-		return
+		return false
 	}
 	e, err := end.c.entryOf(counts, at)
 	if err != nil {
 		end.hold(unrecorded, &storeError{fmt.Errorf("its record cannot be read: %w", err)})
-		return
+		return false
 	}
 	end.disposition, end.value, end.err = Retain, e.Value, e.Err
+	return true
 }
 
 // unknown returns what callers get of an outcome that the store holds.
@@ -437,7 +466,7 @@ func (end *ending[K, V]) unknown() error {
 	c := end.c
 	c.nowAndWall()
 	e := &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
-	if end.why == unrecorded || end.why == takenOver { // then it looks different
+	if end.unheld { // then it looks different
 		e.until = c.wall(end.at + c.opts.Lease)
 	}
 	if end.exec.reconciling {
@@ -449,14 +478,18 @@ func (end *ending[K, V]) unknown() error {
 // copyLocked keeps a copy of the outcome, for a while; it returns when that ends.
 func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duration {
 	c := end.c
-	keep := min(c.opts.LocalTTL, end.ttl())
+	ttl := end.keeps()
+	keep := c.opts.LocalTTL
+	if ttl >= 0 {
+		keep = min(keep, ttl)
+	}
 	if keep <= 0 || d.weight > c.opts.MaxWeight {
 		c.returnWeight(d.weight)
 		c.returnPlace()
 		return forever
 	}
 	c.nowAndWall()
-	d.times = &times{c.wall(d.started), c.wall(d.done), after(c.wall(d.done), end.ttl()), c.ahead.Load()}
+	d.times = &times{c.wall(d.started), c.wall(d.done), after(c.wall(d.done), ttl), c.ahead.Load()}
 	d.deadline = deadlineOf(end.at, keep)
 	c.keepLocked(s, d, &end.notes)
 	return d.deadline

@@ -183,16 +183,24 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	}
 	if !m.c.leaveAnswer(m.shard, r.flight, counter) {
 		<-asks.answered
-		return false
+		if asks.claiming == nil || !asks.claiming.leaderLeft {
+			return false
+		}
 	}
-	if r.err = errWaited; kind == EventCallerLeft {
+	switch {
+	case asks.claiming != nil && asks.claiming.leaderLeft: // and was counted, since it may not wait at all
+		kind, r.err = EventRejected, errMayNotWait
+	case kind == EventCallerLeft:
 		r.err = left(m.ctx, m.ctx.Err())
+	default:
+		r.err = errWaited
 	}
 	m.c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited()})
 	return true
 }
 
-// leaveAnswer removes the leader from f, unless Reconcile has answered.
+// leaveAnswer removes the leader from f, unless Reconcile has answered. If it was removed already, since it may
+// not wait, it is counted.
 func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint64) bool {
 	yield.At("leave")
 	s.mu.Lock()
@@ -200,9 +208,11 @@ func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint
 	if f.asks == nil {
 		return false
 	}
-	f.leaderLeft = true
-	f.unwatchLocked()
-	*counter++
+	if !f.leaderLeft {
+		f.leaderLeft = true
+		f.unwatchLocked()
+		*counter++
+	}
 	return true
 }
 

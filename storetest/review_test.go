@@ -383,3 +383,290 @@ func TestPromise44_ClaimsToBeGivenBackDoNotFlood(t *testing.T) {
 		require.Equal(t, asked, m.Asked("GiveBack"))
 	})
 }
+
+// The outcome that SettleTx has recorded ends when its record does, however long fn goes on.
+func TestPromise40_ACopyOfWhatSettlingRecordedEndsWithTheRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		began := time.Now()
+		res, err := a.DoResult(bg, theKey, func(ctx context.Context) (int, error) {
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			time.Sleep(6 * time.Second)
+			return 7, nil
+		}, idemflight.WithTTL(10*time.Second))
+		require.NoError(t, err)
+		require.Equal(t, 7, res.Value)
+		require.Equal(t, 10*time.Second, res.ExpiresAt.Sub(began))
+		time.Sleep(4 * time.Second)
+		require.Equal(t, 8, must(b.Do(bg, theKey, returns(8, nil))), "it has expired")
+		require.Equal(t, 8, must(a.Do(bg, theKey, mustNotRun(t))), "here, too")
+	})
+}
+
+func TestPromise20_AnAdoptedOutcomeIsWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) {
+			o.MaxWeight, o.Weigh = 100, func(_ string, v int) int64 { return int64(v) }
+		})
+		_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			return 0, errBoom
+		})
+		require.NoError(t, err)
+		require.EqualValues(t, 7, a.Stats().Weight)
+	})
+}
+
+// The text says how long the key is held, not how long the lease would be.
+func TestErrorsOfAHoldThatIsRecordedSayUntilWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) {
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, errBoom }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, errBoom }
+		})
+		_, err := a.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "key held until "+time.Now().Add(7*24*time.Hour).UTC().Format("2006-01-02 15:04:05Z"))
+	})
+}
+
+// What is forgotten here is not replayed here, even if a call asked the store meanwhile.
+func TestPromise41_NoCopyIsMadeWhileAForgetIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		hooked(m, storetest.Before, "Forget", func(context.Context) {
+			require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))), "it is not forgotten yet")
+		})
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+	})
+}
+
+// The same if the store has answered before, and the outcome lands after.
+func TestPromise41_NoCopyIsMadeOfAnAnswerFromBeforeAForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		a := over(t, m)
+		answered, land := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			switch {
+			case verb == "Claim" && when == storetest.After:
+				once.Do(func() {
+					close(answered)
+					<-land
+				})
+			}
+			return nil
+		})
+		var before <-chan answer
+		m2 := start(a, bg, mustNotRun(t))
+		before = m2
+		<-answered
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		close(land)
+		require.Equal(t, 7, (<-before).res.Value)
+		require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+	})
+}
+
+// A Forget that came while the store was asked says nothing about the execution that follows.
+func TestPromise23_AForgetBeforeTheGrantDoesNotHideTheOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		called := start(a, bg, returns(7, nil))
+		synctest.Wait()
+		was, err := a.Forget(bg, theKey)
+		require.False(t, was)
+		require.NoError(t, err)
+		close(asking)
+		got := <-called
+		require.NoError(t, got.err)
+		require.False(t, got.res.ExpiresAt.IsZero(), "the store keeps it")
+		require.EqualValues(t, 1, a.Stats().Retains)
+	})
+}
+
+// One renewal that hangs must not cost the lease.
+func TestPromise30_ARenewalThatHangsIsMadeUpFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		var n atomic.Int64
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Renew" && when == storetest.Before && n.Add(1) == 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		earlier := make(chan struct{})
+		go func() { _, _ = a.Do(bg, "another", func(context.Context) (int, error) { <-earlier; return 1, nil }) }()
+		time.Sleep(time.Second) // so that the heartbeats are those of the other one
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		for range 100 {
+			time.Sleep(999 * time.Millisecond)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		close(release)
+		close(earlier)
+		require.NoError(t, (<-led).err)
+	})
+}
+
+// A leader that may not wait, and whose context ends at the same moment, is one call.
+func TestPromise25_ANoWaitLeaderThatLeavesCountsOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	m := storetest.Mem()
+	fn, runs, release := blocked(7, nil)
+	led := start(over(t, m), bg, fn)
+	<-runs
+	for range 100 {
+		var rejected, left atomic.Int64
+		b := over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				switch e.Kind {
+				case idemflight.EventRejected:
+					rejected.Add(1)
+				case idemflight.EventCallerLeft:
+					left.Add(1)
+				}
+			}
+		})
+		ctx, cancel := context.WithCancel(bg)
+		hooked(m, storetest.After, "Claim", func(context.Context) { cancel() })
+		_, err := b.Do(ctx, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+		require.Error(t, err)
+		s := b.Stats()
+		require.EqualValues(t, 1, s.NotWaited+s.CallerLeft, "counts")
+		require.Equal(t, []int64{int64(s.NotWaited), int64(s.CallerLeft)}, []int64{rejected.Load(), left.Load()})
+		require.Equal(t, s.CallerLeft == 1, errors.Is(err, idemflight.ErrCallerLeft))
+	}
+	m.Hook(nil)
+	close(release)
+	<-led
+}
+
+// A key that is kept is not in flight because another call asks the store about it.
+func TestPromise10_NoWaitIsNotToldInFlightWhileTheStoreIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		first := start(a, bg, mustNotRun(t))
+		synctest.Wait()
+		second := start(a, bg, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+		synctest.Wait()
+		close(asking)
+		require.NoError(t, (<-first).err)
+		got := <-second
+		require.NoError(t, got.err)
+		require.Equal(t, 7, got.res.Value)
+	})
+}
+
+// A panic of the caller's own function is the caller's.
+func TestUnsettledLetsThePanicOfItsCallerThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.Error(t, err)
+		require.PanicsWithValue(t, "mine", func() {
+			_ = a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { panic("mine") })
+		})
+		require.Zero(t, a.Stats().StoreErrors)
+	})
+}
+
+// One key that cannot be read does not hide the others.
+func TestUnsettledGoesOnAfterAKeyWhoseDecodingPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		for _, key := range []string{"bad", "good"} {
+			_, err := over(t, m).Do(bg, key, returns(0, errBoom))
+			require.Error(t, err)
+		}
+		a := over(t, m, func(o *options) {
+			o.Codec.EncodeKey = func(s string) (string, error) { return s, nil }
+			o.Codec.DecodeKey = func(s string) (string, error) {
+				if s == "bad" {
+					panic("bug")
+				}
+				return s, nil
+			}
+		})
+		var seen []string
+		err := a.Unsettled(bg, func(key string, _ idemflight.Entry[int]) bool {
+			seen = append(seen, key)
+			return true
+		})
+		require.Equal(t, []string{"good"}, seen)
+		require.ErrorContains(t, err, `"bad"`)
+	})
+}
+
+// A Restore that the store did not take can be repeated.
+func TestRestoreGivesBackWhatItCouldNotWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Settle", storetest.Before, -1)
+		e := idemflight.Entry[int]{State: idemflight.Retained, Value: 7, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+		require.ErrorIs(t, a.Restore(bg, theKey, e), idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(11 * time.Second)
+		require.NoError(t, a.Restore(bg, theKey, e))
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// An error of the store whose methods panic.
+type hostile struct{}
+
+func (*hostile) Error() string { panic("hostile") }
+func (*hostile) Is(error) bool { panic("hostile") }
+func (*hostile) Unwrap() error { panic("hostile") }
+
+func TestAStoreWhoseErrorsPanic(t *testing.T) {
+	for _, verb := range []string{"Claim", "Settle"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			a := over(t, m)
+			m.Hook(func(_ context.Context, when storetest.When, v string, _ idemflight.Claim) error {
+				if v == verb && when == storetest.Before {
+					return &hostile{}
+				}
+				return nil
+			})
+			_, err := a.Do(bg, theKey, returns(7, nil))
+			require.True(t, errors.Is(err, idemflight.ErrStore))
+			require.NotEmpty(t, err.Error())
+			m.Hook(nil)
+			time.Sleep(time.Hour)
+			atRest(t, a)
+		})
+	}
+}
