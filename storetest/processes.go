@@ -3,6 +3,7 @@ package storetest
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,8 +83,9 @@ func (f *fleet) newLedger(t *testing.T) {
 }
 
 // launch starts a worker, which may not be able to open the store.
-func (f *fleet) launch() (*child, error) {
-	told, err := json.Marshal(setting{f.effects.path, f.lease})
+func (f *fleet) launch(s setting) (*child, error) {
+	s.Effects, s.Lease = f.effects.path, f.lease
+	told, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +173,8 @@ func (c *child) hears(what string, match func(report) bool) (report, error) {
 }
 
 // begin starts a worker that opens the store.
-func (f *fleet) begin() (*child, error) {
-	c, err := f.launch()
+func (f *fleet) begin(s setting) (*child, error) {
+	c, err := f.launch(s)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,12 @@ func (f *fleet) begin() (*child, error) {
 // start is begin, for the test's own goroutine.
 func (f *fleet) start(t *testing.T) *child {
 	t.Helper()
-	c, err := f.begin()
+	return f.startAs(t, setting{})
+}
+
+func (f *fleet) startAs(t *testing.T, s setting) *child {
+	t.Helper()
+	c, err := f.begin(s)
 	require.NoError(t, err)
 	t.Cleanup(c.kill)
 	return c
@@ -238,6 +243,7 @@ type ordeal struct {
 	mode   mode // of the second caller; the first has a Reconcile where it needs one
 	stopAt step
 	before step   // of an earlier owner, which died there; "" if there was none
+	holdAt step   // where the second caller stops until the first has ended; "" if it does not
 	wants  string // what the second caller is told
 	writes string // who has effected, once it has been told; "" if nobody
 }
@@ -362,13 +368,20 @@ func pauses() (replaced, spared []*ordeal) {
 	add(&replaced, "replaced before Begin, by Reconcile", mode{Reconcile: true}, beforeBegin, second, second)
 	add(&replaced, "replaced before Settle", mode{Reconcile: true}, afterEffect, first, first)
 	add(&replaced, "replaced before Settle, announced", mode{true, true}, afterEffect, first, first)
+	add(&replaced, "replaced before Begin by one who runs", announced, beforeBegin, second, second)
+	replaced[len(replaced)-1].holdAt = beforeBegin
+	add(&replaced, "replaced before Begin by one who finds out", mode{Reconcile: true}, beforeBegin, second, second)
+	replaced[len(replaced)-1].holdAt = reconciling
+	add(&replaced, "replaced before Settle by one who finds out", mode{true, true}, afterEffect, first, first)
+	replaced[len(replaced)-1].holdAt = reconciling
 	add(&spared, "not replaced, claimed", neither, beforeBegin, unknown, "")
 	add(&spared, "not replaced, after the effect", neither, afterEffect, unknown, first)
 	add(&spared, "not replaced, after the effect, announced", announced, afterEffect, unknown, first)
 	return replaced, spared
 }
 
-// paused stops a worker for longer than its leases.
+// paused stops two workers for longer than their leases: one that renews them when it wakes, and so may learn
+// from that what has become of them, and one whose renewals fail, so that Begin and Settle are the first to ask.
 func (f *fleet) paused(t *testing.T) {
 	if !canPause {
 		t.Skip("processes cannot be paused here")
@@ -378,60 +391,111 @@ func (f *fleet) paused(t *testing.T) {
 		f.pausedBound(t)
 		return
 	}
-	replaced, spared := pauses()
-	ordeals := slices.Concat(replaced, spared)
-	free := &ordeal{name: "not replaced, claimed, announced", key: newKey(), mode: mode{Announced: true}, stopAt: beforeBegin}
-	owner, other := f.start(t), f.start(t)
-	for _, o := range append(ordeals, free) {
-		owner.send(order{Do: call, Key: o.key, Value: first, Mode: o.mode, StopAt: o.stopAt})
+	owners := []*sleeper{newSleeper(f.start(t), "renews"), newSleeper(f.startAs(t, setting{NoRenew: true}), "cannot renew")}
+	other := f.start(t)
+	for _, s := range owners {
+		s.callAll(s.child, first)
 	}
-	for _, o := range append(ordeals, free) {
-		owner.reaches(t, o.key, o.stopAt)
+	for _, s := range owners {
+		for _, o := range s.all() {
+			s.reaches(t, o.key, o.stopAt)
+		}
+		require.NoError(t, pause(s.cmd.Process))
 	}
-	require.NoError(t, pause(owner.cmd.Process))
-	for _, o := range ordeals {
-		other.send(order{Do: call, Key: o.key, Value: second, Mode: o.mode})
+	for _, s := range owners {
+		for _, o := range s.met() {
+			other.send(order{Do: call, Key: o.key, Value: second, Mode: o.mode, StopAt: o.holdAt})
+		}
 	}
-	for _, o := range ordeals {
-		t.Run(o.name+": while it is paused", func(t *testing.T) { f.check(t, o, other.reaches(t, o.key, answered)) })
+	for _, s := range owners {
+		for _, o := range s.met() {
+			t.Run(s.name+"/"+o.name+", while it is paused", func(t *testing.T) {
+				if o.holdAt != "" {
+					other.reaches(t, o.key, o.holdAt)
+				} else {
+					f.check(t, o, other.reaches(t, o.key, answered))
+				}
+			})
+		}
+		other.untilFree(t, s.free)
 	}
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) { // until the lease of free is over, too
-		other.send(order{Do: lookUp, Key: free.key, Mode: free.mode})
-		r := other.reaches(t, free.key, lookedUp)
+	for _, s := range owners {
+		require.NoError(t, resume(s.cmd.Process))
+		for _, o := range s.all() {
+			s.send(order{Do: letGo, Key: o.key})
+		}
+	}
+	for _, s := range owners {
+		for _, o := range s.replaced {
+			t.Run(s.name+"/"+o.name+", the owner is refused", func(t *testing.T) {
+				r := s.reaches(t, o.key, answered)
+				require.Contains(t, r.Is, "lost", "it was told %q, %s", r.Value, r.Err)
+				require.Equal(t, o.stopAt == afterEffect, slices.Contains(r.Is, "unknown"), "unknown if it had begun: it was told %s", r.Err)
+				if o.holdAt != "" {
+					other.send(order{Do: letGo, Key: o.key})
+					f.check(t, o, other.reaches(t, o.key, answered))
+				}
+				f.checkEffects(t, o)
+			})
+		}
+		for _, o := range append(s.spared, s.free) {
+			t.Run(s.name+"/"+o.name+", the owner settles late", func(t *testing.T) {
+				r := s.reaches(t, o.key, answered)
+				o.wants, o.writes = first, first
+				f.check(t, o, r)
+			})
+		}
+		for _, c := range []*child{s.child, other} {
+			s.callAll(c, "third")
+			for _, o := range s.all() {
+				t.Run(s.name+"/"+o.name+", all are told the same", func(t *testing.T) { f.check(t, o, c.reaches(t, o.key, answered)) })
+			}
+		}
+	}
+}
+
+// sleeper is an owner that is paused, and the keys that it owns then.
+type sleeper struct {
+	*child
+	name             string
+	replaced, spared []*ordeal
+	free             *ordeal // that nobody else calls
+}
+
+func newSleeper(c *child, name string) *sleeper {
+	s := &sleeper{child: c, name: name, free: &ordeal{
+		name: "not replaced, claimed, announced", key: newKey(), mode: mode{Announced: true}, stopAt: beforeBegin,
+	}}
+	s.replaced, s.spared = pauses()
+	return s
+}
+
+func (s *sleeper) met() []*ordeal { return slices.Concat(s.replaced, s.spared) }
+func (s *sleeper) all() []*ordeal { return append(s.met(), s.free) }
+
+// callAll has c call all keys. Only the owner stops.
+func (s *sleeper) callAll(c *child, value string) {
+	for _, o := range s.all() {
+		ordered := order{Do: call, Key: o.key, Value: value, Mode: o.mode}
+		if value == first {
+			ordered.StopAt = o.stopAt
+		}
+		c.send(ordered)
+	}
+}
+
+// untilFree waits until the lease of o is over.
+func (c *child) untilFree(t *testing.T, o *ordeal) {
+	t.Helper()
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		c.send(order{Do: lookUp, Key: o.key, Mode: o.mode})
+		r := c.reaches(t, o.key, lookedUp)
 		require.Empty(t, r.Err)
 		if r.State == idemflight.Absent {
-			break
+			return
 		}
 		require.Equal(t, idemflight.InFlight, r.State)
 		require.Less(t, time.Since(start), patience, "waited for the lease of a paused owner to end")
-	}
-
-	require.NoError(t, resume(owner.cmd.Process))
-	for _, o := range append(ordeals, free) {
-		owner.send(order{Do: letGo, Key: o.key})
-	}
-	for _, o := range replaced {
-		t.Run(o.name+": the owner is refused", func(t *testing.T) {
-			r := owner.reaches(t, o.key, answered)
-			require.Contains(t, r.Is, "lost", "it was told %q, %s", r.Value, r.Err)
-			require.Equal(t, o.stopAt == afterEffect, slices.Contains(r.Is, "unknown"), "unknown if it had begun: it was told %s", r.Err)
-			f.checkEffects(t, o)
-		})
-	}
-	for _, o := range append(spared, free) {
-		t.Run(o.name+": the owner settles late", func(t *testing.T) {
-			r := owner.reaches(t, o.key, answered)
-			o.wants, o.writes = first, first
-			f.check(t, o, r)
-		})
-	}
-	for _, c := range []*child{owner, other} {
-		for _, o := range append(ordeals, free) {
-			c.send(order{Do: call, Key: o.key, Value: "third", Mode: o.mode})
-		}
-		for _, o := range append(ordeals, free) {
-			t.Run(o.name+": all are told the same", func(t *testing.T) { f.check(t, o, c.reaches(t, o.key, answered)) })
-		}
 	}
 }
 
@@ -442,7 +506,7 @@ func (f *fleet) pausedBound(t *testing.T) {
 	owner.send(order{Do: call, Key: key, Value: first, StopAt: afterEffect})
 	owner.reaches(t, key, afterEffect)
 	require.NoError(t, pause(owner.cmd.Process))
-	other, err := f.launch()
+	other, err := f.launch(setting{})
 	require.NoError(t, err)
 	t.Cleanup(other.kill)
 	r, err := other.hears("an answer of open", func(r report) bool { return r.Step == ready || r.Step == failed })

@@ -62,8 +62,8 @@ func TestRunProcessesFindsFaults(t *testing.T) {
 	for name, fault := range fileFaults {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command(os.Args[0], "-test.run=^TestRunProcesses$/^"+fault.found+"$", "-test.timeout=100s")
-			cmd.Env = append(os.Environ(), plantedInFiles+"="+name)
+			cmd := exec.Command(os.Args[0], "-test.run=^TestRunProcesses$/^"+fault.found+"$", "-test.failfast", "-test.timeout=100s")
+			cmd.Env = append(os.Environ(), plantedInFiles+"="+name, "IDEMFLIGHT_KILLS=100") // what takes chance gets more of it
 			out, err := cmd.CombinedOutput()
 			require.Error(t, err, "RunProcesses must fail")
 			require.Contains(t, string(out), "--- FAIL: TestRunProcesses/"+fault.found, "this part must fail, not the program:\n%s", out)
@@ -78,7 +78,9 @@ var fileFaults = map[string]struct {
 	plant func(*files)
 }{
 	"Claim is not recorded": {"Killed", func(f *files) {
-		f.forgets = func(verb string, next record.Record) bool { return verb == "Claim" && next.State == record.Claimed }
+		f.forgets = func(verb string, next record.Record) bool {
+			return verb == "Claim" && next.State == record.Claimed && !next.Announced
+		}
 	}},
 	"Begin is not recorded": {"Killed", func(f *files) {
 		f.forgets = func(verb string, next record.Record) bool { return verb == "Begin" }
@@ -108,7 +110,7 @@ var fileFaults = map[string]struct {
 		f.lateRefused = true
 	}},
 	"takeover without looking at the lease": {"Storm", func(f *files) {
-		f.leaseEnd = func(record.Record) int64 { return 0 }
+		f.leaseEnd = func(r record.Record) int64 { return r.Leased - int64(r.Lease) + 1e6 }
 	}},
 	"no lock": {"Storm", func(f *files) { f.unlocked = true }},
 }

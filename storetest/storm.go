@@ -101,7 +101,7 @@ func (s *tempest) next() []string {
 
 // life starts a child, lets it work, and kills it.
 func (s *tempest) life() error {
-	c, err := s.f.begin()
+	c, err := s.f.begin(setting{})
 	if err != nil {
 		return err
 	}

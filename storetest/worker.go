@@ -26,6 +26,7 @@ const linePrefix = "storetest "
 type setting struct {
 	Effects string // the file to which effects are written
 	Lease   time.Duration
+	NoRenew bool // renewals fail
 }
 
 // step is a point that a worker has reached. Workers can be told to stop at some.
@@ -237,6 +238,13 @@ func (s *tapped) Settle(ctx context.Context, c idemflight.Claim, what idemflight
 	return x, err
 }
 
+func (s *tapped) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) ([]idemflight.ClaimID, error) {
+	if s.w.NoRenew {
+		return nil, errMadeUp
+	}
+	return s.Store.Renew(ctx, cs, lease)
+}
+
 func (w *worker) call(o order) report {
 	var options []idemflight.CallOption
 	if o.MaxWait != 0 {
@@ -312,9 +320,9 @@ func (w *worker) probe() {
 func (w *worker) storm(o order) {
 	var all sync.WaitGroup
 	for caller := range o.Callers {
-		// One pair of callers begins where those of the other processes do, the others somewhere.
+		// Half of the callers begin where those of the other processes do, so that they meet.
 		first := 0
-		if caller > 1 {
+		if caller%2 == 1 {
 			first = mathrand.IntN(len(o.Keys))
 		}
 		all.Go(func() {
