@@ -85,9 +85,9 @@ func BeginEffect(ctx context.Context) error {
 		return err
 	}
 	if err = e.env.claim.begin(ctx); err != nil {
-		e.refuse(before)
+		return e.refuse(before, err)
 	}
-	return err
+	return nil
 }
 
 // beginHere counts one effect more, and returns what fn had said before.
@@ -118,17 +118,23 @@ func (e *execution) beginHere() (before said, err error) {
 }
 
 // refuse takes back what beginHere counted, since the store refused it, as if NoEffect had been called
-// before. If NoEffect was called meanwhile it has done so, as far as anybody can tell.
-func (e *execution) refuse(before said) {
+// before. If NoEffect was called meanwhile it has done so, as far as anybody can tell. It returns why the effect must
+// not begin: that another process has taken the key over, if a heartbeat has learned that while the store was asked;
+// or else err.
+func (e *execution) refuse(before said, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.env.claim.lost { // which has ended fn's context, and so the attempt to ask
+		err = ErrClaimLost
+	}
 	if e.phase != running || e.last != effectBegun {
-		return
+		return err
 	}
 	e.last = max(before, noEffect)
 	if e.effects < math.MaxInt32 {
 		e.effects--
 	}
+	return err
 }
 
 // lose ends the context, since another process has taken the key over. If fn settles in a transaction of its own
