@@ -429,10 +429,12 @@ func (f *fleet) paused(t *testing.T) {
 		for _, o := range s.replaced {
 			t.Run(s.name+"/"+o.name+", the owner is refused", func(t *testing.T) {
 				r := s.reaches(t, o.key, answered)
+				if o.holdAt != "" {
+					other.send(order{Do: letGo, Key: o.key})
+				}
 				require.Contains(t, r.Is, "lost", "it was told %q, %s", r.Value, r.Err)
 				require.Equal(t, o.stopAt == afterEffect, slices.Contains(r.Is, "unknown"), "unknown if it had begun: it was told %s", r.Err)
 				if o.holdAt != "" {
-					other.send(order{Do: letGo, Key: o.key})
 					f.check(t, o, other.reaches(t, o.key, answered))
 				}
 				f.checkEffects(t, o)
