@@ -25,7 +25,8 @@ import (
 // paused. binary is a program of the store's author that calls [Worker]; it is started many times with args and
 // the environment of the test. [Run] tests the same Store within one process, and comes first.
 //
-//   - Killed: what another process is told, and which effects there are, after kill -9 at each step of a call.
+//   - Killed: what another process is told, and which effects there are, while an owner lives, and after kill -9 at
+//     each step of its call.
 //   - Paused: an owner is stopped for longer than its lease. If it was replaced, it neither begins nor settles; if
 //     not, it does both, late.
 //   - Storm: processes that are killed after 60 to 260 ms, one after the other and two at a time, until all keys have
@@ -35,7 +36,7 @@ import (
 // at a time: then one worker lives at a time, and while it does, another one must get an error at open, or find its
 // keys in flight.
 //
-// It takes about 10 s. The environment variable IDEMFLIGHT_KILLS sets how often the storm kills (with -short 10, else 30);
+// It takes about 10 s. The environment variable IDEMFLIGHT_KILLS sets how often the storm kills (with -short 8, else 20);
 // if it is set, a storm without BeginEffect follows, which must show effects that come twice: so the storm would have
 // found them. Leases last 1 or 2 s: an engine that takes a second for a verb fails the tests. Keys are random, and stay in
 // the engine for an hour. Where processes cannot be paused (Windows), that part is skipped.
@@ -321,9 +322,15 @@ func (f *fleet) killed(t *testing.T) {
 	for _, o := range ordeals {
 		owner.reaches(t, o.key, o.stopAt)
 	}
+	var other *child
+	if !f.bound {
+		other = f.start(t)
+		f.leaveAlone(t, other, ordeals)
+	}
 	owner.kill()
-
-	other := f.start(t)
+	if f.bound {
+		other = f.start(t)
+	}
 	for range 2 { // what has been told once is told again
 		for _, o := range ordeals {
 			other.send(order{Do: call, Key: o.key, Value: second, Mode: o.mode})
@@ -333,6 +340,22 @@ func (f *fleet) killed(t *testing.T) {
 				f.check(t, o, other.reaches(t, o.key, answered))
 			})
 		}
+	}
+}
+
+// leaveAlone asserts that other finds the keys in flight as long as their owner lives. Whoever waits for an answer to
+// its claim renews nothing yet, so its lease may be over by now.
+func (f *fleet) leaveAlone(t *testing.T, other *child, ordeals []*ordeal) {
+	t.Helper()
+	alive := slices.DeleteFunc(slices.Clone(ordeals), func(o *ordeal) bool { return o.stopAt == claimSent || o.stopAt == afterSettle })
+	for _, o := range alive {
+		other.send(order{Do: call, Key: o.key, Value: second, Mode: o.mode, MaxWait: idemflight.NoWait})
+	}
+	for _, o := range alive {
+		t.Run(o.name+", while the owner lives", func(t *testing.T) {
+			r := other.reaches(t, o.key, answered)
+			require.Equal(t, []string{"in flight"}, r.Is, "must be told that it is in flight, and was told %q, %s", r.Value, r.Err)
+		})
 	}
 }
 

@@ -109,7 +109,7 @@ var fileFaults = map[string]struct {
 	"late owners are refused": {"Paused", func(f *files) {
 		f.lateRefused = true
 	}},
-	"takeover without looking at the lease": {"Storm", func(f *files) {
+	"takeover without looking at the lease": {"Killed", func(f *files) {
 		f.leaseEnd = func(r record.Record) int64 { return r.Leased - int64(r.Lease) + 1e6 }
 	}},
 	"no lock": {"Storm", func(f *files) { f.unlocked = true }},

@@ -35,9 +35,9 @@ func killsWanted(t *testing.T) (kills int, long bool) {
 		return kills, true
 	}
 	if testing.Short() {
-		return 10, false
+		return 8, false
 	}
-	return 30, false
+	return 20, false
 }
 
 // tempest is a storm that goes on.
