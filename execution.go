@@ -87,17 +87,21 @@ func BeginEffect(ctx context.Context) error {
 	if err := e.begins(cl, false); err != nil {
 		return err
 	}
-	var err error = ErrStore // should the store call runtime.Goexit
+	answered := false
 	defer func() {
-		if err != nil {
-			e.refuse(cl)
+		if !answered { // the store calls runtime.Goexit
+			_ = e.refuse(cl, ErrStore)
 		}
 	}()
-	if err = cl.begin(ctx); err != nil {
-		return err
+	err := cl.begin(ctx)
+	answered = true
+	if err == nil {
+		err = e.begins(cl, true)
 	}
-	err = e.begins(cl, true)
-	return err
+	if err != nil {
+		return e.refuse(cl, err)
+	}
+	return nil
 }
 
 // begins counts one effect more. With asks, the store is to be asked first, and until it has answered the
@@ -135,15 +139,20 @@ func (e *execution) begins(asks *claim, answered bool) error {
 	return nil
 }
 
-// refuse takes back an effect about which the store was asked, as if NoEffect had been called before. Once fn
-// has returned it has counted.
-func (e *execution) refuse(asked *claim) {
+// refuse takes back an effect about which the store was asked, as if NoEffect had been called before. (Once fn
+// has returned it has counted.) It returns why the effect must not begin: that another process has taken the key
+// over, if a heartbeat has learned that while the store was asked, or else err.
+func (e *execution) refuse(asked *claim, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if asked.lost { // which has ended fn's context, and so the attempt to ask
+		err = ErrClaimLost
+	}
 	if e.phase == running {
 		asked.begins--
 		e.last = max(e.last, noEffect)
 	}
+	return err
 }
 
 // lose ends the context, since another process has taken the key over. If fn settles in a transaction of its own

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		child(path)
 		return
 	}
+	if path := os.Getenv(workerFile); path != "" {
+		worker(path)
+	}
 	goleak.VerifyTestMain(m)
 }
 

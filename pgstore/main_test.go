@@ -18,7 +18,12 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if schema := os.Getenv(workerSchema); schema != "" {
+		worker(schema)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const enough = 20 * time.Second // for what is expected to take no time at all
 

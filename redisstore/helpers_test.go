@@ -24,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(quiet{}) // it tells of each connection that a test ends
+	if name := os.Getenv(workerName); name != "" {
+		worker(name)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -287,6 +287,33 @@ func TestPromise30_WhoWasReplacedNeitherBeginsNorSettles(t *testing.T) {
 	})
 }
 
+// A heartbeat learns that the claim is lost, and ends fn's context, while BeginEffect asks the store.
+func TestPromise30_BeginEffectSaysThatTheClaimIsLostAlsoIfAHeartbeatIsQuicker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		late, b := over(t, m, announced), over(t, m, announced)
+		asks := make(chan idemflight.ClaimID)
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb != "Begin" {
+				return nil
+			}
+			asks <- c.ID
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		answered := start(late, bg, func(ctx context.Context) (int, error) {
+			time.Sleep(late.Options().Lease/3 - time.Second) // the next heartbeat comes before BeginEffect gives up
+			return 1, idemflight.BeginEffect(ctx)
+		})
+		require.True(t, m.Kill(<-asks))
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+		got := <-answered
+		require.ErrorIs(t, got.err, idemflight.ErrClaimLost)
+		require.NotErrorIs(t, got.err, idemflight.ErrStore)
+		require.NotErrorIs(t, got.err, idemflight.ErrOutcomeUnknown, "nothing has begun")
+	})
+}
+
 func TestPromise30_LongExecutionsAreRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
