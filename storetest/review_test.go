@@ -830,3 +830,26 @@ func anythingGoes(t *testing.T, r *rand.Rand) {
 	time.Sleep(time.Hour)
 	require.Equal(t, asked, m.Asked("Renew")+m.Asked("GiveBack")+m.Asked("Settle"), "no timer")
 }
+
+// A store that takes its time to record an outcome does not make its owner look dead.
+func TestPromise30_LeasesAreRenewedUntilTheOutcomeIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		hooked(m, storetest.Before, "Settle", func(context.Context) { time.Sleep(25 * time.Second) })
+		led := start(a, bg, func(context.Context) (int, error) {
+			time.Sleep(19 * time.Second)
+			return 7, nil
+		})
+		for range 43 {
+			time.Sleep(time.Second)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		require.NoError(t, (<-led).err)
+		time.Sleep(time.Minute)
+		asked := m.Asked("Renew")
+		time.Sleep(time.Hour)
+		require.Equal(t, asked, m.Asked("Renew"))
+	})
+}
