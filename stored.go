@@ -349,8 +349,9 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 // record has the store record how the execution ended, before any caller hears of it.
 func (end *ending[K, V]) record(cl *claim) {
 	c, f := end.c, end.flight
-	defer c.keeper.forget(cl) // its lease is renewed until it is recorded, or offered
-	if end.lost {             // and nothing ran that is to be recorded
+	defer c.keeper.forget(cl) // until then its lease is renewed
+
+	if end.lost { // and nothing ran that is to be recorded
 		return
 	}
 	s := Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")} // until there is a better one

@@ -853,3 +853,15 @@ func TestPromise30_LeasesAreRenewedUntilTheOutcomeIsRecorded(t *testing.T) {
 		require.Equal(t, asked, m.Asked("Renew"))
 	})
 }
+
+func TestPromise43_WithADeadContextTheStoreIsNotAsked(t *testing.T) {
+	m := storetest.Mem()
+	a := over(t, m)
+	ctx, cancel := context.WithCancel(bg)
+	cancel()
+	_, _, err := a.Lookup(ctx, theKey)
+	require.ErrorIs(t, err, idemflight.ErrStore)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, m.Asked("Read"))
+	require.Zero(t, a.Stats().StoreErrors)
+}
