@@ -292,6 +292,9 @@ func rest(ctx context.Context, pause time.Duration) {
 // patiently has the store asked until it answers, for so long: every verb may come twice. It returns an answer
 // of the store (see isAnswer), or else ErrStore around what the store said last.
 func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, verb func(context.Context) error) error {
+	if err := ctx.Err(); err != nil { // it is not asked on behalf of who has left
+		return &storeError{err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, upTo)
 	defer cancel()
 	for pause := firstPause; ; pause = nextPause(pause) {

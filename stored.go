@@ -349,7 +349,8 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 // record has the store record how the execution ended, before any caller hears of it.
 func (end *ending[K, V]) record(cl *claim) {
 	c, f := end.c, end.flight
-	c.keeper.forget(cl)
+	defer c.keeper.forget(cl) // until then its lease is renewed
+
 	if end.lost { // and nothing ran that is to be recorded
 		return
 	}

@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -669,4 +670,198 @@ func TestAStoreWhoseErrorsPanic(t *testing.T) {
 			atRest(t, a)
 		})
 	}
+}
+
+// Callers of all kinds, operators and a store that fails, in any order: every call is one event and one count, nobody
+// hangs, and nothing is left.
+func TestPromise25_AnythingGoes(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) { anythingGoes(t, rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+func anythingGoes(t *testing.T, r *rand.Rand) {
+	m := storetest.Mem()
+	var mu sync.Mutex // guards r and ids
+	n := func(most int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return r.IntN(most)
+	}
+	var ids []idemflight.ClaimID
+	m.Hook(func(ctx context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+		if verb == "Claim" {
+			mu.Lock()
+			ids = append(ids, c.ID)
+			mu.Unlock()
+		}
+		switch n(20) {
+		case 0:
+			return errBoom
+		case 1:
+			panic("the driver's bug")
+		case 2:
+			time.Sleep(time.Duration(n(3000)) * time.Millisecond)
+		case 3:
+			runtime.Gosched()
+		}
+		return nil
+	})
+	type process struct {
+		*cache
+		calls, events atomic.Int64
+	}
+	var all []*process
+	for i := range 3 {
+		p := &process{}
+		p.cache = over(t, m, func(o *options) {
+			o.Lease, o.EffectsAnnounced, o.MaxEntries = time.Duration(1+n(10))*time.Second, n(2) == 0, 3
+			if o.LocalTTL = time.Duration(n(5)-1) * time.Second; i > 0 {
+				o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					time.Sleep(time.Duration(n(2000)) * time.Millisecond)
+					switch n(5) {
+					case 0:
+						return 0, errBoom
+					case 1:
+						panic("boom")
+					case 2, 3:
+						return 0, idemflight.Retryable(errBoom)
+					}
+					return 5, nil
+				}
+			}
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				switch e.Kind {
+				case idemflight.EventExecuted, idemflight.EventJoined, idemflight.EventReplayed, idemflight.EventReconciled,
+					idemflight.EventRejected, idemflight.EventCallerLeft:
+					p.events.Add(1)
+				}
+			}
+		})
+		all = append(all, p)
+	}
+	var calls sync.WaitGroup
+	for range 150 {
+		calls.Go(func() {
+			time.Sleep(time.Duration(n(60_000)) * time.Millisecond)
+			p, key := all[n(3)], []string{"a", "b", "c", "d"}[n(4)]
+			ctx, cancel := bg, func() {}
+			if n(2) == 0 {
+				ctx, cancel = context.WithTimeout(bg, time.Duration(n(6000))*time.Millisecond)
+			}
+			defer cancel()
+			switch n(12) {
+			case 0:
+				_, _ = p.Forget(ctx, key)
+				return
+			case 1:
+				_ = p.Resolve(ctx, key, 3, nil)
+				return
+			case 2:
+				if p != all[0] {
+					_, _ = p.Reconcile(ctx, key)
+				}
+				return
+			case 3:
+				mu.Lock()
+				id := idemflight.ClaimID{}
+				if len(ids) > 0 {
+					id = ids[len(ids)-1]
+				}
+				mu.Unlock()
+				m.Kill(id)
+				return
+			}
+			var opts []idemflight.CallOption
+			for _, o := range []idemflight.CallOption{
+				idemflight.Inline(), idemflight.WithMaxWait(idemflight.NoWait), idemflight.WithMaxWait(time.Second),
+				idemflight.WithTTL(0), idemflight.WithTTL(3 * time.Second), fingerprintX,
+			} {
+				if n(5) == 0 {
+					opts = append(opts, o)
+				}
+			}
+			p.calls.Add(1)
+			defer func() { _ = recover() }()
+			_, _ = p.DoResult(ctx, key, func(ctx context.Context) (int, error) {
+				if n(2) == 0 {
+					if err := idemflight.BeginEffect(ctx); err != nil {
+						return 0, err
+					}
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Duration(n(8000)) * time.Millisecond):
+				}
+				switch n(8) {
+				case 0:
+					panic("boom")
+				case 1:
+					runtime.Goexit()
+				case 2:
+					return 1, errBoom
+				case 3:
+					return 1, idemflight.Final(errBoom)
+				case 4:
+					return 1, idemflight.Retryable(errBoom)
+				case 5:
+					c, s, err := idemflight.Settling(ctx, 4, nil)
+					if err == nil {
+						_, err = m.Settle(ctx, c, s)
+					}
+					return 4, err
+				}
+				return 2, nil
+			}, opts...)
+		})
+	}
+	calls.Wait()
+	m.Hook(nil)
+	time.Sleep(time.Hour)
+	for _, p := range all {
+		atRest(t, p.cache)
+		s := p.Stats()
+		require.EqualValues(t, p.calls.Load(), s.Executed+s.Joined+s.Replayed+s.Reconciled+s.KeyReused+s.NotWaited+
+			s.OutcomeUnknown+s.ValueShed+s.Full+s.Closed+s.Reentrant+s.InvalidKey+s.CallerLeft+s.StoreFailed, "counts")
+		require.Equal(t, p.calls.Load(), p.events.Load(), "events")
+		require.NoError(t, p.Close(bg))
+	}
+	asked := m.Asked("Renew") + m.Asked("GiveBack") + m.Asked("Settle")
+	time.Sleep(time.Hour)
+	require.Equal(t, asked, m.Asked("Renew")+m.Asked("GiveBack")+m.Asked("Settle"), "no timer")
+}
+
+// A store that takes its time to record an outcome does not make its owner look dead.
+func TestPromise30_LeasesAreRenewedUntilTheOutcomeIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		hooked(m, storetest.Before, "Settle", func(context.Context) { time.Sleep(25 * time.Second) })
+		led := start(a, bg, func(context.Context) (int, error) {
+			time.Sleep(19 * time.Second)
+			return 7, nil
+		})
+		for range 43 {
+			time.Sleep(time.Second)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		require.NoError(t, (<-led).err)
+		time.Sleep(time.Minute)
+		asked := m.Asked("Renew")
+		time.Sleep(time.Hour)
+		require.Equal(t, asked, m.Asked("Renew"))
+	})
+}
+
+func TestPromise43_WithADeadContextTheStoreIsNotAsked(t *testing.T) {
+	m := storetest.Mem()
+	a := over(t, m)
+	ctx, cancel := context.WithCancel(bg)
+	cancel()
+	_, _, err := a.Lookup(ctx, theKey)
+	require.ErrorIs(t, err, idemflight.ErrStore)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, m.Asked("Read"))
+	require.Zero(t, a.Stats().StoreErrors)
 }
