@@ -383,8 +383,9 @@ func (q *inquiry[K, V]) settle(source uint8, err error) {
 	yield.At("settle")
 	q.s.mu.Lock()
 	q.flight.outcome.source, q.flight.outcome.err = source, err
-	q.landLocked()
+	q.takeOutLocked()
 	q.c.returnPlace()
+	q.s.wakeLocked(q.flight)
 	q.s.mu.Unlock()
 	q.c.disarm()
 }
@@ -420,7 +421,7 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 	o.value, o.err, o.source, o.completed = e.Value, e.Err, uint8(source), q.since
 	o.rare = &rare{foreign: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()}}
 	o.disposition = uint8(Retain)
-	q.landLocked()
+	q.takeOutLocked()
 	deadline := forever
 	switch {
 	case d == nil:
@@ -432,21 +433,21 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 		deadline = d.deadline
 		c.keepLocked(q.s, d, &notes)
 	}
+	q.s.wakeLocked(f) // last: who is answered finds the copy, and no place that is neither
 	q.s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
 	c.emit(notes)
 }
 
-// landLocked takes the flight out and wakes its callers.
-func (q *inquiry[K, V]) landLocked() {
+// takeOutLocked takes the flight out of its shard's: it settles.
+func (q *inquiry[K, V]) takeOutLocked() {
 	f := q.flight
 	q.over = true
 	f.outcome.waiters = f.waiters
 	if !q.s.flights.remove(f) {
 		panic("idemflight: bug, please report it: a flight was not there when the store had answered")
 	}
-	q.s.wakeLocked(f)
 }
 
 // copyOf returns the draft of the copy of an outcome that the store has; nil if none is to be kept.
