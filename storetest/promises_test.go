@@ -1007,6 +1007,12 @@ func (r *renewals) Renew(ctx context.Context, cs []idemflight.Claim, lease time.
 	return r.Memory.Renew(ctx, cs, lease)
 }
 
+func (r *renewals) seen() [][]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.of)
+}
+
 func TestPromise30_OneCallRenewsAllThatRunLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &renewals{Memory: storetest.Mem()}
@@ -1024,9 +1030,11 @@ func TestPromise30_OneCallRenewsAllThatRunLong(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		run("younger")
 		time.Sleep(6 * time.Second)
-		require.Equal(t, [][]string{{"a", "b"}}, m.of)
+		synctest.Wait()
+		require.Equal(t, [][]string{{"a", "b"}}, m.seen())
 		time.Sleep(10 * time.Second)
-		require.Equal(t, [][]string{{"a", "b"}, {"a", "b", "younger"}}, m.of)
+		synctest.Wait()
+		require.Equal(t, [][]string{{"a", "b"}, {"a", "b", "younger"}}, m.seen())
 		close(release)
 		calls.Wait()
 	})
