@@ -1,6 +1,6 @@
 // Package storetest has what tests of an [idemflight.Store] and of caches with one need: [Run], the tests that
-// every Store must pass; [Mem], a Store in memory that fails when it is told to; and [CheckCodec], which shows
-// what of a user's values and errors comes back from a Store.
+// every Store must pass; [RunProcesses], those for which processes die; [Mem], a Store in memory that fails when it is
+// told to; and [CheckCodec], which shows what of a user's values and errors comes back from a Store.
 package storetest
 
 import (
