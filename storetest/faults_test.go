@@ -172,6 +172,31 @@ func dead(r record.Record) bool {
 	return open && (x.State != idemflight.InFlight || x.ExpiresIn == 0)
 }
 
+// twoSteps returns what a late owner's verb does between reading its record and writing it: it waits for the
+// Claim that replaces it, which in turn waits for the reading, so that whoever is scheduled first they meet.
+func (f *faulty) twoSteps() (between func(idemflight.Claim)) {
+	const longest = 20 * time.Millisecond // for a verb that nobody races with
+	read := make(chan struct{}, 1)
+	f.claim = func(ctx context.Context, r idemflight.ClaimRequest) (idemflight.Standing, error) {
+		if r.Replaces != (idemflight.ClaimID{}) && dead(f.peek(r.Key)) {
+			select {
+			case <-read:
+			case <-time.After(longest):
+			}
+		}
+		return f.Memory.Claim(ctx, r)
+	}
+	return func(c idemflight.Claim) {
+		select {
+		case read <- struct{}{}:
+		default:
+		}
+		for end := time.Now().Add(longest); f.peek(c.Key).ID == c.ID && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 // onClaim has change see each request, and the record, before the Claim.
 func onClaim(change func(f *faulty, q *idemflight.ClaimRequest, r record.Record)) func(*faulty) {
 	return func(f *faulty) {
@@ -361,22 +386,24 @@ var faults = map[string]func(*faulty){
 		}
 	}),
 	"late Begin in two steps": func(f *faulty) {
+		between := f.twoSteps()
 		f.begin = func(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
 			before := f.peek(c.Key)
 			next, err := record.Begin(before, c, lease, now())
 			if dead(before) {
-				time.Sleep(2 * time.Millisecond)
+				between(c)
 			}
 			f.edit(c.Key, func(r *record.Record) { *r = next })
 			return err
 		}
 	},
 	"late Settle in two steps": func(f *faulty) {
+		between := f.twoSteps()
 		f.settle = func(ctx context.Context, c idemflight.Claim, s idemflight.Settlement) (idemflight.Standing, error) {
 			before := f.peek(c.Key)
 			next, x, err := record.Settle(before, c, s, now())
 			if dead(before) {
-				time.Sleep(2 * time.Millisecond)
+				between(c)
 			}
 			f.edit(c.Key, func(r *record.Record) { *r = next })
 			return x, err
