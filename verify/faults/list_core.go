@@ -3,7 +3,7 @@ package main
 // Where no hint stands, the tests named after the promise are tried first.
 var coreFaults = []fault{
 	// 1. At most one execution per key runs at any moment, whatever happens meanwhile.
-	{name: "forget-ends-the-flight", promise: "1", sentence: "whatever is forgotten", in: "(*Cache).Forget", old: "f.forgotten = true", new: "f.forgotten = true; s.flights.remove(f)"},
+	{name: "forget-ends-the-flight", promise: "1", sentence: "whatever is forgotten", in: "(*Cache).drop", old: "f.forgotten = true", new: "f.forgotten = true; s.flights.remove(f)"},
 	{name: "forgotten-flight-not-joined", promise: "1", sentence: "whatever is forgotten", in: "(*call).decideLocked", old: "f != nil", new: "f != nil && !f.forgotten"},
 	{name: "forgotten-flight-not-found", promise: "1", sentence: "whatever is forgotten", in: "(*flights).get", old: "f.key != key", new: "(f.key != key || f.forgotten)"},
 	{name: "leader-takes-the-flight-along", promise: "1", sentence: "whatever is left", in: "(*Cache).leave", old: "f.leaderLeft = true", new: "f.leaderLeft = true; s.flights.remove(f)", quick: true},
@@ -14,7 +14,7 @@ var coreFaults = []fault{
 	{name: "flights-lost-when-their-table-shrinks", promise: "1", sentence: "at most one execution per key, however many flights there were", hint: "TestFlights_TheirTable", in: "(*flights).trim", old: "all.byHash[hash] = f", new: "_, _ = hash, f"},
 
 	// 2. While an outcome is kept, fn does not run for its key; no window.
-	{name: "window-between-flight-and-kept", promise: "2", sentence: "no window between not in flight any more and kept", in: "(*ending).settle", old: "deadline := end.landLocked(s)", new: "s.mu.Unlock(); time.Sleep(time.Microsecond); s.mu.Lock(); deadline := end.landLocked(s)"},
+	{name: "window-between-flight-and-kept", promise: "2", sentence: "no window between not in flight any more and kept", in: "(*ending).land", old: "deadline := end.landLocked(s)", new: "s.mu.Unlock(); time.Sleep(time.Microsecond); s.mu.Lock(); deadline := end.landLocked(s)"},
 	{name: "kept-error-runs-again", promise: "2", sentence: "while an outcome is kept, fn does not run", in: "(*ending).retains", old: "end.disposition == Retain", new: "end.disposition == Retain && end.err == nil"},
 	{name: "kept-meanwhile-unseen", promise: "2", sentence: "no window between not in flight any more and kept", in: "(*call).decideLocked", old: "r != nil", new: "r != nil && (r.expired(c.now()) || !r.answers(m.reply.opts.fingerprint))"},
 	{name: "kept-at-first-look-forgotten", promise: "2", sentence: "while an outcome is kept, fn does not run", hint: "TestPromise13_WithoutReconcile|TestPromise22_", in: "(*call).decideLocked", old: "r != nil", new: "r != nil && (r.expired(c.now()) || r.answers(m.reply.opts.fingerprint))"},
@@ -31,8 +31,8 @@ var coreFaults = []fault{
 
 	// 4. fn's context: the leader's values, neither its cancellation nor its deadline.
 	{name: "values-lost", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
-	{name: "values-lost-once-someone-looks", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Done", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
-	{name: "cancellation-of-the-leader", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).Done", old: "context.WithoutCancel(e.leader)", new: "e.leader"},
+	{name: "values-lost-once-someone-looks", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).doneLocked", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
+	{name: "cancellation-of-the-leader", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).doneLocked", old: "context.WithoutCancel(e.leader)", new: "e.leader"},
 	{name: "cancellation-through-value", promise: "4", sentence: "not the leader's cancellation", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "e.leader"},
 	{name: "deadline-of-the-leader", promise: "4", sentence: "nor its deadline", in: "(*execution).Deadline", old: "if e.deadline == 0 { return time.Time{}, false }", new: "if d, ok := e.leader.Deadline(); ok || e.deadline == 0 { return d, ok }"},
 	{name: "context-outlives-fn", promise: "4", sentence: "it ends when fn returns", in: "(*execution).end", old: "cancel != nil", new: "cancel != nil && said == effectBegun"},
@@ -118,17 +118,17 @@ var coreFaults = []fault{
 	// 12. Without a marker.
 	{name: "effect-not-held", promise: "12", sentence: "held while an effect has begun", in: "(*ending).classify", old: "end.exec.reconciling || end.said == effectBegun: return Hold", new: "end.exec.reconciling: return Hold; case end.said == effectBegun: return Release", quick: true},
 	{name: "no-effect-takes-all-back", promise: "12", sentence: "each takes back one", in: "NoEffect", old: "e.effects--", new: "e.effects = 0"},
-	{name: "begun-once", promise: "12", sentence: "BeginEffect was called more often than NoEffect", in: "(*execution).beginHere", old: "e.effects++", new: "e.effects = 1"},
+	{name: "begun-once", promise: "12", sentence: "BeginEffect was called more often than NoEffect", in: "(*execution).begins", old: "e.effects++", new: "e.effects = 1"},
 	{name: "no-effect-goes-below-zero", promise: "12", sentence: "NoEffect at the top of fn: nothing has begun yet", in: "NoEffect", old: "0 < e.effects && e.effects < math.MaxInt32", new: "e.effects < math.MaxInt32"},
 	{name: "no-effect-unheard", promise: "12", sentence: "released when either was called and none is outstanding", in: "(*ending).classify", old: "end.said == noEffect || end.c.opts.EffectsAnnounced", new: "end.c.opts.EffectsAnnounced"},
-	{name: "refusal-unheard", promise: "12", sentence: "a refusal takes part as if NoEffect had been called before any BeginEffect", in: "(*execution).beginHere", old: "if e.overdue() { e.last = max(e.last, noEffect)", new: "if e.overdue() {"},
-	{name: "refusal-counts-as-begun", promise: "12", sentence: "a refusal: nothing more has begun", in: "(*execution).beginHere", old: "return e.last, context.DeadlineExceeded", new: "e.effects++; return e.last, context.DeadlineExceeded"},
-	{name: "begins-after-the-timeout", promise: "12", sentence: "it refuses once ExecTimeout has passed", in: "(*execution).beginHere", old: "if e.overdue() { e.last = max(e.last, noEffect); return e.last, context.DeadlineExceeded }", new: ""},
-	{name: "begins-after-fn", promise: "12", sentence: "it refuses once fn has returned", in: "(*execution).beginHere", old: "case e.phase != running:", new: "case e.phase == over: return e.last, nil; case e.phase != running:"},
-	{name: "begins-while-the-timer-is-late", promise: "12", sentence: "it refuses once ExecTimeout has passed", in: "(*execution).beginHere", old: "e.overdue()", new: "e.errLocked() != nil"},
+	{name: "refusal-unheard", promise: "12", sentence: "a refusal takes part as if NoEffect had been called before any BeginEffect", in: "(*execution).begins", old: "if e.overdue() { e.last = max(e.last, noEffect)", new: "if e.overdue() {"},
+	{name: "refusal-counts-as-begun", promise: "12", sentence: "a refusal: nothing more has begun", in: "(*execution).begins", old: "return context.DeadlineExceeded", new: "e.effects++; return context.DeadlineExceeded"},
+	{name: "begins-after-the-timeout", promise: "12", sentence: "it refuses once ExecTimeout has passed", in: "(*execution).begins", old: "if e.overdue() { e.last = max(e.last, noEffect); return context.DeadlineExceeded }", new: ""},
+	{name: "begins-after-fn", promise: "12", sentence: "it refuses once fn has returned", in: "(*execution).begins", old: "case e.phase != running:", new: "case e.phase == over: return nil; case e.phase != running:"},
+	{name: "begins-while-the-timer-is-late", promise: "12", sentence: "it refuses once ExecTimeout has passed", in: "(*execution).begins", old: "e.overdue()", new: "e.errLocked() != nil"},
 	{name: "begins-outside", promise: "12", sentence: "ErrNotExecuting: ctx belongs to no execution", in: "BeginEffect", old: "return ErrNotExecuting", new: "return nil"},
 	{name: "outermost-execution-counts", promise: "12", sentence: "nested executions: the innermost counts", in: "(*execution).Value", old: "return e", new: "if e.outer != nil { return e.outer }; return e"},
-	{name: "effect-in-reconcile-refused", promise: "12", sentence: "in Reconcile BeginEffect returns nil", in: "(*execution).beginHere", old: "case e.reconciling: return e.last, nil", new: ""},
+	{name: "effect-in-reconcile-refused", promise: "12", sentence: "in Reconcile BeginEffect returns nil", in: "(*execution).begins", old: "case e.reconciling: return nil", new: ""},
 	{name: "disposition-outside-the-three", promise: "12", sentence: "a Disposition outside the three is Hold", in: "sane", old: "d < Release || d > Hold", new: "d > Hold"},
 	{name: "classify-asked-in-vain", promise: "12", sentence: "otherwise Classify is asked", in: "(*ending).classify", old: "end.c.opts.Classify(err)", new: "ClassifyLenient(err)"},
 	{name: "classify-of-a-panic", promise: "12", sentence: "*PanicError, ErrGoexit: Hold", in: "(*walk).decide", old: "case *PanicError, *unknownError: return Hold, true", new: "case *unknownError: return Hold, true"},
@@ -207,7 +207,7 @@ var coreFaults = []fault{
 	{name: "reconcile-on-a-caller-that-stays", promise: "13", sentence: "never on a caller's goroutine", in: "(*call).ask", old: "go m.c.reconcile(f, notes)", new: "if m.reply.opts.inline { m.c.reconcile(f, notes) } else { go m.c.reconcile(f, notes) }"},
 	{name: "reconcile-is-not-asked", promise: "13", sentence: "Reconcile runs when a call meets a held key", in: "(*call).meetKeptLocked", old: "m.c.closed.Load()", new: "m.c.closed.Load() || r.err() != nil"},
 	{name: "reconcile-gets-no-error", promise: "13", sentence: "with the entry that was held", in: "(*call).meetKeptLocked", old: "m.claimLocked(r)", new: "r.more.err = nil; m.claimLocked(r)"},
-	{name: "released-by-reconcile", promise: "13", sentence: "Retryable: released, and fn runs in the same flight", in: "(*ending).finish", old: "end.disposition == Release", new: "end.disposition == Release && end.c.closed.Load()"},
+	{name: "released-by-reconcile", promise: "13", sentence: "Retryable: released, and fn runs in the same flight", in: "(*ending).yieldOrSettle", old: "end.disposition == Release", new: "end.disposition == Release && end.c.closed.Load()"},
 	{name: "fn-after-reconcile-has-its-time", promise: "13", sentence: "with an ExecTimeout of its own", in: "(*ending).yieldToFn", old: "leader: f.exec.leader,", new: "started: f.exec.started, leader: f.exec.leader,"},
 	{name: "held-again-as-new", promise: "13", sentence: "held again as it was (error, times, fingerprint)", in: "(*ending).landLocked", old: "c.holdAgainLocked(s, f.asks.held, &d)", new: "c.keepLocked(s, &d, &end.notes)"},
 	{name: "hold-ttl-not-anew", promise: "13", sentence: "its HoldTTL anew", in: "(*ending).landLocked", old: "d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)", new: "if d.expireAfter(&c.clock, end.at, c.opts.HoldTTL); f.asks != nil { d.deadline = f.asks.held.deadline }"},
@@ -258,7 +258,7 @@ var coreFaults = []fault{
 
 	// 15. TTL.
 	{name: "the-instant-itself", promise: "15", sentence: "the instant itself counts as expired", in: "(*record).expired", old: "now >= r.deadline", new: "now > r.deadline"},
-	{name: "ttl-from-the-start", promise: "15", sentence: "the TTL counts from completion", in: "(*ending).landLocked", old: "end.at, end.ttl()", new: "end.exec.started, end.ttl()"},
+	{name: "ttl-from-the-start", promise: "15", sentence: "the TTL counts from completion", in: "(*ending).landLocked", old: "end.at, end.keeps()", new: "end.exec.started, end.keeps()"},
 	{name: "replays-extend", promise: "15", sentence: "replays do not extend it", in: "(*Cache).lookKept", old: "r.replay(rec)", new: "r.replay(rec); if t := c.timesOf(rec); rec.deadline != forever { rec.deadline = c.now() + t.expires.Sub(t.completed) }"},
 	{name: "huge-ttl-overflows", promise: "15", sentence: "huge TTLs do not overflow", in: "deadlineOf", old: "min(ttl, forever-mark)", new: "ttl"},
 	{name: "negative-ttl-taken", promise: "15", sentence: "a negative TTL is an error from New", in: "Options.withDefaults", old: "o.TTL < 0", new: "o.TTL < -1"},
@@ -311,7 +311,7 @@ var coreFaults = []fault{
 	// 18. MaxEntries bounds in flight + kept, exactly.
 	{name: "one-place-too-many", promise: "18", sentence: "MaxEntries bounds in flight + kept, exactly", in: "(*Cache).takePlace", old: "n >= int64(c.opts.MaxEntries)", new: "n > int64(c.opts.MaxEntries)"},
 	{name: "place-lost-at-release", promise: "18", sentence: "given back when nothing is kept: Release", in: "(*ending).landLocked", old: "s.stats.Releases++; c.returnPlace()", new: "s.stats.Releases++"},
-	{name: "place-lost-at-forget", promise: "18", sentence: "given back: Forget", in: "(*Cache).Forget", old: "c.returnPlace()", new: ""},
+	{name: "place-lost-at-forget", promise: "18", sentence: "given back: Forget", in: "(*Cache).drop", old: "c.returnPlace()", new: ""},
 	{name: "place-lost-at-resolve", promise: "18", sentence: "given back when nothing is kept", in: "(*Cache).resolve", old: "c.returnPlace()", new: ""},
 	{name: "place-lost-at-expiry", promise: "18", sentence: "from an expired record to the new flight of its key", in: "(*call).decideLocked", old: "hasPlace = mayLead; !hasPlace", new: "!mayLead"},
 	{name: "place-lost-with-a-dead-context", promise: "18", sentence: "given back when nothing is kept", hint: "TestPromise08_|TestPromise15_|TestBooksBalance", in: "(*call).decideLocked", old: "m.ctxErr == nil &&", new: ""},
@@ -378,7 +378,7 @@ var coreFaults = []fault{
 	{name: "weight-lost-to-the-newcomer", promise: "20", sentence: "sum of Weigh over retained outcomes", in: "(*Cache).takeWeightLocked", old: "c.weight.Add(missing)", new: ""},
 	{name: "shed-for-others", promise: "20", sentence: "a heavy newcomer gets what it has shed for, however many light ones come meanwhile", in: "(*Cache).takeWeightLocked", old: "if missing -= c.takeWeight(0, missing); missing > 0 { missing -= c.shedOne(began, notes) }", new: "if missing -= c.takeWeight(missing, missing); missing > 0 { c.weight.Add(-c.shedOne(began, notes)) }"},
 	{name: "newcomer-never-done-shedding", promise: "20", sentence: "a heavy newcomer gets what it has shed for: and then the next one", in: "(*Cache).takeWeightLocked", old: "<-c.shedding", new: ""},
-	{name: "weight-lost-at-forget-in-flight", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise23_|TestBooksBalance", in: "(*ending).settle", old: "c.returnWeight(end.weight)", new: ""},
+	{name: "weight-lost-at-forget-in-flight", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise23_|TestBooksBalance", in: "(*ending).land", old: "c.returnWeight(end.weight)", new: ""},
 	{name: "weight-lost-at-an-overtaken-resolve", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise13_ResolveThat|TestBooksBalance", in: "(*Cache).resolve", old: "c.returnWeight(weight)", new: ""},
 	{name: "weight-lost-at-a-refused-restore", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise24_Restore|TestPromise17_ARefused", in: "(*Cache).restore", old: "c.returnWeight(d.weight)", new: ""},
 	{name: "weight-of-the-too-heavy-given-back", promise: "20", sentence: "sum of Weigh over retained outcomes", in: "(*Cache).returnWeight", old: "&& weight <= c.opts.MaxWeight", new: ""},
@@ -429,10 +429,10 @@ var coreFaults = []fault{
 	{name: "full-before-closed", promise: "22", sentence: "nothing: own context ended, ErrClosed, ErrFull", in: "(*call).decideLocked", old: "!mayLead", new: "!mayLead && c.places.Load() < int64(c.opts.MaxEntries)"},
 
 	// 23. Forget.
-	{name: "forget-keeps-held", promise: "23", sentence: "Forget drops what is kept", in: "(*Cache).Forget", old: "case r != nil:", new: "case r != nil && r.state() != Held:"},
+	{name: "forget-keeps-held", promise: "23", sentence: "Forget drops what is kept", in: "(*Cache).drop", old: "case r != nil:", new: "case r != nil && r.state() != Held:"},
 	{name: "forgotten-is-retained", promise: "23", sentence: "its callers get the outcome, which is then not retained", in: "(*ending).retains", old: "&& !end.flight.forgotten", new: "", quick: true},
-	{name: "forgotten-hold-is-released", promise: "23", sentence: "a Hold is held all the same", in: "(*ending).settle", old: "end.disposition == Retain &&", new: "end.disposition == Hold && f.forgotten || end.disposition == Retain &&"},
-	{name: "forget-in-flight-false", promise: "23", sentence: "on a key in flight it returns true", in: "(*Cache).Forget", old: "r != nil || f != nil", new: "r != nil"},
+	{name: "forgotten-hold-is-released", promise: "23", sentence: "a Hold is held all the same", in: "(*ending).land", old: "end.disposition == Retain &&", new: "end.disposition == Hold && f.forgotten || end.disposition == Retain &&"},
+	{name: "forget-in-flight-false", promise: "23", sentence: "on a key in flight it returns true", in: "(*Cache).drop", old: "r != nil || f != nil", new: "r != nil"},
 	{name: "forgotten-stays-in-the-table", promise: "23", sentence: "Forget drops what is kept", hint: "TestReplay_", in: "(*table).remove", old: "at.set(i, nil)", new: ""},
 	{name: "gone-unmarked", promise: "23", sentence: "Forget drops what is kept, also for a reader without a lock that has found it already", hint: "TestReplay_", in: "(*table).remove", old: "r.flags.Or(gone)", new: ""},
 	{name: "gone-unseen", promise: "23", sentence: "Forget drops what is kept, also for a reader without a lock that has found it already", hint: "TestReplay_", in: "(*record).use", old: "if flags&gone != 0 { return false }", new: ""},
