@@ -34,7 +34,7 @@ var storeFaults = []fault{
 	{name: "store-ids-are-the-same", promise: "30", sentence: "the claim ID is the fence: no other process has it", in: "newClaimID", old: "rand.Read(id[:])", new: `rand.Read(id[:]); id = ClaimID([]byte("everybody's same"))`},
 	{name: "store-one-id-per-process", promise: "30", sentence: "every request has an ID of its own", in: "(*Cache).request", old: "Claim{text, newClaimID()}", new: `Claim{text, ClaimID([]byte(fmt.Sprintf("%16p", c)))}`},
 	{name: "store-begin-of-the-replaced", promise: "30", sentence: "an execution of which the claim was taken over cannot Begin", in: "BeginEffect", old: "return e.refuse(cl, err)", new: "if err = e.refuse(cl, err); err == ErrClaimLost { return nil }; return err"},
-	{name: "store-lost-is-asked-again", promise: "30", sentence: "BeginEffect answers ErrClaimLost once fn's context has ended for that", in: "(*execution).begins", old: "case asks != nil && asks.lost: e.last = max(e.last, noEffect); return ErrClaimLost", new: ""},
+	{name: "store-lost-while-asked-is-unsaid", promise: "30", sentence: "BeginEffect answers ErrClaimLost once fn's context has ended for that", in: "(*execution).refuse", old: "if asked.lost { err = ErrClaimLost }", new: ""},
 	{name: "store-settles-though-lost", promise: "30", sentence: "SettleTx of who was replaced is refused", in: "Settling", old: "case lost: return Claim{}, Settlement{}, ErrClaimLost", new: "case lost:"},
 	{name: "store-lost-outcome-counts", promise: "30", sentence: "cannot Settle while the key is another's", in: "(*ending).record", old: "end.hold(takenOver, ErrClaimLost)", new: ""},
 	{name: "store-lost-is-asked-for-long", promise: "30", sentence: "ErrClaimLost is an answer, not to be asked for again", in: "isAnswer", old: "errors.Is(err, ErrClaimLost) ||", new: ""},
@@ -62,7 +62,7 @@ var storeFaults = []fault{
 
 	// 34. One call per key asks the store.
 	{name: "store-asked-twice", promise: "34", sentence: "asked once per first execution", in: "(*Cache).claim", old: "r := ClaimRequest{Fingerprint: f.fingerprint}", new: "r := ClaimRequest{Fingerprint: f.fingerprint}; _, _ = c.read(q.ctx, f.key, q.key)"},
-	{name: "store-begin-unrecorded", promise: "34", sentence: "asked once per BeginEffect", in: "BeginEffect", old: "cl == nil || e.reconciling", new: "cl == nil || e.reconciling || e.effects > 0"},
+	{name: "store-begin-unrecorded", promise: "34", sentence: "asked once per BeginEffect", in: "BeginEffect", old: "cl == nil || e.reconciling", new: "cl == nil || e.effects >= 0"},
 	{name: "store-replay-asks", promise: "34", sentence: "a replay from memory: never", hint: "TestPromise28_", in: "(*Cache).copyOf", old: "if keep <= 0 {", new: "if keep > 0 {"},
 	{name: "store-own-replay-asks", promise: "34", sentence: "a replay from memory: never, of an execution here", hint: "TestPromise38_", in: "(*ending).copyLocked", old: "if keep <= 0 ||", new: "if keep > 0 ||"},
 
