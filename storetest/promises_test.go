@@ -1767,3 +1767,52 @@ func TestALeaderThatLeavesWhileTheStoreIsAsked(t *testing.T) {
 		require.Equal(t, 8, must(b.Do(bg, theKey, mustNotRun(t))))
 	})
 }
+
+func TestPromise34_EachBeginEffectAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m).Do(bg, theKey, func(ctx context.Context) (int, error) {
+			for range 3 {
+				require.NoError(t, idemflight.BeginEffect(ctx))
+			}
+			return 7, nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, 3, m.Asked("Begin"))
+	})
+}
+
+// BeginEffect with a context that does not end with fn's says so too, and does not ask.
+func TestPromise30_BeginEffectOfALostClaimWithADetachedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		late, b := over(t, m, announced), over(t, m, announced)
+		ids := make(chan idemflight.ClaimID, 1)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				select {
+				case ids <- c.ID:
+				default:
+				}
+			}
+			return nil
+		})
+		var begun error
+		asked := 0
+		answered := start(late, bg, func(ctx context.Context) (int, error) {
+			<-ctx.Done() // with a heartbeat, since it was replaced
+			asked = m.Asked("Begin")
+			begun = idemflight.BeginEffect(context.WithoutCancel(ctx))
+			return 0, begun
+		})
+		id := <-ids
+		synctest.Wait()
+		require.True(t, m.Kill(id))
+		require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+		got := <-answered
+		require.ErrorIs(t, begun, idemflight.ErrClaimLost)
+		require.ErrorIs(t, got.err, idemflight.ErrClaimLost)
+		require.NotErrorIs(t, got.err, idemflight.ErrOutcomeUnknown, "nothing had begun")
+		require.Equal(t, asked, m.Asked("Begin"))
+	})
+}

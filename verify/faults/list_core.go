@@ -430,7 +430,7 @@ var coreFaults = []fault{
 
 	// 23. Forget.
 	{name: "forget-keeps-held", promise: "23", sentence: "Forget drops what is kept", in: "(*Cache).drop", old: "case r != nil:", new: "case r != nil && r.state() != Held:"},
-	{name: "forgotten-is-retained", promise: "23", sentence: "its callers get the outcome, which is then not retained", in: "(*ending).retains", old: "&& !end.flight.forgotten", new: "", quick: true},
+	{name: "forgotten-is-retained", promise: "23", sentence: "its callers get the outcome, which is then not retained", in: "(*ending).retains", old: "&& !end.flight.forgotten", new: ""},
 	{name: "forgotten-hold-is-released", promise: "23", sentence: "a Hold is held all the same", in: "(*ending).land", old: "end.disposition == Retain &&", new: "end.disposition == Hold && f.forgotten || end.disposition == Retain &&"},
 	{name: "forget-in-flight-false", promise: "23", sentence: "on a key in flight it returns true", in: "(*Cache).drop", old: "r != nil || f != nil", new: "r != nil"},
 	{name: "forgotten-stays-in-the-table", promise: "23", sentence: "Forget drops what is kept", hint: "TestReplay_", in: "(*table).remove", old: "at.set(i, nil)", new: ""},

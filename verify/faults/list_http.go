@@ -232,7 +232,7 @@ var httpFaults = []fault{
 	{name: "http-disposition-outside-the-three-releases", promise: "not stored", sentence: "anything else is Hold", in: "(*Middleware).outcome", old: "disposition != idemflight.Release", new: "disposition == idemflight.Hold || err != nil"},
 
 	// Panic and Goexit of the handler.
-	{name: "http-panic-wrapped", promise: "panic", sentence: "reaches the server's recovery with its original value", in: "(*call).once", old: "p.Value", new: "p", quick: true},
+	{name: "http-panic-wrapped", promise: "panic", sentence: "reaches the server's recovery with its original value", in: "(*call).once", old: "p.Value", new: "p"},
 	{name: "http-panic-swallowed", promise: "panic", sentence: "the panic reaches the server's recovery", in: "(*call).once", old: "panic(v)", new: ""},
 	{name: "http-panic-releases", promise: "panic", sentence: "held, unless NoEffect says that nothing has begun", in: "(*call).execute", old: "run(c.next", new: "idemflight.NoEffect(ctx); run(c.next"},
 	{name: "http-goexit-contained", promise: "panic", sentence: "after Goexit the executing client gets a 5xx or a closed connection", in: "(*call).execute", old: "run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request))", new: "done := make(chan any); go func() { defer func() { done <- recover() }(); run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request)) }(); if v := <-done; v != nil { panic(v) }"},
