@@ -39,7 +39,7 @@ func (s *Store) do(ctx context.Context, key string, step step) (answer, error) {
 		return answer{}, fmt.Errorf("%w: a key in boltstore has 1 to %d bytes, this one %d", idemflight.ErrInvalidKey, maxKey, len(key))
 	}
 	if ctx.Err() != nil {
-		return answer{}, context.Cause(ctx)
+		return answer{}, ctx.Err()
 	}
 	o := &operation{id: id{s.name, key}, store: s, step: step, done: make(chan struct{})}
 	if done, err := s.db.tryWithoutDisk(o); done || err != nil {
@@ -49,7 +49,7 @@ func (s *Store) do(ctx context.Context, key string, step step) (answer, error) {
 	case <-o.done:
 		return o.answer, o.answer.err
 	case <-ctx.Done():
-		return answer{}, context.Cause(ctx)
+		return answer{}, ctx.Err()
 	}
 }
 

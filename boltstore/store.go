@@ -71,7 +71,7 @@ func (s *Store) Settle(ctx context.Context, c idemflight.Claim, what idemflight.
 func (s *Store) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) (lost []idemflight.ClaimID, err error) {
 	for _, c := range cs {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, ctx.Err()
 		}
 		owned, err := s.owned(c, lease)
 		if err != nil {
@@ -107,7 +107,7 @@ func (s *Store) Watch(ctx context.Context, c idemflight.Claim) error {
 	case <-s.db.closed:
 		return errClosed
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 }
 

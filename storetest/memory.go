@@ -129,7 +129,7 @@ func (m *Memory) between(ctx context.Context, verb string, c idemflight.Claim, a
 		return err
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 	answer := act()
 	if err := m.at(ctx, moment{verb, After}, c); err != nil {
@@ -252,7 +252,7 @@ func (m *Memory) Watch(ctx context.Context, c idemflight.Claim) error {
 		defer over.Stop()
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		case <-changed: // early, if it was renewed
 		case <-over.C:
 		}
