@@ -32,10 +32,10 @@ var faults = []struct {
 	by    []string
 }{
 	{"a flight is retired in one critical section, and its outcome published in the next", true, []plant.Edit{
-		{In: "(*ending).settle", Old: "deadline := end.landLocked(s)", New: `if end.disposition == Retain { s.mu.Unlock(); yield.At("fault"); s.mu.Lock() }; deadline := end.landLocked(s)`},
+		{In: "(*ending).land", Old: "deadline := end.landLocked(s)", New: `if end.disposition == Retain { s.mu.Unlock(); yield.At("fault"); s.mu.Lock() }; deadline := end.landLocked(s)`},
 	}, []string{"do/2"}},
 	{"Forget takes the flight out", true, []plant.Edit{
-		{In: "(*Cache).Forget", Old: "f.forgotten = true", New: "f.forgotten = true; s.flights.remove(f)"},
+		{In: "(*Cache).drop", Old: "f.forgotten = true", New: "f.forgotten = true; s.flights.remove(f)"},
 		settlesUnseen,
 	}, []string{"forget/3"}},
 	{"a waiter's leaving removes the key", true, []plant.Edit{
@@ -56,19 +56,19 @@ var faults = []struct {
 		{In: "(*ending).retains", Old: "!end.flight.forgotten &&", New: ""},
 	}, []string{"forget/2"}},
 	{"an unknown outcome is forgotten with the value", false, []plant.Edit{
-		{In: "(*ending).settle", Old: "end.disposition == Retain && !end.retains()", New: "!end.retains() && (end.disposition == Retain || f.forgotten)"},
+		{In: "(*ending).land", Old: "end.disposition == Retain && !end.retains()", New: "!end.retains() && (end.disposition == Retain || f.forgotten)"},
 	}, []string{"forget-unknown/2"}},
 	{"a release does not return its place", false, []plant.Edit{
-		{In: "(*ending).landLocked", Old: "c.returnPlace()", New: ""},
+		{In: "(*ending).landLocked", Old: "s.stats.Releases++; c.returnPlace()", New: "s.stats.Releases++"},
 	}, []string{"fails/2"}},
 	{"Forget returns the place after the record is gone", true, []plant.Edit{
-		{In: "(*Cache).Forget", Old: "c.returnPlace(); c.removeLocked(s, r)", New: `c.removeLocked(s, r); defer c.returnPlace(); defer yield.At("fault")`},
+		{In: "(*Cache).drop", Old: "c.returnPlace(); c.removeLocked(s, r)", New: `c.removeLocked(s, r); defer c.returnPlace(); defer yield.At("fault")`},
 	}, []string{"evict-forget/2"}},
 	{"the place of an expired record is returned, and kept as well", false, []plant.Edit{
 		{In: "(*call).decideLocked", Old: "if hasPlace = mayLead; !hasPlace { c.returnPlace() }", New: "hasPlace = mayLead; c.returnPlace()"},
 	}, []string{"full-expiry/2"}},
 	{"BeginEffect succeeds after the end", true, []plant.Edit{
-		{In: "BeginEffect", Old: "case e.phase != running:", New: "case e.phase != running: return nil; case e.phase == overLate:"},
+		{In: "(*execution).begins", Old: "case e.phase != running:", New: "case e.phase != running: return nil; case e.phase == overLate:"},
 	}, []string{"effect-elsewhere/2"}},
 	{"NoEffect takes back more than has begun", false, []plant.Edit{
 		{In: "NoEffect", Old: "if 0 < e.effects && e.effects < math.MaxInt32 { e.effects-- }", New: "e.effects--"},
@@ -96,7 +96,7 @@ var faults = []struct {
 		{In: "(*Cache).reclaim", Old: "defer c.rearm()", New: "_ = c.rearm"},
 	}, []string{"expiry-keys/3"}},
 	{"two operators resolve, and both act", false, []plant.Edit{
-		{In: "(*Cache).Resolve", Old: "now, state := c.heldLocked(s, hash, key, &notes); now != held { c.returnWeight(weight)", New: "now, state := c.heldLocked(s, hash, key, &notes); now == nil { c.returnWeight(weight)"},
+		{In: "(*Cache).resolve", Old: "now, state := c.heldLocked(s, hash, key, notes); now != held { c.returnWeight(weight)", New: "now, state := c.heldLocked(s, hash, key, notes); now == nil { c.returnWeight(weight)"},
 	}, []string{"resolve/2"}},
 	{"Restore does not look at the key again before it inserts the entry", false, []plant.Edit{
 		{In: "(*Cache).restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
@@ -177,7 +177,7 @@ var faults = []struct {
 }
 
 // settlesUnseen lets a flight settle that others have taken out.
-var settlesUnseen = plant.Edit{In: "(*ending).settle", Old: "!s.flights.remove(f)", New: "!s.flights.remove(f) && false"}
+var settlesUnseen = plant.Edit{In: "(*ending).land", Old: "!s.flights.remove(f)", New: "!s.flights.remove(f) && false"}
 
 // TestFaultsAreOfThisSource also tries the faults that the long run alone plants.
 func TestFaultsAreOfThisSource(t *testing.T) {
