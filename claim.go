@@ -284,17 +284,23 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 
 // releaseUnused releases a claim under which nothing ran. If the store cannot be asked, its lease will end.
 func (q *inquiry[K, V]) releaseUnused(cl *claim) {
+	_ = q.c.settleClaim(q.ctx, q.flight.key, cl.Claim, Settlement{Disposition: Release}, patience)
+}
+
+// settleClaim settles a claim under which no execution ran; should the store not answer, it is given back.
+func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settlement, upTo time.Duration) error {
 	answered := false
-	defer func() {
+	defer func() { // also if the store calls runtime.Goexit
 		if !answered {
-			q.c.keeper.giveBackLater(cl.Claim)
+			c.keeper.giveBackLater(id)
 		}
 	}()
-	err := q.c.patiently(q.ctx, q.flight.key, patience, func(ctx context.Context) error {
-		_, err := q.c.opts.Store.Settle(ctx, cl.Claim, Settlement{Disposition: Release})
+	err := c.patiently(ctx, key, upTo, func(ctx context.Context) error {
+		_, err := c.opts.Store.Settle(ctx, id, s)
 		return err
 	})
 	answered = !errors.Is(err, ErrStore)
+	return err
 }
 
 // reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no effect and
@@ -506,7 +512,7 @@ func (c *Cache[K, V]) unknownAs(s Standing) error {
 	return e
 }
 
-// newClaim notes that f runs under id, from now on until keeper.forget.
+// newClaim returns the claim with that ID, asked for at since, for the executions of f.
 func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *claim {
 	cl := &claim{Claim: id, since: since, env: env{clock: &c.clock}}
 	cl.env.claim = cl
@@ -538,18 +544,11 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 			return s, fmt.Errorf("idemflight: the outcome to be recorded must be nil or Final(err): roll back, and return %w from fn", cause)
 		}
 	}
-	s = Settlement{Disposition: Retain, TTL: f.ttl}
-	if f.ttl < 0 {
-		s.TTL = c.opts.TTL
+	ttl := f.ttl
+	if ttl < 0 {
+		ttl = c.opts.TTL
 	}
-	c.guard(func() {
-		s.Err = c.keeper.codec.encodeError(cause)
-		s.Value, failed = c.keeper.codec.EncodeValue(v)
-	}, func(panicked error) { failed = panicked })
-	if failed != nil {
-		failed = fmt.Errorf("idemflight: the outcome to be recorded cannot be encoded: %w", failed)
-	}
-	return s, failed
+	return c.keeper.retaining(v, cause, ttl)
 }
 
 // Settling is for stores that record an outcome in the user's own transaction, with the effect: it returns

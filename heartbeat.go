@@ -60,6 +60,19 @@ func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
 	return text, err
 }
 
+// retaining returns the settlement with which an outcome is retained, or says that it cannot be encoded.
+func (k *keeper[K, V]) retaining(value V, cause error, ttl time.Duration) (s Settlement, err error) {
+	s = Settlement{Disposition: Retain, TTL: ttl}
+	k.c.guard(func() {
+		s.Err = k.codec.encodeError(cause)
+		s.Value, err = k.codec.EncodeValue(value)
+	}, func(panicked error) { err = panicked })
+	if err != nil {
+		err = fmt.Errorf("idemflight: the outcome cannot be encoded: %w", err)
+	}
+	return s, err
+}
+
 // runs notes the execution that runs under cl, whose lease is renewed from now on until forget.
 func (k *keeper[K, V]) runs(cl *claim, e *execution) {
 	k.mu.Lock()

@@ -100,14 +100,7 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, s Settlement) error {
 		return notHeld(got.State)
 	}
 	// From here on it is settled, whatever becomes of ctx.
-	err = c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
-		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
-		return err
-	})
-	if errors.Is(err, ErrStore) {
-		c.keeper.giveBackLater(r.Claim)
-	}
-	return err
+	return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)
 }
 
 // resolveStored is Resolve with a Store, of an outcome that is known.
@@ -118,13 +111,8 @@ func (c *Cache[K, V]) resolveStored(ctx context.Context, key K, value V, cause e
 	s := Settlement{Disposition: d}
 	if d == Retain {
 		var err error
-		s.TTL = c.opts.TTL
-		c.guard(func() {
-			s.Err = c.keeper.codec.encodeError(cause)
-			s.Value, err = c.keeper.codec.EncodeValue(value)
-		}, func(panicked error) { err = panicked })
-		if err != nil {
-			return fmt.Errorf("idemflight: Resolve with a value that cannot be encoded, the key stays held: %w", err)
+		if s, err = c.keeper.retaining(value, cause, c.opts.TTL); err != nil {
+			return fmt.Errorf("%w; the key stays held", err)
 		}
 	}
 	return c.operate(ctx, key, s)
@@ -248,27 +236,24 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	if d.why = held; d.err == ErrInterrupted {
 		d.why = interrupted
 	}
-	s := Settlement{Disposition: Hold, TTL: -1}
-	if d.deadline != forever {
-		s.TTL = max(d.deadline-c.now(), 1)
+	ttl := time.Duration(-1)
+	switch {
+	case e.State == InFlight:
+		ttl = c.opts.HoldTTL
+	case !e.ExpiresAt.IsZero():
+		ttl = max(e.ExpiresAt.Sub(c.wall(c.nowAndWall())), 1)
 	}
 	if d.state == Shed {
 		d.err = ErrValueShed
 	}
-	c.guard(func() {
-		switch d.state {
-		case Retained:
-			s.Disposition, s.Err = Retain, c.keeper.codec.encodeError(d.err)
-			if s.TTL < 0 { // the clock ends before it does
-				s.TTL = e.ExpiresAt.Sub(c.wall(c.nowAndWall()))
-			}
-			s.Value, err = c.keeper.codec.EncodeValue(d.value)
-		default:
-			s.Err = c.keeper.codec.encodeHeld(d.err, d.why)
-		}
-	}, func(panicked error) { err = panicked })
+	s := Settlement{Disposition: Hold, TTL: ttl}
+	if d.state == Retained {
+		s, err = c.keeper.retaining(d.value, d.err, ttl)
+	} else {
+		c.guard(func() { s.Err = c.keeper.codec.encodeHeld(d.err, d.why) }, func(panicked error) { err = panicked })
+	}
 	if err != nil {
-		return fmt.Errorf("idemflight: Restore of a value that cannot be encoded: %w", err)
+		return err
 	}
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
@@ -282,14 +267,7 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	case !got.Granted:
 		return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)
 	}
-	err = c.patiently(context.WithoutCancel(ctx), key, c.opts.Lease, func(ctx context.Context) error {
-		_, err := c.opts.Store.Settle(ctx, r.Claim, s)
-		return err
-	})
-	if errors.Is(err, ErrStore) {
-		c.keeper.giveBackLater(r.Claim)
-	}
-	return err
+	return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)
 }
 
 // unsettledStored is Unsettled with a Store.
@@ -421,19 +399,13 @@ func (e *bothErrors) Unwrap() []error { return []error{e.store, e.fn} }
 func (end *ending[K, V]) settlement() (s Settlement) {
 	c := end.c
 	if end.disposition == Retain {
-		s = Settlement{Disposition: Retain, TTL: end.ttl()}
-		if s.TTL <= 0 {
+		if end.ttl() <= 0 {
 			return Settlement{Disposition: Release}
 		}
-		var err error
-		c.guard(func() {
-			s.Err = c.keeper.codec.encodeError(end.err)
-			s.Value, err = c.keeper.codec.EncodeValue(end.value)
-		}, func(panicked error) { err = panicked })
+		s, err := c.keeper.retaining(end.value, end.err, end.ttl())
 		if err == nil {
 			return s
 		}
-		err = fmt.Errorf("idemflight: the outcome cannot be encoded: %w", err)
 		c.note(&end.notes, Event[K]{Kind: EventStore, Key: end.flight.key, Err: err})
 		end.hold(unrecorded, err)
 	}
@@ -446,8 +418,7 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 }
 
 // adopt makes what the store has the outcome, unless that is the one that was sent: an earlier attempt, or the
-// user's own transaction, has settled the claim.
-// It reports whether the outcome is another one now; at is when the store was asked.
+// user's own transaction, has settled the claim. It reports whether the outcome is another one now; at is when the store was asked.
 func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) (another bool) {
 	end.adopted, end.expires = true, deadlineOf(at, counts.ExpiresIn)
 	if sent.Disposition == Retain && string(sent.Value) == string(counts.Value) && string(sent.Err) == string(counts.Err) {

@@ -89,7 +89,7 @@ var storeFaults = []fault{
 
 	// 37. What was released only joined callers of the process are told.
 	{name: "store-release-is-a-hold", promise: "37", sentence: "what is released is released in the store", in: "(*ending).settlement", old: "if end.disposition == Release { return Settlement{Disposition: Release} }", new: ""},
-	{name: "store-release-is-kept", promise: "37", sentence: "WithTTL(0): nobody elsewhere is told", in: "(*ending).settlement", old: "if s.TTL <= 0 { return Settlement{Disposition: Release} }", new: "s.TTL = max(s.TTL, 1e9)"},
+	{name: "store-release-is-kept", promise: "37", sentence: "WithTTL(0): nobody elsewhere is told", in: "(*ending).settlement", old: "if end.ttl() <= 0 { return Settlement{Disposition: Release} }", new: "if end.ttl() <= 0 { s, _ := c.keeper.retaining(end.value, end.err, 1e9); return s }"},
 
 	// 38. ErrStore, ErrClaimLost.
 	{name: "store-fails-open", promise: "38", sentence: "the claim could not be obtained: fn did not run", in: "(*Cache).claim", old: "case err != nil: q.reject(err); return", new: "case err != nil: q.granted(&r, standing); return", quick: true},
@@ -158,7 +158,7 @@ var storeFaults = []fault{
 	{name: "store-lookup-swallows", promise: "43", sentence: "Lookup returns the store's errors", in: "(*Cache).lookupStored", old: "if err != nil || standing.State == Absent { return e, false, err }", new: "if err != nil || standing.State == Absent { return e, false, nil }"},
 	{name: "store-forget-swallows", promise: "43", sentence: "Forget returns the store's errors", in: "(*Cache).forgetStored", old: "if err != nil || standing.State == Absent { return false, err }", new: "if err != nil || standing.State == Absent { return false, nil }"},
 	{name: "store-unsettled-swallows", promise: "43", sentence: "Unsettled returns the store's errors", in: "(*Cache).unsettledStored", old: "c.storeFailed(*new(K), err); return &storeError{err}", new: "c.storeFailed(*new(K), err); return nil"},
-	{name: "store-resolve-swallows", promise: "43", sentence: "Resolve returns the store's errors: it is not settled", in: "(*Cache).operate", old: "_, err := c.opts.Store.Settle(ctx, r.Claim, s); return err", new: "_, _ = c.opts.Store.Settle(ctx, r.Claim, s); return nil"},
+	{name: "store-resolve-swallows", promise: "43", sentence: "Resolve returns the store's errors: it is not settled", in: "(*Cache).operate", old: "return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)", new: "_ = c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease); return nil"},
 	{name: "store-resolve-of-what-is-not-held", promise: "43", sentence: "of all operators one acts", in: "(*Cache).operate", old: "case held.State != Held: return notHeld(held.State)", new: "case held.State != Held: return nil"},
 	{name: "store-resolve-without-payload", promise: "43", sentence: "they claim with the record's fingerprint", in: "(*Cache).operate", old: "ClaimRequest{Fingerprint: held.Fingerprint,", new: "ClaimRequest{"},
 	{name: "store-reconcile-without-payload", promise: "43", sentence: "they claim with the record's fingerprint", in: "(*inquiry).replaceHeld", old: "ClaimRequest{Fingerprint: standing.Fingerprint,", new: "ClaimRequest{"},
@@ -168,9 +168,9 @@ var storeFaults = []fault{
 	{name: "store-fn-after-replaced-reconcile", promise: "43", sentence: "of all Reconciles in all processes one acts", in: "(*ending).recordsBegin", old: "case err == nil: return true", new: "case err == nil || err == ErrClaimLost: return true"},
 	{name: "store-nobodys-fn-begun", promise: "43", sentence: "what does not follow Reconcile, since its caller has left, is not begun", in: "(*ending).recordsBegin", old: "if end.nobodysFn { return false }", new: ""},
 	{name: "store-resolve-ends-half-way", promise: "43", sentence: "an operator who leaves has resolved, or has not", in: "(*Cache).operate", old: "context.WithoutCancel(ctx)", new: "ctx"},
-	{name: "store-restore-here-only", promise: "43", sentence: "Restore and Load write through", in: "(*Cache).restoreStored", old: "_, err := c.opts.Store.Settle(ctx, r.Claim, s); return err", new: "_ = ctx; return nil"},
+	{name: "store-restore-here-only", promise: "43", sentence: "Restore and Load write through", in: "(*Cache).restoreStored", old: "return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)", new: "return nil"},
 	{name: "store-restore-without-payload", promise: "43", sentence: "they move keys into the store, with their fingerprints", in: "(*Cache).restoreStored", old: "ClaimRequest{Fingerprint: e.Fingerprint}", new: "ClaimRequest{}"},
-	{name: "store-restore-anew", promise: "43", sentence: "they move keys into the store, with their ends", in: "(*Cache).restoreStored", old: "s.TTL = max(d.deadline-c.now(), 1)", new: "s.TTL = c.opts.TTL"},
+	{name: "store-restore-anew", promise: "43", sentence: "they move keys into the store, with their ends", in: "(*Cache).restoreStored", old: "max(e.ExpiresAt.Sub(c.wall(c.nowAndWall())), 1)", new: "c.opts.TTL"},
 	{name: "store-restore-over-what-is-there", promise: "43", sentence: "Restore wants an absent key", in: "(*Cache).restoreStored", old: `case !got.Granted: return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)`, new: "case !got.Granted: return nil"},
 
 	// 44. Save, Close.

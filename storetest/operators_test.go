@@ -1,0 +1,335 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/storetest"
+)
+
+// Promises 43 and 44: operators, Restore and Close.
+
+func TestPromise43_OperatorsActOnTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "fn did not say whether an effect had begun")
+		require.ErrorContains(t, err, "boom")
+		e, ok, err := b.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Equal(t, idemflight.Held, e.State)
+		require.EqualError(t, e.Err, "boom")
+		var seen []string
+		require.NoError(t, b.Unsettled(bg, func(key string, e idemflight.Entry[int]) bool {
+			seen = append(seen, key+" "+e.State.String())
+			return true
+		}))
+		require.Equal(t, []string{"key held"}, seen)
+		require.Error(t, b.Resolve(bg, theKey, 1, errBoom), "still unknown")
+		require.NoError(t, b.Resolve(bg, theKey, 4, nil))
+		require.ErrorIs(t, a.Resolve(bg, theKey, 5, nil), idemflight.ErrNotHeld)
+		require.Equal(t, 4, must(a.Do(bg, theKey, mustNotRun(t))))
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		was, err = a.Forget(bg, theKey)
+		require.False(t, was)
+		require.NoError(t, err)
+		_, ok, err = b.Lookup(bg, theKey)
+		require.False(t, ok)
+		require.NoError(t, err)
+		m.Fail("Read", storetest.Before, 1<<30)
+		_, _, err = b.Lookup(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		require.ErrorIs(t, b.Resolve(bg, theKey, 1, nil), idemflight.ErrStore)
+		_, err = b.Forget(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise43_ReconcileOfCallsAndOperators(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		var find func() (int, error)
+		var asked atomic.Int64
+		with := func(o *options) {
+			o.Reconcile = func(_ context.Context, key string, held idemflight.Entry[int]) (int, error) {
+				asked.Add(1)
+				require.Equal(t, theKey, key)
+				require.Equal(t, idemflight.Held, held.State)
+				require.EqualError(t, held.Err, "boom")
+				return find()
+			}
+		}
+		a, b := over(t, m, with, always), over(t, m, with, always)
+		_, err := a.Reconcile(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrNotHeld)
+		_, err = a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+
+		find = func() (int, error) { return 0, errors.New("bank is down") }
+		for range 3 { // one asks, the others pause
+			_, err = b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.ErrorContains(t, err, "Reconcile learned nothing: bank is down")
+		}
+		require.EqualValues(t, 1, asked.Load())
+		e, err := b.Reconcile(bg, theKey) // an operator does not
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Equal(t, idemflight.Held, e.State)
+		require.EqualError(t, e.Err, "boom", "held as it was")
+		require.EqualValues(t, 2, asked.Load())
+		time.Sleep(time.Second)
+
+		find = func() (int, error) { return 6, nil }
+		res, err := b.DoResult(bg, theKey, mustNotRun(t))
+		require.NoError(t, err)
+		require.Equal(t, 6, res.Value)
+		require.Equal(t, idemflight.Reconciled, res.Source)
+		require.Equal(t, 6, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.EqualValues(t, 3, asked.Load())
+
+		_, err = a.Forget(bg, theKey)
+		require.NoError(t, err)
+		_, err = a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		find = func() (int, error) { return 0, idemflight.Retryable(errBoom) }
+		e, err = a.Reconcile(bg, theKey)
+		require.NoError(t, err)
+		require.Equal(t, idemflight.Absent, e.State)
+		require.Equal(t, 3, must(a.Do(bg, theKey, returns(3, nil))))
+
+		_, err = a.Forget(bg, theKey)
+		require.NoError(t, err)
+		_, err = a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		begins := m.Asked("Begin")
+		require.Equal(t, 4, must(b.Do(bg, theKey, returns(4, nil))), "fn follows")
+		require.Equal(t, begins+1, m.Asked("Begin"), "what follows Reconcile is begun")
+		for _, c := range []*cache{a, b} {
+			require.Zero(t, c.Stats().InFlight)
+		}
+	})
+}
+
+func TestPromise43_RestoreWritesThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := idemflight.MustNew(options{})
+		require.Equal(t, 7, must(old.Do(bg, theKey, returns(7, nil))))
+		_, err := old.Do(bg, "held", returns(0, errBoom))
+		require.Error(t, err)
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		for key, e := range old.All() {
+			require.NoError(t, a.Restore(bg, key, e))
+			require.Error(t, a.Restore(bg, key, e), "twice")
+		}
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+		_, err = b.Do(bg, "held", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "boom")
+		require.ErrorContains(t, a.Save(io.Discard), "Save of a cache with a Store")
+	})
+}
+
+func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		watches := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		require.NoError(t, b.Close(bg), "nothing runs there")
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(bg) }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		close(release)
+		require.NoError(t, <-closed)
+		require.NoError(t, (<-led).err)
+		require.NoError(t, (<-watches).err, "joins go on")
+		_, err := a.Do(bg, "new", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrClosed)
+	})
+}
+
+func TestPromise43_OperatorsClaimWithThePayloadOfTheHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m, always, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 6, nil }
+		})
+		for want, settle := range map[int]func() error{
+			4: func() error { return b.Resolve(bg, theKey, 4, nil) },
+			6: func() error { _, err := b.Reconcile(bg, theKey); return err },
+		} {
+			_, err := a.Do(bg, theKey, returns(0, errBoom), payload)
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.NoError(t, settle())
+			require.Equal(t, want, must(a.Do(bg, theKey, mustNotRun(t), payload)))
+			_, err = b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrKeyReused)
+			_, err = a.Forget(bg, theKey)
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestPromise43_WhatAnOperatorCannotRecordStaysHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Settle", storetest.Before, -1)
+		require.ErrorIs(t, b.Resolve(bg, theKey, 4, nil), idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(time.Minute)
+		e, ok, err := a.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Equal(t, idemflight.Held, e.State)
+		require.EqualError(t, e.Err, "boom")
+		m.Fail("Unsettled", storetest.Before, 1)
+		err = a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true })
+		require.ErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+func TestPromise43_AnOperatorWhoLeavesHasResolved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		ctx, cancel := context.WithCancel(bg)
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.After {
+				cancel()
+			}
+			return nil
+		})
+		require.NoError(t, b.Resolve(ctx, theKey, 4, nil))
+		require.Equal(t, 4, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// held returns a cache with Reconcile, over a Memory in which theKey is held.
+func held(t *testing.T, m *storetest.Memory, reconcile func() (int, error)) *cache {
+	t.Helper()
+	c := over(t, m, func(o *options) {
+		o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return reconcile() }
+	})
+	_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	return c
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileUnlessThatIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := held(t, m, func() (int, error) { return 0, idemflight.Retryable(errBoom) })
+		m.Fail("Begin", storetest.Before, -1)
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Begin", storetest.Before, 0)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown, "held still")
+	})
+}
+
+func TestPromise43_FnDoesNotFollowAReconcileThatWasReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		late := slow(t, m, a, mustNotRun(t))
+		require.NoError(t, over(t, m).Resolve(bg, theKey, 6, nil))
+		close(answers)
+		got := <-late
+		require.NoError(t, got.err)
+		require.Equal(t, 6, got.res.Value, "it looks again")
+	})
+}
+
+func TestPromise43_NobodysFnIsBegunAfterAReconcile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		answers := make(chan struct{})
+		a := held(t, m, func() (int, error) {
+			<-answers
+			return 0, idemflight.Retryable(errBoom)
+		})
+		ctx, cancel := context.WithCancel(bg)
+		left := start(a, ctx, mustNotRun(t))
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, (<-left).err, idemflight.ErrCallerLeft)
+		close(answers)
+		synctest.Wait()
+		require.Zero(t, m.Asked("Begin"))
+		require.Equal(t, 5, must(over(t, m).Do(bg, theKey, returns(5, nil))), "released")
+	})
+}
+
+func TestPromise43_RestoreKeepsPayloadAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := idemflight.MustNew(options{})
+		require.Equal(t, 7, must(old.Do(bg, theKey, returns(7, nil), payload, idemflight.WithTTL(time.Hour))))
+		time.Sleep(20 * time.Minute)
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		for key, e := range old.All() {
+			require.NoError(t, a.Restore(bg, key, e))
+		}
+		_, err := b.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrKeyReused)
+		res, err := b.DoResult(bg, theKey, mustNotRun(t), payload)
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now().Add(40*time.Minute), res.ExpiresAt, time.Second)
+	})
+}
+
+// Until the store has answered, fn may run here.
+func TestPromise44_CloseWaitsForTheStoresAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb == "Claim" && when == storetest.Before {
+				<-asking
+			}
+			return nil
+		})
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(bg) }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		close(asking)
+		<-runs
+		synctest.Wait()
+		require.Empty(t, closed, "fn runs")
+		close(release)
+		require.NoError(t, <-closed)
+		require.Equal(t, 7, (<-led).res.Value)
+	})
+}
