@@ -432,7 +432,7 @@ func TestReadWaitsForTheDisk(t *testing.T) {
 		_, err := s.Settle(context.Background(), r.Claim, retain)
 		settled <- err
 	}()
-	until(t, "the writer", d.Writing)
+	until(t, "the operation", func() bool { return d.Pending() == 1 })
 	go func() {
 		x, _ := s.Read(context.Background(), "k")
 		read <- x
@@ -457,7 +457,7 @@ func TestClaimInMemoryWaitsForTheDisk(t *testing.T) {
 		granted <- x.Granted
 	}
 	go ask(false)
-	until(t, "the writer", d.Writing)
+	until(t, "the operation", func() bool { return d.Pending() == 1 })
 	go ask(true)
 	select {
 	case <-granted:
@@ -489,11 +489,11 @@ func TestStepsOfOneBatch(t *testing.T) {
 			return err
 		}
 	}
-	all.Go(func() { // the writer takes it alone, or with what follows
+	all.Go(func() { // the writer takes it alone: what follows waits for the next transaction
 		_, err := s.Claim(context.Background(), request("first", false))
 		errs <- err
 	})
-	until(t, "the writer", func() bool { return d.Writing() && d.Queued() == 0 })
+	until(t, "the writer", func() bool { return d.Pending() == 1 && d.Queued() == 0 })
 	queue(1, func() error { _, err := s.Settle(context.Background(), released.Claim, release); return err })
 	queue(2, again("released"))
 	queue(3, func() error { _, err := s.Forget(context.Background(), forgotten.Claim); return err })

@@ -38,13 +38,6 @@ func (d *DB) Pending() int {
 	return len(d.busy)
 }
 
-// Writing reports whether there is a writer.
-func (d *DB) Writing() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.writing
-}
-
 // Rows returns how many records and due entries the file has for a store, and how many there are in memory.
 func (s *Store) Rows() (records, due, inMemory int) {
 	_ = s.db.bolt.View(func(tx *bolt.Tx) error {
