@@ -285,7 +285,7 @@ func (s *stepper) giveBack(w *world, q request) answer {
 	case r.state == claimed || !s.rule(giveBackOwn):
 		s.close(w, unsettled, 0)
 	case r.state == reconciling:
-		*r = record{state: held, id: r.id, started: r.started}
+		*r = record{state: held, id: r.id, settled: hold, started: r.started}
 	}
 	return answer{kind: done}
 }
