@@ -27,13 +27,14 @@
 // Give the store a pool of its own, of some connections per core of the client. An fn that holds a connection
 // and calls BeginEffect needs a second one: with one pool for both, as many executions as it has connections
 // can wait for each other for ever. The pool of SettleTx is the user's; it needs the right to read and update
-// the table idemflight, in the same database, and finds it whatever its search_path is.
+// the table idemflight, and to read idemflight_watched, in the same database, and finds them whatever its
+// search_path is.
 //
 // The statements need no state of a session. They are prepared or not as the pool's
 // [pgx.ConnConfig.DefaultQueryExecMode] says, and work in every mode. Its default, prepared statements, is
 // the fastest: without them the server plans each claim again, some 0.5 ms of its time. Behind a pgbouncer in
 // transaction mode that is older than 1.21, or has max_prepared_statements = 0, set
-// [pgx.QueryExecModeExec]. Nothing listens, so nothing else is different there.
+// [pgx.QueryExecModeExec]. LISTEN does nothing there: who waits for another process polls, as Cost says.
 //
 // A verb whose context ends while it waits for a row closes its connection and asks the server to cancel the
 // statement.
@@ -47,15 +48,18 @@
 // rolled back and may be tried again, but keep such transactions shorter than that.
 //
 // A transaction that has called SettleTx keeps the record locked until it ends. Settle and a takeover wait
-// for it, heartbeats, replays and watches do not. All times are those of the server's clock_timestamp().
+// for it, heartbeats, replays and watches do not. It must not be prepared for a two-phase commit: PostgreSQL
+// refuses that if a process that waits is to be told. All times are those of the server's clock_timestamp().
 //
 // # Cost
 //
 // In round trips: a first execution 2, with BeginEffect 3, each with a commit to wait for; a replay that is
 // not in memory 1, which writes and locks nothing; heartbeats 1 for all executions. SettleTx adds one statement
 // to the user's transaction. While calls wait for executions in other processes, one goroutine asks for all of
-// them, 5 ms after the first and then at growing intervals of up to 250 ms, so what they wait for can be
-// 250 ms old. (NOTIFY would be faster, but commits that notify wait for each other.)
+// them, 5 ms after the first and then at growing intervals of up to 250 ms. For those that take longer than some
+// 0.2 s another one listens, by a connection of its own beside the pool: what they wait for is then told when it
+// is committed. Only executions that are waited for are told of, since commits that notify wait for each other.
+// The intervals stay, so where no notification arrives an outcome is up to 0.4 s old when it is seen.
 //
 // A key takes some 550 bytes on the server, indexes and dead versions included, and the bytes of its value once
 // and of the key twice: a million keys a day with a TTL of 24 h, half a GB to one. What has expired is deleted

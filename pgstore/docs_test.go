@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
@@ -89,4 +90,32 @@ func TestDocs_WhatIsHeldBySQL(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, len(why), told, "what Unsettled tells as held")
+}
+
+// TestDocs_Rights: the rights that docs/stores.md names are enough, those of SettleTx as well.
+func TestDocs_Rights(t *testing.T) {
+	f := newStore(t)
+	as := func(role string, rights ...string) *pgxpool.Pool {
+		role = f.schema + "_" + role
+		f.exec("create role " + role)
+		t.Cleanup(func() { f.exec("drop owned by " + role); f.exec("drop role " + role) })
+		for _, right := range append(rights, "usage on schema "+f.schema) {
+			f.exec("grant " + right + " to " + role)
+		}
+		return newPool(t, f.schema, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["role"] = role })
+	}
+	// A connection that listens has the role, too.
+	stores := fixture{t: t, schema: f.schema, Store: open(t, as("store", "select, insert, update, delete on idemflight, idemflight_watched",
+		"select on idemflight_schema"), Options{})}
+	settling := as("settling", "select, update on idemflight", "select on idemflight_watched")
+
+	c := stores.claimed()
+	answer := stores.watch(f.ctx(), c)
+	waitUntil(t, "the claim is marked", func() bool { return f.marked(c) })
+	require.NoError(t, stores.Begin(f.ctx(), c, time.Minute))
+	fixture{Store: stores.Store, t: t, pool: settling}.settlesInTx(c)
+	require.NoError(t, <-answer)
+	_, err := stores.Sweep(f.ctx(), 10)
+	require.NoError(t, err)
+	require.Equal(t, "value", string(stores.read(c.Key).Value))
 }

@@ -84,6 +84,7 @@ func newPool(t testing.TB, schema string, change ...func(*pgxpool.Config)) *pgxp
 	config, err := pgxpool.ParseConfig(dsn())
 	require.NoError(t, err)
 	config.ConnConfig.RuntimeParams["search_path"] = schema
+	config.ConnConfig.RuntimeParams["application_name"] = schema
 	config.MaxConns = 8
 	for _, c := range change {
 		c(config)

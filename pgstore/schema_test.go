@@ -28,8 +28,25 @@ func TestMigrate_TwiceAndByMany(t *testing.T) {
 	f := fixture{Store: open(t, newPool(t, schema), Options{}), t: t}
 	f.claimed()
 	var versions []int
-	require.NoError(t, f.Store.pool.QueryRow(f.ctx(), "select array_agg(version) from idemflight_schema").Scan(&versions))
-	require.Equal(t, []int{version}, versions)
+	require.NoError(t, f.Store.pool.QueryRow(f.ctx(), "select array_agg(version order by version) from idemflight_schema").Scan(&versions))
+	require.Equal(t, []int{1, 2}, versions)
+}
+
+// TestMigrate_FromVersion1: what was written under the first version stays, and is served under the last.
+func TestMigrate_FromVersion1(t *testing.T) {
+	pool := newPool(t, newSchema(t))
+	_, err := pool.Exec(within(t, enough), schemaUpTo(1))
+	require.NoError(t, err)
+	old := fixture{Store: &Store{pool: pool, name: "test", sql: statementsFor(tables{rows: "idemflight"})}, t: t}
+	c := old.claimed() // a statement of the first version's
+
+	_, err = Open(within(t, enough), pool, "test", Options{})
+	require.ErrorContains(t, err, "version 1, and this package needs 2")
+	require.NoError(t, Migrate(within(t, enough), pool))
+	f := fixture{Store: open(t, pool, Options{}), t: t}
+	require.Equal(t, c.ID, f.read(c.Key).ID)
+	f.settles(c, retain("value"))
+	require.Equal(t, "value", string(f.read(c.Key).Value))
 }
 
 // TestSchema_ByHand runs what Schema returns as psql would, twice, and before and after Migrate.
@@ -72,7 +89,7 @@ func TestOpen_Refuses(t *testing.T) {
 	}
 	exec("update idemflight_schema set version = version - 1")
 	_, err = Open(within(t, enough), pool, "test", Options{})
-	require.ErrorContains(t, err, "version 0")
+	require.ErrorContains(t, err, "version 1, and this package needs 2")
 	require.ErrorContains(t, err, "pgstore.Migrate")
 	require.NoError(t, Migrate(within(t, enough), pool), "what is there already stays")
 	open(t, pool, Options{})

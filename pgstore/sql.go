@@ -7,12 +7,13 @@ import "strings"
 // clock_timestamp(). In all of them $1 is the store's name, $2 the key and $3 the ID of the claim.
 type statements struct {
 	read, claim, takeOver, reconcile, begin, settle, giveBack, forget string
-	renew, owned, watched, unsettled, sweep                           string
+	renew, owned, watched, mark, unsettled, sweep, sweepMarks         string
 }
 
-func statementsFor(table string) statements {
-	sql := strings.NewReplacer("{table}", table, "{now}", now, "{columns}", columns, "{mine}", mine,
-		"{until}", until, "{absent}", absent, "{held}", held, "{closing}", closing).Replace
+func statementsFor(table tables) statements {
+	sql := strings.NewReplacer("{table}", table.rows, "{marks}", table.marks, "{now}", now, "{columns}", columns,
+		"{mine}", mine, "{until}", until, "{absent}", absent, "{held}", held, "{closing}", closing,
+		"{notify}", strings.ReplaceAll(notify, "{marks}", table.marks)).Replace
 	return statements{
 		read: sql(`select {columns} from {table} t where ns = $1 and key = $2`),
 
@@ -59,12 +60,12 @@ func statementsFor(table string) statements {
 			expires = case when {closing} then 'epoch' else {now} + $7::bigint * interval '1us' end,
 			kept = {now} + case when {closing} then '0' else $7::bigint * interval '1us' end + lease,
 			leased = null, forgotten = forgotten and $4::text <> 'h'
-			where {mine}`),
+			where {mine} returning {notify}`),
 
 		giveBack: sql(`update {table} t set state = case when state = 'c' then 'd' else state end,
 			expires = case when state = 'c' then 'epoch' else expires end,
 			kept = case when state = 'c' then {now} + lease else kept end, leased = null
-			where {mine} and state in ('c', 'h')`),
+			where {mine} and state in ('c', 'h') returning {notify}`),
 
 		// A live owner is left alone; what it retains will be dropped. The clock is read once: with two
 		// readings the owner could be alive for one column and dead for the next.
@@ -87,6 +88,8 @@ func statementsFor(table string) statements {
 
 		watched: sql(`select key, claim from {table} t where ns = $1 and key = any($2::bytea[]) and leased > {now}`),
 
+		mark: sql(`insert into {marks} (claim) select unnest($1::bytea[]) on conflict do nothing`),
+
 		// By pages of the primary key, from $2 on.
 		unsettled: sql(`select key, {columns} from {table} t where ns = $1 and key >= $2 and (leased is not null or state = 'h')
 			order by key limit $3`),
@@ -95,8 +98,12 @@ func statementsFor(table string) statements {
 		sweep: sql(`delete from {table} where ctid = any(array(
 			select ctid from {table} where kept <= {now} and (leased is null or leased + hold + lease <= {now})
 			order by kept limit $1 for update skip locked))`),
+		sweepMarks: sql(`delete from {marks} where since < {now} - interval '1 day'`),
 	}
 }
+
+// channel is what a process listens to while its calls wait. What is told is the ID of a claim, in hex.
+const channel = "idemflight"
 
 // Words of the statements, in terms of the row t.
 const (
@@ -112,6 +119,11 @@ const (
 	idle   = `(t.leased is null or t.leased <= ` + now + ` and not (t.state = 'c' and t.announced))`
 	absent = `(` + idle + ` and coalesce(` + until + `, 'infinity') <= ` + now + `)`
 	held   = `(` + idle + ` and coalesce(` + until + `, 'infinity') > ` + now + ` and t.state <> 'r')`
+
+	// notify tells of the end of the claim those who listen, at the commit, if anybody waits for it. Commits
+	// that notify wait for each other, so the others must not.
+	notify = `case when exists (select from {marks} m where m.claim = t.claim)
+		then pg_notify('` + channel + `', encode(t.claim, 'hex')) end`
 
 	// closing: the row is to read as absent.
 	closing = `($8::boolean or t.forgotten and $4::text = 'r')`

@@ -65,7 +65,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, name string, o Options) (*Sto
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
 		return nil, fmt.Errorf("pgstore: the name of a store has 1 to %d bytes of UTF-8 without NUL, not %q", maxName, name)
 	}
-	found, table, err := installed(ctx, pool)
+	found, in, err := installed(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, name string, o Options) (*Sto
 		return nil, fmt.Errorf("pgstore: the schema has version %d, and this package needs %d: "+
 			"call pgstore.Migrate, or run what pgstore.Schema returns", found, version)
 	}
-	return &Store{pool: pool, name: name, opts: o, sql: statementsFor(table)}, nil
+	return &Store{pool: pool, name: name, opts: o, sql: statementsFor(in), watching: watching{later: laterLook}}, nil
 }
 
 // Claim is [idemflight.Store].Claim. Cost: one round trip, which writes only if it grants.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
@@ -41,9 +44,15 @@ func (s *Store) countClaim() {
 
 // Sweep deletes up to limit rows, of all names, that no execution can ask about any more: outcomes a lease
 // after they expired, closed rows a lease after they closed, and what dead owners left. It waits for no lock,
-// and returns how many rows it deleted. Only disk space depends on it. Cost: one statement, in proportion to what
-// it deletes.
-func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
-	tag, err := s.pool.Exec(ctx, s.sql.sweep, limit)
-	return int(tag.RowsAffected()), err
+// and returns how many rows it deleted. Only disk space depends on it. Cost: one round trip, in proportion to
+// what it deletes.
+func (s *Store) Sweep(ctx context.Context, limit int) (deleted int, err error) {
+	var b pgx.Batch
+	b.Queue(s.sql.sweep, limit).Exec(func(tag pgconn.CommandTag) error {
+		deleted = int(tag.RowsAffected())
+		return nil
+	})
+	b.Queue(s.sql.sweepMarks)
+	err = s.pool.SendBatch(ctx, &b).Close()
+	return deleted, err
 }

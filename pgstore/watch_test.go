@@ -2,11 +2,13 @@ package pgstore
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -33,7 +35,7 @@ func (f fixture) watch(ctx context.Context, c idemflight.Claim) <-chan error {
 	return answer
 }
 
-// TestWatch_Ends: each in its way, while others go on, by one connection.
+// TestWatch_Ends: each in its way, while others go on, by one connection of the pool.
 func TestWatch_Ends(t *testing.T) {
 	f := newStore(t, func(c *pgxpool.Config) { c.MaxConns = 1 })
 	stays := f.watch(f.ctx(), f.claimed())
@@ -126,4 +128,109 @@ func TestWatch_Many(t *testing.T) {
 	}))
 	_, polls := f.watchers()
 	require.False(t, polls)
+}
+
+// TestWatch_Listens: looks are far apart here, so only a notification can wake who waits.
+func TestWatch_Listens(t *testing.T) {
+	f := newStore(t, func(c *pgxpool.Config) { c.MaxConns = 2 }) // of which who listens takes none
+	other := fixture{Store: open(t, newPool(t, f.schema), Options{}), t: t}
+	for how, end := range map[string]func(c idemflight.Claim){
+		"settled":    func(c idemflight.Claim) { other.settles(c, retain("value")) },
+		"released":   func(c idemflight.Claim) { other.settles(c, idemflight.Settlement{}) },
+		"given back": func(c idemflight.Claim) { require.NoError(t, other.GiveBack(f.ctx(), c)) },
+		"SettleTx":   func(c idemflight.Claim) { f.settlesInTx(c) },
+	} {
+		c := f.claimed()
+		answer := f.watch(f.ctx(), c)
+		f.looksAreFarApart()
+		waitUntil(t, "the claim is marked", func() bool { return f.marked(c) })
+		select {
+		case err := <-answer:
+			t.Fatalf("%s: the watch ended before its claim: %v", how, err)
+		default:
+		}
+		end(c)
+		require.NoError(t, <-answer, how)
+	}
+}
+
+// TestWatch_NotifiesOnlyWhatIsWatched: what nobody waits for is told to nobody, since commits that notify wait for
+// each other.
+func TestWatch_NotifiesOnlyWhatIsWatched(t *testing.T) {
+	f := newStore(t)
+	conn, err := f.pool.Acquire(f.ctx())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(f.ctx(), "listen "+channel)
+	require.NoError(t, err)
+	quiet, watched := f.claimed(), f.claimed()
+	f.exec("insert into idemflight_watched (claim) values ($1)", watched.ID[:])
+	f.settles(quiet, retain("value"))
+	f.settles(watched, retain("value"))
+	for { // the channel is that of all tests of the database
+		n, err := conn.Conn().WaitForNotification(f.ctx())
+		require.NoError(t, err)
+		require.NotEqual(t, hex.EncodeToString(quiet.ID[:]), n.Payload)
+		if n.Payload == hex.EncodeToString(watched.ID[:]) {
+			return
+		}
+	}
+}
+
+// TestWatch_LosesTheConnection: whoever listens falls back to looking, and listens again later.
+func TestWatch_LosesTheConnection(t *testing.T) {
+	f := newStore(t)
+	c := f.claimed()
+	answer := f.watch(f.ctx(), c)
+	waitUntil(t, "the claim is marked", func() bool { return f.marked(c) })
+	f.exec(`select pg_terminate_backend(pid) from pg_stat_activity where query = $1 and pid in
+		(select pid from pg_stat_activity where application_name = $2)`, "listen "+channel, f.schema)
+	waitUntil(t, "the connection is lost", func() bool {
+		f.watching.mu.Lock()
+		defer f.watching.mu.Unlock()
+		return !f.watching.poller.listener
+	})
+	require.Empty(t, answer)
+	f.settles(c, retain("value"))
+	require.NoError(t, <-answer)
+}
+
+// TestSweep_Marks: those of long ago, whose claims have ended by all that is likely.
+func TestSweep_Marks(t *testing.T) {
+	f := newStore(t)
+	f.exec("insert into idemflight_watched values ($1, now() - interval '2 days'), ($2, now())", []byte("old"), []byte("new"))
+	n, err := f.Sweep(f.ctx(), 10)
+	require.NoError(t, err)
+	require.Zero(t, n, "marks do not count")
+	var marks []string
+	require.NoError(t, f.pool.QueryRow(f.ctx(), "select array_agg(encode(claim, 'escape')) from idemflight_watched").Scan(&marks))
+	require.Equal(t, []string{"new"}, marks)
+}
+
+func (f fixture) marked(c idemflight.Claim) (is bool) {
+	f.t.Helper()
+	require.NoError(f.t, f.pool.QueryRow(f.ctx(), "select exists (select from idemflight_watched where claim = $1)", c.ID[:]).Scan(&is))
+	return is
+}
+
+// looksAreFarApart lets the poller look at all that it watches now, and then not for an hour.
+func (f fixture) looksAreFarApart() {
+	f.watching.mu.Lock()
+	defer f.watching.mu.Unlock()
+	f.watching.later = time.Hour
+	for w := range f.watching.poller.watches {
+		w.pause, w.next = time.Hour, time.Time{}
+	}
+	f.watching.poller.wake()
+}
+
+// settlesInTx settles c in a transaction, as SettleTx does.
+func (f fixture) settlesInTx(c idemflight.Claim) {
+	f.t.Helper()
+	require.NoError(f.t, pgx.BeginFunc(f.ctx(), f.pool, func(tx pgx.Tx) error {
+		return f.settleTx(c, retain("value"), func(args ...any) (int64, error) {
+			tag, err := tx.Exec(f.ctx(), f.sql.settle, args...)
+			return tag.RowsAffected(), err
+		})
+	}))
 }
