@@ -332,21 +332,14 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 	for i := range keys {
 		keys[i] = idemflight.NewID()
 	}
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	fn := func(context.Context) (int, error) { return 1, nil }
 	for b.Loop() {
-		before := heap()
+		before := heapInUse()
 		c := idemflight.MustNew(options{})
 		for _, key := range keys {
 			_, _ = c.Do(context.Background(), key, fn)
 		}
-		b.ReportMetric(float64(heap()-before)/n, "bytes/entry")
+		b.ReportMetric(float64(heapInUse()-before)/n, "bytes/entry")
 		runtime.KeepAlive(c)
 	}
 	runtime.KeepAlive(keys)

@@ -132,6 +132,7 @@ func checkRecency(t *testing.T, c *idemflight.Cache[int, int], m, scan int, rhyt
 
 // Which shard a key falls into differs from cache to cache, so the small ones are tried often.
 func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
+	oneGoroutine(t)
 	for _, tc := range []struct{ m, caches, scan int }{
 		{8, 30, 150}, {9, 30, 150}, {10, 10, 150}, {11, 10, 150}, {13, 10, 150}, {16, 10, 150}, {17, 10, 150}, {32, 5, 200}, {33, 5, 200},
 		{64, 3, 300}, {65, 3, 300}, {127, 2, 500}, {1000, 1, 2000}, {5000, 1, 5000},
@@ -152,6 +153,7 @@ func TestPromise19_ASetInUseSurvivesAScan(t *testing.T) {
 
 // Held and in-flight keys reduce M, to less than the smallest MaxEntries too.
 func TestPromise19_ASetInUseSurvivesBesideHeldAndFlying(t *testing.T) {
+	oneGoroutine(t)
 	for _, tc := range []struct{ entries, held, flying, caches int }{
 		{8, 2, 2, 20}, {8, 4, 0, 20}, {8, 0, 4, 20}, {12, 4, 0, 10}, {16, 0, 8, 10}, {64, 48, 8, 5}, {64, 0, 56, 5}, {64, 56, 0, 5},
 		{1000, 900, 20, 1}, {1000, 984, 8, 2}, {5000, 4900, 0, 1}, {5000, 4984, 8, 1},
@@ -667,6 +669,7 @@ func TestProtect_OfWhatCameToThePlaceOfTheOneFound(t *testing.T) {
 // The outcomes in use may all be in one shard, and the search for room may begin there each time: they
 // survive all the same.
 func TestPromise19_HalfOfALargeCacheSurvivesInOneShard(t *testing.T) {
+	oneGoroutine(t)
 	const most = 1 << 12
 	defer idemflight.LimitShards(2)()
 	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: most, MinRetention: -1})

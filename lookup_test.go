@@ -30,6 +30,7 @@ func intCache(t testing.TB, n int) *idemflight.Cache[int, int] {
 
 // The table changes while All is under way: what is there all the time is seen once, nothing is seen twice.
 func TestAll_SeesEachKeyOnceWhileTheTableGrowsAndShrinks(t *testing.T) {
+	oneGoroutine(t)
 	const stable = 2000
 	sizes := 0
 	for seed := range uint64(40) {

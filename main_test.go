@@ -15,6 +15,14 @@ import (
 // raceEnabled: the race detector makes everything some ten times slower, so stress tests do less.
 var raceEnabled = false // race_test.go
 
+// oneGoroutine skips a long test in which only one goroutine calls, where the race detector has nothing to see.
+func oneGoroutine(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("only one goroutine calls: without the race detector this test says as much, in a tenth of the time")
+	}
+}
+
 // TestMain fails the run if a goroutine outlives the tests. With IDEMFLIGHT_SHARDS=N in the
 // environment, every cache of the suite has at most N shards, and with IDEMFLIGHT_HASHBITS=N its
 // keys have at most 2^N hashes; TestShardSeam and TestHashSeam show that it is so.

@@ -265,13 +265,7 @@ func TestJoinedCaller_DoesNotKeepItsOwnFnAlive(t *testing.T) {
 }
 
 func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
+	oneGoroutine(t)
 	ways := map[string]func(c *idemflight.Cache[int, [8]int64], n int){
 		"expired": func(*idemflight.Cache[int, [8]int64], int) {
 			time.Sleep(time.Minute + reclaimDelay(time.Minute))
@@ -289,16 +283,16 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 			t.Run(name+"/"+record, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
-					before := heap()
+					before := heapInUse()
 					const n = 20_000
 					for i := range n {
 						_, _ = c.Do(bg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
 					}
-					full := heap() - before
+					full := heapInUse() - before
 					require.Greater(t, full, int64(n*64),
 						"the measure itself: %d values must show in the heap", n)
 					empty(c, n)
-					left := heap() - before
+					left := heapInUse() - before
 					require.Less(t, left, full/10, "of %d bytes for %d keys almost nothing may stay when all are %s, tables included", full, n, name)
 					runtime.KeepAlive(c)
 				})
@@ -310,23 +304,16 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 // Once: no test noticed the planted fault that the table of flights outlived the last flight of a
 // burst: a Go map never shrinks by itself.
 func TestFlights_TheirTableIsFreedAfterABurst(t *testing.T) {
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	type key [16]int64
 	const n = 5_000
 	c := idemflight.MustNew(idemflight.Options[key, int]{})
-	before := heap()
+	before := heapInUse()
 	var most int64
 	var fly func(i int64) // one flight within the other, so that n are in flight at once
 	fly = func(i int64) {
 		_, _ = c.Do(context.Background(), key{i}, func(context.Context) (int, error) {
 			if i == n {
-				most = heap() - before
+				most = heapInUse() - before
 			} else {
 				fly(i + 1)
 			}
@@ -335,7 +322,7 @@ func TestFlights_TheirTableIsFreedAfterABurst(t *testing.T) {
 	}
 	fly(1)
 	require.Greater(t, most, int64(n*128), "the measure itself: %d keys must show in the heap", n)
-	require.Less(t, heap()-before, int64(n*64),
+	require.Less(t, heapInUse()-before, int64(n*64),
 		"of %d bytes in flight almost nothing may stay, tables included", most)
 	runtime.KeepAlive(c)
 }
@@ -728,16 +715,9 @@ func TestForget_OfTheLastKeyLeavesTheTimerToTheNext(t *testing.T) {
 // The table of flights is freed after a burst: in one shard, where it is large enough to be seen.
 func TestFlights_TheirTableIsFreedInOneShard(t *testing.T) {
 	defer idemflight.LimitShards(1)()
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	const n = 10_000
 	c := idemflight.MustNew(idemflight.Options[int, int]{})
-	before := heap()
+	before := heapInUse()
 	var fly func(i int) // one flight within the other, so that n are in flight at once
 	fly = func(i int) {
 		_, _ = c.Do(bg, i, func(context.Context) (int, error) {
@@ -748,6 +728,6 @@ func TestFlights_TheirTableIsFreedInOneShard(t *testing.T) {
 		})
 	}
 	fly(1)
-	require.Less(t, heap()-before, int64(n*8), "bytes that are left after %d flights", n)
+	require.Less(t, heapInUse()-before, int64(n*8), "bytes that are left after %d flights", n)
 	runtime.KeepAlive(c)
 }

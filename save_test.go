@@ -591,6 +591,7 @@ func TestPromise24_SaveAndLoadKeysOfEveryKind(t *testing.T) {
 
 // A planned restart is not to take long. (Some 0.3 s each way; the bound leaves room for a busy machine.)
 func TestSave_AHundredThousandEntriesQuickly(t *testing.T) {
+	oneGoroutine(t)
 	if os.Getenv("IDEMFLIGHT_HASHBITS") != "" {
 		t.Skip("skipped: with all keys in a few chains nothing is quick")
 	}

@@ -473,6 +473,7 @@ func TestPromise20_MaxWeightAndWeighComeTogether(t *testing.T) {
 
 // M is what fits MaxWeight; there are places for far more keys, or for a few times as many.
 func TestPromise20_ASetInUseKeepsItsValuesInAScan(t *testing.T) {
+	oneGoroutine(t)
 	for _, tc := range []struct{ m, caches, scan int }{
 		{8, 20, 150}, {9, 20, 150}, {13, 10, 150}, {16, 10, 150}, {33, 3, 200}, {64, 2, 300}, {1000, 1, 1000}, {5000, 1, 600},
 	} {
