@@ -150,9 +150,13 @@ func (r *reply[K, V]) result(c *Cache[K, V]) Result[V] {
 		return Result[V]{}
 	case r.record != nil:
 		t := c.timesOf(r.record)
-		return Result[V]{r.value, Replayed, t.completed, t.expires}
+		return Result[V]{Value: r.value, Source: Replayed, CompletedAt: t.completed, ExpiresAt: t.expires, Origin: r.record.origin()}
 	}
-	return r.flight.outcome.result(&c.clock, r.source)
+	res := r.flight.outcome.result(&c.clock, r.source)
+	if res.Source != NoOutcome {
+		res.Origin = r.flight.origin()
+	}
+	return res
 }
 
 // replay makes the outcome rec the reply.

@@ -57,6 +57,8 @@ type Event[K comparable] struct {
 	Took        time.Duration // of the execution; what a joined, rejected or left call waited; 0 otherwise
 	Waiters     int           // joined callers, when an execution ends
 	Disposition Disposition   // executed, reconciled, finished, resolved: what became of the outcome
+	Origin      *Origin       // of the execution that it tells of, with Options.Trace; nil: not traced. Read only
+	Led         bool          // the call led the flight
 }
 
 // JoinObservers returns an Observer that tells each event to all the given ones, in order; nil ones are

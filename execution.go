@@ -35,8 +35,9 @@ type execution struct {
 
 // env is what the executions of a flight have around them. That of a cache is for all, without a Store.
 type env struct {
-	clock *clock // of their cache, for which it stands too
-	claim *claim // with a Store: under which they run
+	clock  *clock  // of their cache, for which it stands too
+	claim  *claim  // with a Store: under which they run
+	origin *Origin // if the last one was traced; guarded by the shard's mu. Where it is set, the env is a flight's own
 }
 
 // said is what fn has said about its effect.

@@ -112,7 +112,7 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 	c.nowAndWall()
 	if o.rare != nil && o.foreign != nil {
 		t := o.foreign.as(c.ahead.Load())
-		return Result[V]{o.value, source, t.completed, t.expires}
+		return Result[V]{Value: o.value, Source: source, CompletedAt: t.completed, ExpiresAt: t.expires}
 	}
 	res := Result[V]{Value: o.value, Source: source, CompletedAt: c.wall(o.completed)}
 	switch {
@@ -129,8 +129,13 @@ func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	o := &f.outcome
 	return Event[K]{
 		Kind: kind, Key: f.key, Err: o.err, Took: o.took, Waiters: int(o.waiters), Disposition: Disposition(o.disposition),
+		Origin: f.origin(),
 	}
 }
+
+// origin returns the origin of f's execution, of the last one if there were two, or of the foreign outcome that
+// it has landed with. It needs the shard's mu, unless f has settled.
+func (f *flight[K, V]) origin() *Origin { return f.exec.env.origin }
 
 // flights are the flights of a shard, by the hash of their keys; those with one hash are chained.
 // Its methods need the shard's mu.

@@ -10,8 +10,9 @@ type draft[K comparable, V any] struct {
 	value       V
 	err         error
 	fingerprint Fingerprint
-	weight      int64 // taken from MaxWeight, unless it is more than that
-	why         why   // it is held, if it is
+	origin      *Origin // of the execution, if it was traced
+	weight      int64   // taken from MaxWeight, unless it is more than that
+	why         why     // it is held, if it is
 
 	started, done time.Duration // the execution
 	deadline      time.Duration
@@ -39,12 +40,12 @@ func (d *draft[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
 func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	took, fits := tookOf(d.done - d.started)
 	if d.state == Retained && d.err == nil && d.fingerprint == (Fingerprint{}) && d.weight == 0 &&
-		fits && d.times == nil && d.deadline != forever && d.deadline-d.done == c.opts.TTL {
+		d.origin == nil && fits && d.times == nil && d.deadline != forever && d.deadline-d.done == c.opts.TTL {
 		return &record[K, V]{key: d.key, value: d.value, deadline: d.deadline, took: took, hash: d.hash}
 	}
 	full := &fullRecord[K, V]{details: details{
-		state: d.state, err: d.err, fingerprint: d.fingerprint, weight: d.weight, done: d.done, times: d.times,
-		why: d.why,
+		kind: uint8(d.state), err: d.err, fingerprint: d.fingerprint, origin: d.origin, weight: d.weight,
+		done: d.done, times: d.times, why: d.why,
 	}}
 	r := &full.record
 	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash
@@ -139,7 +140,7 @@ func (c *Cache[K, V]) timesOf(r *record[K, V]) times {
 func (c *Cache[K, V]) entry(r *record[K, V]) Entry[V] {
 	t := c.timesOf(r)
 	return Entry[V]{
-		State: r.state(), Value: r.value, Err: r.err(), Fingerprint: r.fingerprint(),
+		State: r.state(), Value: r.value, Err: r.err(), Fingerprint: r.fingerprint(), Origin: r.origin(),
 		StartedAt: t.started, CompletedAt: t.completed, ExpiresAt: t.expires,
 	}
 }

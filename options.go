@@ -109,6 +109,21 @@ type Options[K comparable, V any] struct {
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
 
+	// Trace follows executions, of fn and of Reconcile, in a distributed trace (idemotel has one). It is called
+	// on fn's goroutine, before it, with the context that fn is to get, which has the leader's values, and says
+	// whether Reconcile runs. It returns
+	//
+	//   - a context derived from that, whose values fn then sees: its end and its deadline stay those of an
+	//     execution, whatever Trace makes of them. Of nil, or of a context that is derived from another, nothing
+	//     is used.
+	//   - the Origin of the execution, which its events, entries and results then have; the zero one is none.
+	//   - a func, or nil, that is called on the same goroutine once the flight has settled (after a Reconcile
+	//     that fn follows: before that), with the event of its end: [EventExecuted] or [EventReconciled]. It comes
+	//     for every execution, also if fn panics or calls runtime.Goexit.
+	//
+	// Both must be quick: calls wait for them. A panic in one is contained and counted in Stats.HookPanics.
+	Trace func(ctx context.Context, key K, reconciles bool) (context.Context, Origin, func(Event[K]))
+
 	// Codec is how Save, Load and a Store write keys, values and errors. The zero Codec is enough for
 	// most types: see [Codec]. Without one that K or V cannot do without, Save and Load fail; with a Store,
 	// New does.

@@ -57,6 +57,7 @@ type Result[V any] struct {
 	Source      Source    // NoOutcome exactly when no outcome was obtained
 	CompletedAt time.Time // when the execution ended; zero if Source is NoOutcome
 	ExpiresAt   time.Time // zero when the outcome is not kept (or is held without end)
+	Origin      *Origin   // of its execution, with Options.Trace; nil: not traced. Read only
 }
 
 // State is where a key stands.
@@ -87,7 +88,8 @@ type Entry[V any] struct {
 	Value       V     // of a retained outcome; zero otherwise
 	Err         error // of the outcome, as fn returned it, without its markers
 	Fingerprint Fingerprint
-	Waiters     int // joined callers, in flight only
+	Waiters     int     // joined callers, in flight only
+	Origin      *Origin // of the execution, with Options.Trace; nil: not traced. Read only
 
 	// When the execution started and ended, and when the entry expires, in wall time. In flight
 	// only StartedAt is set, to the start of the flight (Reconcile's, if fn follows it). ExpiresAt

@@ -51,9 +51,9 @@ type fullRecord[K comparable, V any] struct {
 // fingerprint, a weight, a TTL of its own, times that do not follow from the rest.
 type details struct {
 	// Like the fields of record: only read once it is in the table.
-	state       State
 	err         error
 	fingerprint Fingerprint
+	origin      *Origin       // of the execution, if it was traced
 	weight      int64         // counted against MaxWeight; 0 unless Retained
 	done        time.Duration // when the execution completed
 	times       *times        // nil if they follow from the above
@@ -63,7 +63,8 @@ type details struct {
 	valueTurn  order.Turn // the first is the next value to be shed
 	valuePlace uint32     // in the line of values
 
-	why why // it is held, if it is
+	kind uint8 // a State
+	why  why   // it is held, if it is
 }
 
 // times are when an execution started and completed, and when its record expires, in wall time as it
@@ -122,7 +123,14 @@ func (r *record[K, V]) state() State {
 	if r.more == nil {
 		return Retained
 	}
-	return r.more.state
+	return State(r.more.kind)
+}
+
+func (r *record[K, V]) origin() *Origin {
+	if r.more == nil {
+		return nil
+	}
+	return r.more.origin
 }
 
 func (r *record[K, V]) err() error {
@@ -159,7 +167,7 @@ func (r *record[K, V]) answers(fp Fingerprint) bool {
 	if r.more == nil {
 		return fp == Fingerprint{}
 	}
-	return r.more.state == Retained && r.more.fingerprint == fp
+	return State(r.more.kind) == Retained && r.more.fingerprint == fp
 }
 
 // tookOf returns how long an execution took, if that is less than the 4.3 s that a record has room

@@ -188,7 +188,7 @@ func (k *kept[K, V]) giveValueSecondChance(r *record[K, V], next order.Turn) {
 func (k *kept[K, V]) shed(r *record[K, V]) {
 	k.dropValue(r)
 	full := &fullRecord[K, V]{details: *r.more}
-	full.details.state, full.details.weight = Shed, 0
+	full.details.kind, full.details.weight = uint8(Shed), 0
 	shed := &full.record
 	shed.key, shed.hash, shed.deadline, shed.took = r.key, r.hash, r.deadline, r.took
 	shed.more, shed.seq, shed.place, shed.due = &full.details, r.seq, r.place, r.due

@@ -1,0 +1,48 @@
+package idemflight
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// Origin is where an execution stands in a distributed trace: a span, in the terms of W3C Trace Context
+// (https://www.w3.org/TR/trace-context/). The zero Origin is that of an execution which was not traced.
+type Origin struct {
+	TraceID [16]byte
+	SpanID  [8]byte
+	Sampled bool
+}
+
+// originText is how long the text of an Origin is.
+const originText = len("00-") + 32 + len("-") + 16 + len("-00")
+
+// String returns the Origin as the header traceparent has it: 00-<trace>-<span>-<flags>, in lower case.
+func (o Origin) String() string {
+	flags := byte(0)
+	if o.Sampled {
+		flags = 1
+	}
+	return fmt.Sprintf("00-%x-%x-%02x", o.TraceID, o.SpanID, flags)
+}
+
+// MarshalText returns what String does, and no error.
+func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+func (o *Origin) UnmarshalText(text []byte) error {
+	var read Origin
+	var flags [1]byte
+	bad := len(text) != originText
+	if !bad {
+		_, err1 := hex.Decode(read.TraceID[:], text[3:35])
+		_, err2 := hex.Decode(read.SpanID[:], text[36:52])
+		_, err3 := hex.Decode(flags[:], text[53:])
+		bad = errors.Join(err1, err2, err3) != nil
+	}
+	if read.Sampled = flags[0]&1 != 0; bad || read.String() != string(text) {
+		return fmt.Errorf("idemflight: %q is no origin, which is 00-<trace>-<span>-<flags> in lower case, with flags 00 or 01", text)
+	}
+	*o = read
+	return nil
+}
