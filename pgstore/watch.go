@@ -111,18 +111,19 @@ func (s *Store) poll(ctx context.Context, p *poller) {
 		case <-timer.C:
 		case <-p.news:
 		}
-		due, next := s.due(ctx, p)
-		if len(due) > 0 {
+		due, next := s.takeDue(ctx, p)
+		for len(due) > 0 {
 			s.look(ctx, p, due)
-			_, next = s.due(ctx, p)
+			due, next = s.takeDue(ctx, p)
 		}
 		timer.Reset(time.Until(next))
 	}
 }
 
-// due returns the watches of p whose time has come, and the time of the next one. It starts the goroutine
-// that listens once somebody waits for long.
-func (s *Store) due(ctx context.Context, p *poller) (due []*watch, next time.Time) {
+// takeDue returns the watches of p whose time has come, and the time of the next one. Those it returns get a new
+// time now: what is told while they are looked at makes them due again. It starts the goroutine that listens once
+// somebody waits for long.
+func (s *Store) takeDue(ctx context.Context, p *poller) (due []*watch, next time.Time) {
 	s.watching.mu.Lock()
 	defer s.watching.mu.Unlock()
 	now := time.Now()
@@ -130,7 +131,10 @@ func (s *Store) due(ctx context.Context, p *poller) (due []*watch, next time.Tim
 	for w := range p.watches {
 		if !w.next.After(now) {
 			due = append(due, w)
-		} else if w.next.Before(next) {
+			w.pause = min(w.pause*3/2, s.watching.later)
+			w.next = now.Add(w.pause/2 + rand.N(w.pause)) // apart from other processes
+		}
+		if w.next.Before(next) {
 			next = w.next
 		}
 		if w.pause >= listenAfter && !p.listener && !p.again.After(now) {
@@ -159,11 +163,7 @@ func (s *Store) look(ctx context.Context, p *poller, due []*watch) {
 			return nil
 		})
 	}
-	s.watching.mu.Lock()
-	defer s.watching.mu.Unlock()
 	for _, w := range due {
-		w.pause = min(w.pause*3/2, s.watching.later)
-		w.next = time.Now().Add(w.pause/2 + rand.N(w.pause)) // apart from other processes
 		if err != nil || !alive[w.claim] {
 			select {
 			case w.done <- err:
