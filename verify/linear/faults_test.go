@@ -5,12 +5,14 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/storetest"
 )
 
 // bent is a cache with a fault: what is not nil is asked instead of the cache.
@@ -231,6 +233,48 @@ func plant(fault func(*options, *bent)) func(options) target {
 		b.Cache = idemflight.MustNew(o)
 		return b
 	}
+}
+
+// TestPorcupineFindsFaultsAmongProcesses: two caches over one store that do not know enough of each other.
+func TestPorcupineFindsFaultsAmongProcesses(t *testing.T) {
+	w := workload{clients: 8, calls: 40, keys: 4, ttl: time.Hour, maxEntries: 1000, forgets: true}
+	for name, fresh := range map[string]func(options) target{
+		"each has a store of its own": func(o options) target {
+			a, b := newProcesses(0)(o).(processes), newProcesses(0)(o).(processes)
+			return processes{a[0], b[0]}
+		},
+		"copies are older than a Forget elsewhere": func(o options) target {
+			o.Store, o.LocalTTL = storetest.Mem(), time.Minute
+			return processes{newCache(o), newCache(o)}
+		},
+		"a Settle is lost, and nobody is told": func(o options) target {
+			o.Store, o.LocalTTL = &losesSettles{Memory: storetest.Mem()}, -1
+			return processes{newCache(o), newCache(o)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for n := range attempts {
+				if bad := record(w, fresh).linearizable(patience); bad != nil {
+					t.Logf("found in history %d", n+1)
+					return
+				}
+			}
+			require.Fail(t, "porcupine has not found the fault")
+		})
+	}
+}
+
+// losesSettles releases some keys whose outcome was to be retained.
+type losesSettles struct {
+	*storetest.Memory
+	n atomic.Int32
+}
+
+func (s *losesSettles) Settle(ctx context.Context, c idemflight.Claim, what idemflight.Settlement) (idemflight.Standing, error) {
+	if s.n.Add(1)%3 == 0 {
+		what = idemflight.Settlement{Disposition: idemflight.Release}
+	}
+	return s.Memory.Settle(ctx, c, what)
 }
 
 // attempts is in how many histories of each kind a planted fault must show.

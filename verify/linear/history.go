@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,13 +45,15 @@ type workload struct {
 	forgets              bool // Forget, Resolve and WithTTL(0) too
 	fails                bool // fn fails, and panics, now and then
 	leaves               bool // callers leave
+	begins               bool // fn calls BeginEffect
 	replays              int  // of 100 calls, how many only repeat the last key
 }
 
 // history is what was recorded.
 type history struct {
 	interval.History
-	n int // calls
+	n      int  // calls
+	stored bool // of several caches over one store
 }
 
 // failure is fn's error; it tells whose.
@@ -102,6 +106,7 @@ func record(w workload, fresh func(options) target) history {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := history{n: w.clients * w.calls}
+	_, h.stored = r.c.(processes)
 	h.TTL, h.HoldTTL, h.Ops = int64(w.ttl), int64(w.ttl), map[int][]op{}
 	for _, o := range r.ops {
 		h.Ops[o.Key] = append(h.Ops[o.Key], o)
@@ -192,13 +197,19 @@ func (c *client) step() {
 	c.ops = append(c.ops, o)
 }
 
-// idOf returns the id of the execution that an outcome tells of.
+// idOf returns the id of the execution that an outcome tells of. Of an error that comes from a store only the text
+// is left.
 func idOf(value int, err error) int {
-	if f := (*failure)(nil); errors.As(err, &f) {
-		return f.id
+	if err == nil {
+		return value
+	}
+	if found := failureText.FindStringSubmatch(err.Error()); found != nil {
+		value, _ = strconv.Atoi(found[1])
 	}
 	return value
 }
+
+var failureText = regexp.MustCompile(`execution (\d+) failed`)
 
 func (c *client) do(o op) {
 	x := &execution{op: o}
@@ -222,6 +233,11 @@ func (c *client) do(o op) {
 	}
 	fn := func(ctx context.Context) (int, error) {
 		x.Start = c.now()
+		if c.begins {
+			if err := idemflight.BeginEffect(ctx); err != nil {
+				panic(fmt.Sprintf("linear: BeginEffect: %v", err))
+			}
+		}
 		for range pause {
 			runtime.Gosched()
 		}
@@ -234,10 +250,10 @@ func (c *client) do(o op) {
 		case 5:
 			x.Becomes, err = idemflight.Hold, idemflight.Unknown(&failure{x.ID})
 		case 6:
-			x.Becomes, x.Spare, x.End = idemflight.Hold, true, c.now()
+			x.Becomes, x.Spare, x.End = idemflight.Hold, !c.begins, c.now()
 			panic(&failure{x.ID})
 		case 7: // says nothing at all
-			x.Becomes, x.Spare, err = idemflight.Hold, true, &failure{x.ID}
+			x.Becomes, x.Spare, err = idemflight.Hold, !c.begins, &failure{x.ID}
 		case 8: // says that nothing has begun
 			idemflight.NoEffect(ctx)
 			x.Becomes, err = idemflight.Release, &failure{x.ID}

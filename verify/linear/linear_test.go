@@ -2,6 +2,7 @@ package linear
 
 import (
 	"flag"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,31 @@ func TestNarrowHistoriesAreLinearizable(t *testing.T) {
 				require.Empty(t, h.Sound(), "the oracle of wide histories agrees")
 			}
 		})
+	}
+}
+
+// TestHistoriesOfTwoProcessesAreLinearizable: as above, of two caches that share a store, which may fail before or
+// after it has acted: then the verb is repeated. Left out is what is not one op of a key: the claim of a leader that
+// leaves before fn runs, and a Forget whose answer is lost, which forgets what came meanwhile as well.
+func TestHistoriesOfTwoProcessesAreLinearizable(t *testing.T) {
+	for name, w := range map[string]workload{
+		"plain":   {clients: 8, calls: 40, keys: 4, ttl: time.Hour, maxEntries: 1000},
+		"TTL":     {clients: 8, calls: 40, keys: 3, ttl: 100 * time.Microsecond, maxEntries: 1000},
+		"failing": {clients: 8, calls: 40, keys: 4, ttl: time.Hour, maxEntries: 1000, fails: true},
+		"begun":   {clients: 8, calls: 40, keys: 4, ttl: time.Hour, maxEntries: 1000, fails: true, begins: true},
+		"all":     {clients: 8, calls: 40, keys: 5, ttl: 200 * time.Microsecond, maxEntries: 1000, forgets: true, fails: true, begins: true},
+	} {
+		for _, failing := range []int{0, 20} {
+			w := w
+			w.forgets = w.forgets && failing == 0
+			t.Run(fmt.Sprintf("%s, %d of 1000 verbs fail", name, failing), func(t *testing.T) {
+				for range max(*histories/10, 1) {
+					if bad := record(w, newProcesses(failing)).linearizable(patience); bad != nil {
+						t.Fatalf("not linearizable:\n%s", lines(bad))
+					}
+				}
+			})
+		}
 	}
 }
 
