@@ -38,7 +38,9 @@ import (
 //
 // It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how often the storm kills (with -short 8, else 20);
 // if it is set, a storm without BeginEffect follows, which must show effects that come twice: so the storm would have
-// found them. Leases last 1 or 2 s: an engine that takes a second for a verb fails the tests. Keys are random, and stay in
+// found them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or after they act, and
+// IDEMFLIGHT_RESTART is a command of the shell that kills the engine and starts it again, which the storm runs every
+// few seconds. Leases last 1 or 2 s: an engine that takes a second for a verb fails the tests. Keys are random, and stay in
 // the engine for an hour. Where processes cannot be paused (Windows), that part is skipped.
 func RunProcesses(t *testing.T, binary string, args ...string) {
 	f := &fleet{binary: binary, args: args, lease: 2 * time.Second}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"sync"
@@ -40,10 +41,51 @@ func killsWanted(t *testing.T) (kills int, long bool) {
 	return 20, false
 }
 
+// failingWanted returns how many of 1,000 verbs are to fail in a storm.
+func failingWanted(t *testing.T) (failing int) {
+	t.Helper()
+	if text := os.Getenv("IDEMFLIGHT_FAILING"); text != "" {
+		var err error
+		failing, err = strconv.Atoi(text)
+		require.NoError(t, err, "IDEMFLIGHT_FAILING")
+	}
+	return failing
+}
+
+// restarts runs the command in IDEMFLIGHT_RESTART, if there is one, over and over: it kills the engine, and starts
+// it again. It returns what to call in the end, which says how often that was.
+func restarts(t *testing.T) (stop func() int) {
+	t.Helper()
+	command := os.Getenv("IDEMFLIGHT_RESTART")
+	if command == "" {
+		return func() int { return 0 }
+	}
+	end, done := make(chan struct{}), make(chan struct{})
+	n := 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-end:
+				return
+			case <-time.After(time.Second + mathrand.N(2*time.Second)):
+			}
+			if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+				t.Errorf("IDEMFLIGHT_RESTART: %v\n%s", err, out)
+				return
+			}
+			n++
+		}
+	}()
+	return func() int { close(end); <-done; return n }
+}
+
 // tempest is a storm that goes on.
 type tempest struct {
 	f         *fleet
 	unguarded bool
+	failing   int // of 1,000 verbs
+	restarts  int // of the engine
 
 	mu      sync.Mutex
 	keys    []string                  // all
@@ -101,7 +143,10 @@ func (s *tempest) next() []string {
 
 // life starts a child, lets it work, and kills it.
 func (s *tempest) life() error {
-	c, err := s.f.begin(setting{})
+	c, err := s.f.begin(setting{Failing: s.failing})
+	for patient := time.Now().Add(patience); err != nil && os.Getenv("IDEMFLIGHT_RESTART") != "" && time.Now().Before(patient); {
+		c, err = s.f.begin(setting{Failing: s.failing}) // the engine was down
+	}
 	if err != nil {
 		return err
 	}
@@ -133,13 +178,14 @@ func (f *fleet) rage(t *testing.T, kills int, unguarded bool) *tempest {
 	f.newLedger(t)
 	f.lease = time.Second
 	s := &tempest{
-		f: f, unguarded: unguarded, left: kills,
+		f: f, unguarded: unguarded, left: kills, failing: failingWanted(t),
 		values: make(map[string]map[string]int), errs: make(map[string]int),
 	}
 	n := atOnce
 	if f.bound {
 		n = 1
 	}
+	stop := restarts(t)
 	errs := make(chan error, n)
 	for range n {
 		go func() {
@@ -166,7 +212,7 @@ func (f *fleet) rage(t *testing.T, kills int, unguarded bool) *tempest {
 			t.Error(err)
 		}
 	}
-	if t.Failed() {
+	if s.restarts = stop(); t.Failed() {
 		t.FailNow()
 	}
 	for keys := s.next(); keys != nil; keys = s.next() { // once, unless the worker has an error
@@ -233,8 +279,8 @@ func (s *tempest) judge() (v verdict) {
 
 func (s *tempest) log(t *testing.T, v verdict) {
 	t.Helper()
-	t.Logf("%d kills, %d keys, %d answers: %d keys with two effects, %d with wrong answers, %d effects too late; and errors:",
-		s.kills, len(s.keys), v.answers, len(v.doubles), len(v.wrong), v.late)
+	t.Logf("%d kills, %d restarts of the engine, %d of 1,000 verbs failing, %d keys, %d answers: %d keys with two effects, %d with wrong answers, %d effects too late; and errors:",
+		s.kills, s.restarts, s.failing, len(s.keys), v.answers, len(v.doubles), len(v.wrong), v.late)
 	for _, is := range slices.Sorted(maps.Keys(s.errs)) {
 		t.Logf("  %6d %s", s.errs[is], is)
 	}

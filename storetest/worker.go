@@ -27,6 +27,7 @@ type setting struct {
 	Effects string // the file to which effects are written
 	Lease   time.Duration
 	NoRenew bool // renewals fail
+	Failing int  // of 1,000 verbs so many fail, half of them after they have acted
 }
 
 // step is a point that a worker has reached. Workers can be told to stop at some.
@@ -154,6 +155,9 @@ func (w *worker) open(open func() (idemflight.Store, error)) (err error) {
 	if w.store, err = open(); err != nil {
 		return err
 	}
+	if w.Failing > 0 {
+		w.store = &shaky{w.store, w.Failing}
+	}
 	for _, announced := range []bool{false, true} {
 		for _, reconcile := range []bool{false, true} {
 			o := idemflight.Options[string, string]{
@@ -243,6 +247,59 @@ func (s *tapped) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Du
 		return nil, errMadeUp
 	}
 	return s.Store.Renew(ctx, cs, lease)
+}
+
+// shaky is a Store of which some verbs fail, before or after they act: as if the network were bad.
+type shaky struct {
+	idemflight.Store
+	failing int // of 1,000
+}
+
+// shake runs a verb, and says how it failed.
+func (s *shaky) shake(verb func() error) error {
+	fate := mathrand.IntN(2000)
+	if fate < s.failing {
+		return errMadeUp
+	}
+	if err := verb(); err != nil {
+		return err
+	}
+	if fate < 2*s.failing {
+		return errMadeUp
+	}
+	return nil
+}
+
+func (s *shaky) Claim(ctx context.Context, r idemflight.ClaimRequest) (x idemflight.Standing, err error) {
+	return x, s.shake(func() error { x, err = s.Store.Claim(ctx, r); return err })
+}
+
+func (s *shaky) Begin(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
+	return s.shake(func() error { return s.Store.Begin(ctx, c, lease) })
+}
+
+func (s *shaky) Settle(ctx context.Context, c idemflight.Claim, what idemflight.Settlement) (x idemflight.Standing, err error) {
+	return x, s.shake(func() error { x, err = s.Store.Settle(ctx, c, what); return err })
+}
+
+func (s *shaky) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Duration) (lost []idemflight.ClaimID, err error) {
+	return lost, s.shake(func() error { lost, err = s.Store.Renew(ctx, cs, lease); return err })
+}
+
+func (s *shaky) Watch(ctx context.Context, c idemflight.Claim) error {
+	return s.shake(func() error { return s.Store.Watch(ctx, c) })
+}
+
+func (s *shaky) Read(ctx context.Context, key string) (x idemflight.Standing, err error) {
+	return x, s.shake(func() error { x, err = s.Store.Read(ctx, key); return err })
+}
+
+func (s *shaky) GiveBack(ctx context.Context, c idemflight.Claim) error {
+	return s.shake(func() error { return s.Store.GiveBack(ctx, c) })
+}
+
+func (s *shaky) Forget(ctx context.Context, c idemflight.Claim) (was bool, err error) {
+	return was, s.shake(func() error { was, err = s.Store.Forget(ctx, c); return err })
 }
 
 func (w *worker) call(o order) report {
