@@ -68,10 +68,13 @@ func newSchema(t testing.TB) string {
 	schema := "idem_pg_" + hex.EncodeToString(random(6))
 	_, err = conn.Exec(within(t, enough), "create schema "+schema)
 	require.NoError(t, err)
+	require.NoError(t, conn.Close(within(t, enough)))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), enough)
 		defer cancel()
-		_, err := conn.Exec(ctx, "drop schema "+schema+" cascade")
+		conn, err := pgx.ConnectConfig(ctx, config) // the server may have been restarted meanwhile
+		require.NoError(t, err)
+		_, err = conn.Exec(ctx, "drop schema "+schema+" cascade")
 		require.NoError(t, err, "dropping the schema of the test")
 		require.NoError(t, conn.Close(ctx))
 	})
