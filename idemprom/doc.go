@@ -23,11 +23,12 @@
 //	idemflight_executions_total            disposition: retain, release, hold
 //	idemflight_execution_panics_total
 //	idemflight_hook_panics_total
-//	idemflight_removals_total              reason: evicted, expired, shed
+//	idemflight_removals_total              reason: evicted, expired, shed; only without a Store
 //	idemflight_key_usage                   state: in_flight, held, done
 //	idemflight_key_limit
 //	idemflight_waiters
-//	idemflight_weight_usage, _limit        only with MaxWeight
+//	idemflight_weight_usage                only with MaxWeight
+//	idemflight_weight_limit                only with MaxWeight
 //	idemflight_unsettled_age_seconds       state: in_flight, held
 //	idemflight_execution_duration_seconds  disposition
 //	idemflight_wait_duration_seconds       result: joined, left, rejected
@@ -44,7 +45,8 @@
 // # With a Store
 //
 // The numbers are of this process: its calls, its executions, its copies of outcomes. So held of
-// idemflight_key_usage is 0: what is held is in the store. The one exception is idemflight_unsettled_age_seconds,
+// idemflight_key_usage is 0: what is held is in the store. There is no idemflight_removals_total, since to drop a copy
+// loses nothing. The one exception is idemflight_unsettled_age_seconds,
 // which is of all processes, since a key that a dead process left behind is nobody's: the store is asked for it
 // (Store.Unsettled, which may scan). A scrape never waits for that. It tells what the last look saw, and starts the
 // next one if the last began a minute ago or longer; a look ends after 10 s, and one that took long is followed by

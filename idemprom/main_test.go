@@ -30,14 +30,19 @@ var errLost = errors.New("no answer from the bank")
 // newCache returns a cache that is measured as the package documentation says, and what collects its metrics.
 func newCache(t testing.TB, o options) (*cache, *prometheus.Registry) {
 	t.Helper()
-	durations := idemprom.NewDurations("payments")
+	r := prometheus.NewPedanticRegistry()
+	return register(t, r, "payments", o), r
+}
+
+func register(t testing.TB, r *prometheus.Registry, name string, o options) *cache {
+	t.Helper()
+	durations := idemprom.NewDurations(name)
 	o.Observer = idemprom.Observe[string](durations)
 	o.Store = idemprom.MeasureStore(o.Store, durations)
 	c, err := idemflight.New(o)
 	require.NoError(t, err)
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(durations, idemprom.NewCollector(c, "payments"))
-	return c, r
+	r.MustRegister(durations, idemprom.NewCollector(c, name))
+	return c
 }
 
 // returns is an fn.
@@ -85,16 +90,22 @@ func scrape(t testing.TB, r prometheus.Gatherer, accept string) families {
 	}
 }
 
-// metric returns that of a family which has the value of the one label that is not cache; "" if there is none.
+// labelsOf returns the cache of m, and the value of its other label, if it has one.
+func labelsOf(m *dto.Metric) (cache, value string) {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == "cache" {
+			cache = l.GetValue()
+		} else {
+			value = l.GetValue()
+		}
+	}
+	return cache, value
+}
+
+// metric returns that of payments in a family which has the value of its label; "" if that has none.
 func (fs families) metric(name, value string) *dto.Metric {
 	for _, m := range fs[name].GetMetric() {
-		got := ""
-		for _, l := range m.GetLabel() {
-			if l.GetName() != "cache" {
-				got = l.GetValue()
-			}
-		}
-		if got == value {
+		if cache, got := labelsOf(m); cache == "payments" && got == value {
 			return m
 		}
 	}

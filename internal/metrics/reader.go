@@ -22,6 +22,7 @@ type Reading struct {
 	MaxEntries int
 	MaxWeight  int64
 
+	stored bool // what the cache keeps are copies
 	oldest oldest
 	at     time.Time
 }
@@ -80,7 +81,7 @@ func NewReader[K comparable, V any](c *idemflight.Cache[K, V]) *Reader {
 // Read asks the cache for its Stats once. The ages of unsettled keys are those of now; with a Store, of the last
 // look into it, and this call may start another, for which it does not wait.
 func (r *Reader) Read() *Reading {
-	reading := &Reading{Stats: r.stats(), MaxEntries: r.maxEntries, MaxWeight: r.maxWeight, at: time.Now()}
+	reading := &Reading{Stats: r.stats(), MaxEntries: r.maxEntries, MaxWeight: r.maxWeight, stored: r.stored, at: time.Now()}
 	if r.stored {
 		reading.oldest = r.lastLook()
 	} else {

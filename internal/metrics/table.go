@@ -39,6 +39,12 @@ func number(attribute string, of func(*idemflight.Stats) int) Value {
 	return Value{attribute, func(r *Reading) (float64, bool) { return float64(of(&r.Stats)), true }}
 }
 
+// removal is a count of what was dropped from memory. With a Store that were copies, and nothing is lost: to be
+// told of that would only alarm.
+func removal(attribute string, of func(*idemflight.Stats) uint64) Value {
+	return Value{attribute, func(r *Reading) (float64, bool) { return float64(of(&r.Stats)), !r.stored }}
+}
+
 type stats = idemflight.Stats
 
 // Table has every metric that is read from a cache.
@@ -71,9 +77,9 @@ var Table = []Metric{
 		count("", func(s *stats) uint64 { return s.HookPanics }),
 	}},
 	{"idemflight.removals", "{key}", "Unexpired outcomes evicted for capacity, records expired, values shed for weight.", Counter, "reason", []Value{
-		count("evicted", func(s *stats) uint64 { return s.Evicted }),
-		count("expired", func(s *stats) uint64 { return s.Expired }),
-		count("shed", func(s *stats) uint64 { return s.Shed }),
+		removal("evicted", func(s *stats) uint64 { return s.Evicted }),
+		removal("expired", func(s *stats) uint64 { return s.Expired }),
+		removal("shed", func(s *stats) uint64 { return s.Shed }),
 	}},
 	{"idemflight.key.usage", "{key}", "Places taken by keys in flight, held, and done.", Amount, "state", []Value{
 		number("in_flight", func(s *stats) int { return s.InFlight }),
