@@ -94,6 +94,29 @@ func TestReader_StopsAtTheOldest(t *testing.T) {
 	require.Equal(t, 3, told)
 }
 
+// TestReader_LooksForATwentiethOfTheTime: where there are very many keys, the scrapes in between tell of the last look,
+// as of now.
+func TestReader_LooksForATwentiethOfTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks, started := 0, time.Now()
+		r := Reader{
+			stats: func() idemflight.Stats { return idemflight.Stats{Held: 1} },
+			unsettled: func(_ context.Context, each func(idemflight.State, time.Time) bool) error {
+				looks++
+				time.Sleep(time.Second)
+				each(idemflight.Held, started)
+				return nil
+			},
+		}
+		for range 50 {
+			age := valuesOf(r.Read())["idemflight.unsettled.age held"]
+			require.Equal(t, time.Since(started).Seconds(), age)
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 3, looks)
+	})
+}
+
 // TestReader_GoexitOfAStore: the next look comes all the same.
 func TestReader_GoexitOfAStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

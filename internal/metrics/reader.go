@@ -8,8 +8,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Bounds of the looks into a store: one every LookEvery at most, which may take LookTimeout; and none while the
-// looks would take more than a LookShare-th of the time.
+// Bounds of the looks for the oldest keys: all of them take at most a LookShare-th of the time, and those into a store
+// come once every LookEvery at most, and may take LookTimeout.
 const (
 	LookEvery   = time.Minute
 	LookTimeout = 10 * time.Second
@@ -59,7 +59,7 @@ type Reader struct {
 	maxWeight  int64
 	stored     bool
 
-	// mu guards what the last look into the store saw, if there is one. The store is asked without it.
+	// mu guards what the last look saw, and is held while it looks into memory. A store is asked without it.
 	mu      sync.Mutex
 	looking bool
 	next    time.Time
@@ -78,30 +78,38 @@ func NewReader[K comparable, V any](c *idemflight.Cache[K, V]) *Reader {
 	}
 }
 
-// Read asks the cache for its Stats once. The ages of unsettled keys are those of now; with a Store, of the last
-// look into it, and this call may start another, for which it does not wait.
+// Read asks the cache for its Stats once, and for the ages of the oldest unsettled keys. With a Store these are from
+// the last look into it, and this call may start another, for which it does not wait.
 func (r *Reader) Read() *Reading {
-	reading := &Reading{Stats: r.stats(), MaxEntries: r.maxEntries, MaxWeight: r.maxWeight, stored: r.stored, at: time.Now()}
+	reading := &Reading{Stats: r.stats(), MaxEntries: r.maxEntries, MaxWeight: r.maxWeight, stored: r.stored}
 	if r.stored {
 		reading.oldest = r.lastLook()
 	} else {
 		reading.oldest = r.look(reading.Stats)
 	}
+	reading.at = time.Now()
 	return reading
 }
 
-// look looks at the keys in memory, which come in the order in which their executions started. What Stats does not
-// count is not searched for.
+// look looks at the keys in memory, which come in the order in which their executions started, unless the last look
+// took too long. What Stats does not count is not searched for.
 func (r *Reader) look(s idemflight.Stats) oldest {
-	o := oldest{all: true}
 	if s.InFlight+s.Held == 0 {
-		return o
+		return oldest{all: true}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	began := time.Now()
+	if began.Before(r.next) {
+		return r.seen
+	}
+	r.seen = oldest{all: true}
 	_ = r.unsettled(context.Background(), func(state idemflight.State, started time.Time) (more bool) {
-		o.note(state, started)
-		return s.InFlight > 0 && o.inFlight.IsZero() || s.Held > 0 && o.held.IsZero()
+		r.seen.note(state, started)
+		return s.InFlight > 0 && r.seen.inFlight.IsZero() || s.Held > 0 && r.seen.held.IsZero()
 	})
-	return o
+	r.next = began.Add(LookShare * time.Since(began))
+	return r.seen
 }
 
 // lastLook returns what the last look into the store saw, and starts the next one if it is due.
