@@ -190,6 +190,11 @@ func TestResult_IsTheCountThatMoves(t *testing.T) {
 		_, _ = asks.Do(ctx, "b", func(ctx context.Context) (string, error) { return asks.Do(ctx, "b", fn("", nil)) })
 
 		_, _ = shared.Do(ctx, "a", fn("ok", nil))
+		store.Fail("Settle", storetest.Before, -1)
+		_, _ = shared.Do(ctx, "c", fn("ok", nil))
+		_, err := shared.Do(ctx, "c", fn("ok", nil)) // outcome unknown, since the store has not recorded it
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		store.Fail("Settle", storetest.Before, 0)
 		store.Fail("Claim", storetest.Before, -1)
 		_, _ = shared.Do(ctx, "b", fn("ok", nil))
 
