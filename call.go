@@ -28,6 +28,7 @@ type call[K comparable, V any] struct {
 	undecided    chan struct{} // once this is closed, it is known whether another payload is in the way
 	mayMeetAgain bool          // it has joined a flight that may turn out to have nobody's fn to run
 	kind         EventKind
+	origin       *Origin
 	notes        []note[K]
 }
 
@@ -77,7 +78,7 @@ func (m *call[K, V]) refuse() {
 	case m.reply.err == ErrFull:
 		m.reply.err = m.c.full()
 	}
-	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err, Took: m.waited()})
+	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err, Took: m.waited(), Origin: m.origin})
 }
 
 // waited returns how long the call has waited: since it joined a flight at first, or since it leads one.
@@ -158,6 +159,7 @@ func (m *call[K, V]) leaveLocked() {
 // meetKeptLocked answers a call that met r, unexpired; or claims a flight to find out about it.
 func (m *call[K, V]) meetKeptLocked(r *record[K, V]) {
 	s := m.shard
+	m.origin = r.origin()
 	switch {
 	case r.fingerprint() != m.reply.opts.fingerprint:
 		m.rejectLocked(&s.stats.KeyReused, ErrKeyReused)
@@ -182,6 +184,7 @@ func (m *call[K, V]) meetKeptLocked(r *record[K, V]) {
 // meetFlightLocked joins f, or says why not.
 func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 	s, maxWaiters := m.shard, m.c.opts.MaxWaiters
+	m.origin = f.origin()
 	switch {
 	case m.within.inside(&f.exec):
 		m.rejectLocked(&s.stats.Reentrant, ErrReentrant)
@@ -218,6 +221,9 @@ func (m *call[K, V]) claimLocked(held *record[K, V]) {
 	}
 	f.exec.leader, f.exec.outer = m.ctx, m.within
 	f.exec.first, f.exec.env = &f.exec, &m.c.env
+	if m.c.opts.Trace != nil {
+		f.exec.env = &env{clock: &m.c.clock}
+	}
 	if held == nil {
 		f.key = m.key
 		m.c.traits.copyText(unsafe.Pointer(&f.key))
@@ -298,7 +304,7 @@ func (m *call[K, V]) lead() (over bool) {
 	}
 	if err := c.wait(m.ctx, s, &m.reply, leader); err != nil {
 		m.reply.err = err
-		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: m.waited()})
+		c.observe(m.ctx, Event[K]{Kind: EventCallerLeft, Key: f.key, Err: err, Took: m.waited(), Origin: c.originOf(s, f), Led: true})
 		return true
 	}
 	m.led()
@@ -357,17 +363,23 @@ func (m *call[K, V]) led() {
 }
 
 func (m *call[K, V]) observeLed() {
+	if m.c.opts.Observer == nil {
+		return
+	}
 	f := m.reply.flight
+	e := Event[K]{Key: f.key, Err: f.outcome.err, Took: m.waited(), Origin: f.origin()}
 	switch Source(f.outcome.source) {
 	case Executed:
-		m.c.observe(m.ctx, f.ended(EventExecuted))
+		e = f.ended(EventExecuted)
 	case Reconciled:
-		m.c.observe(m.ctx, f.ended(EventReconciled))
+		e = f.ended(EventReconciled)
 	case Replayed:
-		m.c.observe(m.ctx, Event[K]{Kind: EventReplayed, Key: f.key, Err: f.outcome.err})
+		e.Kind, e.Took = EventReplayed, 0
 	case Joined:
-		m.c.observe(m.ctx, Event[K]{Kind: EventJoined, Key: f.key, Err: f.outcome.err, Took: m.waited()})
+		e.Kind = EventJoined
 	default: // Reconcile learned nothing, or the store says no
-		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: f.outcome.err, Took: m.waited()})
+		e.Kind = EventRejected
 	}
+	e.Led = true
+	m.c.observe(m.ctx, e)
 }

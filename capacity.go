@@ -224,7 +224,7 @@ func (find *search[K, V]) dropLocked(s *shard[K, V], r *record[K, V], err error)
 	find.c.returnPlace()
 	find.c.removeLocked(s, r)
 	s.stats.Evicted++
-	find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err})
+	find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err, Origin: r.origin()})
 }
 
 // hidden returns a shard with an outcome that may go although victim did not find it, the one that
@@ -383,14 +383,14 @@ func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) 
 			c.returnPlace()
 			s.kept.remove(r)
 		}
-		c.noteShed(s, r.key, notes)
+		c.noteShed(s, r.key, r.origin(), notes)
 	}
 	s.publishLocked()
 	return freed
 }
 
 // noteShed counts and reports that the value of key, of s, was dropped. Must be called with s.mu held.
-func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, notes *[]note[K]) {
+func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, origin *Origin, notes *[]note[K]) {
 	s.stats.Shed++
-	c.noteDropped(notes, Event[K]{Kind: EventShed, Key: key})
+	c.noteDropped(notes, Event[K]{Kind: EventShed, Key: key, Origin: origin})
 }

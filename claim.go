@@ -272,6 +272,7 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 		return
 	}
 	q.over = true
+	f.exec.env = &cl.env
 	f.forgotten = false // from here on the store tells
 	f.asks, q.asks.next = nil, next
 	q.asks.claiming.decideLocked()
@@ -317,7 +318,7 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	q.inFlightLocked()
 	q.s.mu.Unlock()
 	asks.held = c.record(&draft[K, V]{
-		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, deadline: forever,
+		key: f.key, state: Held, err: held.Err, fingerprint: standing.Fingerprint, origin: held.Origin, deadline: forever,
 		times: &times{held.StartedAt, held.CompletedAt, held.ExpiresAt, c.ahead.Load()},
 	})
 	q.over = true
@@ -427,6 +428,7 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 	o.value, o.err, o.source, o.completed = e.Value, e.Err, uint8(source), q.since
 	o.rare = &rare{foreign: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()}}
 	o.disposition = uint8(Retain)
+	f.exec.env = &env{clock: &c.clock, origin: e.Origin}
 	q.takeOutLocked()
 	deadline := forever
 	switch {
@@ -467,7 +469,7 @@ func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, 
 	}
 	return &draft[K, V]{
 		key: key, hash: uint32(hash), state: Retained, value: e.Value, err: e.Err, fingerprint: e.Fingerprint,
-		started: at, done: at, deadline: deadlineOf(at, keep),
+		origin: e.Origin, started: at, done: at, deadline: deadlineOf(at, keep),
 		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()},
 	}
 }
@@ -491,9 +493,9 @@ func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err err
 			}
 		}
 		if s.State == Held {
-			e.Err, _, err = codec.decodeHeld(s.Err)
+			e.Origin, e.Err, _, err = codec.decodeHeld(s.Err)
 		} else {
-			e.Err, err = codec.decodeError(s.Err)
+			e.Origin, e.Err, err = codec.decodeOutcome(s.Err)
 		}
 	}, func(panicked error) { err = panicked })
 	return e, err
@@ -501,7 +503,7 @@ func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err err
 
 // unknownAs returns the answer to a call that met what the store has as held.
 func (c *Cache[K, V]) unknownAs(s Standing) error {
-	held, reason, err := c.keeper.codec.decodeHeld(s.Err)
+	_, held, reason, err := c.keeper.codec.decodeHeld(s.Err)
 	if err != nil {
 		held, reason = err, restored
 	}
@@ -548,7 +550,7 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 	if ttl < 0 {
 		ttl = c.opts.TTL
 	}
-	return c.keeper.retaining(v, cause, ttl)
+	return c.keeper.retaining(v, cause, c.originOf(c.shardOf(f.hash), f), ttl)
 }
 
 // Settling is for stores that record an outcome in the user's own transaction, with the effect: it returns

@@ -335,36 +335,90 @@ func (c Codec[K, V]) decodeError(data []byte) (error, error) {
 	return e, nil
 }
 
-// encodeHeld is encodeError for the error of what is held, with why it is.
-func (c Codec[K, V]) encodeHeld(err error, held why) []byte {
+// A Store has, in the line of names of an error, marks before them: the origin, and of what is held why it is.
+// No name begins like a mark, since names are escaped.
+//
+//	@00-<trace>-<span>-<flags>=<why>,<names>\n<text>
+
+// encodeOutcome is encodeError of what is retained, with its origin.
+func (c Codec[K, V]) encodeOutcome(origin *Origin, err error) []byte {
+	switch {
+	case origin == nil:
+		return c.encodeError(err)
+	case err == nil:
+		return []byte("@" + origin.String())
+	}
+	return withMarks("@"+origin.String(), c.encodeError(err))
+}
+
+// encodeHeld is encodeError of what is held, with its origin and why it is.
+func (c Codec[K, V]) encodeHeld(origin *Origin, err error, held why) []byte {
+	marks := fmt.Sprintf("=%d", held)
+	if origin != nil {
+		marks = "@" + origin.String() + marks
+	}
 	if err == nil {
-		return fmt.Appendf(nil, "=%d\n", held)
+		return []byte(marks + "\n")
 	}
-	names := c.encodeError(err)
-	separator := ","
-	if names[0] == '\n' {
-		separator = ""
+	return withMarks(marks, c.encodeError(err))
+}
+
+// withMarks returns an error as it is written, with marks.
+func withMarks(marks string, written []byte) []byte {
+	if written[0] != '\n' {
+		marks += ","
 	}
-	return append(fmt.Appendf(nil, "=%d%s", held, separator), names...)
+	return append([]byte(marks), written...)
+}
+
+// decodeOutcome reads what encodeOutcome wrote.
+func (c Codec[K, V]) decodeOutcome(data []byte) (origin *Origin, err, bad error) {
+	origin, rest, bad := cutOrigin(data)
+	if bad != nil || origin != nil && len(rest) == 0 {
+		return origin, nil, bad
+	}
+	if origin != nil {
+		rest = bytes.TrimPrefix(rest, []byte(","))
+	}
+	err, bad = c.decodeError(rest)
+	return origin, err, bad
+}
+
+// cutOrigin cuts the mark of an origin off, if there is one.
+func cutOrigin(data []byte) (origin *Origin, rest []byte, bad error) {
+	rest, found := bytes.CutPrefix(data, []byte("@"))
+	if !found {
+		return nil, data, nil
+	}
+	origin = new(Origin)
+	text := rest[:min(originText, len(rest))]
+	if bad := origin.UnmarshalText(text); bad != nil {
+		return nil, nil, bad
+	}
+	return origin, rest[len(text):], nil
 }
 
 // decodeHeld reads what encodeHeld wrote. nil is what a store has whose owner died.
-func (c Codec[K, V]) decodeHeld(data []byte) (err error, held why, bad error) {
+func (c Codec[K, V]) decodeHeld(data []byte) (origin *Origin, err error, held why, bad error) {
 	if data == nil {
-		return ErrInterrupted, interrupted, nil
+		return nil, ErrInterrupted, interrupted, nil
+	}
+	origin, data, bad = cutOrigin(data)
+	if bad != nil {
+		return nil, nil, restored, bad
 	}
 	rest, found := bytes.CutPrefix(data, []byte("="))
 	if !found {
 		err, bad = c.decodeError(data)
-		return err, restored, bad
+		return origin, err, restored, bad
 	}
 	digits := bytes.IndexAny(rest, ",\n")
 	if digits < 0 {
-		return nil, restored, errors.New("an error without text")
+		return origin, nil, restored, errors.New("an error without text")
 	}
 	n, bad := strconv.ParseUint(string(rest[:digits]), 10, 8)
 	if bad != nil {
-		return nil, restored, fmt.Errorf("why it is held: %w", bad)
+		return origin, nil, restored, fmt.Errorf("why it is held: %w", bad)
 	}
 	if held = why(n); held >= whyEnd { // of a later version
 		held = restored
@@ -373,10 +427,10 @@ func (c Codec[K, V]) decodeHeld(data []byte) (err error, held why, bad error) {
 	if rest[0] == ',' {
 		rest = rest[1:]
 	} else if len(rest) == 1 {
-		return nil, held, nil
+		return origin, nil, held, nil
 	}
 	err, bad = c.decodeError(rest)
-	return err, held, bad
+	return origin, err, held, bad
 }
 
 // lossCheck looks for what JSON certainly loses of the values of a type.

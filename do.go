@@ -184,7 +184,7 @@ func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool 
 	r.replay(rec)
 	c.replays.count()
 	if c.opts.Observer != nil {
-		c.observeReplayed(ctx, key, r.err)
+		c.observeReplayed(ctx, key, rec)
 	}
 	return true
 }

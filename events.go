@@ -25,7 +25,7 @@ const (
 	EventEvicted  // an unexpired outcome was dropped for capacity
 	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
 	EventShed     // a value was dropped for weight
-	EventPanicked // Classify or Weigh panicked (Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
+	EventPanicked // Classify, Weigh or Trace panicked (Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
 
 	// What operators did, in the context that they gave.
 	EventForgotten // Forget dropped a key, or marked one in flight

@@ -19,10 +19,14 @@ import (
 )
 
 func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
+	underTrace(t, promise04ContextCarriesTheLeadersValues)
+}
+
+func promise04ContextCarriesTheLeadersValues(t *testing.T) {
 	eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-		c := idemflight.MustNew(options{})
+		c := newTraced(options{})
 		gate := newGate(t)
-		inner := idemflight.MustNew(idemflight.Options[int, string]{})
+		inner := newTraced(idemflight.Options[int, string]{})
 		leader := start(c, context.WithValue(ctx, nameKey{}, "leader"), theKey, func(ctx context.Context) (int, error) {
 			gate.wait()
 			require.Equal(t, "leader", ctx.Value(nameKey{}), "fn sees the values of the leader")
@@ -72,10 +76,14 @@ func requireAlive(t *testing.T, ctx context.Context, when string) {
 }
 
 func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
+	underTrace(t, promise04ContextHasNotTheLeadersCancellation)
+}
+
+func promise04ContextHasNotTheLeadersCancellation(t *testing.T) {
 	for _, looked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("looked before: %v", looked), func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(options{})
+				c := newTraced(options{})
 				// The innermost cancellation is not the only one around.
 				ctx, outer := context.WithCancelCause(ctx)
 				ctx, inner := context.WithTimeoutCause(context.WithValue(ctx, nameKey{}, 1), 10*time.Second, errEnough)
@@ -114,10 +122,14 @@ func TestPromise04_ContextHasNotTheLeadersCancellation(t *testing.T) {
 }
 
 func TestPromise04_ContextHasNotTheLeadersDeadline(t *testing.T) {
+	underTrace(t, promise04ContextHasNotTheLeadersDeadline)
+}
+
+func promise04ContextHasNotTheLeadersDeadline(t *testing.T) {
 	for _, timeout := range []time.Duration{0, -1, time.Second, time.Hour, math.MaxInt64} {
 		t.Run(timeout.String(), func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(options{ExecTimeout: timeout})
+				c := newTraced(options{ExecTimeout: timeout})
 				time.Sleep(time.Second)
 				over := make(chan struct{})
 				start(c, ctx, theKey, func(ctx context.Context) (int, error) {
@@ -150,6 +162,10 @@ func TestPromise04_ContextHasNotTheLeadersDeadline(t *testing.T) {
 }
 
 func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
+	underTrace(t, promise04ContextEndsWhenFnReturns)
+}
+
+func promise04ContextEndsWhenFnReturns(t *testing.T) {
 	looks := map[string]func(ctx context.Context){
 		"nobody looked":  func(context.Context) {},
 		"Done":           func(ctx context.Context) { ctx.Done() },
@@ -168,7 +184,7 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 		for looked, look := range looks {
 			t.Run(how+", "+looked, func(t *testing.T) {
 				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(options{})
+					c := newTraced(options{})
 					var fnCtx, child, valued context.Context
 					afterFunc := 0
 					call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
@@ -221,11 +237,15 @@ func TestPromise04_ContextEndsWhenFnReturns(t *testing.T) {
 }
 
 func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
+	underTrace(t, promise04WhyItEndedIsNotTheLeadersCause)
+}
+
+func promise04WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 	for _, looked := range []bool{false, true} {
 		for _, timeout := range []time.Duration{time.Minute, time.Hour} {
 			t.Run(fmt.Sprintf("looked: %v, ExecTimeout %v", looked, timeout), func(t *testing.T) {
 				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(options{ExecTimeout: timeout})
+					c := newTraced(options{ExecTimeout: timeout})
 					ctx, cancel := context.WithCancelCause(ctx)
 					causes := func(ctx context.Context, want error) {
 						for _, ctx := range []context.Context{ctx, context.WithValue(ctx, nameKey{}, 1)} {
@@ -264,6 +284,10 @@ func TestPromise04_WhyItEndedIsNotTheLeadersCause(t *testing.T) {
 }
 
 func TestPromise04_ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
+	underTrace(t, promise04ContextHasEndedBeforeAnybodyIsToldTheOutcome)
+}
+
+func promise04ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 	for name, end := range map[string]error{"success": nil, "error": errBoom} {
 		t.Run(name, func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
@@ -274,7 +298,7 @@ func TestPromise04_ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 					require.Equal(t, context.Canceled, fnCtx.Err(),
 						"fn's context must have ended when fn has returned, and so before %s", who)
 				}
-				c := idemflight.MustNew(options{
+				c := newTraced(options{
 					Classify:  func(error) idemflight.Disposition { ended("Classify"); return idemflight.Retain },
 					MaxWeight: 10, Weigh: func(string, int) int64 { ended("Weigh"); return 1 },
 					Observer: func(context.Context, idemflight.Event[string]) { ended("Observer") },
@@ -289,6 +313,10 @@ func TestPromise04_ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 }
 
 func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
+	underTrace(t, promise04ContextEndsExecTimeoutAfterFnStarted)
+}
+
+func promise04ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 	const timeout = 10 * time.Second
 	ended := func(t *testing.T, ctx context.Context, who string) {
 		synctest.Wait()
@@ -388,7 +416,7 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 		},
 		"inner call that leads": func(t *testing.T, ctx context.Context) {
 			gate := newGate(t)
-			_, err := idemflight.MustNew(options{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
+			_, err := newTraced(options{}).Do(ctx, "inner", func(context.Context) (int, error) { gate.wait(); return 1, nil })
 			require.ErrorIs(t, err, idemflight.ErrCallerLeft,
 				"an inner call leaves when fn's context ends")
 			require.ErrorIs(t, err, context.DeadlineExceeded,
@@ -397,7 +425,7 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(options{ExecTimeout: timeout})
+				c := newTraced(options{ExecTimeout: timeout})
 				time.Sleep(time.Second)
 				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					began := time.Now()
@@ -416,7 +444,11 @@ func TestPromise04_ContextEndsExecTimeoutAfterFnStarted(t *testing.T) {
 }
 
 func TestPromise04_TheTimerCostsNothingUnlessSomeoneLooks(t *testing.T) {
-	c := idemflight.MustNew(options{})
+	underTrace(t, promise04TheTimerCostsNothingUnlessSomeoneLooks)
+}
+
+func promise04TheTimerCostsNothingUnlessSomeoneLooks(t *testing.T) {
+	c := newTraced(options{})
 	var fnCtx context.Context
 	cost := func(look func(context.Context)) float64 {
 		// Nothing is kept, so that no table grows beneath the measurement.
@@ -436,6 +468,10 @@ func TestPromise04_TheTimerCostsNothingUnlessSomeoneLooks(t *testing.T) {
 var errReleased = idemflight.Retryable(errBoom)
 
 func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
+	underTrace(t, promise04DerivedContextsCostNoGoroutine)
+}
+
+func promise04DerivedContextsCostNoGoroutine(t *testing.T) {
 	const many = 500
 	for name, derive := range map[string]func(ctx context.Context, i int) context.CancelFunc{
 		"WithCancel": func(ctx context.Context, _ int) context.CancelFunc {
@@ -471,8 +507,8 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 		for _, timeout := range []time.Duration{0, -1} {
 			t.Run(fmt.Sprintf("%s, ExecTimeout %d", name, timeout), func(t *testing.T) {
 				eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-					c := idemflight.MustNew(options{ExecTimeout: timeout})
-					other := idemflight.MustNew(idemflight.Options[int, string]{ExecTimeout: timeout})
+					c := newTraced(options{ExecTimeout: timeout})
+					other := newTraced(idemflight.Options[int, string]{ExecTimeout: timeout})
 					own := goroutines(t)
 					test := func(ctx context.Context) {
 						synctest.Wait()
@@ -505,6 +541,10 @@ func TestPromise04_DerivedContextsCostNoGoroutine(t *testing.T) {
 }
 
 func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
+	underTrace(t, promise04TheLeaderLeavingDoesNotStopTheWork)
+}
+
+func promise04TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 	for name, end := range map[string]struct {
 		fn    intFn
 		state idemflight.State // 0: released
@@ -528,7 +568,7 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := idemflight.MustNew(options{ExecTimeout: time.Hour})
+				c := newTraced(options{ExecTimeout: time.Hour})
 				ctx, cancel := context.WithCancelCause(context.Background())
 				call := start(c, ctx, theKey, func(ctx context.Context) (int, error) {
 					time.Sleep(time.Minute)
@@ -561,9 +601,13 @@ func TestPromise04_TheLeaderLeavingDoesNotStopTheWork(t *testing.T) {
 }
 
 func TestPromise04_WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
+	underTrace(t, promise04WhatIsKeptDoesNotKeepTheContext)
+}
+
+func promise04WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
 	type payload struct{ _ [1024]byte }
 	// A stopped timer may linger in the runtime: a test that looks does so without one.
-	for look, c := range map[bool]*cache{false: idemflight.MustNew(options{}), true: idemflight.MustNew(options{ExecTimeout: -1})} {
+	for look, c := range map[bool]*cache{false: newTraced(options{}), true: newTraced(options{ExecTimeout: -1})} {
 		for name, end := range map[string]error{"success": nil, "final": idemflight.Final(errBoom), "unknown": idemflight.Unknown(errBoom), "retryable": errReleased} {
 			value := func() weak.Pointer[payload] {
 				p := new(payload)

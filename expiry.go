@@ -152,7 +152,7 @@ func (c *Cache[K, V]) reclaimSome(s *shard[K, V], now time.Duration, notes *[]no
 
 // expireLocked drops r, which has expired; its place has been returned or passes on.
 func (c *Cache[K, V]) expireLocked(s *shard[K, V], r *record[K, V], notes *[]note[K]) {
-	e := Event[K]{Kind: EventExpired, Key: r.key}
+	e := Event[K]{Kind: EventExpired, Key: r.key, Origin: r.origin()}
 	if r.state() == Held {
 		e.Err = ErrOutcomeUnknown
 	}

@@ -137,6 +137,16 @@ func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 // it has landed with. It needs the shard's mu, unless f has settled.
 func (f *flight[K, V]) origin() *Origin { return f.exec.env.origin }
 
+// originOf is f.origin for who has no lock.
+func (c *Cache[K, V]) originOf(s *shard[K, V], f *flight[K, V]) *Origin {
+	if c.opts.Trace == nil && c.keeper == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f.origin()
+}
+
 // flights are the flights of a shard, by the hash of their keys; those with one hash are chained.
 // Its methods need the shard's mu.
 type flights[K comparable, V any] struct {

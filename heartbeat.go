@@ -61,10 +61,10 @@ func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
 }
 
 // retaining returns the settlement with which an outcome is retained, or says that it cannot be encoded.
-func (k *keeper[K, V]) retaining(value V, cause error, ttl time.Duration) (s Settlement, err error) {
+func (k *keeper[K, V]) retaining(value V, cause error, origin *Origin, ttl time.Duration) (s Settlement, err error) {
 	s = Settlement{Disposition: Retain, TTL: ttl}
 	k.c.guard(func() {
-		s.Err = k.codec.encodeError(cause)
+		s.Err = k.codec.encodeOutcome(origin, cause)
 		s.Value, err = k.codec.EncodeValue(value)
 	}, func(panicked error) { err = panicked })
 	if err != nil {

@@ -55,8 +55,8 @@ func (c *Cache[K, V]) observe(ctx context.Context, e Event[K]) {
 // observeReplayed has a frame of its own, so that a replay that nobody observes does without it.
 //
 //go:noinline
-func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, err error) {
-	c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: err})
+func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, r *record[K, V]) {
+	c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: r.err(), Origin: r.origin()})
 }
 
 // guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called

@@ -66,7 +66,7 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K]) {
 	if d.weight > c.opts.MaxWeight {
 		d.state, d.value, d.weight = Shed, *new(V), 0
-		c.noteShed(s, d.key, notes)
+		c.noteShed(s, d.key, d.origin, notes)
 	}
 	c.insertLocked(s, c.record(d))
 }

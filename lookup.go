@@ -39,7 +39,8 @@ func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 	if f := s.flights.get(hash, key); f != nil {
 		c.nowAndWall()
 		started := c.wall(f.startedAt)
-		return Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), StartedAt: started}, held, true
+		e := Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), Origin: f.origin(), StartedAt: started}
+		return e, held, true
 	}
 	return Entry[V]{}, held, false
 }

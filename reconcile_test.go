@@ -140,7 +140,7 @@ func TestPromise13_ReconcileIsSingleFlightAndGivesWhatItFoundToAll(t *testing.T)
 				told := events.of(idemflight.EventReconciled)
 				require.Len(t, told, 1, "%s: EventReconciled", what)
 				require.Equal(t, idemflight.Event[string]{
-					Kind: idemflight.EventReconciled, Key: theKey, Err: leader.err, Took: time.Minute, Waiters: 2, Disposition: idemflight.Retain,
+					Kind: idemflight.EventReconciled, Key: theKey, Err: leader.err, Took: time.Minute, Waiters: 2, Disposition: idemflight.Retain, Led: true,
 				}, told[0], "%s: EventReconciled", what)
 				require.Len(t, events.of(idemflight.EventJoined), 2, "%s: EventJoined", what)
 				require.Len(t, events.of(), 6,

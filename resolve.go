@@ -103,7 +103,7 @@ func notHeld(state State) error {
 func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
 	at := c.nowAndWall()
 	d := draft[K, V]{
-		key: held.key, hash: held.hash, state: Retained, fingerprint: held.fingerprint(),
+		key: held.key, hash: held.hash, state: Retained, fingerprint: held.fingerprint(), origin: held.origin(),
 		started: held.more.done - time.Duration(held.took), done: at,
 	}
 	if held.more.times != nil {

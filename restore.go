@@ -115,7 +115,7 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 	at := c.nowAndWall()
 	now := c.wall(at)
 	d := &draft[K, V]{
-		key: key, state: e.State, fingerprint: e.Fingerprint, done: at, deadline: forever,
+		key: key, state: e.State, fingerprint: e.Fingerprint, origin: e.Origin, done: at, deadline: forever,
 		times: &times{e.StartedAt, e.CompletedAt, e.ExpiresAt, c.ahead.Load()},
 	}
 	c.guard(func() { d.err = unmark(e.Err) }, func(error) { d.err = &unmarked{e.Err} })

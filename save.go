@@ -26,7 +26,7 @@ import (
 //	'e'     state, why it is held, parts            a byte each
 //	        fingerprint                             16 bytes
 //	        started, completed, expires             12 bytes each: seconds since 1970, nanoseconds
-//	        key, value, error                       strings; the latter two if parts has their bit
+//	        key, value, error, origin               strings; but for the first only if parts has their bit
 //	't'     how many entries, how many left out     8 bytes each; once, last
 //
 //	string  its length as a varint, its bytes
@@ -40,7 +40,7 @@ const (
 
 	headFrame, entryFrame, trailerFrame = 'h', 'e', 't'
 
-	hasValue, hasError = 1, 2 // bits of parts
+	hasValue, hasError, hasOrigin = 1, 2, 4 // bits of parts
 
 	maxParts = 1 << 30 // bytes of key, value and error together
 	maxFrame = maxParts + 1<<10
@@ -223,6 +223,10 @@ func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	if cause = c.encodeError(e.Err); cause != nil {
 		parts |= hasError
 	}
+	var origin []byte
+	if e.Origin != nil {
+		parts, origin = parts|hasOrigin, []byte(e.Origin.String())
+	}
 	if int64(len(text))+int64(len(value))+int64(len(cause)) > maxParts {
 		return b, errors.New("a key, value and error of more than 1 GiB together")
 	}
@@ -238,6 +242,9 @@ func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	}
 	if cause != nil {
 		b = appendString(b, cause)
+	}
+	if origin != nil {
+		b = appendString(b, origin)
 	}
 	return b, nil
 }
@@ -270,6 +277,12 @@ func (c Codec[K, V]) readParts(in *cursor, parts byte, e *Entry[V]) (key K, err 
 	}
 	if parts&hasError != 0 {
 		if e.Err, err = c.decodeError(in.string()); err != nil {
+			return key, err
+		}
+	}
+	if parts&hasOrigin != 0 {
+		e.Origin = new(Origin)
+		if err = e.Origin.UnmarshalText(in.string()); err != nil {
 			return key, err
 		}
 	}

@@ -40,6 +40,12 @@ type ending[K comparable, V any] struct {
 	lost        bool          // the claim was, before fn: the flight has nobody's fn to run
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
+
+	// With Trace.
+	origin  *Origin
+	traced  func(Event[K]) // what it returned, to be called at the end
+	yielded bool           // to fn, by Reconcile
+	waiters int32          // then
 }
 
 // execute runs one execution of f to its end: then f has settled or, if that was Reconcile, fn may be
@@ -57,6 +63,9 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 		}
 		end.at = c.now()
 		end.said = e.end(end.at)
+		if end.traced != nil {
+			defer end.traceEnds() // also if the Observer calls runtime.Goexit
+		}
 		end.finish()
 		if end.panicked != nil && e.stays {
 			panic(end.panicked) // with fn's frames still on the stack, for whoever recovers it outside
@@ -66,7 +75,11 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	if cl := e.env.claim; cl != nil {
 		c.keeper.runs(cl, e)
 	}
-	end.value, end.err = fn(e)
+	var ctx context.Context = e
+	if c.opts.Trace != nil {
+		ctx = end.trace()
+	}
+	end.value, end.err = fn(ctx)
 	end.returned = true
 }
 
@@ -288,6 +301,7 @@ func (end *ending[K, V]) yieldToFn() bool {
 		return false
 	}
 	s.stats.Releases++
+	end.yielded, end.waiters = true, f.waiters
 	f.asks, asks.next = nil, next
 	close(asks.answered)
 	return true
@@ -350,7 +364,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	}
 	d := draft[K, V]{
 		key: f.key, hash: uint32(f.hash), err: end.err, fingerprint: f.fingerprint,
-		started: end.exec.started, done: end.at, deadline: forever,
+		started: end.exec.started, done: end.at, deadline: forever, origin: f.origin(),
 	}
 	switch end.disposition {
 	case Retain:
@@ -458,7 +472,7 @@ func (end *ending[K, V]) unannounced() bool {
 func (end *ending[K, V]) report() {
 	f := end.flight
 	if end.unannounced() {
-		end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key}})
+		end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})
 	}
 	switch {
 	case f.operated == byOperatorWhoLeft:

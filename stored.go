@@ -45,7 +45,7 @@ func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok b
 		s := c.shardOf(hash)
 		s.mu.Lock()
 		if f := s.flights.get(hash, key); f != nil {
-			e.Waiters = int(f.waiters)
+			e.Waiters, e.Origin = int(f.waiters), f.origin()
 		}
 		s.mu.Unlock()
 	}
@@ -76,7 +76,7 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 
 // operate claims a held key for an operator, and settles it. It returns ErrNotHeld if it is not, or somebody
 // else is quicker.
-func (c *Cache[K, V]) operate(ctx context.Context, key K, s Settlement) error {
+func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origin) (Settlement, error)) error {
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
 		return err
@@ -87,6 +87,11 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, s Settlement) error {
 		return err
 	case held.State != Held:
 		return notHeld(held.State)
+	}
+	origin, _, _, _ := c.keeper.codec.decodeHeld(held.Err)
+	s, err := settlement(origin)
+	if err != nil {
+		return fmt.Errorf("%w; the key stays held", err)
 	}
 	r := ClaimRequest{Fingerprint: held.Fingerprint, Reconcile: true, Replaces: held.ID, From: Held}
 	got, err := c.request(ctx, key, text, &r)
@@ -108,14 +113,12 @@ func (c *Cache[K, V]) resolveStored(ctx context.Context, key K, value V, cause e
 	if checkKey(&c.traits, key) != nil {
 		return notHeld(Absent)
 	}
-	s := Settlement{Disposition: d}
-	if d == Retain {
-		var err error
-		if s, err = c.keeper.retaining(value, cause, c.opts.TTL); err != nil {
-			return fmt.Errorf("%w; the key stays held", err)
+	return c.operate(ctx, key, func(origin *Origin) (Settlement, error) {
+		if d == Release {
+			return Settlement{Disposition: Release}, nil
 		}
-	}
-	return c.operate(ctx, key, s)
+		return c.keeper.retaining(value, cause, origin, c.opts.TTL)
+	})
 }
 
 // reconcileStored is Reconcile with a Store.
@@ -248,9 +251,9 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	}
 	s := Settlement{Disposition: Hold, TTL: ttl}
 	if d.state == Retained {
-		s, err = c.keeper.retaining(d.value, d.err, ttl)
+		s, err = c.keeper.retaining(d.value, d.err, d.origin, ttl)
 	} else {
-		c.guard(func() { s.Err = c.keeper.codec.encodeHeld(d.err, d.why) }, func(panicked error) { err = panicked })
+		c.guard(func() { s.Err = c.keeper.codec.encodeHeld(d.origin, d.err, d.why) }, func(panicked error) { err = panicked })
 	}
 	if err != nil {
 		return err
@@ -402,18 +405,18 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 		if end.ttl() <= 0 {
 			return Settlement{Disposition: Release}
 		}
-		s, err := c.keeper.retaining(end.value, end.err, end.ttl())
+		s, err := c.keeper.retaining(end.value, end.err, end.origin, end.ttl())
 		if err == nil {
 			return s
 		}
-		c.note(&end.notes, Event[K]{Kind: EventStore, Key: end.flight.key, Err: err})
+		c.note(&end.notes, Event[K]{Kind: EventStore, Key: end.flight.key, Err: err, Origin: end.c.originOf(end.c.shardOf(end.flight.hash), end.flight)})
 		end.hold(unrecorded, err)
 	}
 	if end.disposition == Release {
 		return Settlement{Disposition: Release}
 	}
 	s = Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")}
-	c.guard(func() { s.Err = c.keeper.codec.encodeHeld(end.err, end.why) }, nil)
+	c.guard(func() { s.Err = c.keeper.codec.encodeHeld(end.origin, end.err, end.why) }, nil)
 	return s
 }
 

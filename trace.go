@@ -1,6 +1,7 @@
 package idemflight
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -45,4 +46,53 @@ func (o *Origin) UnmarshalText(text []byte) error {
 	}
 	*o = read
 	return nil
+}
+
+// trace tells Options.Trace that an execution begins, and returns the context for it.
+func (end *ending[K, V]) trace() context.Context {
+	c, f, e := end.c, end.flight, end.exec
+	var values context.Context // nil unless they are e's, and more
+	c.guard(func() {
+		ctx, o, ends := c.opts.Trace(e, f.key, e.reconciling)
+		if end.traced = ends; o != (Origin{}) {
+			end.origin = &o
+		}
+		if executionOf(ctx) == e {
+			values = ctx
+		}
+	}, c.notePanic(f.key, &end.notes))
+	s := c.shardOf(f.hash)
+	s.mu.Lock()
+	e.env.origin = end.origin
+	s.mu.Unlock()
+	if _, same := values.(*execution); same || values == nil {
+		return e
+	}
+	return &traced{e, values}
+}
+
+// traced is an execution with the values that Trace has added. Its end and its deadline are the execution's,
+// also if Trace has derived a context with others.
+type traced struct {
+	*execution
+	values context.Context
+}
+
+func (t *traced) Value(key any) any { return t.values.Value(key) }
+
+// traceEnds tells what Trace returned that the execution has ended.
+func (end *ending[K, V]) traceEnds() {
+	c, f := end.c, end.flight
+	e := Event[K]{Key: f.key, Err: end.err, Waiters: int(end.waiters), Disposition: Release, Led: true}
+	if !end.yielded { // else the flight goes on: nothing of it may be read
+		e = f.ended(EventExecuted)
+		e.Led = !f.leaderLeft
+	}
+	if e.Kind = EventExecuted; end.exec.reconciling {
+		e.Kind = EventReconciled
+	}
+	e.Took, e.Origin = end.at-end.exec.started, end.origin
+	c.guard(func() { end.traced(e) }, func(err error) {
+		c.observe(context.Background(), Event[K]{Kind: EventPanicked, Key: f.key, Err: err})
+	})
 }

@@ -63,7 +63,7 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 	if !c.leave(s, f, joined, as) {
 		return nil
 	}
-	c.observe(ctx, Event[K]{Kind: kind, Key: f.key, Err: err})
+	c.observe(ctx, Event[K]{Kind: kind, Key: f.key, Err: err, Origin: c.originOf(s, f)})
 	return err
 }
 
@@ -76,7 +76,7 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V]) 
 	}
 	c.begins(r)
 	err := c.waitUpTo(ctx, s, r)
-	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - r.began}
+	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - r.began, Origin: c.originOf(s, f)}
 	switch {
 	case err == nil && f.outcome.source == lookAgain:
 		return nil // the call is not over
@@ -157,7 +157,7 @@ func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	}
 	if mayNotWait {
 		r.err = errMayNotWait
-		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: r.flight.key, Err: r.err})
+		m.c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: r.flight.key, Err: r.err, Origin: m.c.originOf(m.shard, r.flight), Led: true})
 		return false
 	}
 	var limit <-chan time.Time
@@ -195,7 +195,7 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	default:
 		r.err = errWaited
 	}
-	m.c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited()})
+	m.c.observe(m.ctx, Event[K]{Kind: kind, Key: r.flight.key, Err: r.err, Took: m.waited(), Origin: m.c.originOf(m.shard, r.flight), Led: true})
 	return true
 }
 

@@ -26,8 +26,8 @@ var coreFaults = []fault{
 	{name: "newcomer-evicts-its-own-key", promise: "2", sentence: "while an outcome is kept, fn does not run: a search for room for a key never evicts that key", hint: "TestPromise18_ACallWithoutAPlace", in: "(*search).dropLocked", old: "if r.hash == find.hash && r.key == find.key { return }", new: ""},
 
 	// 3. fn runs with no lock of the library held.
-	{name: "fn-under-the-lock", promise: "3", sentence: "fn runs with no lock held", in: "(*Cache).execute", old: "end.value, end.err = fn(e)", new: "s := c.shardOf(f.hash); s.mu.Lock(); end.value, end.err = fn(e); s.mu.Unlock()"},
-	{name: "fn-one-at-a-time", promise: "3", sentence: "it may call Do for other keys", in: "(*Cache).execute", old: "end.value, end.err = fn(e)", new: "c.reclaimer.mu.Lock(); end.value, end.err = fn(e); c.reclaimer.mu.Unlock()"},
+	{name: "fn-under-the-lock", promise: "3", sentence: "fn runs with no lock held", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "s := c.shardOf(f.hash); s.mu.Lock(); end.value, end.err = fn(ctx); s.mu.Unlock()"},
+	{name: "fn-one-at-a-time", promise: "3", sentence: "it may call Do for other keys", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "c.reclaimer.mu.Lock(); end.value, end.err = fn(ctx); c.reclaimer.mu.Unlock()"},
 
 	// 4. fn's context: the leader's values, neither its cancellation nor its deadline.
 	{name: "values-lost", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
@@ -43,7 +43,7 @@ var coreFaults = []fault{
 	{name: "deadline-by-the-old-clock", promise: "4", sentence: "its Deadline is right in wall time too, also after the clock was set", hint: "SettingTheWallClock|TestPromise04_", in: "(*clock).moment", old: "t := time.Now(); return t.Add(mark - t.Sub(c.start))", new: "return c.start.Add(mark)"},
 
 	// 5. In flight until fn really returns.
-	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", in: "(*Cache).execute", old: "end.value, end.err = fn(e)", new: "ran := make(chan struct{}); go func() { defer close(ran); end.value, end.err = fn(e) }(); select { case <-ran: case <-e.Done(): }"},
+	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "ran := make(chan struct{}); go func() { defer close(ran); end.value, end.err = fn(ctx) }(); select { case <-ran: case <-e.Done(): }"},
 
 	// 6. Re-entrancy.
 	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", in: "(*Cache).ask", old: "case within.inside(&f.exec): err = ErrReentrant", new: ""},
@@ -76,7 +76,7 @@ var coreFaults = []fault{
 	{name: "dead-context-runs-fn", promise: "8", sentence: "and fn is never started", in: "(*Cache).meet", old: "m.ctxErr, m.leads, m.undecided = ctx.Err(), false, nil", new: "m.ctxErr, m.leads, m.undecided = nil, false, nil"},
 
 	// 9. All callers of one flight get the same value and the same error.
-	{name: "value-dropped-with-an-error", promise: "9", sentence: "fn's value is returned also when its error is not nil", in: "(*Cache).execute", old: "end.value, end.err = fn(e)", new: "if end.value, end.err = fn(e); end.err != nil { end.value = *new(V) }"},
+	{name: "value-dropped-with-an-error", promise: "9", sentence: "fn's value is returned also when its error is not nil", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "if end.value, end.err = fn(ctx); end.err != nil { end.value = *new(V) }"},
 	{name: "joined-get-another-error", promise: "9", sentence: "the same error: fn's", hint: "TestJoinedCallers_OfEveryForm", in: "(*Cache).await", old: "r.share(f, Joined)", new: "r.share(f, Joined); if r.err != nil { r.err = &unmarked{r.err} }"},
 	{name: "joined-through-wrap-get-no-error", promise: "9", sentence: "the same error: fn's", hint: "TestJoinedCallers_OfEveryForm", in: "Wrap", old: "return r.value, r.err", new: "if r.source == Joined { return r.value, nil }; return r.value, r.err"},
 	{name: "joined-through-do-result-get-no-value", promise: "9", sentence: "all callers of one flight get the same value", in: "(*Cache).DoResult", old: "return r.result(c), r.err", new: "if r.source == Joined { return Result[V]{Source: Joined}, r.err }; return r.result(c), r.err"},
@@ -161,7 +161,7 @@ var coreFaults = []fault{
 	{name: "announced-panic-is-held", promise: "12", sentence: "EffectsAnnounced: whatever the error, panic, Goexit", in: "(*ending).classify", old: "end.said == noEffect || end.c.opts.EffectsAnnounced", new: "end.said == noEffect || end.c.opts.EffectsAnnounced && end.returned"},
 	{name: "announced-asks-classify", promise: "12", sentence: "Classify: asked after neither, unless EffectsAnnounced", in: "(*ending).classify", old: "end.said == noEffect || end.c.opts.EffectsAnnounced", new: "end.said == noEffect || end.c.opts.EffectsAnnounced && end.c.opts.Classify == nil"},
 	{name: "announced-releases-what-has-begun", promise: "12", sentence: "EffectsAnnounced: held while an effect has begun", in: "(*ending).classify", old: "end.said == effectBegun", new: "end.said == effectBegun && !end.c.opts.EffectsAnnounced"},
-	{name: "unannounced-untold", promise: "12", sentence: "it emits EventUnannounced", in: "(*ending).report", old: "end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key}})", new: ""},
+	{name: "unannounced-untold", promise: "12", sentence: "it emits EventUnannounced", in: "(*ending).report", old: "end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})", new: ""},
 	{name: "unannounced-uncounted", promise: "12", sentence: "and counts in Stats.Unannounced", in: "(*ending).landLocked", old: "s.stats.Unannounced++", new: ""},
 	{name: "unannounced-though-it-said-so", promise: "12", sentence: "called none of BeginEffect, NoEffect", in: "(*ending).unannounced", old: "end.said == nothing", new: "end.said != effectBegun"},
 	{name: "unannounced-of-a-failure", promise: "12", sentence: "an execution that returns a nil error", in: "(*ending).unannounced", old: "&& end.err == nil", new: ""},
@@ -197,7 +197,7 @@ var coreFaults = []fault{
 	{name: "unknown-without-cause", promise: "13", sentence: "and wraps the original", in: "(*unknownError).Unwrap", old: "e.cause", new: "nil"},
 	{name: "held-value-kept", promise: "13", sentence: "a held key keeps no value", in: "(*ending).landLocked", old: "d.state, d.why = Held, end.why", new: "d.state, d.why, d.value = Held, end.why, end.value"},
 	{name: "held-value-not-told", promise: "13", sentence: "callers of the flight get fn's value too", in: "(*ending).landLocked", old: "o.err = &unknownError{cause: end.err", new: "o.value, o.err = *new(V), &unknownError{cause: end.err"},
-	{name: "held-is-replayed", promise: "13", sentence: "everyone, also later callers, gets ErrOutcomeUnknown", in: "(*record).answers", old: "r.more.state == Retained &&", new: ""},
+	{name: "held-is-replayed", promise: "13", sentence: "everyone, also later callers, gets ErrOutcomeUnknown", in: "(*record).answers", old: "State(r.more.kind) == Retained &&", new: ""},
 	{name: "resolve-of-what-is-retained", promise: "13", sentence: "Resolve acts on held keys only", in: "(*Cache).heldLocked", old: "r.state() == Held", new: "r.more != nil"},
 	{name: "resolve-from-completion", promise: "13", sentence: "settled now, Options.TTL from now", in: "(*Cache).resolved", old: "c.nowAndWall()", new: "held.more.done"},
 	{name: "resolve-loses-the-fingerprint", promise: "13", sentence: "fingerprint kept", in: "(*Cache).resolved", old: "fingerprint: held.fingerprint(),", new: ""},
@@ -336,7 +336,7 @@ var coreFaults = []fault{
 	{name: "numbers-do-not-wrap", promise: "19", sentence: "the least recently used, however many there have been", hint: "TestTurnsWrap", pkg: "internal/order", in: "Turn.Before", old: "int64(t.Seq-o.Seq) < 0", new: "t.Seq < o.Seq"},
 	{name: "another-head-evicted", promise: "19", sentence: "the least recently used, not what came to its place since it was found", in: "(*search).evict", old: "t != found && !find.oldEnough(t) ||", new: "t == never ||"},
 	{name: "held-evicted", promise: "19", sentence: "held keys are not evicted", in: "(*kept).queueOf", old: "r.state() != Held", new: "r.state() != Held || !r.more.why.spare()"},
-	{name: "eviction-untold", promise: "19", sentence: "every eviction is an event", in: "(*search).dropLocked", old: "find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err})", new: "_ = err"},
+	{name: "eviction-untold", promise: "19", sentence: "every eviction is an event", in: "(*search).dropLocked", old: "find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err, Origin: r.origin()})", new: "_ = err"},
 	{name: "eviction-uncounted", promise: "19", sentence: "and counted", in: "(*search).dropLocked", old: "s.stats.Evicted++", new: ""},
 	{name: "protect-to-the-instant", promise: "19", sentence: "no outcome completed less than MinRetention ago", in: "(*search).unprotected", old: "find.now-done >= protect", new: "find.now-done > protect"},
 	{name: "protect-by-use", promise: "19", sentence: "MinRetention counts from completion", in: "(*search).victim", old: "time.Duration(c.heads[i].done.Load())", new: "t.At"},
@@ -478,7 +478,7 @@ var coreFaults = []fault{
 	{name: "stored-error-is-nothing", promise: "24", sentence: "errors.Is works on what has been read again", hint: "TestCodec_|TestStoredError", in: "(*StoredError).Is", old: "known == target", new: "known != target"},
 
 	// 25. Events and Stats.
-	{name: "replay-untold", promise: "25", sentence: "exactly one call event", in: "(*Cache).observeReplayed", old: "c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: err})", new: ""},
+	{name: "replay-untold", promise: "25", sentence: "exactly one call event", in: "(*Cache).observeReplayed", old: "c.observe(ctx, Event[K]{Kind: EventReplayed, Key: key, Err: r.err(), Origin: r.origin()})", new: ""},
 	{name: "replay-uncounted", promise: "25", sentence: "counts in exactly one of the Stats of calls, also without a lock", hint: "TestReplay_", in: "(*Cache).lookKept", old: "c.replays.count()", new: ""},
 	{name: "stripes-uncounted", promise: "25", sentence: "counts in exactly one of the Stats of calls, on whichever core", hint: "TestReplay_", in: "(*counter).sum", old: "range t.stripes", new: "range t.stripes[:minStripes/2]"},
 	{name: "left-told-twice", promise: "25", sentence: "exactly one call event", in: "(*call).lead", old: "m.reply.err = err", new: "m.reply.err = err; c.observe(m.ctx, Event[K]{Kind: EventRejected, Key: f.key, Err: err})"},
@@ -514,4 +514,20 @@ var coreFaults = []fault{
 	{name: "options-allocate", promise: "27", sentence: "Do itself allocates nothing, options included", in: "(*Cache).Do", old: "r.opts.read(opts)", new: "r.opts.read(append([]CallOption(nil), opts...))"},
 	{name: "wrap-makes-its-closure-first", promise: "27", sentence: "through Wrap a replay allocates nothing at all", in: "Wrap", old: "var r reply[K, V]", new: "run := func(ctx context.Context) (V, error) { return fn(ctx, arg) }; if ctx == nil { go run(ctx) }; var r reply[K, V]"},
 	{name: "reply-of-a-replay-escapes", promise: "27", sentence: "Do itself allocates nothing", in: "(*Cache).meet", old: "m.decide()", new: "if m.c == nil { go func() { r.err = nil }() }; m.decide()"},
+
+	// around.md: Trace and Origin.
+	{name: "trace-in-a-foreign-context", promise: "4", sentence: "a context of Trace's that is not derived from fn's is not used", in: "(*ending).trace", old: "if executionOf(ctx) == e {", new: "if ctx != nil {"},
+	{name: "trace-ends-fns-context", promise: "4", sentence: "what Trace derives has no end of its own", hint: "TestTrace_", in: "(*ending).trace", old: "return &traced{e, values}", new: "return values"},
+	{name: "trace-end-untold-after-a-panic", promise: "around", sentence: "the func that it returns is called for every execution", hint: "TestTrace_", in: "(*Cache).execute", old: "if end.traced != nil {", new: "if end.traced != nil && end.returned {"},
+	{name: "trace-end-before-the-flight-has-settled", promise: "around", sentence: "it is called once the flight has settled", hint: "TestTrace_", in: "(*Cache).execute", old: "defer end.traceEnds()", new: "end.traceEnds()"},
+	{name: "trace-of-reconcile-is-fns", promise: "around", sentence: "Reconcile and the fn after it are two executions", hint: "TestTrace_", in: "(*ending).traceEnds", old: "e.Kind = EventReconciled", new: ""},
+	{name: "trace-reads-a-flight-that-goes-on", promise: "around", sentence: "the end of Reconcile, which fn follows, is its own", hint: "TestTrace_", in: "(*ending).traceEnds", old: "!end.yielded", new: "end.c != nil"},
+	{name: "trace-panic-untold", promise: "around", sentence: "a Trace that panics is reported", hint: "TestTrace_", in: "(*ending).trace", old: "c.notePanic(f.key, &end.notes)", new: "nil"},
+	{name: "origin-not-kept", promise: "around", sentence: "the origin lives in the record", hint: "TestTrace_", in: "(*ending).landLocked", old: ", origin: f.origin(),", new: ","},
+	{name: "origin-of-a-plain-success-lost", promise: "around", sentence: "the origin lives in the full record", hint: "TestTrace_", in: "(*Cache).record", old: "d.origin == nil && fits", new: "fits"},
+	{name: "origin-lost-by-resolve", promise: "around", sentence: "what was resolved points to the run that left it unknown", hint: "TestTrace_", in: "(*Cache).resolved", old: "origin: held.origin(),", new: ""},
+	{name: "origin-not-saved", promise: "24", sentence: "Save keeps the origin", hint: "TestSave_", in: "Codec.appendEntry", old: "if e.Origin != nil {", new: "if e.Origin != nil && c.EncodeKey == nil {"},
+	{name: "leader-untold", promise: "around", sentence: "Event.Led: the caller's call led the flight", hint: "TestTrace_", in: "(*call).observeLed", old: "e.Led = true", new: ""},
+	{name: "leader-that-left-untold", promise: "around", sentence: "Event.Led: the caller's call led the flight, also if it has left", hint: "TestTrace_", in: "(*call).lead", old: "Led: true", new: "Led: false"},
+	{name: "origin-text-in-capitals", promise: "around", sentence: "MarshalText: 00-<trace>-<span>-<flags>", hint: "TestOrigin_", in: "Origin.String", old: `fmt.Sprintf("00-%x-%x-%02x", o.TraceID, o.SpanID, flags)`, new: `fmt.Sprintf("00-%X-%X-%02x", o.TraceID, o.SpanID, flags)`},
 }

@@ -12,7 +12,7 @@ var storeFaults = []fault{
 	// 28. Promises 1, 2, 13, 15, 22 and 23 hold for all processes whose caches share the store.
 	{name: "store-fn-runs-without-a-claim", promise: "28", sentence: "at most one execution per key runs, in all processes", hint: "TestPromise35_", in: "(*Cache).claim", old: "case standing.Granted:", new: "case standing.Granted || standing.State == InFlight && standing.ExpiresIn > 0:"},
 	{name: "store-fn-runs-over-what-is-kept", promise: "28", sentence: "while an outcome is kept, fn does not run, in no process", in: "(*Cache).claim", old: "case standing.Granted:", new: "case standing.Granted || standing.State == Retained:"},
-	{name: "store-final-error-lost", promise: "28", sentence: "a kept error is replayed elsewhere", in: "(*Cache).entryOf", old: "e.Err, err = codec.decodeError(s.Err)", new: "_, err = codec.decodeError(s.Err)"},
+	{name: "store-final-error-lost", promise: "28", sentence: "a kept error is replayed elsewhere", in: "(*Cache).entryOf", old: "e.Origin, e.Err, err = codec.decodeOutcome(s.Err)", new: "e.Origin, _, err = codec.decodeOutcome(s.Err)"},
 	{name: "store-claim-without-fingerprint", promise: "28", sentence: "fingerprints are compared in all processes: that of the claim", in: "(*Cache).claim", old: "r := ClaimRequest{Fingerprint: f.fingerprint}", new: "r := ClaimRequest{}"},
 	{name: "store-reused-is-replayed", promise: "28", sentence: "fingerprints are compared in all processes: with what is kept", in: "(*inquiry).refused", old: "case standing.Fingerprint != f.fingerprint:", new: "case standing.State != Retained && standing.Fingerprint != f.fingerprint:"},
 	{name: "store-reused-is-watched", promise: "28", sentence: "fingerprints are compared in all processes: with what is in flight, at once", in: "(*inquiry).refused", old: "case standing.Fingerprint != f.fingerprint:", new: "case standing.State != InFlight && standing.Fingerprint != f.fingerprint:"},
@@ -55,7 +55,7 @@ var storeFaults = []fault{
 	{name: "store-announcement-unsaid", promise: "31", sentence: "claimed and announced: fn runs, since the engine knows", in: "(*Cache).request", old: "= c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced", new: "= c.opts.Lease, c.opts.HoldTTL, false"},
 	{name: "store-announced-by-all", promise: "31", sentence: "claimed and not announced: held", in: "(*Cache).request", old: "= c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced", new: "= c.opts.Lease, c.opts.HoldTTL, true"},
 	{name: "store-hold-of-the-dead-without-end", promise: "31", sentence: "held for the dead owner's HoldTTL", in: "(*Cache).request", old: "= c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced", new: "= c.opts.Lease, -1, c.opts.EffectsAnnounced"},
-	{name: "store-interrupted-unsaid", promise: "31", sentence: "held, with ErrInterrupted", in: "Codec.decodeHeld", old: "return ErrInterrupted, interrupted, nil", new: "return nil, interrupted, nil"},
+	{name: "store-interrupted-unsaid", promise: "31", sentence: "held, with ErrInterrupted", in: "Codec.decodeHeld", old: "return nil, ErrInterrupted, interrupted, nil", new: "return nil, nil, interrupted, nil"},
 	{name: "store-takeover-with-no-payload", promise: "31", sentence: "fn runs, for its own payload", in: "(*inquiry).refused", old: "*r = ClaimRequest{Fingerprint: f.fingerprint}", new: "*r = ClaimRequest{}"},
 	{name: "store-slow-does-not-settle", promise: "31", sentence: "whose owner is slow, and was not taken over, settles as if nothing had been", in: "(*ending).record", old: "if end.lost {", new: "if end.lost || c.now()-cl.since > c.opts.Lease {"},
 	{name: "store-slow-does-not-begin", promise: "31", sentence: "whose owner is slow, and was not taken over, goes on", in: "(*Cache).newClaim", old: "cl.begin = func(ctx context.Context) error {", new: "cl.begin = func(ctx context.Context) error { if c.now()-cl.since > c.opts.Lease { return ErrClaimLost };"},
@@ -89,7 +89,7 @@ var storeFaults = []fault{
 
 	// 37. What was released only joined callers of the process are told.
 	{name: "store-release-is-a-hold", promise: "37", sentence: "what is released is released in the store", in: "(*ending).settlement", old: "if end.disposition == Release { return Settlement{Disposition: Release} }", new: ""},
-	{name: "store-release-is-kept", promise: "37", sentence: "WithTTL(0): nobody elsewhere is told", in: "(*ending).settlement", old: "if end.ttl() <= 0 { return Settlement{Disposition: Release} }", new: "if end.ttl() <= 0 { s, _ := c.keeper.retaining(end.value, end.err, 1e9); return s }"},
+	{name: "store-release-is-kept", promise: "37", sentence: "WithTTL(0): nobody elsewhere is told", in: "(*ending).settlement", old: "if end.ttl() <= 0 { return Settlement{Disposition: Release} }", new: "if end.ttl() <= 0 { s, _ := c.keeper.retaining(end.value, end.err, nil, 1e9); return s }"},
 
 	// 38. ErrStore, ErrClaimLost.
 	{name: "store-fails-open", promise: "38", sentence: "the claim could not be obtained: fn did not run", in: "(*Cache).claim", old: "case err != nil: q.reject(err); return", new: "case err != nil: q.granted(&r, standing); return", quick: true},
@@ -177,4 +177,11 @@ var storeFaults = []fault{
 	{name: "store-close-waits-for-elsewhere", promise: "44", sentence: "Close waits for executions, not for those of other processes", in: "(*Cache).ends", old: "case f.asks != nil && f.asks.claiming != nil && f.asks.claiming.watches: continue", new: ""},
 	{name: "store-close-does-not-wait-for-the-answer", promise: "44", sentence: "Close waits as before: what the store is asked for may run here", in: "(*Cache).ends", old: "undecided = append(undecided, f.asks.claiming.decided)", new: ""},
 	{name: "store-saves", promise: "44", sentence: "Save is an error with a Store", hint: "TestPromise43_", in: "(*Cache).Save", old: "if c.keeper != nil {", new: "if c.keeper != nil && c.opts.Lease < 0 {"},
+
+	// around.md: a Store keeps the origin.
+	{name: "store-origin-lost", promise: "28", sentence: "a Store keeps the origin: of what is retained", hint: "TestOrigin", in: "Codec.encodeOutcome", old: "case origin == nil:", new: "case origin == nil || err == nil:"},
+	{name: "store-origin-of-a-hold-lost", promise: "28", sentence: "a Store keeps the origin: of what is held", hint: "TestOrigin", in: "Codec.encodeHeld", old: "if origin != nil {", new: "if origin != nil && held == 0 {"},
+	{name: "store-origin-of-what-landed-lost", promise: "28", sentence: "a replay elsewhere points to the run", hint: "TestOrigin", in: "(*inquiry).landAs", old: "origin: e.Origin", new: ""},
+	{name: "store-origin-of-the-copy-lost", promise: "28", sentence: "a replay from the copy points to the run", hint: "TestOrigin", in: "(*Cache).copyOf", old: "origin: e.Origin,", new: ""},
+	{name: "store-origin-lost-by-resolve", promise: "28", sentence: "what was resolved points to the run that left it unknown", hint: "TestOrigin", in: "(*Cache).resolveStored", old: "c.keeper.retaining(value, cause, origin, c.opts.TTL)", new: "c.keeper.retaining(value, cause, nil, c.opts.TTL)"},
 }
