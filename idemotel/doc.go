@@ -22,6 +22,7 @@
 // idemflight.disposition (retain, release, hold) and idemflight.waiters as well, and the status error with the text of the
 // error if the key was held or released because of one, not if that is a final answer. (One that is not retained because of
 // WithTTL(0) or Forget is released.) If fn follows Reconcile there are two spans, one after the other.
+// The span of an execution ends once the flight has settled, which may be a moment after the calls have returned.
 //
 // A replay has no span of its own: the span of its caller gets a link to the execution whose outcome it is, also if that
 // was in another process or before a restart (with a Store, or Save). A call that is rejected gets a link to the execution

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -85,9 +86,16 @@ func (tr *traced) do(name string, c *cache, key string, fn func(context.Context)
 	tr.request(name, func(ctx context.Context) { _, _ = c.Do(ctx, key, fn, opts...) })
 }
 
-// spans returns those of that name that have ended, in that order.
+// all returns the spans that have ended, in that order. That of an execution ends once the flight has settled, and
+// so perhaps after the call: the test must be in a bubble.
+func (tr *traced) all() tracetest.SpanStubs {
+	synctest.Wait()
+	return tr.exporter.GetSpans()
+}
+
+// spans returns those of that name that have ended.
 func (tr *traced) spans(name string) (found []tracetest.SpanStub) {
-	for _, s := range tr.exporter.GetSpans() {
+	for _, s := range tr.all() {
 		if s.Name == name {
 			found = append(found, s)
 		}

@@ -47,7 +47,7 @@ func TestTrace_AnExecutionIsBetweenItsLeaderAndTheBank(t *testing.T) {
 		require.Empty(t, execute.Links)
 		require.Equal(t, map[attribute.Key]any{"idemflight.result": "executed"}, attributes(request))
 		require.Empty(t, request.Links, "the execution is its child")
-		require.Len(t, tr.exporter.GetSpans(), 3)
+		require.Len(t, tr.all(), 3)
 
 		e, found, err := c.Lookup(context.Background(), "rent")
 		require.NoError(t, err)
@@ -110,19 +110,21 @@ func TestTrace_WhoWaits(t *testing.T) {
 
 // TestTrace_AReplayIsALink on the caller's span, and no span.
 func TestTrace_AReplayIsALink(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	c := tr.cache(options{})
-	tr.do("first", c, "rent", returns("receipt", nil))
-	tr.do("again", c, "rent", returns("", nil))
-	again := tr.span("again")
-	tr.requireLinked(again, tr.span("idemflight execute"))
-	require.Equal(t, map[attribute.Key]any{"idemflight.result": "replayed"}, attributes(again))
-	require.Len(t, tr.exporter.GetSpans(), 3)
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		c := tr.cache(options{})
+		tr.do("first", c, "rent", returns("receipt", nil))
+		tr.do("again", c, "rent", returns("", nil))
+		again := tr.span("again")
+		tr.requireLinked(again, tr.span("idemflight execute"))
+		require.Equal(t, map[attribute.Key]any{"idemflight.result": "replayed"}, attributes(again))
+		require.Len(t, tr.all(), 3)
+	})
 }
 
 // TestTrace_AReplayElsewhereIsLinkedToo: in another process, and after a restart.
 func TestTrace_AReplayElsewhereIsLinkedToo(t *testing.T) {
-	t.Run("Store", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // with a store
 		tr, store := newTraced(t, sdktrace.AlwaysSample()), storetest.Mem()
 		tr.do("first", tr.cache(options{Store: store}), "rent", returns("receipt", nil))
 		other := tr.cache(options{Store: store})
@@ -132,7 +134,7 @@ func TestTrace_AReplayElsewhereIsLinkedToo(t *testing.T) {
 		tr.requireLinked(tr.span("from memory"), tr.span("idemflight execute"))
 		require.Equal(t, "replayed", result(tr.span("again")))
 	})
-	t.Run("Save", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // saved and loaded
 		tr := newTraced(t, sdktrace.AlwaysSample())
 		old, next := tr.cache(options{}), tr.cache(options{})
 		tr.do("first", old, "rent", returns("receipt", nil))
@@ -161,87 +163,92 @@ func TestTrace_WaitingForAnotherProcess(t *testing.T) {
 
 // TestTrace_Status: an error where the key is held or released because of one, and not for an answer.
 func TestTrace_Status(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	c := tr.cache(options{})
-	panics := func(context.Context) (string, error) { panic("at the bank") }
-	for name, want := range map[string]struct {
-		fn          func(context.Context) (string, error)
-		disposition string
-		status      codes.Code
-		text        string
-		opts        []idemflight.CallOption
-	}{
-		"success":       {returns("receipt", nil), "retain", codes.Unset, "", nil},
-		"declined":      {returns("", idemflight.Final(errLost)), "retain", codes.Unset, "", nil},
-		"released":      {returns("", idemflight.Retryable(errLost)), "release", codes.Error, errLost.Error(), nil},
-		"held":          {returns("", idemflight.Unknown(errLost)), "hold", codes.Error, errLost.Error(), nil},
-		"panicked":      {panics, "hold", codes.Error, "at the bank", nil},
-		"shared, alone": {returns("receipt", nil), "release", codes.Unset, "", []idemflight.CallOption{idemflight.WithTTL(0)}},
-	} {
-		func() {
-			defer func() { _ = recover() }()
-			tr.do(name, c, name, want.fn, want.opts...)
-		}()
-		execute := tr.under(tr.span(name), "idemflight execute")
-		require.Equal(t, want.disposition, attributes(execute)["idemflight.disposition"], name)
-		require.Equal(t, want.status, execute.Status.Code, name)
-		require.Contains(t, execute.Status.Description, want.text, name)
-		require.Equal(t, "executed", result(tr.span(name)), name)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		c := tr.cache(options{})
+		panics := func(context.Context) (string, error) { panic("at the bank") }
+		for name, want := range map[string]struct {
+			fn          func(context.Context) (string, error)
+			disposition string
+			status      codes.Code
+			text        string
+			opts        []idemflight.CallOption
+		}{
+			"success":       {returns("receipt", nil), "retain", codes.Unset, "", nil},
+			"declined":      {returns("", idemflight.Final(errLost)), "retain", codes.Unset, "", nil},
+			"released":      {returns("", idemflight.Retryable(errLost)), "release", codes.Error, errLost.Error(), nil},
+			"held":          {returns("", idemflight.Unknown(errLost)), "hold", codes.Error, errLost.Error(), nil},
+			"panicked":      {panics, "hold", codes.Error, "at the bank", nil},
+			"shared, alone": {returns("receipt", nil), "release", codes.Unset, "", []idemflight.CallOption{idemflight.WithTTL(0)}},
+		} {
+			func() {
+				defer func() { _ = recover() }()
+				tr.do(name, c, name, want.fn, want.opts...)
+			}()
+			execute := tr.under(tr.span(name), "idemflight execute")
+			require.Equal(t, want.disposition, attributes(execute)["idemflight.disposition"], name)
+			require.Equal(t, want.status, execute.Status.Code, name)
+			require.Contains(t, execute.Status.Description, want.text, name)
+			require.Equal(t, "executed", result(tr.span(name)), name)
+		}
+		require.Zero(t, c.Stats().HookPanics)
+	})
 }
 
 // TestTrace_Reconcile has a span like fn, and fn after it one beside.
 func TestTrace_Reconcile(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	found, err := "receipt", error(nil)
-	c := tr.cache(options{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[string]) (string, error) {
-		_, span := tr.provider.Tracer("test").Start(ctx, "ask the bank")
-		defer span.End()
-		return found, err
-	}})
-	hold := func(key string) {
-		tr.do("holds "+key, c, key, returns("", idemflight.Unknown(errLost)))
-		require.Equal(t, "executed", result(tr.span("holds "+key)))
-	}
-	hold("a")
-	tr.do("found", c, "a", returns("", nil))
-	reconcile := tr.under(tr.span("found"), "idemflight reconcile")
-	tr.under(reconcile, "ask the bank")
-	require.Equal(t, "retain", attributes(reconcile)["idemflight.disposition"])
-	require.Equal(t, codes.Unset, reconcile.Status.Code)
-	require.Equal(t, internal, reconcile.SpanKind)
-	require.Equal(t, "reconciled", result(tr.span("found")))
-	require.Empty(t, tr.span("found").Links)
-	tr.do("again", c, "a", returns("", nil))
-	tr.requireLinked(tr.span("again"), reconcile)
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		found, err := "receipt", error(nil)
+		c := tr.cache(options{Reconcile: func(ctx context.Context, _ string, _ idemflight.Entry[string]) (string, error) {
+			_, span := tr.provider.Tracer("test").Start(ctx, "ask the bank")
+			defer span.End()
+			return found, err
+		}})
+		hold := func(key string) {
+			tr.do("holds "+key, c, key, returns("", idemflight.Unknown(errLost)))
+			require.Equal(t, "executed", result(tr.span("holds "+key)))
+		}
+		hold("a")
+		tr.do("found", c, "a", returns("", nil))
+		reconcile := tr.under(tr.span("found"), "idemflight reconcile")
+		tr.under(reconcile, "ask the bank")
+		require.Equal(t, "retain", attributes(reconcile)["idemflight.disposition"])
+		require.Equal(t, codes.Unset, reconcile.Status.Code)
+		require.Equal(t, internal, reconcile.SpanKind)
+		require.Equal(t, "reconciled", result(tr.span("found")))
+		require.Empty(t, tr.span("found").Links)
+		tr.do("again", c, "a", returns("", nil))
+		tr.requireLinked(tr.span("again"), reconcile)
 
-	hold("b")
-	found, err = "", errLost
-	tr.do("learned nothing", c, "b", returns("", nil))
-	reconcile = tr.under(tr.span("learned nothing"), "idemflight reconcile")
-	require.Equal(t, "hold", attributes(reconcile)["idemflight.disposition"])
-	require.Equal(t, codes.Error, reconcile.Status.Code)
-	require.Equal(t, "outcome_unknown", result(tr.span("learned nothing")))
-	require.Empty(t, tr.spans("idemflight wait"), "it led")
-	tr.do("told the same", c, "b", returns("", nil))
-	require.Len(t, tr.span("told the same").Links, 1, "to the execution that left it unknown")
+		hold("b")
+		found, err = "", errLost
+		tr.do("learned nothing", c, "b", returns("", nil))
+		reconcile = tr.under(tr.span("learned nothing"), "idemflight reconcile")
+		require.Equal(t, "hold", attributes(reconcile)["idemflight.disposition"])
+		require.Equal(t, codes.Error, reconcile.Status.Code)
+		require.Equal(t, "outcome_unknown", result(tr.span("learned nothing")))
+		require.Empty(t, tr.spans("idemflight wait"), "it led")
+		tr.do("told the same", c, "b", returns("", nil))
+		require.Len(t, tr.span("told the same").Links, 1, "to the execution that left it unknown")
 
-	hold("c")
-	err = idemflight.Retryable(errLost)
-	tr.do("had no effect", c, "c", returns("receipt", nil))
-	request := tr.span("had no effect")
-	require.Equal(t, "release", attributes(tr.under(request, "idemflight reconcile"))["idemflight.disposition"])
-	require.Equal(t, "retain", attributes(tr.under(request, "idemflight execute"))["idemflight.disposition"])
-	require.Equal(t, "executed", result(request))
+		hold("c")
+		err = idemflight.Retryable(errLost)
+		tr.do("had no effect", c, "c", returns("receipt", nil))
+		request := tr.span("had no effect")
+		require.Equal(t, "release", attributes(tr.under(request, "idemflight reconcile"))["idemflight.disposition"])
+		require.Equal(t, "retain", attributes(tr.under(request, "idemflight execute"))["idemflight.disposition"])
+		require.Equal(t, "executed", result(request))
 
-	hold("d")
-	found, err = "receipt", nil
-	tr.request("operator", func(ctx context.Context) {
-		_, err := c.Reconcile(ctx, "d")
-		require.NoError(t, err)
+		hold("d")
+		found, err = "receipt", nil
+		tr.request("operator", func(ctx context.Context) {
+			_, err := c.Reconcile(ctx, "d")
+			require.NoError(t, err)
+		})
+		tr.under(tr.span("operator"), "idemflight reconcile")
+		require.Nil(t, result(tr.span("operator")), "it is no call")
 	})
-	tr.under(tr.span("operator"), "idemflight reconcile")
-	require.Nil(t, result(tr.span("operator")), "it is no call")
 }
 
 // TestTrace_NotSampled: nothing is exported, and a caller that is sampled links to the execution all the same.
@@ -266,7 +273,7 @@ func TestTrace_NotSampled(t *testing.T) {
 		time.Sleep(time.Hour)
 		_, err := c.Do(unsampled, "rent", fn)
 		require.NoError(t, err)
-		require.Empty(t, tr.exporter.GetSpans())
+		require.Empty(t, tr.all())
 
 		e, _, err := c.Lookup(context.Background(), "rent")
 		require.NoError(t, err)
@@ -281,21 +288,23 @@ func TestTrace_NotSampled(t *testing.T) {
 
 // TestTrace_WithoutAnSDK: spans are passed on, and nothing else happens.
 func TestTrace_WithoutAnSDK(t *testing.T) {
-	c, err := idemflight.New(idemotel.Trace(options{}, idemotel.Options[string]{TracerProvider: noop.NewTracerProvider()}))
-	require.NoError(t, err)
-	for range 2 {
-		got, err := c.Do(context.Background(), "rent", returns("receipt", nil))
+	synctest.Test(t, func(t *testing.T) {
+		c, err := idemflight.New(idemotel.Trace(options{}, idemotel.Options[string]{TracerProvider: noop.NewTracerProvider()}))
 		require.NoError(t, err)
-		require.Equal(t, "receipt", got)
-	}
-	e, _, err := c.Lookup(context.Background(), "rent")
-	require.NoError(t, err)
-	require.Nil(t, e.Origin)
-	require.Zero(t, c.Stats().HookPanics)
+		for range 2 {
+			got, err := c.Do(context.Background(), "rent", returns("receipt", nil))
+			require.NoError(t, err)
+			require.Equal(t, "receipt", got)
+		}
+		e, _, err := c.Lookup(context.Background(), "rent")
+		require.NoError(t, err)
+		require.Nil(t, e.Origin)
+		require.Zero(t, c.Stats().HookPanics)
 
-	c = idemflight.MustNew(idemotel.Trace(options{}, idemotel.Options[string]{})) // the global one
-	_, err = c.Do(context.Background(), "rent", returns("receipt", nil))
-	require.NoError(t, err)
+		c = idemflight.MustNew(idemotel.Trace(options{}, idemotel.Options[string]{})) // the global one
+		_, err = c.Do(context.Background(), "rent", returns("receipt", nil))
+		require.NoError(t, err)
+	})
 }
 
 // TestTrace_KeysAreSecrets unless Options.Key says what to tell of them.
@@ -312,7 +321,7 @@ func TestTrace_KeysAreSecrets(t *testing.T) {
 			synctest.Wait()
 			tr.do("joins", c, "s3cret", returns("", nil))
 			tr.do("again", c, "s3cret", returns("", nil))
-			for _, s := range tr.exporter.GetSpans() {
+			for _, s := range tr.all() {
 				ours := strings.HasPrefix(s.Name, "idemflight ")
 				require.Equal(t, told && ours, attributes(s)["order"] == "s3cret", "%s has the key", s.Name)
 				if !told {
@@ -329,39 +338,43 @@ func TestTrace_KeysAreSecrets(t *testing.T) {
 
 // TestTrace_OtherHooks: the Observer that was there hears every event, before the span of the call has its result.
 func TestTrace_OtherHooks(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	var events []idemflight.Event[string]
-	c := tr.cache(options{
-		Observer: func(_ context.Context, e idemflight.Event[string]) { events = append(events, e) },
-		Trace: func(ctx context.Context, _ string, _ bool) (context.Context, idemflight.Origin, func(idemflight.Event[string])) {
-			t.Error("it should have been replaced")
-			return ctx, idemflight.Origin{}, nil
-		},
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		var events []idemflight.Event[string]
+		c := tr.cache(options{
+			Observer: func(_ context.Context, e idemflight.Event[string]) { events = append(events, e) },
+			Trace: func(ctx context.Context, _ string, _ bool) (context.Context, idemflight.Origin, func(idemflight.Event[string])) {
+				t.Error("it should have been replaced")
+				return ctx, idemflight.Origin{}, nil
+			},
+		})
+		tr.do("first", c, "rent", returns("receipt", nil))
+		tr.do("again", c, "rent", returns("", nil))
+		require.Len(t, events, 2)
+		require.Equal(t, idemflight.EventReplayed, events[1].Kind)
+		require.Equal(t, [8]byte(tr.span("idemflight execute").SpanContext.SpanID()), events[1].Origin.SpanID)
 	})
-	tr.do("first", c, "rent", returns("receipt", nil))
-	tr.do("again", c, "rent", returns("", nil))
-	require.Len(t, events, 2)
-	require.Equal(t, idemflight.EventReplayed, events[1].Kind)
-	require.Equal(t, [8]byte(tr.span("idemflight execute").SpanContext.SpanID()), events[1].Origin.SpanID)
 }
 
 // TestTrace_WhatPanics ends its span all the same, and the cache contains it.
 func TestTrace_WhatPanics(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	end := func(err error) {
-		_, _, ended := idemotel.Trace(options{}, idemotel.Options[string]{TracerProvider: tr.provider}).Trace(context.Background(), "rent", false)
-		ended(idemflight.Event[string]{Disposition: idemflight.Hold, Err: err})
-	}
-	require.Panics(t, func() { end(badError{}) })
-	require.Equal(t, "hold", attributes(tr.span("idemflight execute"))["idemflight.disposition"])
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		end := func(err error) {
+			_, _, ended := idemotel.Trace(options{}, idemotel.Options[string]{TracerProvider: tr.provider}).Trace(context.Background(), "rent", false)
+			ended(idemflight.Event[string]{Disposition: idemflight.Hold, Err: err})
+		}
+		require.Panics(t, func() { end(badError{}) })
+		require.Equal(t, "hold", attributes(tr.span("idemflight execute"))["idemflight.disposition"])
 
-	c := idemflight.MustNew(idemotel.Trace(options{}, idemotel.Options[string]{
-		TracerProvider: tr.provider, Key: func(string) []attribute.KeyValue { panic("Key") },
-	}))
-	got, err := c.Do(context.Background(), "rent", returns("receipt", nil))
-	require.NoError(t, err)
-	require.Equal(t, "receipt", got)
-	require.Equal(t, uint64(1), c.Stats().HookPanics)
+		c := idemflight.MustNew(idemotel.Trace(options{}, idemotel.Options[string]{
+			TracerProvider: tr.provider, Key: func(string) []attribute.KeyValue { panic("Key") },
+		}))
+		got, err := c.Do(context.Background(), "rent", returns("receipt", nil))
+		require.NoError(t, err)
+		require.Equal(t, "receipt", got)
+		require.Equal(t, uint64(1), c.Stats().HookPanics)
+	})
 }
 
 type badError struct{}
@@ -370,16 +383,18 @@ func (badError) Error() string { panic("Error") }
 
 // TestTrace_OtherEventsAreOfNoCall: upkeep and operators leave the span of their context as it is.
 func TestTrace_OtherEventsAreOfNoCall(t *testing.T) {
-	tr := newTraced(t, sdktrace.AlwaysSample())
-	c := tr.cache(options{})
-	tr.do("holds", c, "rent", returns("", idemflight.Unknown(errLost)))
-	tr.request("operator", func(ctx context.Context) {
-		require.NoError(t, c.Resolve(ctx, "rent", "receipt", nil))
-		_, err := c.Forget(ctx, "rent")
-		require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTraced(t, sdktrace.AlwaysSample())
+		c := tr.cache(options{})
+		tr.do("holds", c, "rent", returns("", idemflight.Unknown(errLost)))
+		tr.request("operator", func(ctx context.Context) {
+			require.NoError(t, c.Resolve(ctx, "rent", "receipt", nil))
+			_, err := c.Forget(ctx, "rent")
+			require.NoError(t, err)
+		})
+		require.Empty(t, tr.span("operator").Attributes)
+		require.Empty(t, tr.span("operator").Links)
 	})
-	require.Empty(t, tr.span("operator").Attributes)
-	require.Empty(t, tr.span("operator").Links)
 }
 
 // TestTrace_AReplayThatIsNotRecordedAllocatesNothing: without a span, and with one that is not sampled.
