@@ -124,6 +124,7 @@ func TestAge_AStoreThatHangsHoldsUpNoScrape(t *testing.T) {
 			require.False(t, gather(t, r).known("held"))
 		}
 		require.Zero(t, time.Since(began), "a scrape does not wait")
+		synctest.Wait()
 		require.Equal(t, 1, m.Asked("Unsettled"), "one look at a time")
 		time.Sleep(10*time.Second - time.Nanosecond)
 		synctest.Wait()
