@@ -1,0 +1,5 @@
+//go:build race
+
+package idemprom_test
+
+func init() { raceEnabled = true }
