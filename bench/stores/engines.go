@@ -190,9 +190,11 @@ func openPostgreSQL(ctx context.Context, _ string) (_ []contest, shut func(), er
 		})
 	}
 	nothing := func(pgx.Tx) error { return nil }
-	plainCharge := func(ctx context.Context, n int) error {
-		_, err := charge(ctx, "plain", n, nothing)
-		return err
+	plainCharge := func(what string) func(context.Context, int) error {
+		return func(ctx context.Context, n int) error {
+			_, err := charge(ctx, what, n, nothing)
+			return err
+		}
 	}
 	all := []contest{
 		{name: "first", ours: c.first, bare: writes("insert, update", 1)},
@@ -201,13 +203,13 @@ func openPostgreSQL(ctx context.Context, _ string) (_ []contest, shut func(), er
 			_, err := relaxing.Do(ctx, c.key("relaxed", n), begins)
 			return err
 		}},
-		{name: "Do with SettleTx; alone: the user's transaction", bare: plainCharge, ours: func(ctx context.Context, n int) error {
+		{name: "Do with SettleTx; alone: the user's transaction", bare: plainCharge("plain"), ours: func(ctx context.Context, n int) error {
 			_, err := c.announced.Do(ctx, c.key("tx", n), func(ctx context.Context) (receipt, error) {
 				return charge(ctx, "tx", n, func(tx pgx.Tx) error { return store.SettleTx(ctx, tx, aReceipt, nil) })
 			})
 			return err
 		}},
-		{name: "Do, BeginEffect, the user's transaction", bare: plainCharge, ours: func(ctx context.Context, n int) error {
+		{name: "Do, BeginEffect, the user's transaction", bare: plainCharge("plain again"), ours: func(ctx context.Context, n int) error {
 			_, err := c.announced.Do(ctx, c.key("apart", n), func(ctx context.Context) (receipt, error) {
 				if err := idemflight.BeginEffect(ctx); err != nil {
 					return receipt{}, err
