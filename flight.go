@@ -92,6 +92,7 @@ type outcome[V any] struct {
 	waiters     int32 // as the execution ended
 	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing; or lookAgain
 	disposition uint8 // a Disposition
+	lost        bool  // with a Store: another process has the key, and nothing was recorded
 }
 
 // lookAgain is the source of an outcome that is none: those that waited for it look at the key again.

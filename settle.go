@@ -37,7 +37,7 @@ type ending[K comparable, V any] struct {
 	unheld      bool          // the store has not recorded the hold
 	adopted     bool          // the store had an outcome already, which expires
 	expires     time.Duration // then, and may have by now
-	lost        bool          // the claim was, before fn: the flight has nobody's fn to run
+	lost        bool          // the claim was, before anything had begun: there is nothing to record
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 
@@ -353,7 +353,7 @@ func (end *ending[K, V]) land() {
 func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	c, f, o := end.c, end.flight, &end.flight.outcome
 	o.value, o.err, o.completed, o.source = end.value, end.err, end.at, uint8(Executed)
-	o.took, o.waiters, o.disposition = end.at-end.exec.started, f.waiters, uint8(end.disposition)
+	o.took, o.waiters, o.disposition, o.lost = end.at-end.exec.started, f.waiters, uint8(end.disposition), end.lost
 	switch {
 	case end.exec.reconciling:
 		o.source = uint8(Reconciled)
@@ -475,7 +475,7 @@ func (end *ending[K, V]) report() {
 		end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})
 	}
 	switch {
-	case f.operated == byOperatorWhoLeft:
+	case f.operated == byOperatorWhoLeft && !f.outcome.lost:
 		end.notes = append(end.notes, note[K]{f.exec.leader, f.ended(EventResolved)})
 	case f.leaderLeft && f.operated == byCall:
 		end.notes = append(end.notes, note[K]{end.exec, f.ended(EventFinished)})

@@ -151,7 +151,7 @@ func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], err
 	if !asks.claiming.reconciles { // the store has said why
 		return Entry[V]{}, f.outcome.err
 	}
-	if m.leads {
+	if m.leads && !f.outcome.lost {
 		c.observe(ctx, f.ended(EventResolved))
 	}
 	e, _, err := c.lookupStored(ctx, key)
@@ -364,6 +364,7 @@ func (end *ending[K, V]) record(cl *claim) {
 		}
 	case !errors.Is(err, ErrStore):
 		if end.disposition == Release && end.said != effectBegun && (!cl.settles || errors.Is(end.err, ErrClaimLost)) {
+			end.lost = true
 			return // nothing had begun: there is nothing to record
 		}
 		end.unheld = true

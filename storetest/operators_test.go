@@ -267,6 +267,46 @@ func TestPromise43_FnDoesNotFollowAReconcileThatWasReplaced(t *testing.T) {
 	})
 }
 
+// An operator whose claim was replaced while Reconcile ran has resolved nothing.
+func TestPromise43_AReconcileThatWasReplacedHasResolvedNothing(t *testing.T) {
+	for name, replaced := range map[string]bool{"replaced": true, "not": false} {
+		synctest.Test(t, func(t *testing.T) {
+			m, answers := storetest.Mem(), make(chan struct{})
+			resolved := 0
+			c := over(t, m, func(o *options) {
+				o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) {
+					<-answers
+					return 0, idemflight.Retryable(errBoom)
+				}
+				o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+					if e.Kind == idemflight.EventResolved {
+						resolved++
+					}
+				}
+			})
+			_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			asked := firstClaim(m)
+			entry := make(chan idemflight.Entry[int])
+			go func() {
+				e, err := c.Reconcile(bg, theKey)
+				require.NoError(t, err)
+				entry <- e
+			}()
+			synctest.Wait()
+			m.Hook(nil)
+			if replaced {
+				require.True(t, m.Kill(<-asked))
+				require.NoError(t, over(t, m).Resolve(bg, theKey, 6, nil))
+			}
+			close(answers)
+			e := <-entry
+			require.Equal(t, map[bool]int{true: 6, false: 0}[replaced], e.Value, name)
+			require.Equal(t, map[bool]int{true: 0, false: 1}[replaced], resolved, "%s: EventResolved", name)
+		})
+	}
+}
+
 func TestPromise43_NobodysFnIsBegunAfterAReconcile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
