@@ -350,7 +350,7 @@ func TestClose(t *testing.T) {
 	r := claim(t, s, "k", false)
 	watched := make(chan error)
 	go func() { watched <- s.Watch(context.Background(), r.Claim) }()
-	time.Sleep(10 * time.Millisecond) // most times it waits by now; if not, the test is weaker, and not wrong
+	until(t, "the watch", func() bool { return d.Watched() == 1 })
 	require.NoError(t, d.Close())
 	require.Error(t, <-watched)
 	require.NoError(t, d.Close(), "it may come twice")

@@ -38,6 +38,13 @@ func (d *DB) Pending() int {
 	return len(d.busy)
 }
 
+// Watched returns how many keys somebody watches.
+func (d *DB) Watched() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.watched)
+}
+
 // Rows returns how many records and due entries the file has for a store, and how many there are in memory.
 func (s *Store) Rows() (records, due, inMemory int) {
 	_ = s.db.bolt.View(func(tx *bolt.Tx) error {
