@@ -107,6 +107,7 @@ type answer struct {
 	Who     string  `json:"-"` // who would do it
 	LooksUp string  `json:"-"` // the label of the look-up; "" without one
 	Nonce   string  `json:"-"`
+	Part    bool    `json:"-"` // for a page that is live: without style and script
 }
 
 // failed makes a an answer that says why there is none.
@@ -135,7 +136,9 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "same-origin") // no-referrer would hide from us where a POST comes from
 	p.answer(a, w, r)
-	a.write(w, r.URL.Query().Get("format") == "json")
+	format := r.URL.Query().Get("format")
+	a.Part = format == "part"
+	a.write(w, format == "json")
 }
 
 // answer finds out what to answer.

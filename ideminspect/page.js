@@ -5,16 +5,18 @@
 	const at = id => document.getElementById(id);
 	const on = at("on"), lost = at("lost"), said = at("said");
 	const parts = ["caches", "now", "foot"];
-	const needs = () => [...document.querySelectorAll(".needs .alarm")].map(e => e.textContent.trim().split(/\s+/).join(" ")).join("; ");
+	const needs = () => [...document.querySelectorAll(".needs .alarm")].map(e => [...e.children].map(c => c.textContent).join(" ")).join("; ");
 	const counts = () => [...document.querySelectorAll(".needs .alarm dd:not(.sub)")].map(e => e.textContent).join(" ");
 	let last = new Date(), before = counts(), busy = false;
+	const url = new URL(location.href);
+	url.searchParams.set("format", "part"); // without the style and the script, whose nonces are not this page's
 	at("live").hidden = false;
 
 	async function load() {
 		if (busy || !on.checked || document.hidden || !getSelection().isCollapsed) return;
 		busy = true;
 		try {
-			const answer = await fetch(location.href, {cache: "no-store", signal: AbortSignal.timeout(30000)});
+			const answer = await fetch(url, {cache: "no-store", signal: AbortSignal.timeout(30000)});
 			if (!answer.ok) throw new Error("it answered " + answer.status);
 			if (!answer.headers.get("Content-Type").startsWith("text/html")) throw new Error("it answered something else");
 			const page = new DOMParser().parseFromString(await answer.text(), "text/html");
