@@ -169,7 +169,7 @@ type entry struct {
 	Age             float64  `json:"age_seconds"`
 	Left            *float64 `json:"left_seconds"`
 	Took            *float64 `json:"took_seconds"`
-	Waiters         int
+	Waiters         *int
 	Payload, Error  string
 	Value           *string
 	Trace           string

@@ -100,6 +100,25 @@ func TestStoreIsAskedSeldom(t *testing.T) {
 	})
 }
 
+// TestFlightsOfAStore: whoever runs them; how many wait is known of this process alone, and of one key.
+func TestFlightsOfAStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storetest.Mem()
+		s, elsewhere := newSite(t, options{Store: store}, view{}), idemflight.MustNew(options{Store: store})
+		end := fly(elsewhere, ann)
+		time.Sleep(20 * time.Second)
+		p := s.list()
+		require.Equal(t, 1, p.InFlight)
+		require.Zero(t, p.Used, "places of this process")
+		require.Nil(t, p.Unsettled[0].Waiters)
+		require.Equal(t, 20.0, p.Unsettled[0].Age)
+		require.Contains(t, get(s.page, "").Body, `<span class="cell">–</span>`)
+		require.Zero(t, *s.find(ann).Waiters)
+		end()
+		require.NoError(t, elsewhere.Close(t.Context()))
+	})
+}
+
 // TestStoreFails: the page is there, and says so; so does that of the next second, without asking again.
 func TestStoreFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -76,6 +76,9 @@ func instant(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z")
 
 // number returns a whole number, of whatever type, with its thousands apart.
 func number(n any) string {
+	if p, ok := n.(*int); ok {
+		n = *p
+	}
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "\u202f" + s[i:]

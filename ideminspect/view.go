@@ -64,7 +64,7 @@ type entryRow struct {
 	Until   time.Time        `json:"until,omitzero"` // zero: in flight, or held without end
 	Left    *float64         `json:"left_seconds,omitempty"`
 	Took    *float64         `json:"took_seconds,omitempty"`
-	Waiters int              `json:"waiters"`
+	Waiters *int             `json:"waiters,omitempty"` // in flight; nil: in a list of what a Store has, it is not known
 	Payload string           `json:"payload,omitempty"` // the beginning of its fingerprint
 	Error   string           `json:"error,omitempty"`
 	Value   *string          `json:"value,omitempty"`
@@ -96,12 +96,12 @@ func (v *view[K, V]) stats() idemflight.Stats { return v.c.Stats() }
 // row returns how e is shown.
 func (v *view[K, V]) row(key K, e idemflight.Entry[V]) entryRow {
 	r := entryRow{
-		ID: v.ids.of(key), Key: v.key(key), State: e.State, Since: e.CompletedAt, Until: e.ExpiresAt, Waiters: e.Waiters,
-		Version: version(e),
+		ID: v.ids.of(key), Key: v.key(key), State: e.State, Since: e.CompletedAt, Until: e.ExpiresAt, Version: version(e),
 	}
 	r.Tag = tag(r.ID)
 	if e.State == idemflight.InFlight {
-		r.Since = e.StartedAt
+		waiters := e.Waiters
+		r.Since, r.Waiters = e.StartedAt, &waiters
 	} else if !e.StartedAt.IsZero() {
 		took := max(e.CompletedAt.Sub(e.StartedAt), 0).Seconds()
 		r.Took = &took
@@ -225,7 +225,11 @@ func (v *view[K, V]) look(ctx context.Context) (l look) {
 		return true
 	})
 	for _, u := range oldest {
-		l.rows = append(l.rows, v.row(u.key, u.e))
+		r := v.row(u.key, u.e)
+		if v.opts.Store != nil {
+			r.Waiters = nil
+		}
+		l.rows = append(l.rows, r)
 	}
 	if err != nil {
 		l.trouble = errorText(err)
