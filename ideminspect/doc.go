@@ -24,7 +24,7 @@
 // # What operators can do
 //
 // With Options.Write: Ask again ([idemflight.Cache.Reconcile]); It took place, Refused for good, It certainly did
-// not ([idemflight.Cache.Resolve]); Forget. Each asks first. Each attempt is logged with who made it, done or not:
+// not ([idemflight.Cache.Resolve]); Forget. Each asks first, and is logged with who, whether it was done or not:
 // with the key as the zero View would show it, and the tag that the page has beside it. An entry that is not
 // as it was when the page asked is left alone (409): its state, error and payload, and when it ended, or
 // began if it is in flight. The Observer of the cache gets its event in the context of the request.
@@ -37,7 +37,7 @@
 //
 // Nothing while nobody looks, and the page has no goroutine of its own. However many ask for it, a cache
 // is looked at once in a second at most. That is one Stats, and one Unsettled of which at most 10,000
-// keys are looked at: with ten thousand unsettled keys some milliseconds, and what is retained, a million
+// keys are looked at: with ten thousand unsettled keys some 20 ms, and what is retained, a million
 // keys say, costs nothing. The 100 oldest are shown, the rest is counted.
 //
 // With a Store the page speaks of this process, but for what is held and in flight: that it asks the Store,
