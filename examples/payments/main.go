@@ -2,7 +2,8 @@
 // and its own database do meanwhile, and a crowd of clients that try to make it charge twice.
 //
 //	go run ./examples/payments                        plays all situations and prints a table
-//	go run ./examples/payments -serve localhost:8080  keeps the service up, to be tried with curl
+//	go run ./examples/payments -serve localhost:8080  keeps the service up, to be tried with curl; at
+//	                                                  /idemflight it shows what it holds
 //	go run ./examples/payments -data FILE             plays kill -9, with the keys in a file
 //
 // The part to start from is shop.go: an ordinary handler behind idemhttp.Middleware, which says when
@@ -115,8 +116,9 @@ func parse(args []string, out io.Writer) (config, error) {
 		"the bank fails by chance, in the share `P` of its calls, 0 to 1:\n"+
 			"with -serve, and in the first storm, whose clients then try again")
 	fs.StringVar(&cfg.serve, "serve", "",
-		"keep the service up on `ADDR`, such as localhost:8080, and print curl\n"+
-			"commands to try it with, instead of playing the situations")
+		"keep the service up on `ADDR`, such as localhost:8080, print curl\n"+
+			"commands to try it with, and show what it holds at /idemflight, to\n"+
+			"all who reach ADDR, instead of playing the situations")
 	fs.StringVar(&cfg.data, "data", "",
 		"play instead what happens when the process is killed and its keys are\n"+
 			"in `FILE`, and the bank's books in FILE.bank")

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +17,7 @@ import (
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -110,6 +116,73 @@ func TestUsage(t *testing.T) {
 		require.Contains(t, stderr, tc.says)
 		require.Equal(t, 1, strings.Count(stderr, "\n"), "lines in %q", stderr)
 	}
+}
+
+// TestServe: the service is up, shows what it holds, lets an operator settle it, and ends cleanly.
+func TestServe(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"-serve", "localhost:0", "-latency", "1ms"}, w, w)
+		w.Close()
+	}()
+	lines := bufio.NewScanner(r)
+	page := ""
+	for page == "" && lines.Scan() {
+		_, page, _ = strings.Cut(lines.Text(), "for a browser: ")
+	}
+	printed := make(chan string)
+	go func() {
+		rest, _ := io.ReadAll(r)
+		printed <- string(rest)
+	}()
+	url, ok := strings.CutSuffix(page, "/idemflight")
+	require.True(t, ok, "the address of the page is printed: %q", page)
+
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	lost := newRequest("ann")
+	lost.order.Card = cardTimeout
+	client.Transport = &idemhttp.Transport{Base: client.Transport}
+	status, _, _, err := post(ctx, client, url, lost)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusGatewayTimeout, status)
+
+	send := func(req *http.Request, err error) string {
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, resp.StatusCode, "%s", body)
+		return string(body)
+	}
+	require.Contains(t, send(http.NewRequest(http.MethodGet, page, nil)), "the oldest for")
+	var held struct {
+		Unsettled []struct{ Entry, Version string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(send(http.NewRequest(http.MethodGet, page+"?format=json", nil))), &held))
+	require.Len(t, held.Unsettled, 1)
+	form := neturl.Values{
+		"do": {"took-place"}, "entry": {held.Unsettled[0].Entry}, "version": {held.Unsettled[0].Version},
+		"text": {`{"id": "pay-1", "customer": "ann", "cents": 1999}`},
+	}
+	req, err := http.NewRequest(http.MethodPost, page, strings.NewReader(form.Encode()))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	require.Contains(t, send(req, nil), "Done, and logged.")
+	status, header, body, err := post(ctx, client, url, lost)
+	require.NoError(t, err)
+	require.Equal(t, "201 replayed", describe(status, header, body))
+	require.Contains(t, string(body), "pay-1")
+
+	cancel()
+	require.Zero(t, <-code, "exit code")
+	text := <-printed
+	require.Contains(t, text, "Stopped. Charges: 1, for one key at most 1.")
+	require.Contains(t, text, `msg="ideminspect: done" by="somebody at `)
 }
 
 func TestServeWhereNobodyMay(t *testing.T) {

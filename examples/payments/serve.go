@@ -2,16 +2,21 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/idemhttp"
+	"github.com/idemflight/idemflight/ideminspect"
 )
 
 // serve keeps a shop up until ctx ends, and tells how to try it.
@@ -25,11 +30,20 @@ func serve(ctx context.Context, cfg config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	srv, err := listen(cfg.serve, s, s.handler())
+	page, err := operatorsPage(s, out)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Serving on %s, until Ctrl-C. To try in another terminal:\n\n", srv.url)
+	mux := http.NewServeMux()
+	mux.Handle("/", s.handler())
+	mux.Handle(operatorsPath, page)
+	srv, err := listen(cfg.serve, s, mux)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Serving on %s, until Ctrl-C.\n", srv.url)
+	fmt.Fprintf(out, "What it holds, for a browser: %s%s\n", srv.url, operatorsPath)
+	fmt.Fprint(out, "To try in another terminal:\n\n")
 	for _, line := range curlCommands(srv.url) {
 		fmt.Fprintln(out, line)
 	}
@@ -47,6 +61,33 @@ func serve(ctx context.Context, cfg config, out io.Writer) error {
 	charges, most := b.Charges()
 	fmt.Fprintf(out, "Stopped. Charges: %d, for one key at most %d.\n", charges, most)
 	return err
+}
+
+// operatorsPath is where the page for operators is.
+const operatorsPath = "/idemflight"
+
+// operatorsPage returns the page for operators, who may act. A real service mounts it behind its own
+// authentication, on a port that customers cannot reach.
+func operatorsPage(s *shop, out io.Writer) (*ideminspect.Page, error) {
+	page, err := ideminspect.New(ideminspect.Options{
+		Write:  true,
+		Actor:  func(r *http.Request) (string, error) { return "somebody at " + r.RemoteAddr, nil }, // in place of a login
+		Logger: slog.New(slog.NewTextHandler(out, nil)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	ideminspect.Add(page, "payments", s.cache, ideminspect.View[idemflight.Key, *idemhttp.Response]{
+		Value: func(r *idemhttp.Response) string { return fmt.Sprintf("%d %s", r.Status, r.Body) },
+		ParseValue: func(text string) (*idemhttp.Response, error) { // what the bank's books say, as a client is to see it
+			var p payment
+			if err := json.Unmarshal([]byte(text), &p); err != nil || p.ID == "" {
+				return nil, errors.New(`the payment, please: {"id": "pay-1", "customer": "ann", "cents": 1999}`)
+			}
+			return created(p)
+		},
+	})
+	return page, nil
 }
 
 // curlCommands returns commands to paste into a shell, with comments free of what would mean

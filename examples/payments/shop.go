@@ -174,6 +174,11 @@ func (s *shop) record(key idemflight.Key, b booking) (*idemhttp.Response, error)
 	if err := s.db.Save(p); err != nil {
 		return nil, err
 	}
+	return created(p)
+}
+
+// created returns the answer to the order that became p.
+func created(p payment) (*idemhttp.Response, error) {
 	body, err := json.Marshal(p)
 	return &idemhttp.Response{
 		Status: http.StatusCreated,

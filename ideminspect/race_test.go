@@ -1,0 +1,5 @@
+//go:build race
+
+package ideminspect_test
+
+func init() { raceEnabled = true }
