@@ -157,9 +157,9 @@ func TestTrace_WhoeverMeetsTheKeyHearsOfTheRun(t *testing.T) {
 		// A leader and a joined caller that leave.
 		ctx, leave := context.WithCancel(t.Context())
 		gate = newGate(t)
-		leader = start(c, ctx, "left", func(context.Context) (int, error) { gate.wait(); return 1, nil })
+		start(c, ctx, "left", func(context.Context) (int, error) { gate.wait(); return 1, nil })
 		synctest.Wait()
-		joined = start(c, ctx, "left", neverRuns(t))
+		start(c, ctx, "left", neverRuns(t))
 		synctest.Wait()
 		leave()
 		synctest.Wait()
