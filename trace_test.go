@@ -223,6 +223,7 @@ func TestTrace_ReconcileAndFnAreTwoExecutions(t *testing.T) {
 		}
 		require.Equal(t, idemflight.EventReconciled, tr.ends[2].Kind)
 		require.Equal(t, idemflight.Release, tr.ends[2].Disposition)
+		require.ErrorIs(t, tr.ends[2].Err, errBoom)
 		require.True(t, tr.ends[2].Led)
 		require.Equal(t, idemflight.EventExecuted, tr.ends[3].Kind)
 		e, _ = lookup(c, "k")

@@ -148,7 +148,7 @@ var faults = []struct {
 		{In: "(*record).answers", Old: "return fp == Fingerprint{}", New: "return true"},
 	}, []string{"replay-fingerprints/2"}},
 	{"a replay without a lock does not look at the state", false, []plant.Edit{
-		{In: "(*record).answers", Old: "r.more.state == Retained &&", New: ""},
+		{In: "(*record).answers", Old: "State(r.more.kind) == Retained &&", New: ""},
 	}, []string{"resolve/3"}},
 	{"a replay without a lock does not look whether the record is gone", false, []plant.Edit{
 		{In: "(*record).use", Old: "if flags&gone != 0 { return false }", New: ""},

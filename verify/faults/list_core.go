@@ -1,6 +1,9 @@
 package main
 
 // Where no hint stands, the tests named after the promise are tried first.
+// around is what faults of Trace and Origin have instead of a number: around.md has none.
+const around = "around"
+
 var coreFaults = []fault{
 	// 1. At most one execution per key runs at any moment, whatever happens meanwhile.
 	{name: "forget-ends-the-flight", promise: "1", sentence: "whatever is forgotten", in: "(*Cache).drop", old: "f.forgotten = true", new: "f.forgotten = true; s.flights.remove(f)"},
@@ -518,16 +521,16 @@ var coreFaults = []fault{
 	// around.md: Trace and Origin.
 	{name: "trace-in-a-foreign-context", promise: "4", sentence: "a context of Trace's that is not derived from fn's is not used", in: "(*ending).trace", old: "if executionOf(ctx) == e {", new: "if ctx != nil {"},
 	{name: "trace-ends-fns-context", promise: "4", sentence: "what Trace derives has no end of its own", hint: "TestTrace_", in: "(*ending).trace", old: "return &traced{e, values}", new: "return values"},
-	{name: "trace-end-untold-after-a-panic", promise: "around", sentence: "the func that it returns is called for every execution", hint: "TestTrace_", in: "(*Cache).execute", old: "if end.traced != nil {", new: "if end.traced != nil && end.returned {"},
-	{name: "trace-end-before-the-flight-has-settled", promise: "around", sentence: "it is called once the flight has settled", hint: "TestTrace_", in: "(*Cache).execute", old: "defer end.traceEnds()", new: "end.traceEnds()"},
-	{name: "trace-of-reconcile-is-fns", promise: "around", sentence: "Reconcile and the fn after it are two executions", hint: "TestTrace_", in: "(*ending).traceEnds", old: "e.Kind = EventReconciled", new: ""},
-	{name: "trace-reads-a-flight-that-goes-on", promise: "around", sentence: "the end of Reconcile, which fn follows, is its own", hint: "TestTrace_", in: "(*ending).traceEnds", old: "!end.yielded", new: "end.c != nil"},
-	{name: "trace-panic-untold", promise: "around", sentence: "a Trace that panics is reported", hint: "TestTrace_", in: "(*ending).trace", old: "c.notePanic(f.key, &end.notes)", new: "nil"},
-	{name: "origin-not-kept", promise: "around", sentence: "the origin lives in the record", hint: "TestTrace_", in: "(*ending).landLocked", old: ", origin: f.origin(),", new: ","},
-	{name: "origin-of-a-plain-success-lost", promise: "around", sentence: "the origin lives in the full record", hint: "TestTrace_", in: "(*Cache).record", old: "d.origin == nil && fits", new: "fits"},
-	{name: "origin-lost-by-resolve", promise: "around", sentence: "what was resolved points to the run that left it unknown", hint: "TestTrace_", in: "(*Cache).resolved", old: "origin: held.origin(),", new: ""},
+	{name: "trace-end-untold-after-a-panic", promise: around, sentence: "the func that it returns is called for every execution", hint: "TestTrace_", in: "(*Cache).execute", old: "if end.traced != nil {", new: "if end.traced != nil && end.returned {"},
+	{name: "trace-end-before-the-flight-has-settled", promise: around, sentence: "it is called once the flight has settled", hint: "TestTrace_", in: "(*Cache).execute", old: "defer end.traceEnds()", new: "end.traceEnds()"},
+	{name: "trace-of-reconcile-is-fns", promise: around, sentence: "Reconcile and the fn after it are two executions", hint: "TestTrace_", in: "(*ending).traceEnds", old: "e.Kind = EventReconciled", new: ""},
+	{name: "trace-reads-a-flight-that-goes-on", promise: around, sentence: "the end of Reconcile, which fn follows, is its own", hint: "TestTrace_", in: "(*ending).traceEnds", old: "!end.yielded", new: "end.c != nil"},
+	{name: "trace-panic-untold", promise: around, sentence: "a Trace that panics is reported", hint: "TestTrace_", in: "(*ending).trace", old: "c.notePanic(f.key, &end.notes)", new: "nil"},
+	{name: "origin-not-kept", promise: around, sentence: "the origin lives in the record", hint: "TestTrace_", in: "(*ending).landLocked", old: ", origin: f.origin(),", new: ","},
+	{name: "origin-of-a-plain-success-lost", promise: around, sentence: "the origin lives in the full record", hint: "TestTrace_", in: "(*Cache).record", old: "d.origin == nil && fits", new: "fits"},
+	{name: "origin-lost-by-resolve", promise: around, sentence: "what was resolved points to the run that left it unknown", hint: "TestTrace_", in: "(*Cache).resolved", old: "origin: held.origin(),", new: ""},
 	{name: "origin-not-saved", promise: "24", sentence: "Save keeps the origin", hint: "TestSave_", in: "Codec.appendEntry", old: "if e.Origin != nil {", new: "if e.Origin != nil && c.EncodeKey == nil {"},
-	{name: "leader-untold", promise: "around", sentence: "Event.Led: the caller's call led the flight", hint: "TestTrace_", in: "(*call).observeLed", old: "e.Led = true", new: ""},
-	{name: "leader-that-left-untold", promise: "around", sentence: "Event.Led: the caller's call led the flight, also if it has left", hint: "TestTrace_", in: "(*call).lead", old: "Led: true", new: "Led: false"},
-	{name: "origin-text-in-capitals", promise: "around", sentence: "MarshalText: 00-<trace>-<span>-<flags>", hint: "TestOrigin_", in: "Origin.String", old: `fmt.Sprintf("00-%x-%x-%02x", o.TraceID, o.SpanID, flags)`, new: `fmt.Sprintf("00-%X-%X-%02x", o.TraceID, o.SpanID, flags)`},
+	{name: "leader-untold", promise: around, sentence: "Event.Led: the caller's call led the flight", hint: "TestTrace_", in: "(*call).observeLed", old: "e.Led = true", new: ""},
+	{name: "leader-that-left-untold", promise: around, sentence: "Event.Led: the caller's call led the flight, also if it has left", hint: "TestTrace_", in: "(*call).lead", old: "Led: true", new: "Led: false"},
+	{name: "origin-text-in-capitals", promise: around, sentence: "MarshalText: 00-<trace>-<span>-<flags>", hint: "TestOrigin_", in: "Origin.String", old: `fmt.Sprintf("00-%x-%x-%02x", o.TraceID, o.SpanID, flags)`, new: `fmt.Sprintf("00-%X-%X-%02x", o.TraceID, o.SpanID, flags)`},
 }
