@@ -2,6 +2,7 @@ package idemtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,7 +17,8 @@ import (
 type Bank struct {
 	mu     sync.Mutex // guards what follows; never held while a call waits, or a function of the user runs
 	pages  map[string]*page
-	booked int // charges of all keys
+	calls  map[*charge]bool // of Charge that have not returned
+	booked int              // charges of all keys
 }
 
 // page is what the bank knows of a key.
@@ -59,14 +61,14 @@ func (b *Bank) pageLocked(key string) *page {
 // Charge takes money once more, if its step does: the table at [Step] says what it returns. It waits where the step
 // says so, at most until ctx ends. If ctx has ended already nothing is sent: no money is taken, no step played.
 func (b *Bank) Charge(ctx context.Context, key string, amount int) (r Receipt, err error) {
-	c := b.arrive(ctx, key, amount)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c := b.arrive(ctx, cancel, key, amount)
 	if c == nil {
 		return Receipt{}, fmt.Errorf("idemtest: nothing was sent: %w", ended(ctx))
 	}
 	returned := false
-	defer func() {
-		c.leave(returned, r, err)
-	}()
+	defer func() { c.leave(returned, r, err) }()
 	r, err = c.play(ctx)
 	returned = true
 	return r, err
@@ -80,16 +82,17 @@ type charge struct {
 	amount int
 	number int // of the calls under this key
 	step   Step
+	hangUp context.CancelCauseFunc
 	done   bool // the order is booked or turned down; guarded by bank.mu
 }
 
 // arrive notes the order, and takes the step for it. It returns nil if ctx has ended.
-func (b *Bank) arrive(ctx context.Context, key string, amount int) *charge {
+func (b *Bank) arrive(ctx context.Context, hangUp context.CancelCauseFunc, key string, amount int) *charge {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.pageLocked(key)
 	p.calls++
-	c := &charge{bank: b, page: p, key: key, amount: amount, number: p.calls}
+	c := &charge{bank: b, page: p, key: key, amount: amount, number: p.calls, hangUp: hangUp}
 	if ctx.Err() != nil {
 		c.noteLocked("is not sent: %v", ended(ctx))
 		return nil
@@ -98,6 +101,10 @@ func (b *Bank) arrive(ctx context.Context, key string, amount int) *charge {
 		c.step, p.script = p.script[0], p.script[1:]
 	}
 	p.working++
+	if b.calls == nil {
+		b.calls = make(map[*charge]bool)
+	}
+	b.calls[c] = true
 	c.noteLocked("arrives: amount %d, plays %v", amount, c.step)
 	return c
 }
@@ -177,6 +184,7 @@ func (c *charge) leave(returned bool, r Receipt, err error) {
 	c.bank.mu.Lock()
 	defer c.bank.mu.Unlock()
 	c.doneLocked()
+	delete(c.bank.calls, c)
 	switch {
 	case !returned:
 		c.noteLocked("ends by panic or Goexit")
@@ -231,6 +239,18 @@ func (b *Bank) Books() map[string][]Receipt {
 		}
 	}
 	return books
+}
+
+// errOver is why calls end with the test.
+var errOver = errors.New("idemtest: the test is over")
+
+// hangUp ends the calls that wait.
+func (b *Bank) hangUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.calls {
+		c.hangUp(errOver)
+	}
 }
 
 // history is what happened to a key, in order.

@@ -237,6 +237,27 @@ func TestDuring(t *testing.T) {
 	})
 }
 
+// TestWhatHangsEndsWithTheTest: or the bubble could not end.
+func TestWhatHangsEndsWithTheTest(t *testing.T) {
+	for _, step := range []idemtest.Step{idemtest.Hang, idemtest.Slow(time.Hour), waiting(idemtest.OK)} {
+		synctest.Test(t, func(t *testing.T) {
+			var bank idemtest.Bank
+			bank.Script("rent", step)
+			go func() {
+				_, err := bank.Charge(context.Background(), "rent", 900)
+				require.ErrorIs(t, err, idemtest.ErrNoAnswer)
+				require.ErrorContains(t, err, "the test is over")
+			}()
+			synctest.Wait()
+			if step == idemtest.Hang {
+				bank.RequireOnce(t, "rent")
+			} else {
+				bank.RequireAtMostOnce(t)
+			}
+		})
+	}
+}
+
 func TestBooksAreACopy(t *testing.T) {
 	var bank idemtest.Bank
 	_, _ = bank.Charge(t.Context(), "rent", 900)
@@ -317,7 +338,7 @@ func TestLongHistories(t *testing.T) {
 	}
 	text := bank.CheckOnce("rent").Error()
 	require.Equal(t, 1+30+1+20, len(strings.Split(text, "\n")), "lines of\n%s", text)
-	require.Contains(t, text, "charge 10   caller gets pay-10\n\t… 250 more …\n")
+	require.Contains(t, text, "charge 10  caller gets pay-10\n\t… 250 more …\n")
 	require.NotContains(t, text, "charge 11 ")
 	require.Contains(t, text, "books pay-100, CHARGED 100 TIMES")
 

@@ -10,8 +10,12 @@ import (
 
 // RequireOnce ends the test, with the history of each key of which it is not so, unless each was charged exactly once.
 // Without keys it is about all that Charge was called with, of which there must be one.
+//
+// Calls that are at the bank then, for [Hang] and the like, end with the test: after that no time passes in a bubble of
+// testing/synctest, which goroutines must not outlive.
 func (b *Bank) RequireOnce(t testing.TB, keys ...string) {
 	t.Helper()
+	b.endWith(t)
 	must(t, b.CheckOnce(keys...))
 }
 
@@ -31,6 +35,7 @@ func (b *Bank) CheckOnce(keys ...string) error {
 // RequireAtMostOnce ends the test, with the histories, if a key was charged twice or more often.
 func (b *Bank) RequireAtMostOnce(t testing.TB) {
 	t.Helper()
+	b.endWith(t)
 	must(t, b.CheckAtMostOnce())
 }
 
@@ -39,6 +44,15 @@ func (b *Bank) CheckAtMostOnce() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.checkLocked(b.keysLocked(), func(charges int) bool { return charges <= 1 }, "once at most")
+}
+
+// endWith has the calls that wait end with the test.
+func (b *Bank) endWith(t testing.TB) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.calls) > 0 {
+		t.Cleanup(b.hangUp)
+	}
 }
 
 func must(t testing.TB, err error) {

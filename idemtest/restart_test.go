@@ -70,6 +70,7 @@ func TestRestartCrash(t *testing.T) {
 		_, err = next.pay(t.Context(), "ann", "rent", 900)
 		require.NoError(t, err)
 		require.ErrorContains(t, bank.CheckOnce("ann/rent"), "was charged 2 times")
+		time.Sleep(idemflight.DefaultExecTimeout + 1) // the dead process hangs no longer
 	})
 }
 

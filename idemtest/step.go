@@ -18,7 +18,7 @@ import (
 //	LoseRequest  no           ErrNoAnswer, with a timeout
 //	LoseAnswer   yes          ErrNoAnswer, with a timeout: no client can tell it from LoseRequest
 //	Reset        yes          ErrNoAnswer, with a connection reset
-//	Hang         yes, first   ErrNoAnswer, once ctx ends: not before
+//	Hang         yes, first   ErrNoAnswer, once ctx ends, or the test (see Bank.RequireOnce): not before
 //	PanicBefore  no           a panic
 //	PanicAfter   yes          a panic
 //	Slow(d)      yes          a Receipt, after d

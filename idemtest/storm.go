@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,8 @@ func (o Outcome[V]) String() string {
 	switch {
 	case o.Panic != nil:
 		return fmt.Sprintf("panic: %v", o.Panic)
+	case o.Err != nil && reflect.ValueOf(&o.Value).Elem().IsZero():
+		return fmt.Sprintf("error %q", o.Err)
 	case o.Err != nil:
 		return fmt.Sprintf("%+v, error %q", o.Value, o.Err)
 	}
@@ -134,7 +137,7 @@ outcomes:
 		return nil
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "idemtest: %d callers were not told the same:", len(rs))
+	fmt.Fprintf(&text, "idemtest: the %d callers were not all told the same:", len(rs))
 	for _, g := range groups {
 		fmt.Fprintf(&text, "\n\t%dx, first by caller %d: %v", g.count, g.first, rs[g.first])
 	}
