@@ -51,11 +51,9 @@ const grace = 10 * time.Second
 // No goroutine can be killed: an fn that old runs still goes on, as far as its context lets it, and so may its effect,
 // like a request that was on the wire. What it returns goes nowhere but to its own callers.
 //
-// Crash with a Store, and Planned if an execution does not end, need a Store that can be told that its users are
-// dead, by a method KillAll() as [storetest.Memory] has it: all that share it are, but for new. To crash with another
-// engine, kill a process: storetest.RunProcesses shows how.
-//
-// [storetest.Memory]: https://pkg.go.dev/github.com/idemflight/idemflight/storetest#Memory
+// Executions that are in flight at a Crash with a Store, or for longer than a planned restart waits, are dead only if the
+// Store can be told so: by a method KillAll(), as storetest.Memory has it, which means all that share the Store. To
+// crash with another engine, kill a process: storetest.RunProcesses shows how.
 func Restart[K comparable, V any](t testing.TB, old, new *idemflight.Cache[K, V], how How) {
 	t.Helper()
 	note, err := restart(old, new, how)
@@ -79,30 +77,28 @@ func restart[K comparable, V any](old, new *idemflight.Cache[K, V], how How) (no
 	if from != nil && to == nil {
 		return "", errors.New("old has a Store and new has none: where its keys are new does not look")
 	}
-	switch how {
-	case Planned:
-		inTime := closed(old, grace)
-		switch {
-		case from == nil:
-			return carry(old, new)
-		case inTime:
-			return "", nil
-		}
-		return "", kill(from)
-	case Crash:
-		closed(old, 0)
-		if from == nil {
-			return "", nil
-		}
-		return "", kill(from)
-	case Torn:
-		if from != nil {
-			return "", errors.New("with a Store there is no stream to tear")
-		}
-		closed(old, grace)
+	switch {
+	case how != Planned && how != Crash && how != Torn:
+		return "", errors.New("it is none of Planned, Crash, Torn")
+	case how == Torn && from != nil:
+		return "", errors.New("with a Store there is no stream to tear")
+	}
+	within := grace
+	if how == Crash {
+		within = 0
+	}
+	ended := closed(old, within)
+	switch {
+	case from != nil && how == Planned && ended:
+		return "", nil
+	case from != nil:
+		return "", kill(from, ended)
+	case how == Planned:
+		return carry(old, new)
+	case how == Torn:
 		return tear(old, new)
 	}
-	return "", errors.New("it is none of Planned, Crash, Torn")
+	return "", nil
 }
 
 // closed closes a cache, and reports whether what was in flight ended in time.
@@ -112,13 +108,13 @@ func closed[K comparable, V any](c *idemflight.Cache[K, V], within time.Duration
 	return c.Close(ctx) == nil
 }
 
-// kill has all users of a Store dead.
-func kill(s idemflight.Store) error {
-	k, ok := s.(interface{ KillAll() })
-	if !ok {
+// kill has all users of a Store dead. If nothing was in flight, none need be.
+func kill(s idemflight.Store, idle bool) error {
+	if k, ok := s.(interface{ KillAll() }); ok {
+		k.KillAll()
+	} else if !idle {
 		return fmt.Errorf("a %T cannot be told that its users are dead: it has no method KillAll(), as storetest.Mem() has", s)
 	}
-	k.KillAll()
 	return nil
 }
 
@@ -139,7 +135,7 @@ func tear[K comparable, V any](old, new *idemflight.Cache[K, V]) (note string, e
 	}
 	note, err = load(new, stream.Bytes()[:stream.Len()/2])
 	if err == nil {
-		return "", fmt.Errorf("Load took half of a stream for a whole one: %s", note)
+		return "", fmt.Errorf("half of the stream was taken for a whole one by Load: %s", note)
 	}
 	return fmt.Sprintf("half of the stream arrives: %s; Load says %q", note, err), nil
 }

@@ -163,6 +163,24 @@ func TestRestartFromMemoryIntoAStore(t *testing.T) {
 	})
 }
 
+// TestRestartOfOneOfTwo: a planned restart is nobody else's death; a crash is of all that share the Store.
+func TestRestartOfOneOfTwo(t *testing.T) {
+	for how, state := range map[idemtest.How]idemflight.State{idemtest.Planned: idemflight.InFlight, idemtest.Crash: idemflight.Held} {
+		synctest.Test(t, func(t *testing.T) {
+			var bank idemtest.Bank
+			store := storetest.Mem()
+			old, next, other := newShop(&bank, store), newShop(&bank, store), newShop(&bank, store)
+			bank.Script("ann/rent", idemtest.Hang)
+			payInBackground(t, other, "rent")
+			idemtest.Restart(t, old.cache, next.cache, how)
+			read, err := store.Read(t.Context(), "ann/rent")
+			require.NoError(t, err)
+			require.Equal(t, state, read.State, "after %v", how)
+			bank.RequireOnce(t)
+		})
+	}
+}
+
 // plainStore is a Store that cannot be told that its users are dead.
 type plainStore struct{ idemflight.Store }
 
@@ -194,6 +212,8 @@ func TestRestartSaysWhatItCannotPlay(t *testing.T) {
 		run(busy)
 		stuck := made(plainStore{storetest.Mem()})
 		run(stuck)
+		crashing := made(plainStore{storetest.Mem()})
+		run(crashing)
 		for _, tc := range []struct {
 			old, new *cache
 			how      idemtest.How
@@ -205,7 +225,7 @@ func TestRestartSaysWhatItCannotPlay(t *testing.T) {
 			{made(nil), busy, idemtest.Crash, "crash: the new process has 1 executions in flight before it starts"},
 			{made(storetest.Mem()), made(nil), idemtest.Crash, "crash: old has a Store and new has none"},
 			{made(storetest.Mem()), made(storetest.Mem()), idemtest.Torn, "torn: with a Store there is no stream to tear"},
-			{made(plainStore{storetest.Mem()}), made(storetest.Mem()), idemtest.Crash, "crash: a idemtest_test.plainStore cannot be told"},
+			{crashing, made(storetest.Mem()), idemtest.Crash, "crash: a idemtest_test.plainStore cannot be told"},
 			{stuck, made(storetest.Mem()), idemtest.Planned, "planned: a idemtest_test.plainStore cannot be told"},
 			{made(nil), made(nil), idemtest.Planned, "planned: idemflight: Options.Codec.EncodeValue is nil"},
 			{made(nil), made(nil), idemtest.Torn, "torn: idemflight: Options.Codec.EncodeValue is nil"},
@@ -214,9 +234,11 @@ func TestRestartSaysWhatItCannotPlay(t *testing.T) {
 			f := try(t, func(t testing.TB) { idemtest.Restart(t, tc.old, tc.new, tc.how) })
 			require.ErrorContains(t, f.failed, "idemtest: Restart, "+tc.says)
 		}
-		require.NoError(t, try(t, func(t testing.TB) {
-			idemtest.Restart(t, made(plainStore{storetest.Mem()}), made(storetest.Mem()), idemtest.Planned)
-		}).failed, "with nothing in flight nobody need die")
+		for _, how := range []idemtest.How{idemtest.Planned, idemtest.Crash} {
+			require.NoError(t, try(t, func(t testing.TB) {
+				idemtest.Restart(t, made(plainStore{storetest.Mem()}), made(storetest.Mem()), how)
+			}).failed, "with nothing in flight nobody need die")
+		}
 	})
 }
 
