@@ -23,8 +23,11 @@ func TestHandlerInABubble(t *testing.T) {
 			keys, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope})
 			require.NoError(t, err)
 			return keys, keys.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_ = idemflight.BeginEffect(r.Context())
-				if _, err := bank.Charge(r.Context(), r.Header.Get("Idempotency-Key"), 900); err != nil {
+				err := idemflight.BeginEffect(r.Context())
+				if err == nil {
+					_, err = bank.Charge(r.Context(), r.Header.Get("Idempotency-Key"), 900)
+				}
+				if err != nil {
 					http.Error(w, err.Error(), http.StatusGatewayTimeout)
 				}
 			}))

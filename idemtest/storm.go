@@ -137,7 +137,7 @@ outcomes:
 		return nil
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "idemtest: the %d callers were not all told the same:", len(rs))
+	fmt.Fprintf(&text, "idemtest: not all callers (%d) were told the same:", len(rs))
 	for _, g := range groups {
 		fmt.Fprintf(&text, "\n\t%dx, first by caller %d: %v", g.count, g.first, rs[g.first])
 	}

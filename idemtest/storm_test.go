@@ -117,17 +117,17 @@ func TestRequireSame(t *testing.T) {
 		{[]o{{Value: "a"}}, ""},
 		{[]o{{Value: "a"}, {Value: "a"}}, ""},
 		{[]o{{Value: "a"}, {Value: "b"}, {Value: "a"}, {Value: "a", Err: errors.New("no")}},
-			"idemtest: the 4 callers were not all told the same:\n\t2x, first by caller 0: a\n\t1x, first by caller 1: b\n\t1x, first by caller 3: a, error \"no\""},
+			"idemtest: not all callers (4) were told the same:\n\t2x, first by caller 0: a\n\t1x, first by caller 1: b\n\t1x, first by caller 3: a, error \"no\""},
 		{[]o{{Err: errors.New("no")}, {Err: fmt.Errorf("n%s", "o")}}, ""},
 		{[]o{{Err: errors.New("no")}, {Err: errors.New("never")}},
-			"idemtest: the 2 callers were not all told the same:\n\t1x, first by caller 0: error \"no\"\n\t1x, first by caller 1: error \"never\""},
+			"idemtest: not all callers (2) were told the same:\n\t1x, first by caller 0: error \"no\"\n\t1x, first by caller 1: error \"never\""},
 		{[]o{{Err: unknown("until")}, {Err: unknown("since, until")}}, ""},
 		{[]o{{Err: unknown("until")}, {Err: idemflight.ErrInFlight}},
-			"idemtest: the 2 callers were not all told the same:\n\t1x, first by caller 0: error \"" + idemflight.ErrOutcomeUnknown.Error() + ": until\"\n\t1x, first by caller 1: error \"" + idemflight.ErrInFlight.Error() + "\""},
-		{[]o{{Panic: "oh"}}, "idemtest: the 1 callers were not all told the same:\n\t1x, first by caller 0: panic: oh"},
-		{[]o{{}, {Panic: "oh"}}, "idemtest: the 2 callers were not all told the same:\n\t1x, first by caller 0: \n\t1x, first by caller 1: panic: oh"},
+			"idemtest: not all callers (2) were told the same:\n\t1x, first by caller 0: error \"" + idemflight.ErrOutcomeUnknown.Error() + ": until\"\n\t1x, first by caller 1: error \"" + idemflight.ErrInFlight.Error() + "\""},
+		{[]o{{Panic: "oh"}}, "idemtest: not all callers (1) were told the same:\n\t1x, first by caller 0: panic: oh"},
+		{[]o{{}, {Panic: "oh"}}, "idemtest: not all callers (2) were told the same:\n\t1x, first by caller 0: \n\t1x, first by caller 1: panic: oh"},
 		{[]o{{Value: "1"}, {Value: "2"}, {Value: "3"}, {Value: "4"}, {Value: "5"}, {Value: "6"}, {Value: "7"}},
-			"idemtest: the 7 callers were not all told the same:\n\t1x, first by caller 0: 1\n\t1x, first by caller 1: 2\n\t1x, first by caller 2: 3\n\t1x, first by caller 3: 4\n\t1x, first by caller 4: 5\n\t2x something else"},
+			"idemtest: not all callers (7) were told the same:\n\t1x, first by caller 0: 1\n\t1x, first by caller 1: 2\n\t1x, first by caller 2: 3\n\t1x, first by caller 3: 4\n\t1x, first by caller 4: 5\n\t2x something else"},
 	} {
 		failed := try(t, func(t testing.TB) { idemtest.RequireSame(t, tc.rs) }).failed
 		if tc.says == "" {
