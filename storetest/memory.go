@@ -46,6 +46,7 @@ type Memory struct {
 	watched map[string]chan struct{} // closed and removed when the record changes
 	fails   map[moment]int
 	asked   map[string]int
+	dead    map[idemflight.ClaimID]bool // for good: see KillAll
 	hook    Hook
 }
 
@@ -58,7 +59,7 @@ type moment struct {
 func Mem() *Memory {
 	return &Memory{
 		records: make(map[string]record.Record), watched: make(map[string]chan struct{}),
-		fails: make(map[moment]int), asked: make(map[string]int),
+		fails: make(map[moment]int), asked: make(map[string]int), dead: make(map[idemflight.ClaimID]bool),
 	}
 }
 
@@ -112,6 +113,20 @@ func (m *Memory) Kill(id idemflight.ClaimID) bool {
 		}
 	}
 	return false
+}
+
+// KillAll has the owners of all open claims dead for good, as if their processes had been killed: the leases end now, and
+// what the owners still ask changes nothing; they are told that they have lost their claims.
+func (m *Memory) KillAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := now()
+	for key, r := range m.records {
+		if dead, ok := record.Renew(r, idemflight.Claim{Key: key, ID: r.ID}, 0, at); ok {
+			m.dead[r.ID] = true
+			m.putLocked(key, dead)
+		}
+	}
 }
 
 func now() record.At { return record.At{Now: time.Now().UnixNano()} }
@@ -206,6 +221,9 @@ func answerOf(x idemflight.Standing, err error) (idemflight.Standing, error) {
 // Begin is [idemflight.Store].Begin.
 func (m *Memory) Begin(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
 	return m.verb(ctx, "Begin", c, func(at record.At) error {
+		if m.dead[c.ID] {
+			return idemflight.ErrClaimLost
+		}
 		next, err := record.Begin(m.getLocked(c.Key, at), c, lease, at)
 		m.putLocked(c.Key, next)
 		return err
@@ -215,6 +233,9 @@ func (m *Memory) Begin(ctx context.Context, c idemflight.Claim, lease time.Durat
 // Settle is [idemflight.Store].Settle.
 func (m *Memory) Settle(ctx context.Context, c idemflight.Claim, s idemflight.Settlement) (x idemflight.Standing, err error) {
 	err = m.verb(ctx, "Settle", c, func(at record.At) error {
+		if m.dead[c.ID] {
+			return idemflight.ErrClaimLost
+		}
 		next, answer, err := record.Settle(m.getLocked(c.Key, at), c, s, at)
 		m.putLocked(c.Key, next)
 		x = answer
@@ -228,8 +249,9 @@ func (m *Memory) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Du
 	err = m.verb(ctx, "Renew", idemflight.Claim{}, func(at record.At) error {
 		for _, c := range cs {
 			next, ok := record.Renew(m.getLocked(c.Key, at), c, lease, at)
-			m.putLocked(c.Key, next)
-			if !ok {
+			if ok = ok && !m.dead[c.ID]; ok {
+				m.putLocked(c.Key, next)
+			} else {
 				lost = append(lost, c.ID)
 			}
 		}
@@ -288,7 +310,9 @@ func (m *Memory) Read(ctx context.Context, key string) (x idemflight.Standing, e
 // GiveBack is [idemflight.Store].GiveBack.
 func (m *Memory) GiveBack(ctx context.Context, c idemflight.Claim) error {
 	return m.verb(ctx, "GiveBack", c, func(at record.At) error {
-		m.putLocked(c.Key, record.GiveBack(m.getLocked(c.Key, at), c, at))
+		if !m.dead[c.ID] {
+			m.putLocked(c.Key, record.GiveBack(m.getLocked(c.Key, at), c, at))
+		}
 		return nil
 	})
 }

@@ -156,6 +156,49 @@ func TestMemoryKill(t *testing.T) {
 	require.False(t, m.Kill(r.ID), "Kill of what is settled")
 }
 
+// TestMemoryKillAll: who was alive is dead for good, who comes after is not.
+func TestMemoryKillAll(t *testing.T) {
+	ctx := t.Context()
+	m := Mem()
+	claimed, begun, settled := request(), request(), request()
+	claimed.EffectsAnnounced = true
+	for _, r := range []idemflight.ClaimRequest{claimed, begun, settled} {
+		_, err := m.Claim(ctx, r)
+		require.NoError(t, err)
+	}
+	require.NoError(t, m.Begin(ctx, begun.Claim, lease))
+	_, err := m.Settle(ctx, settled.Claim, retain)
+	require.NoError(t, err)
+	m.KillAll()
+
+	require.ErrorIs(t, m.Begin(ctx, claimed.Claim, lease), idemflight.ErrClaimLost)
+	_, err = m.Settle(ctx, begun.Claim, retain)
+	require.ErrorIs(t, err, idemflight.ErrClaimLost)
+	lost, err := m.Renew(ctx, []idemflight.Claim{claimed.Claim, begun.Claim}, lease)
+	require.NoError(t, err)
+	require.Len(t, lost, 2)
+	require.NoError(t, m.GiveBack(ctx, claimed.Claim))
+	for _, tc := range []struct {
+		key   string
+		state idemflight.State
+	}{{claimed.Key, idemflight.InFlight}, {begun.Key, idemflight.Held}, {settled.Key, idemflight.Retained}} {
+		x, err := m.Read(ctx, tc.key)
+		require.NoError(t, err)
+		require.Equal(t, tc.state, x.State)
+		require.Equal(t, tc.state == idemflight.InFlight, x.ExpiresIn == 0, "the lease is over of what had not begun")
+	}
+
+	next := request()
+	next.Key, next.EffectsAnnounced = claimed.Key, true
+	next.Replaces, next.From = claimed.ID, idemflight.InFlight
+	x, err := m.Claim(ctx, next)
+	require.NoError(t, err)
+	require.True(t, x.Granted, "it can be taken over")
+	require.NoError(t, m.Begin(ctx, next.Claim, lease))
+	_, err = m.Settle(ctx, next.Claim, retain)
+	require.NoError(t, err)
+}
+
 type payment struct {
 	ID     string
 	Amount int

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/idemflight/idemflight/idemtest"
 )
 
 // Test cards, as payment providers have them.
@@ -19,176 +20,103 @@ const (
 
 // What a call to the bank can end with, besides success.
 var (
-	errDeclined   = errors.New("the card was declined")                  // a real answer
-	errBankDown   = errors.New("the bank does not take orders now")      // it certainly did nothing
-	errNoAnswer   = errors.New("the bank did not answer in time")        // it may have charged the card
-	errNotBooked  = errors.New("the bank has no such booking")           // and will not make one any more
-	errProcessing = errors.New("the bank is still working on the order") // "not yet" is not "no"
+	errDeclined  = idemtest.ErrDeclined // a real answer
+	errBankDown  = idemtest.ErrRefused  // it certainly did nothing
+	errNotBooked = idemtest.ErrNotFound // and will not be, if nothing more arrives
 )
 
+// booking is money taken from a customer.
+type booking = idemtest.Receipt
+
 // bank is a bank as services meet them: slow, down at times, and without any protection against
-// duplicates. It charges a card as often as it is told to. What it offers is a look at its books.
+// duplicates. Its books charge a card as often as they are told to, and offer a look at them.
 type bank struct {
 	latency  time.Duration // of a charge
 	failures float64       // share of the charges that fail by chance
+	books    idemtest.Bank
 
-	mu      sync.Mutex           // guards what follows; never held while a call waits
-	books   map[string][]booking // by the reference of the order
-	working map[string]int       // calls that have not ended, by reference
-	next    script[bankFault]
-	onFind  script[bankFault]
-	holds   []*hold
+	mu       sync.Mutex // guards what follows
+	next     script[idemtest.Step]
+	downNext int // looks at the books that are to fail
+	holds    []*hold
 }
-
-// booking is money taken from a customer.
-type booking struct {
-	ID    string
-	Cents int
-}
-
-// bankFault is how a call goes wrong.
-type bankFault int
-
-const (
-	bankDown     bankFault = iota + 1 // refused, nothing booked
-	answerLost                        // booked, and the answer lost on its way back
-	requestLost                       // not booked, which looks just the same from outside
-	bankFaultEnd                      // one past the last
-)
 
 func newBank(latency time.Duration, failures float64) *bank {
-	return &bank{
-		latency:  latency,
-		failures: failures,
-		books:    make(map[string][]booking),
-		working:  make(map[string]int),
-	}
+	return &bank{latency: latency, failures: failures}
 }
 
 // Charge takes money from a card. The reference is the caller's own; the bank books under it, as
-// often as it is asked to. Without an answer (errNoAnswer, or ctx ended) the card may be charged.
+// often as it is asked to. Without an answer the card may be charged.
 func (b *bank) Charge(ctx context.Context, reference, card string, cents int) (booking, error) {
-	fault, held := b.begin(reference, card)
-	if fault == bankDown {
-		b.end(reference)
-		return booking{}, errBankDown
-	}
-	if held != nil {
-		close(held.arrived)
-		select {
-		case <-held.released:
-		case <-ctx.Done():
-		}
-	}
-	wait := time.NewTimer(b.latency)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
-		// Who asked waits no longer. The order is with the bank all the same.
-		b.book(reference, cents)
-		return booking{}, fmt.Errorf("%w: %w", errNoAnswer, context.Cause(ctx))
+	b.books.Script(reference, b.step(card))
+	return b.books.Charge(ctx, reference, cents)
+}
+
+// step is how the next call goes.
+func (b *bank) step(card string) idemtest.Step {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	step := b.next.pop()
+	switch {
+	case card == cardTimeout:
+		step = idemtest.LoseAnswer
+	case step == idemtest.OK && rand.Float64() < b.failures:
+		step = []idemtest.Step{idemtest.Refuse, idemtest.LoseAnswer, idemtest.LoseRequest}[rand.N(3)]
 	}
 	switch {
+	case step == idemtest.Refuse:
+		return step // at once
 	case card == cardDeclined:
-		b.end(reference)
-		return booking{}, errDeclined
-	case fault == requestLost:
-		b.end(reference)
-		return booking{}, errNoAnswer
-	case fault == answerLost:
-		b.book(reference, cents)
-		return booking{}, errNoAnswer
+		step = idemtest.Decline
 	}
-	return b.book(reference, cents), nil
+	var held *hold
+	if len(b.holds) > 0 {
+		held, b.holds = b.holds[0], b.holds[1:]
+	}
+	return step.During(func(ctx context.Context) {
+		if held != nil {
+			close(held.arrived)
+			_ = wait(ctx, held.released)
+		}
+		_ = sleep(ctx, b.latency)
+	})
 }
 
 // Find returns what the bank booked last under a reference; errNotBooked is a definite no.
-func (b *bank) Find(reference string) (booking, error) {
+func (b *bank) Find(ctx context.Context, reference string) (booking, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.onFind.pop() == bankDown {
+	down := b.downNext > 0
+	if down {
+		b.downNext--
+	}
+	b.mu.Unlock()
+	if down {
 		return booking{}, errBankDown // which says nothing about the order
 	}
-	if b.working[reference] > 0 {
-		return booking{}, errProcessing
-	}
-	booked := b.books[reference]
-	if len(booked) == 0 {
-		return booking{}, errNotBooked
-	}
-	return booked[len(booked)-1], nil
-}
-
-func (b *bank) begin(reference, card string) (bankFault, *hold) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.working[reference]++
-	fault := b.next.pop()
-	switch {
-	case card == cardTimeout:
-		fault = answerLost
-	case fault == 0 && rand.Float64() < b.failures:
-		fault = bankDown + rand.N(bankFaultEnd-bankDown)
-	}
-	if len(b.holds) == 0 {
-		return fault, nil
-	}
-	held := b.holds[0]
-	b.holds = b.holds[1:]
-	return fault, held
-}
-
-// book writes the booking and ends the call in one step, so that Find never sees an order that is
-// neither being worked on nor booked and yet will be.
-func (b *bank) book(reference string, cents int) booking {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.endLocked(reference)
-	n := 1
-	for _, booked := range b.books {
-		n += len(booked)
-	}
-	bk := booking{ID: fmt.Sprintf("pay-%d", n), Cents: cents}
-	b.books[reference] = append(b.books[reference], bk)
-	return bk
-}
-
-func (b *bank) end(reference string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.endLocked(reference)
-}
-
-func (b *bank) endLocked(reference string) {
-	if b.working[reference]--; b.working[reference] == 0 {
-		delete(b.working, reference)
-	}
+	return b.books.Find(ctx, reference)
 }
 
 // Charges returns how many bookings there are, and the most under one reference.
 func (b *bank) Charges() (total, most int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, booked := range b.books {
+	for _, booked := range b.books.Books() {
 		total += len(booked)
 		most = max(most, len(booked))
 	}
 	return total, most
 }
 
-// FailNext makes the next calls go wrong, one fault each.
-func (b *bank) FailNext(faults ...bankFault) {
+// FailNext makes the next calls go wrong, a step each.
+func (b *bank) FailNext(steps ...idemtest.Step) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.next = append(b.next, faults...)
+	b.next = append(b.next, steps...)
 }
 
 // FailNextFind makes the next look at the books fail.
 func (b *bank) FailNextFind() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.onFind = append(b.onFind, bankDown)
+	b.downNext++
 }
 
 // hold is a call that the bank takes its time over.
@@ -266,13 +194,11 @@ func (f databaseFault) do() error {
 }
 
 // script is what the next calls are to do; zero values, and what follows the end, are normal.
-type script[F ~int] []F
+type script[F comparable] []F
 
-func (s *script[F]) pop() F {
-	if len(*s) == 0 {
-		return 0
+func (s *script[F]) pop() (next F) {
+	if len(*s) > 0 {
+		next, *s = (*s)[0], (*s)[1:]
 	}
-	f := (*s)[0]
-	*s = (*s)[1:]
-	return f
+	return next
 }

@@ -155,9 +155,9 @@ func (s *shop) fail(w http.ResponseWriter, status int, what string, err error) {
 // reconcile finds out what became of a payment whose key is held: the bank's books know. It runs
 // when a client asks again, in place of pay, and finishes what pay could not.
 func (s *shop) reconcile(
-	_ context.Context, key idemflight.Key, _ idemflight.Entry[*idemhttp.Response],
+	ctx context.Context, key idemflight.Key, _ idemflight.Entry[*idemhttp.Response],
 ) (*idemhttp.Response, error) {
-	booked, err := s.bank.Find(reference(key)) // at most once a second for a key, however many ask
+	booked, err := s.bank.Find(ctx, reference(key)) // at most once a second for a key, however many ask
 	switch {
 	case errors.Is(err, errNotBooked):
 		return nil, idemflight.Retryable(err) // nothing was taken: pay runs now
@@ -170,7 +170,7 @@ func (s *shop) reconcile(
 // record saves a payment that the bank has booked, and returns the answer to its order: the same,
 // whether pay or reconcile learns of it.
 func (s *shop) record(key idemflight.Key, b booking) (*idemhttp.Response, error) {
-	p := payment{ID: b.ID, Customer: key.Scope, Cents: b.Cents}
+	p := payment{ID: b.ID, Customer: key.Scope, Cents: b.Amount}
 	if err := s.db.Save(p); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/idemflight/idemflight/idemtest"
 )
 
 const (
@@ -78,7 +80,7 @@ func situations(cfg config) []situation {
 			answers: "400 missing-key",
 		},
 		twice("bank down, then retry", "503 bank down, 201", func(w *world) {
-			w.bank.FailNext(bankDown)
+			w.bank.FailNext(idemtest.Refuse)
 		}),
 		{
 			name: "card declined, then retry",
@@ -92,10 +94,10 @@ func situations(cfg config) []situation {
 			answers: "402 declined, 402 replayed",
 		},
 		twice("bank timed out, had booked", "504 unknown, 201 replayed", func(w *world) {
-			w.bank.FailNext(answerLost)
+			w.bank.FailNext(idemtest.LoseAnswer)
 		}),
 		twice("bank timed out, had not booked", "504 unknown, 201", func(w *world) {
-			w.bank.FailNext(requestLost)
+			w.bank.FailNext(idemtest.LoseRequest)
 		}),
 		{
 			name:    "bank down when asked about it",
@@ -204,7 +206,7 @@ func playHangUp(ctx context.Context, w *world) error {
 // became of the order. It is asked once in a second, however often the client asks.
 func playBankDownWhenAsked(ctx context.Context, w *world) error {
 	r := newRequest("ann")
-	w.bank.FailNext(answerLost)
+	w.bank.FailNext(idemtest.LoseAnswer)
 	w.bank.FailNextFind()
 	w.payAgain(ctx, r, 3)
 	if err := sleep(ctx, retryAfter); err != nil {
