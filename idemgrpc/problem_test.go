@@ -3,23 +3,26 @@ package idemgrpc_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/idemflight/idemflight"
 	"github.com/idemflight/idemflight/idemgrpc"
 )
 
-// recovery is outside of the interceptor, and notes what was panicked with.
-func recovery(seen *any) grpc.UnaryServerInterceptor {
+// recoveryOf is recovery outside of the interceptor, which keeps the first thing that it sees.
+func recoveryOf(first *any) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
 		defer func() {
-			if *seen = recover(); *seen != nil {
-				err = status.Error(codes.Internal, "recovered")
+			if v := recover(); v != nil {
+				*first, err = v, status.Error(codes.Internal, "recovered")
 			}
 		}()
 		return handler(ctx, req)
@@ -46,18 +49,6 @@ func TestPanics_ReachRecoveryOutsideAndHoldTheKey(t *testing.T) {
 	require.Equal(t, "OUTCOME_UNKNOWN", c.call(t.Context(), "k", "pay").reason())
 	require.Same(t, oops, seen)
 	require.EqualValues(t, 1, s.runs.Load())
-}
-
-// recoveryOf is recovery that keeps the first thing that it sees.
-func recoveryOf(first *any) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		var seen any
-		resp, err := recovery(&seen)(ctx, req, info, handler)
-		if seen != nil {
-			*first = seen
-		}
-		return resp, err
-	}
 }
 
 func TestPanics_BeforeAnEffectRunAgain(t *testing.T) {
@@ -154,4 +145,19 @@ func TestProblems_OfAnInnerCacheAreTheHandlersOwn(t *testing.T) {
 	c := s.client(t)
 	require.Equal(t, codes.Unknown, c.call(t.Context(), "k", "pay").code())
 	requireProblem(t, c.call(t.Context(), "k", "pay"), codes.FailedPrecondition, "OUTCOME_UNKNOWN", false)
+}
+
+func TestDefaultCacheOptions_WeighAnAnswer(t *testing.T) {
+	weigh := idemgrpc.DefaultCacheOptions().Weigh
+	key := sharedKey("k")
+	light := weigh(key, &idemgrpc.Response{Message: new(pb.SimpleResponse)})
+	require.Less(t, weigh(key, nil), light)
+	for _, heavy := range []*idemgrpc.Response{
+		{Message: &pb.SimpleResponse{Username: strings.Repeat("x", 1000)}},
+		{Status: status.New(codes.InvalidArgument, strings.Repeat("x", 1000))},
+		{Header: metadata.Pairs("x", strings.Repeat("x", 1000))},
+		{Trailer: metadata.Pairs("x", strings.Repeat("x", 1000))},
+	} {
+		require.Greater(t, weigh(key, heavy), int64(1000))
+	}
 }

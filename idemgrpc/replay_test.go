@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -152,33 +154,62 @@ func TestMetadata_ThatComesTooLateIsRefused(t *testing.T) {
 
 // A Reconcile may know of an answer, and others are told to ask again until it does.
 func TestReconcile_MakesAnUnknownOutcomeRetryable(t *testing.T) {
-	known, asked := false, codes.OK
-	o := idemgrpc.DefaultCacheOptions()
-	o.Reconcile = func(_ context.Context, _ idemflight.Key, held idemflight.Entry[*idemgrpc.Response]) (*idemgrpc.Response, error) {
-		asked = status.Code(held.Err)
-		if !known {
-			return nil, status.Error(codes.Unavailable, "the bank is down")
-		}
-		return &idemgrpc.Response{Message: &pb.SimpleResponse{Username: "receipt"}, Trailer: metadata.Pairs("found", "out")}, nil
-	}
-	s := serve(t, idemgrpc.Options{Cache: idemflight.MustNew(o)}, func(context.Context, string) (string, error) {
-		return "", status.Error(codes.DataLoss, "oops")
-	})
-	c := s.client(t)
-	require.Equal(t, codes.DataLoss, c.call(t.Context(), "k", "pay").code())
-	unknown := c.call(t.Context(), "k", "pay")
-	require.Equal(t, codes.Unavailable, unknown.code())
-	require.Equal(t, "OUTCOME_UNKNOWN", unknown.reason())
-	require.True(t, unknown.retryable())
-	require.Equal(t, codes.DataLoss, asked, "Reconcile is told the status")
+	synctest.Test(t, func(t *testing.T) {
+		known, asked, runs := false, codes.OK, 0
+		keys := keysOf(t, idemgrpc.Options{Cache: cacheOf(func(o *idemflight.Options[idemflight.Key, *idemgrpc.Response]) {
+			o.Reconcile = func(_ context.Context, _ idemflight.Key, held idemflight.Entry[*idemgrpc.Response]) (*idemgrpc.Response, error) {
+				asked = status.Code(held.Err)
+				if !known {
+					return nil, status.Error(codes.Unavailable, "the bank is down")
+				}
+				return &idemgrpc.Response{Message: &pb.SimpleResponse{Username: "receipt"}, Trailer: metadata.Pairs("found", "out")}, nil
+			}
+		})})
+		defer keys.Cache().Close(t.Context())
+		fails := func(context.Context, string) (string, error) { runs++; return "", status.Error(codes.DataLoss, "oops") }
+		require.Equal(t, codes.DataLoss, callDirectly(t.Context(), keys, "k", fails).code())
+		requireProblem(t, callDirectly(t.Context(), keys, "k", fails), codes.Unavailable, "OUTCOME_UNKNOWN", true)
+		require.Equal(t, codes.DataLoss, asked, "Reconcile is told the status")
 
-	known = true
-	var got answer
-	until(t, "Reconcile is asked again, a second later", func() bool { got = c.call(t.Context(), "k", "pay"); return got.Err == nil })
-	require.Equal(t, "receipt", got.Body)
-	require.Equal(t, []string{"out"}, got.Trailer["found"])
-	require.True(t, got.replayed())
-	require.EqualValues(t, 1, s.runs.Load())
+		known = true
+		time.Sleep(2 * time.Second) // it is not asked again at once
+		for range 2 {
+			got := callDirectly(t.Context(), keys, "k", fails)
+			require.NoError(t, got.Err)
+			require.Equal(t, "receipt", got.Body)
+			require.Equal(t, []string{"out"}, got.Trailer["found"])
+			require.True(t, got.replayed())
+		}
+		require.Equal(t, 1, runs)
+	})
+}
+
+func TestExpiry_RunsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := keysOf(t, idemgrpc.Options{})
+		defer keys.Cache().Close(t.Context())
+		require.False(t, callDirectly(t.Context(), keys, "k", receipt).replayed())
+		time.Sleep(24*time.Hour - time.Second)
+		require.True(t, callDirectly(t.Context(), keys, "k", receipt).replayed())
+		time.Sleep(2 * time.Second)
+		require.False(t, callDirectly(t.Context(), keys, "k", receipt).replayed())
+	})
+}
+
+func TestMaxWait_IsHalfAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := keysOf(t, idemgrpc.Options{})
+		defer keys.Cache().Close(t.Context())
+		h, begun, release := gate("receipt")
+		executing := make(chan answer, 1)
+		go func() { executing <- callDirectly(t.Context(), keys, "k", h) }()
+		<-begun
+		start := time.Now()
+		requireProblem(t, callDirectly(t.Context(), keys, "k", h), codes.Unavailable, "IN_FLIGHT", true)
+		require.Equal(t, 30*time.Second, time.Since(start))
+		release()
+		require.NoError(t, (<-executing).Err)
+	})
 }
 
 func TestAnswersThatCannotBeSent(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -89,17 +90,23 @@ func TestStore_ACallInFlightElsewhereIsWaitedFor(t *testing.T) {
 }
 
 func TestStore_ThatCannotBeAsked(t *testing.T) {
-	m := storetest.Mem()
-	s := process(t, m, receipt)
-	c := s.client(t)
-	m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
-		if verb == "Claim" && when == storetest.Before {
-			return errors.New("connection refused")
-		}
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		m.Fail("Claim", storetest.Before, -1)
+		keys := keysOf(t, idemgrpc.Options{Cache: cacheOf(func(o *idemflight.Options[idemflight.Key, *idemgrpc.Response]) { o.Store = m })})
+		defer keys.Cache().Close(t.Context())
+		ran := 0
+		h := func(context.Context, string) (string, error) { ran++; return "receipt", nil }
+		requireProblem(t, callDirectly(t.Context(), keys, "k", h), codes.Unavailable, "STORE", true)
+		require.Zero(t, ran)
+
+		m.Fail("Claim", storetest.Before, 0)
+		m.Fail("Settle", storetest.Before, -1)
+		require.NoError(t, callDirectly(t.Context(), keys, "k", h).Err, "the executing call has its answer")
+		requireProblem(t, callDirectly(t.Context(), keys, "k", h), codes.FailedPrecondition, "OUTCOME_UNKNOWN", false)
+		require.Equal(t, 1, ran)
+		m.Fail("Settle", storetest.Before, 0)
 	})
-	requireProblem(t, c.call(t.Context(), "k", "pay"), codes.Unavailable, "STORE", true)
-	require.Zero(t, s.runs.Load())
 }
 
 func TestCodec_WritesWhatAnAnswerHas(t *testing.T) {
