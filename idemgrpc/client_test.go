@@ -170,6 +170,7 @@ func TestClassifyError(t *testing.T) {
 		{own(codes.FailedPrecondition, "elsewhere", "OUTCOME_UNKNOWN"), idemflight.Release},
 		{fmt.Errorf("charging: %w", unknown), idemflight.Hold},
 		{errors.Join(status.Error(codes.NotFound, "no"), unknown), idemflight.Hold},
+		{errors.Join(unknown, status.Error(codes.NotFound, "no")), idemflight.Hold},
 		{errors.Join(full, nil, status.Error(codes.NotFound, "no")), idemflight.Release},
 		{errors.Join(full, context.DeadlineExceeded), idemflight.Hold},
 		{context.Canceled, idemflight.Hold},

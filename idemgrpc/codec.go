@@ -13,9 +13,9 @@ import (
 )
 
 // Codec returns the Options.Codec of a cache of answers that has a Store, or is saved: there is no other way to
-// write messages. They are written in their wire form, with their full name. Who reads them must have linked in
-// (protoregistry.GlobalTypes) every message that handlers answer with: otherwise the answer cannot be read, and
-// the key is answered as one that could not be looked up. Fields that the reader does not know stay as they are.
+// write messages. They are written in their wire form, with their full name, and a process that reads one must
+// have it linked in (protoregistry.GlobalTypes): otherwise it answers the key with STORE, and does not run it
+// again. Fields that the reader does not know stay as they are.
 func Codec() idemflight.Codec[idemflight.Key, *Response] {
 	return idemflight.Codec[idemflight.Key, *Response]{EncodeValue: encode, DecodeValue: decode}
 }

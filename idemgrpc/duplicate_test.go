@@ -2,6 +2,7 @@ package idemgrpc_test
 
 import (
 	"context"
+	"runtime/debug"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -182,12 +183,17 @@ func TestGracefulStop_WaitsForAnExecution(t *testing.T) {
 	for _, gone := range []bool{false, true} {
 		h, begun, release := gate("receipt")
 		defer release()
-		s := serve(t, idemgrpc.Options{}, h)
+		var stack atomic.Value
+		s := serve(t, idemgrpc.Options{}, func(ctx context.Context, body string) (string, error) {
+			stack.Store(string(debug.Stack()))
+			return h(ctx, body)
+		})
 		c := s.client(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		executing := c.async(ctx, "k", "pay")
 		<-begun
+		require.Contains(t, stack.Load(), "grpc.(*Server).", "it runs on the server's goroutine")
 		if gone {
 			cancel()
 			require.Equal(t, codes.Canceled, (<-executing).code())

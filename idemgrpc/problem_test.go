@@ -141,7 +141,7 @@ func TestProblems_OfAnAnswerThatWasShed(t *testing.T) {
 
 // An error of a call that the handler made, to a service that has keys too, is no answer of this cache.
 func TestProblems_OfAnInnerCacheAreTheHandlersOwn(t *testing.T) {
-	s := serve(t, idemgrpc.Options{}, func(context.Context, string) (string, error) { return "", idemflight.ErrFull })
+	s := serve(t, idemgrpc.Options{}, func(context.Context, string) (string, error) { return "", idemflight.ErrKeyReused })
 	c := s.client(t)
 	require.Equal(t, codes.Unknown, c.call(t.Context(), "k", "pay").code())
 	requireProblem(t, c.call(t.Context(), "k", "pay"), codes.FailedPrecondition, "OUTCOME_UNKNOWN", false)

@@ -78,6 +78,10 @@ func TestReplay_IsWithoutWhatBelongsToTheFirstCall(t *testing.T) {
 	again := c.call(t.Context(), "k", "pay")
 	require.Equal(t, metadata.MD{"content-type": first.Header["content-type"], "kept": {"1"}}, again.Header)
 	require.Equal(t, metadata.MD{"kept": {"2"}, idemgrpc.ReplayTrailer: {"true"}}, again.Trailer)
+	e, _, err := s.keys.Cache().Lookup(t.Context(), sharedKey("k"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"session=ann"}, e.Value.Header["set-cookie"], "what is kept does not change")
+	require.Empty(t, e.Value.Trailer[idemgrpc.ReplayTrailer])
 }
 
 func TestReplay_OfMuchMetadata(t *testing.T) {

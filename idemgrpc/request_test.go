@@ -104,8 +104,9 @@ func TestAnotherPayloadOrMethod_IsRefused(t *testing.T) {
 	require.Equal(t, "KEY_REUSED", reused.reason())
 	require.False(t, reused.retryable())
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", "empty")
-	require.NoError(t, c.call(t.Context(), "empty", "").Err)
-	_, err := c.EmptyCall(ctx, new(pb.Empty))
+	_, err := c.UnaryCall(ctx, new(pb.SimpleRequest))
+	require.NoError(t, err)
+	_, err = c.EmptyCall(ctx, new(pb.Empty))
 	require.Equal(t, "KEY_REUSED", answer{Err: err}.reason(), "the method counts")
 	require.EqualValues(t, 2, s.runs.Load())
 }

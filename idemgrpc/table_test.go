@@ -171,7 +171,12 @@ func TestEffectsAnnounced_IsNoEffect(t *testing.T) {
 }
 
 func TestPlainErrors_AreWhatAServerMakesOfThem(t *testing.T) {
-	s := serve(t, idemgrpc.Options{}, func(_ context.Context, body string) (string, error) {
+	s := serve(t, idemgrpc.Options{Classify: func(s *status.Status) idemflight.Disposition {
+		if s.Code() == codes.DeadlineExceeded {
+			return idemflight.Retain
+		}
+		return idemgrpc.ClassifyStatus(s)
+	}}, func(_ context.Context, body string) (string, error) {
 		if body == "late" {
 			return "", context.DeadlineExceeded
 		}
@@ -180,7 +185,9 @@ func TestPlainErrors_AreWhatAServerMakesOfThem(t *testing.T) {
 	c := s.client(t)
 	late := c.call(t.Context(), "late", "late")
 	require.Equal(t, codes.DeadlineExceeded, late.code())
-	require.Equal(t, idemflight.Held, s.state(t, "late"))
+	again := c.call(t.Context(), "late", "late")
+	require.Equal(t, codes.DeadlineExceeded, again.code())
+	require.True(t, again.replayed())
 	wrapped := c.call(t.Context(), "wrapped", "wrapped")
 	require.Equal(t, codes.NotFound, wrapped.code())
 	require.ErrorContains(t, wrapped.Err, "charging: ")
