@@ -197,7 +197,10 @@ func (end *ending[K, V]) classify(err error) Disposition {
 		return Release
 	}
 	if own, ok := err.(*verdict.Error); ok {
-		if own.Hold {
+		switch {
+		case own.Retain:
+			return Retain
+		case own.Hold:
 			return Hold
 		}
 		return Release

@@ -3,11 +3,12 @@
 package verdict
 
 // Error is an error of fn that brings its own verdict: unless BeginEffect or NoEffect was called, or
-// the cache is EffectsAnnounced, Hold decides whether the key is held or released, and the cache's
-// Classify is not asked. It must be the very error that fn returns.
+// the cache is EffectsAnnounced, it is retained if Retain is set, else Hold decides whether the key is held or
+// released, and the cache's Classify is not asked. It must be the very error that fn returns.
 type Error struct {
-	Err  error
-	Hold bool
+	Err    error
+	Retain bool
+	Hold   bool
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
