@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,9 +293,9 @@ func promise04ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 				var fnCtx context.Context
-				told := 0
+				var told atomic.Int32
 				ended := func(who string) {
-					told++
+					told.Add(1)
 					require.Equal(t, context.Canceled, fnCtx.Err(),
 						"fn's context must have ended when fn has returned, and so before %s", who)
 				}
@@ -306,7 +307,7 @@ func promise04ContextHasEndedBeforeAnybodyIsToldTheOutcome(t *testing.T) {
 				_, err := c.Do(ctx, theKey, func(ctx context.Context) (int, error) { fnCtx = ctx; return 1, end }, opts...)
 				require.Equal(t, end, err)
 				ended("the leader")
-				require.GreaterOrEqual(t, told, 3, "the hooks must have been called")
+				require.GreaterOrEqual(t, told.Load(), int32(3), "the hooks must have been called")
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,22 +55,32 @@ func originNo(n byte) idemflight.Origin {
 
 // tracer is a Trace that numbers executions, from 1, and remembers what it was told.
 type tracer struct {
-	started    []bool // whether it was Reconcile
-	ends       []idemflight.Event[string]
-	between    func() // called before each end is noted
-	inContexts []context.Context
+	mu      sync.Mutex // an end may come after the call has returned
+	started []bool     // whether it was Reconcile
+	ends    []idemflight.Event[string]
+	between func() // called before each end is noted
 }
 
 func (tr *tracer) trace(ctx context.Context, _ string, reconciles bool) (context.Context, idemflight.Origin, func(idemflight.Event[string])) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
 	tr.started = append(tr.started, reconciles)
-	tr.inContexts = append(tr.inContexts, ctx)
 	n := byte(len(tr.started))
 	return context.WithValue(ctx, traceKey{}, n), originNo(n), func(e idemflight.Event[string]) {
 		if tr.between != nil {
 			tr.between()
 		}
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
 		tr.ends = append(tr.ends, e)
 	}
+}
+
+// count returns how many executions have started.
+func (tr *tracer) count() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return len(tr.started)
 }
 
 func requireOrigin(t *testing.T, n byte, o *idemflight.Origin, where string) {
@@ -198,7 +209,7 @@ func TestTrace_ReconcileAndFnAreTwoExecutions(t *testing.T) {
 		tr, log := &tracer{}, &eventLog[string]{}
 		answer := error(errBoom)
 		c := idemflight.MustNew(options{Trace: tr.trace, Observer: log.observe, Reconcile: func(ctx context.Context, _ string, held idemflight.Entry[int]) (int, error) {
-			require.Equal(t, byte(len(tr.started)), ctx.Value(traceKey{}), "Reconcile sees what Trace has added")
+			require.Equal(t, byte(tr.count()), ctx.Value(traceKey{}), "Reconcile sees what Trace has added")
 			requireOrigin(t, 1, held.Origin, "what Reconcile is asked about")
 			return 0, answer
 		}})
