@@ -27,6 +27,7 @@ type call[K comparable, V any] struct {
 	leads        bool
 	undecided    chan struct{} // once this is closed, it is known whether another payload is in the way
 	mayMeetAgain bool          // it has joined a flight that may turn out to have nobody's fn to run
+	wait         wait
 	kind         EventKind
 	origin       *Origin
 	notes        []note[K]
@@ -84,8 +85,8 @@ func (m *call[K, V]) refuse() {
 // waited returns how long the call has waited: since it joined a flight at first, or since it leads one.
 func (m *call[K, V]) waited() time.Duration {
 	switch {
-	case m.reply.waits:
-		return m.c.now() - m.reply.began
+	case m.wait.has:
+		return m.c.now() - m.wait.began
 	case m.reply.flight != nil:
 		return m.c.now() - m.reply.flight.startedAt
 	}
@@ -260,7 +261,7 @@ func (m *call[K, V]) follow() (over bool) {
 		r.ended, r.err = c.ask(m.ctx, m.shard, r.flight)
 	}
 	if r.err == nil {
-		r.err = c.join(m.ctx, m.shard, r)
+		r.err = c.join(m.ctx, m.shard, r, &m.wait)
 	}
 	switch {
 	case r.err != nil:

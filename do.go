@@ -3,7 +3,6 @@ package idemflight
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/idemflight/idemflight/internal/yield"
 )
@@ -133,8 +132,6 @@ type reply[K comparable, V any] struct {
 	opts  callOptions
 	hash  uint64          // of the key
 	ended <-chan struct{} // of the caller's context, once that was asked
-	waits bool            // it has joined a flight, or leads one that asks Reconcile,
-	began time.Duration   // at first then
 
 	value  V
 	err    error
@@ -235,7 +232,7 @@ func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	switch {
 	case r.err != nil:
 	case c.opts.Observer != nil || r.opts.maxWait != forever:
-		r.err = c.join(ctx, s, r)
+		r.err = c.joinOnce(ctx, s, r)
 	default: // as wait does, for which the stack might have to grow
 		select {
 		case <-f.done:

@@ -69,14 +69,14 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 
 // join waits for r.flight, which the caller has joined, and reports the call to the Observer. nil means
 // that the caller gets the outcome of the flight.
-func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
 	f := r.flight
 	if c.opts.Observer == nil {
-		return c.waitUpTo(ctx, s, r)
+		return c.waitUpTo(ctx, s, r, w)
 	}
-	c.begins(r)
-	err := c.waitUpTo(ctx, s, r)
-	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - r.began, Origin: c.originOf(s, f)}
+	w.begins(c.now())
+	err := c.waitUpTo(ctx, s, r, w)
+	e := Event[K]{Kind: EventJoined, Key: f.key, Err: err, Took: c.now() - w.began, Origin: c.originOf(s, f)}
 	switch {
 	case err == nil && f.outcome.source == lookAgain:
 		return nil // the call is not over
@@ -94,6 +94,27 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V]) 
 	return err
 }
 
+// joinOnce is join for a call that will not wait again. It keeps a rare frame out of await's.
+//
+//go:noinline
+func (c *Cache[K, V]) joinOnce(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
+	var w wait
+	return c.join(ctx, s, r, &w)
+}
+
+// wait is when a call has begun to wait: when it first joined a flight, or led one that asks Reconcile.
+type wait struct {
+	has   bool
+	began time.Duration
+}
+
+// begins notes that a call begins to wait, the first time.
+func (w *wait) begins(now time.Duration) {
+	if !w.has {
+		w.has, w.began = true, now
+	}
+}
+
 // wait returns nil once r.flight has settled, or the error of a caller whose context ended before.
 func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], r *reply[K, V], as role) error {
 	select {
@@ -105,7 +126,7 @@ func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 }
 
 // waitUpTo is wait for a joined caller, which may have a time limit.
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
 	if r.opts.maxWait == forever {
 		return c.wait(ctx, s, r, joined)
 	}
@@ -114,7 +135,7 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, 
 		return nil
 	case <-r.ended:
 		return c.abandon(ctx, s, r.flight, joined)
-	case <-time.After(c.mayWait(r)):
+	case <-time.After(c.mayWait(r, w)):
 	}
 	select {
 	case <-r.ended:
@@ -129,16 +150,9 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, 
 
 // mayWait returns how long a call with a time limit may wait from now on. The limit counts from its
 // first wait, also if it looks at its key again.
-func (c *Cache[K, V]) mayWait(r *reply[K, V]) time.Duration {
-	c.begins(r)
-	return r.opts.maxWait - (c.now() - r.began)
-}
-
-// begins notes when a call begins to wait, the first time.
-func (c *Cache[K, V]) begins(r *reply[K, V]) {
-	if !r.waits {
-		r.waits, r.began = true, c.now()
-	}
+func (c *Cache[K, V]) mayWait(r *reply[K, V], w *wait) time.Duration {
+	w.begins(c.now())
+	return r.opts.maxWait - (c.now() - w.began)
 }
 
 // waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the caller is
@@ -162,7 +176,7 @@ func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	}
 	var limit <-chan time.Time
 	if r.opts.maxWait != forever && r.opts.maxWait > 0 {
-		limit = time.After(m.c.mayWait(r))
+		limit = time.After(m.c.mayWait(r, &m.wait))
 	}
 	select {
 	case <-asks.answered:
