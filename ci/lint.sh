@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# What can be said of the root module without running it: format, dependencies, vet, what the docs name.
+. "$(dirname "$0")/lib.sh"
+
+step gofmt
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+[ -z "$unformatted" ] || { echo "not gofmt-ed:"; echo "$unformatted"; exit 1; }
+
+step go.mod
+go mod tidy -diff
+go mod verify
+
+step go vet, for this system and others
+go vet ./...
+GOOS=windows go vet . ./examples/...
+GOOS=plan9 go build . # the tests know errors that Plan 9 does not
+GOARCH=386 go vet ./...
+
+step tests that the README names
+for name in $(grep -o 'TestPromise[0-9]*_[A-Za-z0-9]*' README.md | sort -u); do
+	grep -q "^func $name(" ./*_test.go storetest/*_test.go || { echo "README.md names $name, which does not exist"; exit 1; }
+done
