@@ -844,6 +844,25 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 	}
 }
 
+// A caller that left is told as that, whatever ended its context: here the ErrInFlight of another call.
+func TestPromise25_ACallerThatLeftIsToldAsThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{Observer: log.observe})
+		end := fly(t, c, theKey)
+		ctx, cancel := context.WithCancelCause(bg)
+		joined := start(c, ctx, theKey, neverRuns(t))
+		synctest.Wait()
+		cancel(fmt.Errorf("another item: %w", idemflight.ErrInFlight))
+		<-joined.done
+		require.ErrorIs(t, joined.err, idemflight.ErrCallerLeft)
+		require.Len(t, log.of(idemflight.EventCallerLeft), 1)
+		require.Empty(t, log.of(idemflight.EventRejected))
+		require.EqualValues(t, 1, c.Stats().CallerLeft)
+		_, _ = end(1, nil)
+	})
+}
+
 func TestStats_Now(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {

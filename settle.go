@@ -253,7 +253,11 @@ func (end *ending[K, V]) keeps() time.Duration {
 
 // retains reports whether the outcome is to be retained. Must be called with the shard's mu held.
 func (end *ending[K, V]) retains() bool {
-	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
+	forgotten := end.flight.forgotten
+	if end.c.keeper != nil { // the store tells; flight.forgotten is about the copy
+		forgotten = end.forgotten
+	}
+	return end.disposition == Retain && !forgotten && end.ttl() > 0
 }
 
 // recordsBegin notes in the store, if there is one, that fn may have its effect from now on, which runs under the
@@ -327,7 +331,6 @@ func (end *ending[K, V]) land() {
 	s := c.shardOf(f.hash)
 	yield.At("settle")
 	s.mu.Lock()
-	f.forgotten = f.forgotten || end.forgotten
 	if !end.retains() {
 		end.weight = 0
 	}
@@ -416,12 +419,13 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	if !end.returned {
 		s.stats.Panics++
 	}
-	s.wakeLocked(f)
+	s.wakeLocked(f, &s.stats.OutcomeUnknown)
 	return d.deadline
 }
 
-// wakeLocked counts the calls that the outcome of f answers, and wakes them.
-func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
+// wakeLocked counts the calls that the outcome of f answers, and wakes them. without counts those that get an error
+// instead of an outcome: see Stats.without, which must not be asked with mu held.
+func (s *shard[K, V]) wakeLocked(f *flight[K, V], without *uint64) {
 	joined, led := &s.stats.Joined, &s.stats.Executed
 	switch f.outcome.source {
 	case uint8(Reconciled):
@@ -431,8 +435,7 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	case uint8(Joined):
 		led = &s.stats.Joined
 	case uint8(NoOutcome):
-		led = s.stats.without(f.outcome.err)
-		joined = led
+		led, joined = without, without
 	case lookAgain:
 		joined = new(uint64) // they are not over,
 		led = joined         // nor is the leader, if it has not left
@@ -453,8 +456,12 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	f.fn, f.asks = nil, nil // callers that hold f must not keep them alive
 }
 
-// without returns the count of calls that got no outcome, but err.
+// without returns the count of calls that got err instead of an outcome. It calls the methods of err, which may be
+// the user's.
 func (s *Stats) without(err error) *uint64 {
+	if _, failed := err.(*storeError); failed { // whatever the store wrapped in it
+		return &s.StoreFailed
+	}
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		return &s.OutcomeUnknown

@@ -236,6 +236,50 @@ func TestPromise30_LongExecutionsAreRenewed(t *testing.T) {
 	})
 }
 
+// One renewal that hangs costs no lease, whenever the execution began.
+func TestPromise30_ARenewalThatHangsCostsNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, runs, release := blocked(1, nil)
+		other := make(chan error, 1)
+		go func() { // arms the timer
+			_, err := a.Do(bg, "other", fn)
+			other <- err
+		}()
+		<-runs
+		time.Sleep(50 * time.Millisecond)
+		fn, runs, done := blocked(7, nil)
+		answered := start(a, bg, func(ctx context.Context) (int, error) {
+			require.NoError(t, idemflight.BeginEffect(ctx))
+			return fn(ctx)
+		})
+		<-runs
+		renewals := 0
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb != "Renew" || when != storetest.Before {
+				return nil
+			}
+			if renewals++; renewals == 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			time.Sleep(45 * time.Millisecond) // the way to the store
+			return nil
+		})
+		for range 20 {
+			time.Sleep(5 * time.Second)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		close(release)
+		close(done)
+		require.NoError(t, <-other)
+		require.NoError(t, (<-answered).err)
+		require.Greater(t, renewals, 2)
+	})
+}
+
 func TestPromise34_OneCallPerKeyAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
