@@ -79,6 +79,8 @@ var endings = map[string]struct {
 	}, errHungUp},
 }
 
+// Promise 7: Every caller returns as soon as its own context ends, with ErrCallerLeft, and nobody
+// else is affected. Only a leader that runs fn on its own goroutine stays until fn returns.
 func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -421,6 +423,8 @@ func TestPanickingContext_LeavesTheFlight(t *testing.T) {
 	}
 }
 
+// Promise 8: If the outcome and the end of the caller's context are both there, the outcome wins. A
+// context that is dead on arrival still gets a replay, and never starts fn.
 func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T) {
 	expired, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
 	defer cancel()

@@ -17,6 +17,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 12: Without a marker, an error, a panic or a Goexit is held if an effect has begun, and
+// released if none has. If fn said neither, Classify decides; without Classify the key is held.
+// BeginEffect refuses once it is too late.
 func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 	failed := errors.New("failed")
 	const B, N = true, false // BeginEffect, NoEffect

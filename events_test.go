@@ -48,6 +48,9 @@ func (w wantedEvent) check(t *testing.T, e idemflight.Event[string]) {
 // probe is an fn that leaves nothing behind, should it run.
 func probe(context.Context) (int, error) { return 0, idemflight.Retryable(errBoom) }
 
+// Promise 25: Every call emits exactly one call event and is counted exactly once. Evictions,
+// expiry and other upkeep have events, too, and an Observer may call the cache.
+//
 // The ways for calls to end. Each is asked on a cache of its own, for key "k"; arrange's calls do
 // not count.
 func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {

@@ -18,6 +18,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 19: When the cache is full, the least recently used outcome gives way, unless
+// MinRetention protects it: then the new key gets ErrFull. Flights are never evicted, and a held
+// key only as a last resort, if its fn had said nothing about its effect.
 func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 17: What has expired becomes garbage without further calls. No goroutine exists while
+// nothing runs, and a cache that is dropped without Close is collected.
 func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
 	for _, ttl := range []time.Duration{1, time.Millisecond, time.Second, 7 * time.Second, 8*time.Second + 1, 80 * time.Second, 24 * time.Hour, 300 * 24 * time.Hour} {
 		for _, n := range []int{1, 500} {

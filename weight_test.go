@@ -18,6 +18,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 20: Beyond MaxWeight the least recently used values are shed. Their keys are remembered:
+// they answer ErrValueShed, and fn does not run.
 func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, log := shedding(options{TTL: time.Minute})
