@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/token"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -27,12 +28,13 @@ func checkErrors(root fs.FS) error {
 		return err
 	}
 	var bad []error
-	for name, text := range sentinels(file) {
+	texts := sentinels(file)
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		if !strings.Contains(string(page), "\n### "+name+"\n") {
 			bad = append(bad, fmt.Errorf("%s has no section about %s", errorsPage, name))
 		}
-		if !strings.Contains(string(page), text) {
-			bad = append(bad, fmt.Errorf("%s does not have the text of %s: %s", errorsPage, name, text))
+		if !strings.Contains(string(page), texts[name]) {
+			bad = append(bad, fmt.Errorf("%s does not have the text of %s: %s", errorsPage, name, texts[name]))
 		}
 	}
 	return errors.Join(bad...)

@@ -89,11 +89,12 @@ var (
 }
 
 func TestCheckLinks_FindsThoseThatLeadNowhere(t *testing.T) {
-	const other = "# The `first` one: why?\n\n<a id=\"here\"></a>\n\n```\n# no heading\n```\n"
+	const other = "# The `first` one: why?\n\n## <a id=\"here\"></a>And the second\n\n```\n# no heading\n```\n"
 	for _, c := range []struct{ link, want string }{
 		{"docs/b.md", ""},
 		{"docs/b.md#the-first-one-why", ""},
 		{"docs/b.md#here", ""},
+		{"docs/b.md#and-the-second", ""},
 		{"#own-heading", ""},
 		{"code.go", ""},
 		{"https://example.com/nowhere", ""},
