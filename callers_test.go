@@ -659,7 +659,8 @@ func (s standing) call(t *testing.T, what string, ctx context.Context, answer er
 // answersToAll are answers of Reconcile after which others get an outcome.
 var answersToAll = map[string]error{"found": nil, "no effect": idemflight.Retryable(errNoPayment)}
 
-// A context ends with a cause that is a typed nil: its caller is told so, and the library does not panic.
+// The context ends with a cause that is a typed nil: the caller still gets ErrCallerLeft, and the
+// library does not panic.
 func TestPromise07_ACauseThatIsATypedNil(t *testing.T) {
 	for name, s := range standings {
 		for _, after := range []time.Duration{0, time.Second} {
@@ -756,7 +757,8 @@ func (c pooledContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// With Inline fn ends before its caller returns: so it may use what the caller gives back to a pool then.
+// With Inline, fn ends before its caller returns, so it may use what the caller then gives back to
+// a pool.
 func TestPromise07_APooledContextWithInline(t *testing.T) {
 	for _, held := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

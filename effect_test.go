@@ -152,7 +152,7 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 	t.Logf("fn was first in %d of 200", late)
 }
 
-// Also afterwards it says why it was too late.
+// Even after fn has returned, BeginEffect says that ExecTimeout was the reason.
 func TestPromise12_BeginEffectAfterAnOverdueFnTellsTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{ExecTimeout: time.Minute})
@@ -573,8 +573,8 @@ func TestPromise12_InReconcileBeginEffectReturnsNilWhenItsTimeIsUp(t *testing.T)
 	})
 }
 
-// Where every fn announces its effect, one that succeeds without a word has forgotten to: it is told, so
-// that a test or an alert finds it before a crash does. Its outcome is retained as ever.
+// On an EffectsAnnounced cache, an fn that succeeds and has announced nothing forgot to. An event
+// says so, before a crash shows it; the outcome is retained as usual.
 func TestPromise12_AnEffectThatNobodyAnnouncedIsTold(t *testing.T) {
 	for name, run := range map[string]struct {
 		fn     intFn
