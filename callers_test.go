@@ -659,8 +659,8 @@ func (s standing) call(t *testing.T, what string, ctx context.Context, answer er
 // answersToAll are answers of Reconcile after which others get an outcome.
 var answersToAll = map[string]error{"found": nil, "no effect": idemflight.Retryable(errNoPayment)}
 
-// The context ends with a cause that is a typed nil: the caller still gets ErrCallerLeft, and the
-// library does not panic.
+// The context ends with a cause that is a typed nil: the caller is answered as with any other cause, and
+// the library does not panic.
 func TestPromise07_ACauseThatIsATypedNil(t *testing.T) {
 	for name, s := range standings {
 		for _, after := range []time.Duration{0, time.Second} {

@@ -152,7 +152,8 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 	t.Logf("fn was first in %d of 200", late)
 }
 
-// Even after fn has returned, BeginEffect says that ExecTimeout was the reason.
+// Once fn has returned, BeginEffect still says why it is too late: fn has returned, or ExecTimeout had
+// passed before.
 func TestPromise12_BeginEffectAfterAnOverdueFnTellsTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{ExecTimeout: time.Minute})
