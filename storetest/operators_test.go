@@ -145,8 +145,8 @@ func TestPromise43_RestoreWritesThrough(t *testing.T) {
 	})
 }
 
-// Promise 44: Close waits for the executions of its own process, not for those of others, and does
-// not close the store. Save is an error: the store has everything.
+// Promise 44: Close waits for the executions of its own process, and not for those of others. Save
+// is an error: the store has everything.
 func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
