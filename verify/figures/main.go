@@ -1,9 +1,9 @@
 // Command figures runs every proof and writes what they show, with date, commit and machine, between the
 // marks <!-- proof:begin --> and <!-- proof:end --> of the files it is given:
 //
-//	go run -C verify ./figures ../README.md README.md               # the long runs: some two hours on a quiet machine
-//	go run -C verify ./figures -only 'model|fuzz' ../README.md README.md   # only these; the other rows stay as they are
-//	go run -C verify ./figures -quick                               # the quick ones, printed
+//	go run -C verify ./figures README.md                      # the long runs: some two hours on a quiet machine
+//	go run -C verify ./figures -only 'model|fuzz' README.md   # only these; the other rows stay as they are
+//	go run -C verify ./figures -quick                         # the quick ones, printed
 //
 // A proof that fails leaves its row as it was; then it exits with 1.
 package main
