@@ -20,3 +20,6 @@ step tests that the README names
 for name in $(grep -o 'TestPromise[0-9]*_[A-Za-z0-9]*' README.md | sort -u); do
 	grep -q "^func $name(" ./*_test.go storetest/*_test.go || { echo "README.md names $name, which does not exist"; exit 1; }
 done
+
+step docs: promises, errors, links
+go run ./internal/docs -check

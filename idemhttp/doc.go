@@ -86,7 +86,7 @@
 //
 // What the middleware answers itself is problem+json (RFC 9457) with a member "retryable", Cache-Control:
 // no-store, and Retry-After exactly if it is retryable. The types are
-// https://github.com/idemflight/idemflight#problem- followed by:
+// https://github.com/idemflight/idemflight/blob/main/docs/http.md#problem- followed by:
 //
 //	missing-key         400  Require is set and there is no key
 //	malformed-key       400  not 1–255 bytes of visible ASCII, raw or as an RFC 8941 string; or Options.Key

@@ -17,6 +17,8 @@ import (
 
 // Promises 38 and 39: a store that fails, loses answers, or knows better.
 
+// Promise 38: Without the store's answer fn does not run: ErrStore. An outcome that the store did
+// not take is held, and offered again.
 func TestPromise38_WithoutTheStoreFnDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -105,6 +107,8 @@ func TestPromise38_WhatTheStoreDidNotTakeIsHeldAndOfferedAgain(t *testing.T) {
 	})
 }
 
+// Promise 39: An outcome that the engine already has counts, whatever fn returned: a commit whose
+// answer was lost still counts.
 func TestPromise39_TheEnginesOutcomeCounts(t *testing.T) {
 	for _, committed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 
 // Promises 43 and 44: operators, Restore and Close.
 
+// Promise 43: Operators act on the store, and of several that settle the same key, in whatever
+// process, one succeeds. Restore and Load write through.
 func TestPromise43_OperatorsActOnTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -144,6 +146,8 @@ func TestPromise43_RestoreWritesThrough(t *testing.T) {
 	})
 }
 
+// Promise 44: Close waits for the executions of its own process, and not for those of others. Save
+// is an error: the store has everything.
 func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
