@@ -79,6 +79,7 @@ const (
 	othersColumn = vg.Length(286)
 	longestBar   = vg.Length(28)
 	markWidth    = vg.Length(14)
+	below        = vg.Length(2) // the middle of a line of text, the middle of its small letters
 	headHeight   = vg.Length(78)
 	rowHeight    = vg.Length(21)
 	footHeight   = vg.Length(26)
@@ -132,20 +133,20 @@ func (m matrix) drawTwice(c draw.Canvas, at vg.Point, row verdict, perKey vg.Len
 		return
 	}
 	length := max(2, vg.Length(row.twice)*perKey)
-	left, right, low, high := at.X, at.X+length, at.Y-5, at.Y+5
+	left, right, low, high := at.X, at.X+length, at.Y-below-5, at.Y-below+5
 	c.FillPolygon(m.bad, []vg.Point{{X: left, Y: low}, {X: right, Y: low}, {X: right, Y: high}, {X: left, Y: high}})
 	m.write(c, vg.Point{X: max(right+4, at.X+markWidth), Y: at.Y}, row.count)
 }
 
 // drawAnswer draws a tick or a cross and, behind it, the text.
 func (m matrix) drawAnswer(c draw.Canvas, at vg.Point, a answer) {
-	point := func(x, y vg.Length) vg.Point { return vg.Point{X: at.X + x, Y: at.Y + y} }
+	point := func(x, y vg.Length) vg.Point { return vg.Point{X: at.X + x, Y: at.Y - below + y} }
 	if a.good {
 		c.StrokeLines(stroke(m.good), []vg.Point{point(1, 0), point(4, -4), point(10, 4)})
 	} else {
 		c.StrokeLines(stroke(m.bad), []vg.Point{point(1, -4), point(9, 4)}, []vg.Point{point(1, 4), point(9, -4)})
 	}
-	m.write(c, point(markWidth, 0), a.text)
+	m.write(c, vg.Point{X: at.X + markWidth, Y: at.Y}, a.text)
 }
 
 func stroke(c color.Color) draw.LineStyle { return draw.LineStyle{Color: c, Width: 2} }

@@ -323,7 +323,7 @@ func (t theme) bars(title, along string, all []series, bad float64, format func(
 		if err != nil {
 			continue
 		}
-		written.Offset.X = 5
+		written.Offset = vg.Point{X: 5, Y: 2}
 		written.TextStyle[0] = labelStyle(t.ink)
 		p.Add(bar, written)
 	}

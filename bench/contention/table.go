@@ -70,7 +70,7 @@ func (rep *report) tables() []titled {
 }
 
 func (rep *report) contractTable() titled {
-	t := newTable(fmt.Sprintf("What happens to duplicates: %d callers race for each of %d fresh keys, and a leader is cancelled (* keeps nothing).",
+	t := newTable(fmt.Sprintf("What happens to duplicates: %d callers race for each of %d fresh keys, and a leader is cancelled. * = keeps nothing.",
 		rivals.Racers, rep.config.contractKeys),
 		"", "ran twice", "a cancelled leader", "the others get", "a waiter", "runs per key", "version")
 	for _, r := range rep.Rivals {
