@@ -24,13 +24,29 @@ func read(t *testing.T, file string) string {
 }
 
 func TestReplaceLeavesTheRest(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "README.md"),
-		"between `<!-- cost:begin -->` and `<!-- cost:end -->`\n<!-- cost:begin -->\nold\n\n<!-- cost:end -->\n<!-- bench:begin -->\n<!-- bench:end -->\nbottom")
+	file := write(t, filepath.Join(t.TempDir(), "README.md"), `between <!-- cost:begin -->
+and <!-- cost:end -->
+<!-- cost:begin -->
+old
+
+<!-- cost:end -->
+<!-- bench:begin -->
+<!-- bench:end -->
+bottom
+<!-- cost:end -->`)
+	want := `between <!-- cost:begin -->
+and <!-- cost:end -->
+<!-- cost:begin -->
+new
+<!-- cost:end -->
+<!-- bench:begin -->
+tables
+<!-- bench:end -->
+bottom
+<!-- cost:end -->`
 	require.NoError(t, readme.Cost.Replace(file, "\nnew\n\n"))
 	require.NoError(t, readme.Tables.Replace(file, "tables"))
-	want := "between `<!-- cost:begin -->` and `<!-- cost:end -->`\n<!-- cost:begin -->\nnew\n<!-- cost:end -->\n<!-- bench:begin -->\ntables\n<!-- bench:end -->\nbottom"
 	require.Equal(t, want, read(t, file))
-
 	require.NoError(t, readme.Cost.Replace(file, "new"))
 	require.Equal(t, want, read(t, file), "written twice is as written once")
 }
@@ -42,7 +58,7 @@ func TestOnlyFilesWithTheMarks(t *testing.T) {
 	tables := file("tables", "<!-- bench:begin -->\n<!-- bench:end -->\n")
 	open := file("open", "<!-- cost:begin -->\n")
 	reversed := file("reversed", "<!-- cost:end -->\n<!-- cost:begin -->\n")
-	prose := file("prose", "write\n`<!-- cost:begin -->`\nand\n`<!-- cost:end -->`\n")
+	prose := file("prose", "it begins with <!-- cost:begin -->\nand ends with\n<!-- cost:end --> or so\n")
 	all := []string{both, tables, open, reversed, prose}
 
 	found, err := readme.Cost.Among(all)
