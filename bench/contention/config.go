@@ -33,7 +33,7 @@ type config struct {
 	leave      bool
 
 	json, html, svg string
-	readmes         []string // with a section for the tables
+	readmes         []string // to write the tables into
 
 	// Not flags of their own: smaller with -quick.
 	contractKeys, heapEntries int
@@ -64,7 +64,7 @@ func parse(args []string, out io.Writer) (*config, error) {
 	flags.StringVar(&c.json, "json", "", "write all numbers to this file")
 	flags.StringVar(&c.html, "html", "", "write a page with charts to this file")
 	flags.StringVar(&c.svg, "svg", "", "write the charts into this directory")
-	readmes := flags.String("readme", "", "write the tables into those of these files, a list, that have a section for them; needs -svg")
+	readmes := flags.String("readme", "", "write the tables into those of these files, a list, that have their marks; needs -svg")
 	quick := flags.Bool("quick", false, "a first impression in a few seconds")
 
 	err := flags.Parse(args)

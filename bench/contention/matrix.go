@@ -79,7 +79,7 @@ const (
 	othersColumn = vg.Length(286)
 	longestBar   = vg.Length(28)
 	markWidth    = vg.Length(14)
-	below        = vg.Length(2) // the middle of a line of text, the middle of its small letters
+	below        = vg.Length(2) // how far marks stand below the middle of a line, at that of its small letters
 	headHeight   = vg.Length(78)
 	rowHeight    = vg.Length(21)
 	footHeight   = vg.Length(26)

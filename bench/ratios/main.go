@@ -7,6 +7,10 @@
 // With -procs it holds this library against itself, with GOMAXPROCS raised:
 //
 //	go run -C bench ./ratios -procs 2,8
+//
+// With -readme it writes what a call costs into the root README:
+//
+//	go run -C bench ./ratios -rounds 11 -readme ../README.md
 package main
 
 import (
@@ -37,7 +41,7 @@ type config struct {
 	list    bool
 	procs   []int    // values of GOMAXPROCS to compare; empty = compare with peers
 	perCore []int    // goroutines per processor, beside the rows as they are
-	readmes []string // to write the costs into
+	readmes []string // to write the table of costs into
 }
 
 // parse reads the flags. Of -h it writes the usage to out and returns flag.ErrHelp.
@@ -54,7 +58,7 @@ func parse(args []string, out io.Writer) (config, error) {
 	perCore := flags.String("per-core", "16,64",
 		"with -procs: goroutines per processor, beside the rows as they are")
 	readmes := flags.String("readme", "",
-		"measure only what costs are shown of in a README, and write them into those of these files, a list, that have a section for them")
+		"measure only the rows of a README's table of costs, and write it into those of these files, a list, that have its marks")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
