@@ -3,6 +3,7 @@ module github.com/idemflight/idemflight/bench
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/Yiling-J/theine-go v0.6.3
 	github.com/bep/lazycache v0.9.0
 	github.com/hashicorp/golang-lru/v2 v2.0.7

@@ -4,25 +4,33 @@ import (
 	"fmt"
 	"math"
 
-	"gonum.org/v1/plot"
+	"github.com/idemflight/idemflight/bench/internal/figures"
 )
 
-// charts returns those of all main points.
+// throughputChart is the one that the README shows.
+const throughputChart = "throughput-goroutines"
+
+// charts returns them all: what this library is for, and for each main point what it costs.
 func (rep *report) charts() []chart {
-	var all []chart
+	all := []chart{rep.contractChart()}
 	for _, main := range rep.Main {
-		suffix := ""
-		if len(rep.Main) > 1 {
-			suffix = fmt.Sprintf("-procs%d", main.Procs)
-		}
-		all = append(all, rep.chartsOf(main, suffix)...)
+		all = append(all, rep.chartsOf(main)...)
 	}
 	return append(all, rep.heapChart())
 }
 
-func (rep *report) chartsOf(main point, suffix string) []chart {
+// suffix tells the files of one main point from those of the others.
+func (rep *report) suffix(main point) string {
+	if len(rep.Main) == 1 {
+		return ""
+	}
+	return fmt.Sprintf("-procs%d", main.Procs)
+}
+
+func (rep *report) chartsOf(main point) []chart {
 	var byGoroutines, byDuplicates []point
 	var goroutineNames, shareNames []string
+	suffix := rep.suffix(main)
 	for _, n := range rep.config.goroutines {
 		byGoroutines = append(byGoroutines, point{main.Procs, n, main.Duplicates})
 		goroutineNames = append(goroutineNames, fmt.Sprint(n))
@@ -36,35 +44,41 @@ func (rep *report) chartsOf(main point, suffix string) []chart {
 	alongShares := fmt.Sprintf("calls that are duplicates (GOMAXPROCS %d)", main.Procs)
 
 	lines := func(name, title, along, about string, places []string, points []point, of func(*pointReport) (value, low, high float64), format func(float64) string) chart {
-		return chart{name + suffix, title, about, func(t theme) *plot.Plot {
+		return chart{name: name + suffix, title: title, about: about, draw: func(t theme) drawing {
 			return t.lines(title, along, places, rep.series(points, of), format)
 		}}
 	}
 	return []chart{
-		lines("throughput-goroutines", "Calls per second, "+shares, along,
+		lines(throughputChart, "Calls per second, "+shares, along,
 			"Higher is better. The bars on idemflight are the slowest and the fastest round.",
-			goroutineNames, byGoroutines, throughput, count),
+			goroutineNames, byGoroutines, throughput, figures.Count),
 		lines("p99-goroutines", "99 of 100 calls took at most, "+shares, along,
 			"Lower is better. With more goroutines than processors it is the scheduler that is measured.",
-			goroutineNames, byGoroutines, p99, nanoseconds),
+			goroutineNames, byGoroutines, p99, figures.Nanoseconds),
 		lines("throughput-duplicates", "Calls per second, "+goroutines, alongShares,
 			"Higher is better. At 0 % every call is a first execution, further right more are replays.",
-			shareNames, byDuplicates, throughput, count),
+			shareNames, byDuplicates, throughput, figures.Count),
 		lines("p99-duplicates", "99 of 100 calls took at most, "+goroutines, alongShares,
 			"Lower is better.",
-			shareNames, byDuplicates, p99, nanoseconds),
-		{"executions" + suffix, "How often fn ran per key", "1.000 is the point: who is above it, in another colour, ran an operation again that had been done. " + main.String() + ".",
-			func(t theme) *plot.Plot {
-				return t.bars("How often fn ran per key", goroutines+", "+shares, rep.series([]point{main}, executions), 1.0004,
-					func(v float64) string { return fmt.Sprintf("%.3f", v) })
-			}},
+			shareNames, byDuplicates, p99, figures.Nanoseconds),
+		rep.executionsChart(main),
 	}
+}
+
+func (rep *report) executionsChart(main point) chart {
+	title := "How often fn ran per key"
+	about := "1.000 is the point: who is above it, in another colour, ran an operation again that had been done. " + main.String() + "."
+	along := fmt.Sprintf("%d goroutines, %s duplicates", main.Goroutines, percent(main.Duplicates))
+	return chart{name: "executions" + rep.suffix(main), title: title, about: about, draw: func(t theme) drawing {
+		return t.bars(title, along, rep.series([]point{main}, executions), 1.0004,
+			func(v float64) string { return fmt.Sprintf("%.3f", v) })
+	}}
 }
 
 func (rep *report) heapChart() chart {
 	title := "Heap per retained entry"
 	about := "Lower is better: a 36-byte key (its own bytes not counted) and an int. A dash: keeps nothing."
-	return chart{"heap", title, about, func(t theme) *plot.Plot {
+	return chart{name: "heap", title: title, about: about, draw: func(t theme) drawing {
 		var all []series
 		for i, r := range rep.Rivals {
 			v := math.NaN()

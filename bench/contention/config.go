@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/idemflight/idemflight/bench/internal/readme"
 	"github.com/idemflight/idemflight/bench/rivals"
 )
 
@@ -31,7 +32,8 @@ type config struct {
 	rounds     int
 	leave      bool
 
-	json, html, svg, readme string
+	json, html, svg string
+	readmes         []string // to write the tables into
 
 	// Not flags of their own: smaller with -quick.
 	contractKeys, heapEntries int
@@ -49,7 +51,7 @@ func parse(args []string, out io.Writer) (*config, error) {
 	flags := flag.NewFlagSet("contention", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.DurationVar(&c.duration, "duration", 100*time.Millisecond, "of one measurement")
-	goroutines := flags.String("goroutines", "1,8,32,128", "how many call at once, a list")
+	goroutines := flags.String("goroutines", "1,8,32,128", "how many call at once, a list; each takes 90 KiB")
 	flags.IntVar(&c.keys, "keys", 10_000, "a duplicate is of one of so many latest keys")
 	duplicates := flags.String("duplicates", "0,0.5,0.9,0.99", "share of calls that are duplicates, a list")
 	flags.StringVar(&c.skew, "skew", "zipf", "which key a duplicate is of: zipf (the later the likelier) or uniform")
@@ -62,7 +64,7 @@ func parse(args []string, out io.Writer) (*config, error) {
 	flags.StringVar(&c.json, "json", "", "write all numbers to this file")
 	flags.StringVar(&c.html, "html", "", "write a page with charts to this file")
 	flags.StringVar(&c.svg, "svg", "", "write the charts into this directory")
-	flags.StringVar(&c.readme, "readme", "", "replace what is between the bench markers in this file; needs -svg")
+	readmes := flags.String("readme", "", "write the tables into those of these files, a list, that have their marks; needs -svg")
 	quick := flags.Bool("quick", false, "a first impression in a few seconds")
 
 	err := flags.Parse(args)
@@ -87,6 +89,11 @@ func parse(args []string, out io.Writer) (*config, error) {
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
+		}
+	}
+	if *readmes != "" {
+		if c.readmes, err = readme.Tables.Among(strings.Split(*readmes, ",")); err != nil {
+			return nil, fmt.Errorf("-readme: %w", err)
 		}
 	}
 	return c, c.check(flags.Args())
@@ -124,13 +131,8 @@ func (c *config) check(rest []string) error {
 		return fmt.Errorf("-value is %d: must be from 0 to %d bytes", c.value, maxValue)
 	case c.rounds < 1 || c.rounds > 1000:
 		return fmt.Errorf("-rounds is %d: must be from 1 to 1000", c.rounds)
-	case c.readme != "" && c.svg == "":
+	case len(c.readmes) > 0 && c.svg == "":
 		return errors.New("-readme needs -svg: the section shows a chart")
-	}
-	if c.readme != "" {
-		if _, _, err := splitReadme(c.readme); err != nil {
-			return err
-		}
 	}
 	for _, path := range []string{c.json, c.html} { // rather now than after a minute of measuring
 		if path == "" {

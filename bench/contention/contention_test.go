@@ -60,10 +60,12 @@ func TestHelp(t *testing.T) {
 func TestAllFilesAreWritten(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	require.NoError(t, os.WriteFile(at("README.md"), []byte("before\n"+beginMark+"\nold\n"+endMark+"\nafter\n"), 0o600))
+	const begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
+	require.NoError(t, os.WriteFile(at("README.md"), []byte("before\n"+begin+"\nold\n"+end+"\nafter\n"), 0o600))
+	require.NoError(t, os.WriteFile(at("other.md"), []byte("other"), 0o600))
 	code, out, errOut := runTool(t.Context(), append(tiny,
 		"-rivals", "idemflight,singleflight", "-json", at("out.json"), "-html", at("out.html"),
-		"-svg", at("charts"), "-readme", at("README.md"))...)
+		"-svg", at("charts"), "-readme", at("other.md")+","+at("README.md"))...)
 	require.Zero(t, code, errOut)
 	require.Contains(t, out, "idemflight")
 
@@ -86,28 +88,24 @@ func TestAllFilesAreWritten(t *testing.T) {
 
 	html, err := os.ReadFile(at("out.html"))
 	require.NoError(t, err)
-	require.Equal(t, 12, strings.Count(string(html), "<svg "), "six charts, light and dark")
+	require.Equal(t, 14, strings.Count(string(html), "<svg "), "seven charts, light and dark")
 	for _, link := range []string{"src=", "href=\"http", "url(http", "@import"} {
 		require.NotContains(t, string(html), link, "the page must need nothing else")
 	}
 
 	readme, err := os.ReadFile(at("README.md"))
 	require.NoError(t, err)
-	require.True(t, strings.HasPrefix(string(readme), "before\n"+beginMark))
-	require.True(t, strings.HasSuffix(string(readme), endMark+"\nafter\n"))
+	require.True(t, strings.HasPrefix(string(readme), "before\n"+begin+"\n<picture>"))
+	require.True(t, strings.HasSuffix(string(readme), end+"\nafter\n"))
 	require.NotContains(t, string(readme), "old")
 	require.Contains(t, string(readme), `src="charts/throughput-goroutines-light.svg"`)
-	require.FileExists(t, at("charts/throughput-goroutines-light.svg"))
-	require.FileExists(t, at("charts/throughput-goroutines-dark.svg"))
-}
-
-func TestWayToTheCharts(t *testing.T) {
-	bench := filepath.Join(t.TempDir(), "bench")
-	require.NoError(t, os.Mkdir(bench, 0o755))
-	t.Chdir(bench) // as go run -C bench does
-	dir, err := chartsFrom("../README.md", "charts")
+	for _, name := range []string{"throughput-goroutines", "contract"} {
+		require.FileExists(t, at("charts/"+name+"-light.svg"))
+		require.FileExists(t, at("charts/"+name+"-dark.svg"))
+	}
+	other, err := os.ReadFile(at("other.md"))
 	require.NoError(t, err)
-	require.Equal(t, "bench/charts", filepath.ToSlash(dir))
+	require.Equal(t, "other", string(other))
 }
 
 func TestInterruptPrintsWhatThereIs(t *testing.T) {
@@ -160,31 +158,48 @@ func TestKindOf(t *testing.T) {
 	require.Equal(t, replayed, u.kindOf(1, 1))
 }
 
-func TestHistogram(t *testing.T) {
-	var h histogram
+func TestQuantiles(t *testing.T) {
+	even, odd := newLatencies(), newLatencies() // of two callers
 	for i := 1; i <= 100_000; i++ {
-		h.add(time.Duration(i))
-	}
-	for _, q := range []float64{0.5, 0.99, 0.999} {
-		require.InEpsilon(t, q*100_000, *h.quantile(q), 0.07)
-	}
-	require.Nil(t, h.quantile(0.99999), "one call beyond it")
-	for ns := uint64(0); ns < 1<<40; ns = ns*9/8 + 1 {
-		if ns >= perOctave {
-			require.InEpsilon(t, float64(ns), middleOf(bucketOf(ns)), 0.07)
+		if i%2 == 0 {
+			even.add(executed, time.Duration(i))
+		} else {
+			odd.add(replayed, time.Duration(i))
 		}
 	}
-	h.add(1<<63 - 1) // the longest there is
-	h.add(-1)
+	sum := newLatencies()
+	sum.merge(even)
+	sum.merge(odd)
+	require.EqualValues(t, 50_000, sum[executed].TotalCount())
+	require.EqualValues(t, 50_000, sum[replayed].TotalCount())
+	all := sum.all()
+	require.EqualValues(t, 100_000, all.TotalCount())
+	for _, q := range []float64{0.5, 0.99, 0.999} {
+		require.InEpsilon(t, q*100_000, *quantile(all, q), 0.01)
+	}
+	require.NotNil(t, quantile(all, 0.9998), "twenty calls beyond it")
+	require.Nil(t, quantile(all, 0.99991), "nine")
 }
 
-func TestNumbersForPeople(t *testing.T) {
-	for ns, want := range map[float64]string{3: "3 ns", 999: "999 ns", 1500: "1.5 µs", 25_000: "25 µs", 3e6: "3 ms", 2.5e9: "2.5 s"} {
-		require.Equal(t, want, nanoseconds(ns))
+func TestEveryDurationCounts(t *testing.T) {
+	l := newLatencies()
+	for d := time.Duration(1); d < longest; d = d*9/8 + 1 {
+		one := newLatencies()
+		for range 20 { // of which ten lie beyond the median
+			one.add(joined, d)
+		}
+		require.InEpsilon(t, float64(d), *quantile(one[joined], 0.5), 0.01)
+		l.merge(one)
 	}
-	for n, want := range map[float64]string{0: "0", 999: "999", 1500: "1.5 k", 12e6: "12 M"} {
-		require.Equal(t, want, count(n))
+	before := l[joined].TotalCount()
+	for _, d := range []time.Duration{-1, 0, longest, longest + 1, 1<<63 - 1} {
+		l.add(joined, d)
 	}
+	require.Equal(t, before+5, l[joined].TotalCount(), "none is lost, however odd")
+	require.InEpsilon(t, float64(longest), float64(l[joined].Max()), 0.01)
+}
+
+func TestPercent(t *testing.T) {
 	require.Equal(t, "90 %", percent(0.9))
 	require.Equal(t, "99.5 %", percent(0.995))
 	require.Equal(t, "0 %", percent(0))

@@ -16,7 +16,7 @@ type sample struct {
 	allocs, bytes  float64 // per call
 	runs, distinct int
 	errors         int
-	latency        [kinds]histogram
+	latency        *latencies
 }
 
 const ttl = time.Hour // of every rival that has one: none expires while it is measured
@@ -37,7 +37,7 @@ func measure(ctx context.Context, c *config, w *workload, r rivals.Rival[[]byte]
 	w.head.Store(int64(c.keys))
 	runtime.GC()
 
-	var found sample
+	found := sample{latency: newLatencies()}
 	half := (len(w.keys) + c.keys) / 2 // of the fresh keys are for the first pass
 	untimed := pass{workload: w, duration: c.duration, leave: c.leave, store: s, point: p, limit: int64(half)}
 	untimed.run(ctx)
@@ -47,7 +47,7 @@ func measure(ctx context.Context, c *config, w *workload, r rivals.Rival[[]byte]
 		found.bytes = float64(untimed.allocated) / float64(untimed.calls)
 	}
 
-	timed := pass{workload: w, duration: c.duration, leave: c.leave, store: s, point: p, limit: int64(len(w.keys)), latency: &found.latency}
+	timed := pass{workload: w, duration: c.duration, leave: c.leave, store: s, point: p, limit: int64(len(w.keys)), latency: found.latency}
 	timed.run(ctx)
 	found.errors = untimed.errors + timed.errors
 	found.runs, found.distinct = w.executions()
@@ -63,7 +63,7 @@ type pass struct {
 	point    point
 	limit    int64
 
-	latency *[kinds]histogram // nil: calls are not timed
+	latency *latencies // nil: calls are not timed
 
 	stop  atomic.Bool
 	calls int
@@ -81,7 +81,7 @@ type caller struct {
 	next    int
 	calls   int
 	errors  int
-	latency *[kinds]histogram
+	latency *latencies // nil: calls are not timed
 }
 
 func (p *pass) run(ctx context.Context) {
@@ -101,6 +101,9 @@ func (p *pass) run(ctx context.Context) {
 		defer cancel()
 		draws := p.draws[p.point.Duplicates]
 		callers[i] = &caller{pass: p, ctx: own, draws: draws, next: i * len(draws) / len(callers)}
+		if p.latency != nil {
+			callers[i].latency = newLatencies()
+		}
 		ready.Add(1)
 		all.Go(func() {
 			ready.Done()
@@ -124,9 +127,7 @@ func (p *pass) run(ctx context.Context) {
 		p.calls += c.calls
 		p.errors += c.errors
 		if p.latency != nil {
-			for k := range c.latency {
-				p.latency[k].merge(&c.latency[k])
-			}
+			p.latency.merge(c.latency)
 		}
 	}
 	if head := p.head.Load(); head > p.limit {
@@ -135,8 +136,7 @@ func (p *pass) run(ctx context.Context) {
 }
 
 func (c *caller) call() {
-	if c.pass.latency != nil {
-		c.latency = new([kinds]histogram)
+	if c.latency != nil {
 		c.timed()
 		return
 	}
@@ -166,7 +166,7 @@ func (c *caller) timed() {
 		if err != nil {
 			c.errors++
 		}
-		c.latency[u.kindOf(finished, started)].add(took)
+		c.latency.add(u.kindOf(finished, started), took)
 		c.calls++
 	}
 }

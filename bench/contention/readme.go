@@ -2,65 +2,28 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/idemflight/idemflight/bench/internal/readme"
 )
 
-// What is between these two lines of the README is this program's.
-const (
-	beginMark = "<!-- bench:begin -->"
-	endMark   = "<!-- bench:end -->"
-)
-
-// splitReadme returns what comes before and after the section, marks included.
-func splitReadme(path string) (before, after string, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", "", fmt.Errorf("-readme: %w", err)
+// writeReadme replaces the section: a chart, the tables, and what they were measured with.
+func (rep *report) writeReadme(file, charts string) error {
+	picture := readme.Picture{
+		Dir: charts, Name: throughputChart + rep.suffix(rep.Main[0]),
+		Alt: "Calls per second, " + percent(rep.Main[0].Duplicates) + " duplicates, against the number of goroutines",
 	}
-	before, rest, ok := strings.Cut(string(text), beginMark)
-	_, after, found := strings.Cut(rest, endMark)
-	if !ok || !found {
-		return "", "", fmt.Errorf("-readme: %s has no %s … %s", path, beginMark, endMark)
-	}
-	return before + beginMark, endMark + after, nil
-}
-
-// writeReadme replaces the section: the chart, the tables, and what they were measured with.
-func (rep *report) writeReadme(path, charts string) error {
-	before, after, err := splitReadme(path)
-	if err != nil {
-		return err
-	}
-	dir, err := chartsFrom(path, charts)
+	shown, err := picture.For(file)
 	if err != nil {
 		return err
 	}
 	var b strings.Builder
-	for _, c := range rep.charts()[:1] {
-		image := func(t theme) string { return filepath.ToSlash(filepath.Join(dir, c.file(t))) }
-		fmt.Fprintf(&b, "\n<picture>\n<source media=\"(prefers-color-scheme: dark)\" srcset=\"%s\">\n<img alt=\"%s\" src=\"%s\" width=\"600\">\n</picture>\n",
-			image(themes[1]), c.title+", against the number of goroutines", image(themes[0]))
-	}
-	for _, t := range append([]titled{rep.contractTable()}, rep.speedTable(rep.Main[0]), rep.latencyTable(rep.Main[0])) {
+	b.WriteString(shown)
+	for _, t := range []titled{rep.contractTable(), rep.speedTable(rep.Main[0]), rep.latencyTable(rep.Main[0])} {
 		fmt.Fprintf(&b, "\n%s\n\n%s\n", t.title, t.RenderMarkdown())
 	}
 	fmt.Fprintf(&b, "\nMeasured with `%s` on %s; versions: %s.\n", rep.Command, rep.environment(), rep.versions())
-	return os.WriteFile(path, []byte(before+b.String()+after), 0o644)
-}
-
-// chartsFrom returns the way from the README's folder to that of the charts.
-func chartsFrom(readme, charts string) (string, error) {
-	from, err := filepath.Abs(filepath.Dir(readme))
-	if err != nil {
-		return "", err
-	}
-	to, err := filepath.Abs(charts)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Rel(from, to)
+	return readme.Tables.Replace(file, b.String())
 }
 
 func (rep *report) versions() string {

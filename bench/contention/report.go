@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -11,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/idemflight/idemflight/bench/internal/figures"
 	"github.com/idemflight/idemflight/bench/rivals"
 )
 
@@ -51,7 +52,7 @@ type pointReport struct {
 
 	perSecond, allocs, bytes []float64
 	runs, distinct           int
-	histograms               [kinds]histogram
+	latencies                *latencies
 }
 
 type spread struct{ Median, Min, Max float64 }
@@ -65,7 +66,7 @@ type latency struct {
 func newReport(c *config) *report {
 	rep := &report{
 		Command: strings.Join(append([]string{"go run -C bench ./contention"}, c.args...), " "),
-		Date:    time.Now(), Machine: machine(), Go: runtime.Version(),
+		Date:    time.Now(), Machine: figures.Machine(), Go: runtime.Version(),
 		Points: c.points(), config: c,
 	}
 	for _, procs := range c.procs {
@@ -75,21 +76,6 @@ func newReport(c *config) *report {
 		rep.Rivals = append(rep.Rivals, &rivalReport{Name: r.Name, Version: r.Version(), Lacks: r.Lacks, Keeps: r.Keeps})
 	}
 	return rep
-}
-
-// machine names the processor where the system tells, and how many of them there are.
-func machine() string {
-	model := runtime.GOARCH
-	if f, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer f.Close()
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%s, %d cores, %s/%s", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 }
 
 func (r *rivalReport) at(p point) *pointReport {
@@ -104,7 +90,7 @@ func (r *rivalReport) at(p point) *pointReport {
 func (r *rivalReport) add(p point, s sample) {
 	at := r.at(p)
 	if at == nil {
-		at = &pointReport{point: p}
+		at = &pointReport{point: p, latencies: newLatencies()}
 		r.Points = append(r.Points, at)
 	}
 	at.perSecond = append(at.perSecond, s.perSecond)
@@ -113,9 +99,7 @@ func (r *rivalReport) add(p point, s sample) {
 	at.runs += s.runs
 	at.distinct += s.distinct
 	at.Errors += s.errors
-	for k := range s.latency {
-		at.histograms[k].merge(&s.latency[k])
-	}
+	at.latencies.merge(s.latency)
 }
 
 // finish computes what depends on all rounds.
@@ -127,12 +111,9 @@ func (rep *report) finish(rounds int, interrupted bool, began time.Time) {
 			at.CallsPerSecond = spreadOf(at.perSecond)
 			at.AllocsPerCall, at.BytesPerCall = spreadOf(at.allocs), spreadOf(at.bytes)
 			at.Executions = float64(at.runs) / float64(max(1, at.distinct))
-			var all histogram
-			for k := range at.histograms {
-				all.merge(&at.histograms[k])
-			}
-			at.Executed, at.Joined = latencyOf(&at.histograms[executed]), latencyOf(&at.histograms[joined])
-			at.Replayed, at.All = latencyOf(&at.histograms[replayed]), latencyOf(&all)
+			kinds := at.latencies
+			at.Executed, at.Joined = latencyOf(kinds[executed]), latencyOf(kinds[joined])
+			at.Replayed, at.All = latencyOf(kinds[replayed]), latencyOf(kinds.all())
 		}
 	}
 }
@@ -142,8 +123,8 @@ func spreadOf(values []float64) spread {
 	return spread{Median: (v[(len(v)-1)/2] + v[len(v)/2]) / 2, Min: v[0], Max: v[len(v)-1]}
 }
 
-func latencyOf(h *histogram) latency {
-	return latency{h.n, h.quantile(0.5), h.quantile(0.99), h.quantile(0.999)}
+func latencyOf(h *hdrhistogram.Histogram) latency {
+	return latency{int(h.TotalCount()), quantile(h, 0.5), quantile(h, 0.99), quantile(h, 0.999)}
 }
 
 // write prints the tables and writes the files that were asked for.
@@ -168,8 +149,10 @@ func (c *config) write(rep *report, out io.Writer) error {
 			return err
 		}
 	}
-	if c.readme != "" {
-		return rep.writeReadme(c.readme, c.svg)
+	for _, file := range c.readmes {
+		if err := rep.writeReadme(file, c.svg); err != nil {
+			return err
+		}
 	}
 	return nil
 }

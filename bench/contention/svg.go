@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"image/color"
 	"math"
@@ -23,18 +24,18 @@ import (
 type theme struct {
 	name       string
 	ink, faint color.Color // text, and the grid
-	ours       color.Color
+	ours, good color.Color
 	others     [6]color.Color // told apart by the colour-blind too; shapes and dashes help
 	plain, bad color.Color    // bars of the others
 }
 
 var themes = []theme{
 	{
-		name: "light", ink: rgb(0x1f2328), faint: rgb(0xd8dee4), ours: rgb(0xc94a00), plain: rgb(0x8c959f), bad: rgb(0x9e2a6b),
+		name: "light", ink: rgb(0x1f2328), faint: rgb(0xd8dee4), ours: rgb(0xc94a00), good: rgb(0x00734f), plain: rgb(0x8c959f), bad: rgb(0x9e2a6b),
 		others: [6]color.Color{rgb(0x0062a3), rgb(0x00734f), rgb(0xa3407c), rgb(0x5b4fb8), rgb(0x7a5900), rgb(0x57606a)},
 	},
 	{
-		name: "dark", ink: rgb(0xe6edf3), faint: rgb(0x3d444d), ours: rgb(0xff8b4d), plain: rgb(0x6e7681), bad: rgb(0xf29bc7),
+		name: "dark", ink: rgb(0xe6edf3), faint: rgb(0x3d444d), ours: rgb(0xff8b4d), good: rgb(0x4cc38a), plain: rgb(0x6e7681), bad: rgb(0xf29bc7),
 		others: [6]color.Color{rgb(0x6cb6ff), rgb(0x4cc38a), rgb(0xf29bc7), rgb(0xb9aeff), rgb(0xe3b341), rgb(0xadb6c0)},
 	},
 }
@@ -43,9 +44,10 @@ func rgb(v uint32) color.Color {
 	return color.NRGBA{R: uint8(v >> 16), G: uint8(v >> 8), B: uint8(v), A: 255}
 }
 
+// A phone that is 390 pixels wide leaves 358 or more to a chart, in which the text is 11 pixels high.
 const (
-	chartWidth  = vg.Length(420)
-	chartHeight = vg.Length(330)
+	chartWidth  = vg.Length(385)
+	chartHeight = vg.Length(340)
 	fontSize    = vg.Length(12)
 )
 
@@ -54,8 +56,13 @@ type chart struct {
 	name  string // of its file
 	title string
 	about string // what to see, below it
-	draw  func(theme) *plot.Plot
+
+	height vg.Length // 0: chartHeight
+	draw   func(theme) drawing
 }
+
+// drawing is a plot, or what is drawn by hand.
+type drawing interface{ Draw(draw.Canvas) }
 
 // ours is how many of the rivals are this library: plain, and inline.
 const ours = 2
@@ -72,12 +79,11 @@ func (t theme) newPlot(title string) *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = nil
 	style := func(s *text.Style, size vg.Length) {
-		s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
-		s.Color = t.ink
+		s.Font, s.Color = fontOf(size), t.ink
 	}
 	p.Title.Text = title
 	p.Title.Padding = 6
-	style(&p.Title.TextStyle, fontSize+2)
+	style(&p.Title.TextStyle, fontSize+1)
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		style(&a.Label.TextStyle, fontSize)
 		style(&a.Tick.Label, fontSize)
@@ -86,6 +92,18 @@ func (t theme) newPlot(title string) *plot.Plot {
 		a.LineStyle.Width, a.Tick.LineStyle.Width = 0.75, 0.75
 	}
 	return p
+}
+
+func fontOf(size vg.Length) font.Font {
+	return font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
+}
+
+// bold is the weight of this library's name.
+const bold = 2
+
+// labelStyle is that of what is written right of a point, at its height.
+func labelStyle(c color.Color) text.Style {
+	return text.Style{Color: c, Font: fontOf(fontSize), YAlign: draw.YCenter, Handler: plot.DefaultTextHandler}
 }
 
 func (t theme) colorOf(number int) color.Color {
@@ -178,12 +196,9 @@ func (t theme) lines(title, along string, places []string, all []series, format 
 			continue
 		}
 		name.Offset.X = 3
-		name.TextStyle[0] = text.Style{
-			Color: c, Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: fontSize},
-			YAlign: draw.YCenter, Handler: p.TextHandler,
-		}
+		name.TextStyle[0] = labelStyle(c)
 		if s.number == 0 {
-			name.TextStyle[0].Font.Weight = 2 // bold
+			name.TextStyle[0].Font.Weight = bold
 		}
 		p.Add(lead, name)
 	}
@@ -278,6 +293,7 @@ func (t theme) bars(title, along string, all []series, bad float64, format func(
 	p.X.Tick.Marker = plot.ConstantTicks{}
 	p.X.LineStyle.Width = 0
 	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width, p.Y.Tick.Length = 0, 0, 0
+	p.Y.Padding = 14 // the reader's font may be wider
 	var names plot.ConstantTicks
 	highest := 0.0
 	for i, s := range all {
@@ -307,11 +323,8 @@ func (t theme) bars(title, along string, all []series, bad float64, format func(
 		if err != nil {
 			continue
 		}
-		written.Offset.X = 5
-		written.TextStyle[0] = text.Style{
-			Color: t.ink, Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: fontSize},
-			YAlign: draw.YCenter, Handler: p.TextHandler,
-		}
+		written.Offset = vg.Point{X: 5, Y: 2}
+		written.TextStyle[0] = labelStyle(t.ink)
 		p.Add(bar, written)
 	}
 	p.Y.Tick.Marker = names
@@ -322,7 +335,7 @@ func (t theme) bars(title, along string, all []series, bad float64, format func(
 
 // render returns the SVG of c in t.
 func (c chart) render(t theme) (string, error) {
-	canvas := vgsvg.New(chartWidth, chartHeight)
+	canvas := vgsvg.New(chartWidth, cmp.Or(c.height, chartHeight))
 	c.draw(t).Draw(draw.Crop(draw.New(canvas), 4, -4, 4, -6))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {

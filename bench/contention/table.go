@@ -3,13 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"strings"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"github.com/idemflight/idemflight/bench/internal/figures"
 	"github.com/idemflight/idemflight/bench/rivals"
 )
 
@@ -29,16 +28,13 @@ func (rep *report) print(out io.Writer) {
 	}
 }
 
-// environment is what numbers without it are worth nothing.
-func (rep *report) environment() string {
-	return fmt.Sprintf("%s, %s, %s", rep.Machine, rep.Go, rep.Date.Format("2006-01-02"))
-}
+func (rep *report) environment() string { return figures.Environment(rep.Date) }
 
 func (rep *report) harnessPerCall() string {
 	if rep.Harness == 0 {
 		return none
 	}
-	return nanoseconds(1e9 / rep.Harness)
+	return figures.Nanoseconds(1e9 / rep.Harness)
 }
 
 // titled is a table with what it is about.
@@ -74,24 +70,25 @@ func (rep *report) tables() []titled {
 }
 
 func (rep *report) contractTable() titled {
-	t := newTable(fmt.Sprintf("What happens to duplicates: %d callers race for a fresh key, and a leader is cancelled.", rivals.Racers),
-		"", "version", "runs per fresh key", "ran twice", "a cancelled leader", "the others get", "a waiter")
+	t := newTable(fmt.Sprintf("What happens to duplicates: %d callers race for each of %d fresh keys, and a leader is cancelled. * = keeps nothing.",
+		rivals.Racers, rep.config.contractKeys),
+		"", "ran twice", "a cancelled leader", "the others get", "a waiter", "runs per key", "version")
 	for _, r := range rep.Rivals {
-		row := []any{r.Name, r.Version}
 		if c := r.Contract; c == nil {
-			row = append(row, none, none, none, none, none)
+			t.AppendRow([]any{r.Name, none, none, none, none, none, r.Version})
 		} else {
-			row = append(row, fmt.Sprintf("%.3f", c.Executions), twice(r), c.Leader(), string(c.Others), leaves(c.WaiterLeaves))
+			t.AppendRow([]any{r.Name, twice(r), c.Leader(), c.Others, leaves(c.WaiterLeaves), fmt.Sprintf("%.3f", c.Executions), r.Version})
 		}
-		t.AppendRow(row)
 	}
 	return t
 }
 
+// twice tells how many keys ran more than once. Who keeps nothing runs them again for callers that
+// come late, which a star says.
 func twice(r *rivalReport) string {
-	s := fmt.Sprintf("%d of %d", r.Contract.Twice, r.Contract.Keys)
+	s := fmt.Sprint(r.Contract.Twice)
 	if !r.Keeps {
-		s += ", keeps nothing"
+		s += " *"
 	}
 	return s
 }
@@ -113,7 +110,7 @@ func percent(share float64) string {
 
 func (rep *report) speedTable(p point) titled {
 	t := newTable("Speed and space: "+p.String()+".",
-		"", "calls/s", "min … max", "runs per key", "allocs/call", "B/call", "heap/entry")
+		"", "calls/s", "runs per key", "heap/entry", "allocs/call", "B/call", "min … max")
 	for _, r := range rep.Rivals {
 		t.AppendRow(speedRow(r, p))
 	}
@@ -127,20 +124,21 @@ func speedRow(r *rivalReport, p point) []any {
 	}
 	at := r.at(p)
 	if at == nil {
-		return []any{r.Name, none, none, none, none, none, heap}
+		return []any{r.Name, none, none, heap, none, none, none}
 	}
 	s := at.CallsPerSecond
 	return []any{
-		r.Name, count(s.Median), count(s.Min) + " … " + count(s.Max), fmt.Sprintf("%.3f", at.Executions),
-		fmt.Sprintf("%.2f", at.AllocsPerCall.Median), fmt.Sprintf("%.0f", at.BytesPerCall.Median), heap,
+		r.Name, figures.Count(s.Median), fmt.Sprintf("%.3f", at.Executions), heap,
+		fmt.Sprintf("%.2f", at.AllocsPerCall.Median), fmt.Sprintf("%.0f", at.BytesPerCall.Median),
+		figures.Count(s.Min) + " … " + figures.Count(s.Max),
 	}
 }
 
 func (rep *report) latencyTable(p point) titled {
-	t := newTable("Latency by kind of call, p50 / p99 / p99.9: "+p.String()+".", "", "executed", "joined", "replayed", "all")
+	t := newTable("Latency by kind of call, p50 / p99 / p99.9: "+p.String()+".", "", "replayed", "executed", "joined", "all")
 	for _, r := range rep.Rivals {
 		if at := r.at(p); at != nil {
-			t.AppendRow([]any{r.Name, at.Executed, at.Joined, at.Replayed, at.All})
+			t.AppendRow([]any{r.Name, at.Replayed, at.Executed, at.Joined, at.All})
 		} else {
 			t.AppendRow([]any{r.Name, none, none, none, none})
 		}
@@ -152,45 +150,13 @@ func (l latency) String() string {
 	if l.P50 == nil {
 		return none
 	}
-	s := nanoseconds(*l.P50)
+	s := figures.Nanoseconds(*l.P50)
 	for _, v := range []*float64{l.P99, l.P999} {
 		if s += " / "; v == nil {
 			s += none
 		} else {
-			s += nanoseconds(*v)
+			s += figures.Nanoseconds(*v)
 		}
 	}
 	return s
-}
-
-// nanoseconds writes a time with two or three digits.
-func nanoseconds(ns float64) string {
-	d := time.Duration(ns)
-	switch {
-	case d < time.Microsecond:
-		return fmt.Sprintf("%.0f ns", ns)
-	case d < time.Millisecond:
-		return digits(ns/1e3) + " µs"
-	case d < time.Second:
-		return digits(ns/1e6) + " ms"
-	}
-	return digits(ns/1e9) + " s"
-}
-
-// count writes a number with two or three digits.
-func count(n float64) string {
-	switch {
-	case n >= 1e6:
-		return digits(n/1e6) + " M"
-	case n >= 1e3:
-		return digits(n/1e3) + " k"
-	}
-	return digits(n)
-}
-
-func digits(v float64) string {
-	if v < 10 && v != math.Trunc(v) {
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.0f", v)
 }

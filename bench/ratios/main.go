@@ -7,6 +7,10 @@
 // With -procs it holds this library against itself, with GOMAXPROCS raised:
 //
 //	go run -C bench ./ratios -procs 2,8
+//
+// With -readme it writes what a call costs into the root README:
+//
+//	go run -C bench ./ratios -rounds 11 -readme ../README.md
 package main
 
 import (
@@ -30,19 +34,21 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // config is what the flags say.
 type config struct {
+	args    []string
 	rounds  int
 	only    *regexp.Regexp
 	strict  bool
 	list    bool
-	procs   []int // values of GOMAXPROCS to compare; empty = compare with peers
-	perCore []int // goroutines per processor, beside the rows as they are
+	procs   []int    // values of GOMAXPROCS to compare; empty = compare with peers
+	perCore []int    // goroutines per processor, beside the rows as they are
+	readmes []string // to write the table of costs into
 }
 
 // parse reads the flags. Of -h it writes the usage to out and returns flag.ErrHelp.
 func parse(args []string, out io.Writer) (config, error) {
 	flags := flag.NewFlagSet("ratios", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	var c config
+	c := config{args: args}
 	flags.IntVar(&c.rounds, "rounds", 7, "rounds; the median counts")
 	pattern := flags.String("run", "", "only targets whose name matches this regular expression")
 	flags.BoolVar(&c.strict, "strict", false, "exit with 1 if a goal that counts is not met")
@@ -51,6 +57,8 @@ func parse(args []string, out io.Writer) (config, error) {
 		"compare this library with itself at these values of GOMAXPROCS, such as 2,8")
 	perCore := flags.String("per-core", "16,64",
 		"with -procs: goroutines per processor, beside the rows as they are")
+	readmes := flags.String("readme", "",
+		"measure only the rows of a README's table of costs, and write it into those of these files, a list, that have its marks")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -76,6 +84,12 @@ func parse(args []string, out io.Writer) (config, error) {
 	}
 	if c.perCore, err = numbers(*perCore); err != nil {
 		return c, fmt.Errorf("-per-core: %w", err)
+	}
+	if len(c.procs) > 0 && *readmes != "" {
+		return c, errors.New("-readme shows peers, and -procs measures none")
+	}
+	if c.readmes, err = costFiles(*readmes); err != nil {
+		return c, fmt.Errorf("-readme: %w", err)
 	}
 	return c, nil
 }
@@ -105,7 +119,9 @@ func run(args []string, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "ratios:", err)
 		return 2
 	}
-	chosen := slices.DeleteFunc(targets(), func(t target) bool { return !c.only.MatchString(t.name) })
+	chosen := slices.DeleteFunc(targets(), func(t target) bool {
+		return !c.only.MatchString(t.name) || len(c.readmes) > 0 && !isCost(t)
+	})
 	if len(chosen) == 0 {
 		fmt.Fprintf(errOut, "ratios: no target matches %q: see -list\n", c.only)
 		return 2
@@ -121,6 +137,7 @@ func run(args []string, out, errOut io.Writer) int {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	say := func(what string) { fmt.Fprintf(errOut, "%s %s\n", time.Now().Format(time.TimeOnly), what) }
 	verdicts := tally{}
+	var measured []result
 	if len(c.procs) > 0 {
 		fmt.Fprintln(table, raisedColumns)
 		for _, r := range c.raised(chosen, say) {
@@ -132,12 +149,17 @@ func run(args []string, out, errOut io.Writer) int {
 		for _, t := range chosen {
 			say(t.name)
 			r := t.measure(c.rounds)
+			measured = append(measured, r)
 			fmt.Fprintln(table, r.row())
 			verdicts[r.verdict()]++
 		}
 	}
 	table.Flush()
 	fmt.Fprintf(out, "\n%v\n", verdicts)
+	if err := c.writeCosts(measured); err != nil {
+		fmt.Fprintln(errOut, "ratios:", err)
+		return 1
+	}
 	if c.strict && verdicts[missed] > 0 {
 		return 1
 	}
@@ -150,12 +172,17 @@ func (c config) header(out io.Writer) {
 	if len(c.procs) > 0 {
 		procs = strings.Trim(fmt.Sprint(c.procs), "[]")
 	}
-	fmt.Fprintf(out, "%s %s/%s, %d processors, GOMAXPROCS %s, %d rounds",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), procs, c.rounds)
-	for _, r := range rivals.All[int]() {
-		if slices.Contains([]string{"otter", "resenje", "singleflight"}, r.Name) {
-			fmt.Fprintf(out, ", %s %s", r.Name, r.Version())
-		}
+	fmt.Fprintf(out, "%s %s/%s, %d processors, GOMAXPROCS %s, %d rounds, %s\n\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), procs, c.rounds,
+		versions("singleflight", "resenje", "otter"))
+}
+
+// versions lists the rivals with their versions.
+func versions(names ...string) string {
+	found, _ := rivals.Named[int](names)
+	var all []string
+	for _, r := range found {
+		all = append(all, r.Name+" "+r.Version())
 	}
-	fmt.Fprintf(out, "\n\n")
+	return strings.Join(all, ", ")
 }

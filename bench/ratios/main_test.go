@@ -19,6 +19,7 @@ func TestBadFlagsAreOneLine(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rounds", "0"}, {"-rounds", "x"}, {"-run", "("}, {"-run", "no such target"},
 		{"-nope"}, {"stray"},
+		{"-readme", "no-such-file"}, {"-readme", "README.md", "-procs", "2,8"},
 		{"-procs", "2"}, {"-procs", "2,x"}, {"-procs", "0,2"}, {"-per-core", "16,"},
 	} {
 		code, out, errOut := runRatios(args...)

@@ -203,9 +203,9 @@ func closedWithin(c <-chan struct{}, d time.Duration) bool {
 func (c *Contract) Leader() string {
 	switch {
 	case !c.WorkGoesOn:
-		return "the work is cancelled"
+		return "work is cancelled"
 	case c.LeaderLeaves:
-		return "it leaves, the work goes on"
+		return "leaves, work goes on"
 	}
-	return "it stays, the work goes on"
+	return "stays, work goes on"
 }
