@@ -61,45 +61,45 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// poll waits for records, handles them, partition by partition, and commits.
+// poll waits for records, handles them, partition by partition, and commits as far as each has come.
 func (w *Worker) poll(ctx context.Context) error {
-	fetches := w.Client.PollRecords(ctx, 100)
 	var (
 		partitions sync.WaitGroup
-		mu         sync.Mutex // guards failed
-		failed     []error
+		mu         sync.Mutex // guards what follows
+		done       []*kgo.Record
+		errs       []error
 	)
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+	w.Client.PollRecords(ctx, 100).EachPartition(func(p kgo.FetchTopicPartition) {
 		partitions.Go(func() {
-			if err := errors.Join(p.Err, w.inOrder(ctx, p.Records)); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed = append(failed, fmt.Errorf("partition %d: %w", p.Partition, err))
-			}
+			handled, err := w.inOrder(ctx, p.Records)
+			mu.Lock()
+			defer mu.Unlock()
+			done = append(done, handled...)
+			errs = append(errs, p.Err, err)
 		})
 	})
 	partitions.Wait()
-	return errors.Join(failed...)
+	return errors.Join(append(errs, w.commit(ctx, done))...)
 }
 
-// inOrder handles the records of a partition, and commits as far as it has come.
-func (w *Worker) inOrder(ctx context.Context, records []*kgo.Record) error {
+// inOrder handles the records of a partition, and returns those that are dealt with: all, or those before an error.
+func (w *Worker) inOrder(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
 	for i, r := range records {
 		if err := w.handle(ctx, r); err != nil {
-			return errors.Join(err, w.commit(ctx, records[:i]))
+			return records[:i], fmt.Errorf("partition %d, offset %d: %w", r.Partition, r.Offset, err)
 		}
 	}
-	return w.commit(ctx, records)
+	return records, nil
 }
 
-// commit commits what has been handled, also when ctx has ended meanwhile.
-func (w *Worker) commit(ctx context.Context, handled []*kgo.Record) error {
-	if len(handled) == 0 {
+// commit commits the last of done of each partition, also if ctx has ended meanwhile.
+func (w *Worker) commit(ctx context.Context, done []*kgo.Record) error {
+	if len(done) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return w.Client.CommitRecords(ctx, handled[len(handled)-1])
+	return w.Client.CommitRecords(ctx, done...)
 }
 
 // handle deals with a record. An error means that it is not dealt with: it must not be committed.

@@ -1,21 +1,22 @@
 // Package pgxtable writes a row into a table of one's own, once per key, together with the record that it was written
-// (github.com/jackc/pgx/v5 and idemflight's pgstore).
+// (github.com/jackc/pgx/v5, and pgstore of this library).
 //
 // SettleTx records the outcome in the transaction of the row: both are committed or neither is, whenever the process
-// dies. There is no BeginEffect, since nothing can be half done; no outcome is ever unknown, so there is no Reconcile; and if the answer to
-// the commit is lost, Do finds out what became of it.
+// dies. So there is no BeginEffect, since nothing can be half done, and no Reconcile, since no outcome is unknown. If
+// the answer to the commit is lost, Do finds out what became of it.
 //
-// EffectsAnnounced is right here because no fn of this cache has an effect outside of such a transaction. One that also
-// sends a mail breaks that promise: write the mail into a table in the same transaction, and let another Do send it.
+// EffectsAnnounced is right because no fn of this cache has an effect outside of such a transaction. One that also
+// sends a mail breaks that promise: write the mail into a table, in the same transaction, and send it from there by a
+// Do of its own.
 //
-// Traps. SettleTx is the last statement before the commit, and gets the tx that made the row; by the store's own pool
-// it would be a second transaction. The store has a pool of its own, since its verbs and your transactions would wait
-// for each other in one. Serializable transactions must be shorter than a third of the Lease. A refusal that must be
-// replayed is Final, settled and committed; one that need not be is Final and rolled back, as here, and then
-// recorded by Do.
+// The key comes from the client, once per intent. The TTL is longer than the client retries.
 //
-// Without pgstore the row itself can be the record: a unique index on the key, and an insert that does nothing on
-// conflict. That suffices if one insert is all that happens, and nobody needs the first answer again.
+// Traps. SettleTx is the last statement before the commit, and gets the transaction of the row. The store has a pool of
+// its own: with one for both, executions that hold a connection each wait for another one for ever. A refusal is rolled
+// back, and then recorded by Do. Under SERIALIZABLE a transaction must be shorter than a third of the Lease.
+//
+// Without pgstore the row can be its own record: a unique index on the key, and "on conflict do nothing". That is enough
+// where one insert is all that happens, and nobody needs the first answer again.
 package pgxtable
 
 import (

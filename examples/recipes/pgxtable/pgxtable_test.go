@@ -64,16 +64,15 @@ func TestRowAndRecordAreOneCommit(t *testing.T) {
 	require.Equal(t, []int64{2, 900}, d.rows(t))
 }
 
-// TestARefusal is told again, in another process, too, although its transaction was rolled back.
+// TestARefusal is recorded although its transaction was rolled back, and told again in another process.
 func TestARefusal(t *testing.T) {
 	d := newDatabase(t)
-	shop := d.shop(t)
-	for range 2 {
-		_, err := shop.Buy(t.Context(), rent, 0)
-		require.ErrorIs(t, err, ErrNoAmount)
-	}
 	_, err := d.shop(t).Buy(t.Context(), rent, 0)
 	require.ErrorIs(t, err, ErrNoAmount)
+	_, err = d.shop(t).Buy(t.Context(), rent, 0)
+	require.ErrorIs(t, err, ErrNoAmount)
+	_, err = d.shop(t).Buy(t.Context(), rent, 900)
+	require.ErrorIs(t, err, idemflight.ErrKeyReused, "there is a record")
 	require.Empty(t, d.rows(t))
 }
 

@@ -10,7 +10,7 @@
 //
 //	Done              200
 //	Later             503: it is delivered again, in minutes at first, then hours
-//	Unknown           503, and Reconcile looks at each delivery; the log calls a person
+//	Unknown           503: Reconcile looks into the books at each delivery; an alert on Stats.Held calls a person
 //	a bad signature   400
 //
 // How long can an event come again? By itself up to 3 days, by hand from the Dashboard up to 15, with Stripe's command
@@ -87,7 +87,7 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fate, err := h.handle(r.Context(), event)
 	if fate != payment.Done {
-		h.log.ErrorContext(r.Context(), "an event will have to come again", "event", event.ID, "fate", fate, "error", err)
+		h.log.WarnContext(r.Context(), "an event will have to come again", "event", event.ID, "fate", fate, "error", err)
 		http.Error(w, "not yet", http.StatusServiceUnavailable)
 	}
 }
