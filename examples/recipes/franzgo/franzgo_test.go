@@ -178,10 +178,13 @@ func (b broker) worker(t *testing.T, bank payment.Bank, store idemflight.Store) 
 
 // produce returns the offsets.
 func (b broker) produce(t *testing.T, orders ...string) (offsets []int64) {
-	producer := b.client(t, kgo.DefaultProduceTopic(topic))
+	var records []*kgo.Record
 	for _, order := range orders {
-		r, err := producer.ProduceSync(within(t), kgo.StringRecord(order)).First()
-		require.NoError(t, err)
+		records = append(records, kgo.StringRecord(order))
+	}
+	producer := b.client(t, kgo.DefaultProduceTopic(topic))
+	require.NoError(t, producer.ProduceSync(within(t), records...).FirstErr())
+	for _, r := range records {
 		offsets = append(offsets, r.Offset)
 	}
 	return offsets

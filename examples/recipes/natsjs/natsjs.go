@@ -18,8 +18,7 @@
 // Traps. AckWait, 30 s by default, runs from the delivery, and Consume fetches 500 messages ahead: what waits behind
 // a slow payment is delivered again elsewhere. That is harmless here, and costs a delivery; PullMaxMessages keeps it
 // rare. A message that waits out its delay counts for MaxAckPending, 1,000 by default: that many held payments stop
-// the consumer. Leave MaxDeliver unlimited, since the server drops silently what exceeds it.
-// TermWithReason needs a server of 2.10.4, older ones ignore it.
+// the consumer. Leave MaxDeliver unlimited: the server gives up on what exceeds it, and only an advisory says so.
 package natsjs
 
 import (

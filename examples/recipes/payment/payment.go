@@ -42,6 +42,9 @@ func (o Order) fingerprint() idemflight.Fingerprint {
 	return idemflight.FingerprintOf(strconv.AppendInt(nil, int64(o.Cents), 10))
 }
 
+// ErrNoAmount: an order that no delivery will make a good one.
+var ErrNoAmount = errors.New("payment: the amount must be above 0")
+
 // Bank is the effect. In production it is your bank's client, in the tests an idemtest.Bank.
 type Bank interface {
 	Charge(ctx context.Context, key string, cents int) (idemtest.Receipt, error)
@@ -103,7 +106,7 @@ func (s *Service) Take(ctx context.Context, message []byte) (Fate, error) {
 // In a cache without EffectsAnnounced it would begin with idemflight.NoEffect(ctx).
 func (s *Service) charge(ctx context.Context, o Order) (idemtest.Receipt, error) {
 	if o.Cents <= 0 {
-		return idemtest.Receipt{}, idemflight.Final(errors.New("payment: the amount must be above 0"))
+		return idemtest.Receipt{}, idemflight.Final(ErrNoAmount) // a real answer
 	}
 	// From here on a failure is "unknown", not "try again".
 	if err := idemflight.BeginEffect(ctx); err != nil {
@@ -112,7 +115,7 @@ func (s *Service) charge(ctx context.Context, o Order) (idemtest.Receipt, error)
 	receipt, err := s.bank.Charge(ctx, o.Key().String(), o.Cents)
 	switch {
 	case errors.Is(err, idemtest.ErrDeclined):
-		err = idemflight.Final(err) // a real answer
+		err = idemflight.Final(err) // another one
 	case errors.Is(err, idemtest.ErrRefused):
 		idemflight.NoEffect(ctx) // certainly not charged: the next delivery tries again
 	}

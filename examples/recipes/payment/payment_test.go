@@ -56,6 +56,9 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 		"another payment under the same ID": {
 			nil, []delivery{{rent, payment.Done, nil}, {moreRent, payment.Rejected, idemflight.ErrKeyReused}}, 1,
 		},
+		"an amount that is none": {
+			nil, []delivery{{`{"customer":"ann","id":"rent"}`, payment.Done, payment.ErrNoAmount}}, 0,
+		},
 		"no ID": {
 			nil, []delivery{{`{"customer":"ann","cents":900}`, payment.Rejected, idemflight.ErrInvalidKey}}, 0,
 		},

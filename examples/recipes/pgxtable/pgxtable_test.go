@@ -45,8 +45,18 @@ func TestARestart(t *testing.T) {
 	require.Equal(t, []int64{900}, d.rows(t))
 }
 
-// TestRowAndRecordAreOneCommit: it fails after both have been written, and takes both with it.
-func TestRowAndRecordAreOneCommit(t *testing.T) {
+// TestRowAndRecordAreOfOneTransaction: xmin is the transaction that wrote a row as it is.
+func TestRowAndRecordAreOfOneTransaction(t *testing.T) {
+	d := newDatabase(t)
+	_, err := d.shop(t).Buy(t.Context(), rent, 900)
+	require.NoError(t, err)
+	var one bool
+	require.NoError(t, d.pool(t).QueryRow(within(t), `select purchase.xmin = idemflight.xmin from purchase, idemflight`).Scan(&one))
+	require.True(t, one)
+}
+
+// TestACommitThatFails takes the row and its record with it.
+func TestACommitThatFails(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(t, `alter table purchase add constraint one unique (customer) deferrable initially deferred`)
 	shop := d.shop(t)

@@ -94,7 +94,7 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle books the payment of an event, once.
 func (h *Hook) handle(ctx context.Context, event stripe.Event) (payment.Fate, error) {
-	result, err := h.events.DoResult(ctx, keyOf(event), func(ctx context.Context) (idemtest.Receipt, error) {
+	result, err := h.events.DoResult(ctx, idemflight.Key{Scope: "stripe", ID: event.ID}, func(ctx context.Context) (idemtest.Receipt, error) {
 		var intent stripe.PaymentIntent
 		if err := json.Unmarshal(event.Data.Raw, &intent); err != nil {
 			return idemtest.Receipt{}, err // nothing has begun: a later version of this program may read it
@@ -102,19 +102,9 @@ func (h *Hook) handle(ctx context.Context, event stripe.Event) (payment.Fate, er
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return idemtest.Receipt{}, err
 		}
-		receipt, err := h.books.Charge(ctx, event.ID, int(intent.Amount))
-		if errors.Is(err, idemtest.ErrRefused) {
-			idemflight.NoEffect(ctx) // certainly not booked
-		}
-		return receipt, err
+		return h.books.Charge(ctx, event.ID, int(intent.Amount))
 	}, idemflight.WithMaxWait(5*time.Second))
 	return payment.FateOf(result, err), err
-}
-
-// keyOf names the event. Of a platform the scope is the connected account; live and test events never mix, since each
-// endpoint has a secret of its own.
-func keyOf(event stripe.Event) idemflight.Key {
-	return idemflight.Key{Scope: "stripe" + event.Account, ID: event.ID}
 }
 
 // findOut looks into the books for an event whose outcome is unknown, when it is delivered again.
