@@ -1,24 +1,25 @@
 // Package awssqs takes payments out of an SQS queue, each once (github.com/aws/aws-sdk-go-v2/service/sqs).
 //
-// The key is the payment's ID, in the message: see package payment. It is not the MessageId, of which a producer's
-// retry gets another one, nor the receipt handle, of which each delivery has its own. A FIFO queue drops a second
-// message with the same MessageDeduplicationId if it comes within 5 minutes, and no later one.
+// The key is the payment's ID, inside the message: see package payment. The MessageId is no key, because a producer's
+// retry gets another one; nor is the receipt handle, because each delivery has its own. A FIFO queue drops a message
+// that repeats a MessageDeduplicationId, but only for 5 minutes.
 //
-//	Done      DeleteMessage, with the receipt handle of this delivery: an old one may delete nothing
-//	Later     ChangeMessageVisibility to a few seconds: the message comes again after that
+//	Done      DeleteMessage, with the receipt handle of this delivery: an older one may delete nothing
+//	Later     ChangeMessageVisibility to half a minute: then the message comes again
 //	Unknown   ChangeMessageVisibility to some minutes
-//	Rejected  as Unknown
+//	Rejected  like Unknown
 //
-// What no delivery settles goes to the dead-letter queue, by the queue's own redrive policy: put an alarm on its depth,
-// which calls a person. Once the key is resolved, start a redrive: the message is a duplicate like any other.
+// The queue's redrive policy moves what no delivery settles to the dead-letter queue. Put an alarm on its depth, which
+// pages somebody. Once the key is resolved, redrive the message: it is a duplicate like any other.
 //
-// How long can a message come again? For as long as it is retained: 4 days by default, 14 at most; of a FIFO queue
-// as long again in its dead-letter queue, where the time starts anew. So a TTL of 15 days, or 29.
+// A message can come again for as long as the queue retains it, 4 days by default and 14 at most; and from the
+// dead-letter queue of a FIFO queue for as long again, since its retention starts anew there. So the TTL is 15 days, or
+// 29. Set a Store: a redelivery often comes after a restart.
 //
-// Traps. The visibility timeout, 30 s by default and 12 h at most, should be longer than a payment may take: what is
-// delivered again meanwhile is answered Later, which is harmless but counts as a receive. maxReceiveCount must leave
-// room for such and for bad hours: a bank that is down for one hour is 120 receives of each message, at 30 s. Even a
-// message that was deleted can come once more, from a server that had not heard of it.
+// Traps. Make the visibility timeout (30 s by default, 12 h at most) longer than a payment takes: a redelivery in the
+// meantime is harmless, but counts as a receive. Let maxReceiveCount leave room for bad hours: while the bank is down,
+// each message is received 120 times an hour. Even a deleted message can come once more, since SQS delivers at least
+// once.
 package awssqs
 
 import (
@@ -36,7 +37,7 @@ import (
 
 const (
 	soon      = 30 * time.Second // longer than a payment takes
-	unhurried = 10 * time.Minute // until the bank is asked again what became of a payment
+	unhurried = 10 * time.Minute // between questions to the bank about one payment
 )
 
 // Worker takes the payments that messages ask for.
@@ -47,7 +48,7 @@ type Worker struct {
 	Log      *slog.Logger
 }
 
-// Run takes payments until ctx ends, for which it returns nil, or the queue cannot be asked.
+// Run takes payments until ctx ends, and then returns nil; it returns an error if the queue does not answer.
 func (w *Worker) Run(ctx context.Context) error {
 	for {
 		if err := w.poll(ctx); err != nil {
@@ -59,7 +60,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// poll waits for some messages, and answers them.
+// poll waits for messages and handles them, all at the same time.
 func (w *Worker) poll(ctx context.Context) error {
 	batch, err := w.SQS.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl: aws.String(w.Queue), MaxNumberOfMessages: 10, WaitTimeSeconds: 20,
@@ -75,7 +76,8 @@ func (w *Worker) poll(ctx context.Context) error {
 	return nil
 }
 
-// handle answers a message. One that cannot be answered comes again after its visibility timeout.
+// handle takes the payment of a message and tells the queue. If that fails, the message comes again after its
+// visibility timeout.
 func (w *Worker) handle(ctx context.Context, m types.Message) {
 	log := w.Log.With("message", aws.ToString(m.MessageId))
 	fate, why := w.Payments.Take(ctx, []byte(aws.ToString(m.Body)))
@@ -88,15 +90,15 @@ func (w *Worker) handle(ctx context.Context, m types.Message) {
 	case payment.Later:
 		err = w.hide(ctx, m, soon)
 	default:
-		log.WarnContext(ctx, "a payment may need a person", "error", why)
+		log.WarnContext(ctx, "a payment may need somebody", "error", why)
 		err = w.hide(ctx, m, unhurried)
 	}
 	if err != nil {
-		log.WarnContext(ctx, "a message was not answered", "error", err)
+		log.WarnContext(ctx, "the queue was not told, so the message will come again", "error", err)
 	}
 }
 
-// hide has the message come again after d.
+// hide has the message redelivered after d.
 func (w *Worker) hide(ctx context.Context, m types.Message, d time.Duration) error {
 	_, err := w.SQS.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{
 		QueueUrl: aws.String(w.Queue), ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: int32(d / time.Second),

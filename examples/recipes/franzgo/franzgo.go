@@ -1,29 +1,29 @@
 // Package franzgo takes payments out of a Kafka topic, each once (github.com/twmb/franz-go).
 //
-// The key is the payment's ID, in the record's value: see package payment. It is not the offset: a producer that sends
-// again, because it did not hear the broker's answer and was restarted, writes another record at another offset.
-// (Idempotent production recognizes only what one client repeats by itself.) Nor is it the record's key, which
-// chooses the partition and is rightly the same for all payments of a customer.
+// The key is the payment's ID, inside the record's value: see package payment. The offset is no key: a producer that
+// restarts before it hears the broker's answer writes the record again, at another offset. (Idempotent production
+// covers only the retries of one client.) Nor is the record's key, which chooses the partition and is rightly the same
+// for all payments of a customer.
 //
-// Kafka has no acknowledgement of a single record, and no "again, later": there is only the offset up to which a
-// partition has been dealt with.
+// Kafka cannot acknowledge a single record, or redeliver it after a delay. It only knows an offset per partition, up to
+// which the group has handled everything.
 //
-//	Done      go on
-//	Later     try again here, after a pause: the partition waits, and stays in order
-//	Unknown   set aside: produced to the topic Aside, and the partition goes on
+//	Done      go on to the next record
+//	Later     try again here, after a pause: the partition waits, and keeps its order
+//	Unknown   set aside: produce the record to the topic Aside, and go on
 //	Rejected  set aside
 //
-// It is committed only after that, by hand: with autocommit, the default, a record that was polled counts as dealt
-// with at the next poll. Whoever reads Aside at a slow pace produces the record again to its first topic, once the
-// bank has answered or a person has resolved the key: it is a duplicate like any other.
+// Commit after that, by hand: autocommit, the default, takes each record for handled at the next poll. Whoever consumes
+// Aside, slowly, produces a record to its first topic again once the bank has answered, or somebody has resolved the key:
+// it is a duplicate like any other.
 //
-// How long can a record come again? For as long as the topic retains it, 7 days by default (retention.ms), since
-// offsets can be reset to the first. The TTL is longer than that.
+// A record can come again for as long as the topic retains it, since somebody can reset the group's offsets: 7 days by
+// default (retention.ms), so the TTL is 8 days. Set a Store: a redelivery often comes after a restart.
 //
-// Traps. A rebalance while records are being handled gives them to another member, too: harmless here, so there is
-// no need for BlockRebalanceOnPoll, with which one slow payment can cost the membership. While a record is tried
-// again, the other partitions of its Client wait at the end of their batch. An error of Run means that records were polled
-// and not committed: they come again only to a new Client, so let the process be restarted.
+// Traps. In a rebalance another member gets the records that are being handled here, and the commit may fail. That does
+// no harm, so there is no need for BlockRebalanceOnPoll, under which one slow payment can cost the membership. While a record is tried
+// again, the Client's other partitions wait, too, once they have handled their share of the poll. After an error of Run
+// some records are polled but not committed, and only a new Client gets them again: let the process restart.
 package franzgo
 
 import (
@@ -43,13 +43,14 @@ import (
 type Worker struct {
 	Client   *kgo.Client // of a consumer group, with kgo.DisableAutoCommit
 	Payments *payment.Service
-	Aside    string        // the topic for records that need time, or a person
-	Pause    time.Duration // before a record is tried again
-	Tries    int           // after which a record is set aside, so that it does not stop its partition for ever
+	Aside    string        // topic of the records set aside
+	Pause    time.Duration // between two tries of a record
+	Tries    int           // of a record, before it is set aside and no longer stops its partition
 	Log      *slog.Logger
 }
 
-// Run takes payments until ctx ends, for which it returns nil, or until records can be neither handled nor set aside.
+// Run takes payments until ctx ends, and then returns nil; it returns an error if it can neither handle records nor set
+// them aside.
 func (w *Worker) Run(ctx context.Context) error {
 	for {
 		if err := w.poll(ctx); err != nil {
@@ -79,10 +80,13 @@ func (w *Worker) poll(ctx context.Context) error {
 		})
 	})
 	partitions.Wait()
-	return errors.Join(append(errs, w.commit(ctx, done))...)
+	if err := w.commit(ctx, done); err != nil { // a rebalance, for example: the next owner has duplicates replayed
+		w.Log.WarnContext(ctx, "not committed, so these records will come again", "error", err)
+	}
+	return errors.Join(errs...)
 }
 
-// inOrder handles the records of a partition, and returns those that are dealt with: all, or those before an error.
+// inOrder handles the records of a partition, and returns those it has handled: all, or those before the error.
 func (w *Worker) inOrder(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
 	for i, r := range records {
 		if err := w.handle(ctx, r); err != nil {
@@ -92,7 +96,7 @@ func (w *Worker) inOrder(ctx context.Context, records []*kgo.Record) ([]*kgo.Rec
 	return records, nil
 }
 
-// commit commits the last of done of each partition, also if ctx has ended meanwhile.
+// commit commits the records handled, also if ctx has ended meanwhile.
 func (w *Worker) commit(ctx context.Context, done []*kgo.Record) error {
 	if len(done) == 0 {
 		return nil
@@ -102,7 +106,7 @@ func (w *Worker) commit(ctx context.Context, done []*kgo.Record) error {
 	return w.Client.CommitRecords(ctx, done...)
 }
 
-// handle deals with a record. An error means that it is not dealt with: it must not be committed.
+// handle takes the payment of a record, or sets the record aside. After an error the record must not be committed.
 func (w *Worker) handle(ctx context.Context, r *kgo.Record) error {
 	for try := 1; ; try++ {
 		fate, why := w.Payments.Take(ctx, r.Value)
@@ -120,7 +124,7 @@ func (w *Worker) handle(ctx context.Context, r *kgo.Record) error {
 	}
 }
 
-// setAside puts a record where it stops nobody.
+// setAside produces a record to Aside.
 func (w *Worker) setAside(ctx context.Context, r *kgo.Record, why error) error {
 	aside := &kgo.Record{Topic: w.Aside, Key: r.Key, Value: r.Value, Headers: []kgo.RecordHeader{
 		{Key: "why", Value: []byte(why.Error())},

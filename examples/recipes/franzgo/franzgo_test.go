@@ -49,7 +49,8 @@ func TestARedeliveryByTheBroker(t *testing.T) {
 	b.produce(t, rent)
 	first := b.worker(t, &bank, store)
 	b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}})
-	require.ErrorIs(t, first.poll(within(t)), kerr.UnknownServerError)
+	require.NoError(t, first.poll(within(t)))
+	require.Less(t, first.committed(), int64(1))
 	bank.RequireOnce(t, rentKey)
 	first.Client.Close()
 

@@ -6,30 +6,30 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Fate is what is to become of a message. Every broker has verbs for these four.
+// Fate is what to do with a message. Every broker has verbs for these four.
 type Fate int
 
 const (
-	// Done: acknowledge. The outcome is retained, be it a success or a refusal, and another delivery would be told
-	// the same.
+	// Done: acknowledge the message. Its outcome is retained, a success or a refusal, and another delivery would get
+	// the same answer.
 	Done Fate = iota
 
-	// Later: deliver it again after a short delay. It is being worked on elsewhere, or failed before any effect.
+	// Later: have it redelivered after a short delay. The payment is in flight elsewhere, or failed before any effect.
 	Later
 
-	// Unknown: the effect may or may not have taken place. Do not acknowledge, since then nobody would find out; and
-	// do not deliver it again at once, since the bank is asked each time. Deliver it again after a long delay; after
-	// some hours of that set it aside and call a person.
+	// Unknown: the bank may or may not have charged. Do not acknowledge the message, or nobody finds out; and do not
+	// have it redelivered at once, because each delivery asks the bank. Have it redelivered after a long delay; some
+	// hours later set it aside and page somebody.
 	Unknown
 
-	// Rejected: no delivery can help. Set it aside and call a person.
+	// Rejected: no delivery can help. Set the message aside and page somebody.
 	Rejected
 )
 
 // String returns done, later, unknown or rejected.
 func (f Fate) String() string { return [...]string{"done", "later", "unknown", "rejected"}[f] }
 
-// FateOf returns what is to become of the message for which a call of DoResult answered result and err.
+// FateOf returns what to do with a message for which DoResult returned result and err.
 func FateOf[V any](result idemflight.Result[V], err error) Fate {
 	switch {
 	case errors.Is(err, idemflight.ErrOutcomeUnknown): // first: it wraps fn's error
@@ -38,9 +38,9 @@ func FateOf[V any](result idemflight.Result[V], err error) Fate {
 		return Rejected
 	case err == nil, errors.Is(err, idemflight.ErrValueShed):
 		return Done
-	case !result.ExpiresAt.IsZero(): // retained: fn marked its error Final
+	case !result.ExpiresAt.IsZero(): // retained, so fn marked its error Final
 		return Done
-	default: // ErrInFlight, ErrCallerLeft, ErrFull, ErrClosed, ErrStore, or what fn returned before any effect
+	default: // ErrInFlight, ErrCallerLeft, ErrFull, ErrClosed, ErrStore, or an error of fn before any effect
 		return Later
 	}
 }

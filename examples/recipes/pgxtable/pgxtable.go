@@ -1,22 +1,24 @@
-// Package pgxtable writes a row into a table of one's own, once per key, together with the record that it was written
-// (github.com/jackc/pgx/v5, and pgstore of this library).
+// Package pgxtable inserts a row into a table of your own, once per key (github.com/jackc/pgx/v5, and pgstore of this
+// library).
 //
-// SettleTx records the outcome in the transaction of the row: both are committed or neither is, whenever the process
-// dies. So there is no BeginEffect, since nothing can be half done, and no Reconcile, since no outcome is unknown. If
-// the answer to the commit is lost, Do finds out what became of it.
+// SettleTx records the outcome in the transaction that inserts the row. Both are committed or neither is, whenever the
+// process dies. So there is no BeginEffect, because nothing can be half done, and no Reconcile, because no outcome is
+// unknown. If the answer to the commit gets lost, Do finds out whether it was committed.
 //
-// EffectsAnnounced is right because no fn of this cache has an effect outside of such a transaction. One that also
-// sends a mail breaks that promise: write the mail into a table, in the same transaction, and send it from there by a
-// Do of its own.
+// EffectsAnnounced is right because no fn of this cache has an effect outside such a transaction. An fn that also sends
+// a mail breaks that promise: let it insert the mail into a table, in the same transaction, and send it from there, by
+// a Do of its own.
 //
-// The key comes from the client, once per intent. The TTL is longer than the client retries.
+// The key comes from the client, or from a message, once per intent. The TTL is longer than the client retries; for a
+// message see the recipe of its broker.
 //
-// Traps. SettleTx is the last statement before the commit, and gets the transaction of the row. The store has a pool of
-// its own: with one for both, executions that hold a connection each wait for another one for ever. A refusal is rolled
-// back, and then recorded by Do. Under SERIALIZABLE a transaction must be shorter than a third of the Lease.
+// Traps. Call SettleTx last, in the transaction that inserted the row. Give the store a pool of its own: with one
+// pool for both, executions that hold a connection wait for each other's second one for ever. A refusal rolls the
+// transaction back, and Do records it afterwards. Under SERIALIZABLE keep the transaction shorter than a third of the
+// Lease.
 //
-// Without pgstore the row can be its own record: a unique index on the key, and "on conflict do nothing". That is enough
-// where one insert is all that happens, and nobody needs the first answer again.
+// Without pgstore the row can be its own record: put the key into it, under a unique index, and insert it with "on
+// conflict do nothing". That is enough if this insert is all that happens, and nobody needs the first answer again.
 package pgxtable
 
 import (
@@ -32,7 +34,7 @@ import (
 	"github.com/idemflight/idemflight/pgstore"
 )
 
-// Schema is the table. It has no trace of the key.
+// Schema creates the table, which knows nothing of keys.
 const Schema = `
 create table purchase (
 	id       bigserial primary key,
@@ -40,12 +42,12 @@ create table purchase (
 	cents    bigint not null
 )`
 
-// ErrNoAmount: a purchase of nothing.
+// ErrNoAmount refuses a purchase of nothing.
 var ErrNoAmount = errors.New("pgxtable: the amount must be above 0")
 
-// Purchase is what is written once.
+// Purchase is a row.
 type Purchase struct {
-	Number int64 // of its row
+	Number int64
 	Cents  int64
 }
 
@@ -56,8 +58,8 @@ type Shop struct {
 	keys  *idemflight.Cache[idemflight.Key, Purchase]
 }
 
-// New returns a Shop whose rows are in db. keys is another pool of the same database, for the store, whose tables
-// pgstore.Migrate has made.
+// New returns a Shop with its table in db. keys is another pool for the same database, where pgstore.Migrate has made
+// the store's tables.
 func New(ctx context.Context, db, keys *pgxpool.Pool) (*Shop, error) {
 	store, err := pgstore.Open(ctx, keys, "purchases", pgstore.Options{})
 	if err != nil {
@@ -73,12 +75,12 @@ func New(ctx context.Context, db, keys *pgxpool.Pool) (*Shop, error) {
 	return s, err
 }
 
-// Buy writes the purchase that key names, once, and returns it as often as it is asked to.
+// Buy inserts the purchase that key names, once, and returns it to every call with that key.
 func (s *Shop) Buy(ctx context.Context, key idemflight.Key, cents int64) (Purchase, error) {
 	return s.keys.Do(ctx, key, func(ctx context.Context) (p Purchase, err error) {
 		err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 			if p, err = insert(ctx, tx, key.Scope, cents); err != nil {
-				return err // rolled back
+				return err // rolls back: the next call runs this again
 			}
 			return s.store.SettleTx(ctx, tx, p, nil) // last, and in the same transaction
 		})
@@ -89,7 +91,7 @@ func (s *Shop) Buy(ctx context.Context, key idemflight.Key, cents int64) (Purcha
 // insert is the effect.
 func insert(ctx context.Context, tx pgx.Tx, customer string, cents int64) (Purchase, error) {
 	if cents <= 0 {
-		return Purchase{}, idemflight.Final(ErrNoAmount)
+		return Purchase{}, idemflight.Final(ErrNoAmount) // a real answer
 	}
 	p := Purchase{Cents: cents}
 	err := tx.QueryRow(ctx, `insert into purchase (customer, cents) values ($1, $2) returning id`, customer, cents).Scan(&p.Number)

@@ -55,26 +55,33 @@ func TestRowAndRecordAreOfOneTransaction(t *testing.T) {
 	require.True(t, one)
 }
 
-// TestACommitThatFails takes the row and its record with it.
-func TestACommitThatFails(t *testing.T) {
-	d := newDatabase(t)
-	d.exec(t, `alter table purchase add constraint one unique (customer) deferrable initially deferred`)
-	shop := d.shop(t)
-	_, err := shop.Buy(t.Context(), bread, 2)
-	require.NoError(t, err)
+// TestATransactionThatFails leaves neither a row nor a record, whether the insert fails or the commit after SettleTx.
+func TestATransactionThatFails(t *testing.T) {
+	for name, deferral := range map[string]string{
+		"at the insert": "",
+		"at the commit": " deferrable initially deferred",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDatabase(t)
+			d.exec(t, `alter table purchase add constraint once unique (customer)`+deferral)
+			shop := d.shop(t)
+			_, err := shop.Buy(t.Context(), bread, 2)
+			require.NoError(t, err)
 
-	_, err = shop.Buy(t.Context(), rent, 900)
-	require.ErrorContains(t, err, "23505")
-	require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-	require.Equal(t, []int64{2}, d.rows(t))
+			_, err = shop.Buy(t.Context(), rent, 900)
+			require.ErrorContains(t, err, "23505")
+			require.NotErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.Equal(t, []int64{2}, d.rows(t))
 
-	d.exec(t, `alter table purchase drop constraint one`)
-	_, err = d.shop(t).Buy(t.Context(), rent, 900) // in another process: there is no record of it
-	require.NoError(t, err)
-	require.Equal(t, []int64{2, 900}, d.rows(t))
+			d.exec(t, `alter table purchase drop constraint once`)
+			_, err = d.shop(t).Buy(t.Context(), rent, 900) // another process looks into the store
+			require.NoError(t, err)
+			require.Equal(t, []int64{2, 900}, d.rows(t))
+		})
+	}
 }
 
-// TestARefusal is recorded although its transaction was rolled back, and told again in another process.
+// TestARefusal is recorded although its transaction was rolled back, and another process replays it.
 func TestARefusal(t *testing.T) {
 	d := newDatabase(t)
 	_, err := d.shop(t).Buy(t.Context(), rent, 0)

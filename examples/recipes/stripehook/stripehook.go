@@ -1,26 +1,26 @@
-// Package stripehook books the payments that Stripe's webhooks report, each once
+// Package stripehook books the payments that Stripe reports by webhook, each once
 // (github.com/stripe/stripe-go/v82/webhook).
 //
-// The key is the event's ID, which every delivery of it has; the signature is checked before the ID is believed. There
-// is no fingerprint of the body: pending_webhooks counts down between deliveries, and two endpoints get the event
-// in an api_version each. The signature's timestamp is new each time, too: it guards against a replay by others
-// (after 5 minutes, ConstructEvent's tolerance), and not against Stripe's own redelivery.
+// The key is the event's ID, which is the same in every delivery. Verify the signature before you believe the ID. Do
+// not fingerprint the body: pending_webhooks changes from delivery to delivery, and api_version from endpoint to
+// endpoint. The signature's timestamp changes, too: it stops strangers who replay a request after 5 minutes
+// (ConstructEvent's tolerance), but not Stripe's own redeliveries.
 //
 // Stripe reads the status and nothing else:
 //
 //	Done              200
-//	Later             503: it is delivered again, in minutes at first, then hours
-//	Unknown           503: Reconcile looks into the books at each delivery; an alert on Stats.Held calls a person
+//	Later             503: Stripe delivers it again, with growing delays
+//	Unknown           503: each delivery asks Reconcile; put an alert on Stats.Held, which pages somebody
 //	a bad signature   400
 //
-// How long can an event come again? By itself up to 3 days, by hand from the Dashboard up to 15, with Stripe's command
-// line up to 30 (docs.stripe.com/webhooks). So a TTL of 31 days; deploys lie between, so the cache needs a Store.
+// An event can come again for 3 days by Stripe's own retries, for 15 from the Dashboard and for 30 by its CLI
+// (docs.stripe.com/webhooks). So the TTL is 31 days. There will be restarts in that time: set a Store.
 //
-// Traps. ConstructEvent refuses events of another release train of the API than stripe-go's: give the endpoint the
-// version of the library, or each delivery is a 400. Events come in no certain order. Stripe may make two events for
-// one change, and the page that a customer returns to may report the same payment: what must happen once per payment,
-// whoever reports it, is a Do of its own inside, with the payment's ID as its key. Answer soon: a delivery that waits
-// long counts as failed, hence WithMaxWait.
+// Traps. ConstructEvent refuses events of another API release than stripe-go's: give the endpoint the library's
+// version, or every delivery is a 400. Events arrive in any order. Stripe may send two events about one change, and the
+// page that the customer returns to may report the same payment: what must happen once per payment, whoever reports it,
+// needs a Do of its own, with the payment's ID as its key. Answer soon, hence WithMaxWait: a slow delivery counts as
+// failed.
 package stripehook
 
 import (
@@ -51,18 +51,18 @@ type Hook struct {
 // Options of a [Hook].
 type Options struct {
 	Secret string       // of the endpoint: whsec_…
-	Books  payment.Bank // where payments are booked. In the tests an idemtest.Bank
+	Books  payment.Bank // where payments are booked; in the tests an idemtest.Bank
 	Store  idemflight.Store
 	Log    *slog.Logger
 }
 
-// New returns a Hook, or the cache's error about the options.
+// New returns a Hook, or an error that names the bad options.
 func New(o Options) (*Hook, error) {
 	h := &Hook{secret: o.Secret, books: o.Books, log: o.Log}
 	var err error
 	h.events, err = idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{
 		TTL:              31 * 24 * time.Hour,
-		HoldTTL:          -1, // until somebody has found out
+		HoldTTL:          -1, // hold an unknown event until somebody has found out
 		EffectsAnnounced: true,
 		Reconcile:        h.findOut,
 		Store:            o.Store,
@@ -70,7 +70,7 @@ func New(o Options) (*Hook, error) {
 	return h, err
 }
 
-// ServeHTTP takes one delivery of an event.
+// ServeHTTP handles one delivery of an event.
 func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
@@ -87,7 +87,7 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fate, err := h.handle(r.Context(), event)
 	if fate != payment.Done {
-		h.log.WarnContext(r.Context(), "an event will have to come again", "event", event.ID, "fate", fate, "error", err)
+		h.log.WarnContext(r.Context(), "the event will have to come again", "event", event.ID, "fate", fate, "error", err)
 		http.Error(w, "not yet", http.StatusServiceUnavailable)
 	}
 }
@@ -97,7 +97,7 @@ func (h *Hook) handle(ctx context.Context, event stripe.Event) (payment.Fate, er
 	result, err := h.events.DoResult(ctx, idemflight.Key{Scope: "stripe", ID: event.ID}, func(ctx context.Context) (idemtest.Receipt, error) {
 		var intent stripe.PaymentIntent
 		if err := json.Unmarshal(event.Data.Raw, &intent); err != nil {
-			return idemtest.Receipt{}, err // nothing has begun: a later version of this program may read it
+			return idemtest.Receipt{}, err // nothing has begun: a later version of this program may understand it
 		}
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return idemtest.Receipt{}, err
@@ -107,7 +107,7 @@ func (h *Hook) handle(ctx context.Context, event stripe.Event) (payment.Fate, er
 	return payment.FateOf(result, err), err
 }
 
-// findOut looks into the books for an event whose outcome is unknown, when it is delivered again.
+// findOut looks a held event up in the books, when it is delivered again.
 func (h *Hook) findOut(ctx context.Context, key idemflight.Key, _ idemflight.Entry[idemtest.Receipt]) (idemtest.Receipt, error) {
 	receipt, err := h.books.Find(ctx, key.ID)
 	if errors.Is(err, idemtest.ErrNotFound) {
