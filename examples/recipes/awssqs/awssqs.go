@@ -90,7 +90,7 @@ func (w *Worker) handle(ctx context.Context, m types.Message) {
 	case payment.Later:
 		err = w.hide(ctx, m, soon)
 	default:
-		log.WarnContext(ctx, "a payment may need somebody", "error", why)
+		log.WarnContext(ctx, "a payment is not settled, and its message may become a dead letter", "error", why)
 		err = w.hide(ctx, m, unhurried)
 	}
 	if err != nil {

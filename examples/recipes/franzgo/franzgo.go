@@ -133,6 +133,6 @@ func (w *Worker) setAside(ctx context.Context, r *kgo.Record, why error) error {
 	if err := w.Client.ProduceSync(ctx, aside).FirstErr(); err != nil {
 		return err
 	}
-	w.Log.ErrorContext(ctx, "a payment was set aside", "error", why)
+	w.Log.ErrorContext(ctx, "a payment was set aside: somebody must look at it", "error", why)
 	return nil
 }

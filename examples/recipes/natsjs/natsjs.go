@@ -18,8 +18,8 @@
 //
 // Traps. AckWait, 30 s by default, runs from the delivery, and Consume fetches 500 messages ahead: those that queue
 // behind a slow payment are redelivered elsewhere. That does no harm here, but costs deliveries; PullMaxMessages keeps
-// it rare. A message waiting out its delay counts towards MaxAckPending, 1,000 by default: so many held payments
-// stop the consumer. Leave MaxDeliver unlimited: the server gives up on what exceeds it, and tells only by an advisory.
+// it rare. A message waiting out its delay counts towards MaxAckPending, 1,000 by default: 1,000 held payments stop
+// the consumer. Leave MaxDeliver unlimited: the server gives up on what exceeds it, and tells only by an advisory.
 package natsjs
 
 import (
@@ -96,6 +96,6 @@ func (w *Worker) setAside(ctx context.Context, msg jetstream.Msg, why error) err
 	if _, err := w.JS.PublishMsg(ctx, aside); err != nil {
 		return err
 	}
-	w.Log.ErrorContext(ctx, "a payment needs somebody", "error", why)
+	w.Log.ErrorContext(ctx, "a payment was set aside: somebody must look at it", "error", why)
 	return msg.Ack()
 }

@@ -127,7 +127,8 @@ func (s *Service) Reconcile(ctx context.Context, key idemflight.Key) error {
 	return err
 }
 
-// findOut asks the bank what became of a held payment, when the next message asks for that payment.
+// findOut asks the bank what became of a held payment, when the next message asks for that payment. ErrNotFound must
+// mean that no charge can still arrive: docs/stores.md says why.
 func (s *Service) findOut(ctx context.Context, key idemflight.Key, _ idemflight.Entry[idemtest.Receipt]) (idemtest.Receipt, error) {
 	receipt, err := s.bank.Find(ctx, key.String())
 	if errors.Is(err, idemtest.ErrNotFound) {

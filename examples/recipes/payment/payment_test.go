@@ -21,14 +21,14 @@ const (
 	moreRent = `{"customer":"ann","id":"rent","cents":1000}`
 )
 
-// delivery is one delivery of a message, and what is to become of it.
+// delivery is one delivery of a message, and what Take must say about it.
 type delivery struct {
 	message string
 	fate    payment.Fate
 	err     error // nil: none
 }
 
-func TestWhatBecomesOfAMessage(t *testing.T) {
+func TestFates(t *testing.T) {
 	for name, test := range map[string]struct {
 		script     []idemtest.Step
 		deliveries []delivery
@@ -79,7 +79,7 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoOrderIsRejected(t *testing.T) {
+func TestAnUnreadableMessageIsRejected(t *testing.T) {
 	fate, err := open(t, payment.Options{}).Take(t.Context(), []byte("rent, please"))
 	require.Equal(t, payment.Rejected, fate)
 	require.Error(t, err)
@@ -128,7 +128,7 @@ func TestADuplicateDoesNotWaitForLong(t *testing.T) {
 	})
 }
 
-// TestAConsumerThatStops leaves the message to the next delivery, and the payment to be taken.
+// TestAConsumerThatStops leaves the message to its next delivery, while the payment is taken all the same.
 func TestAConsumerThatStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var bank idemtest.Bank
@@ -145,7 +145,7 @@ func TestAConsumerThatStops(t *testing.T) {
 	})
 }
 
-// TestRestart: a broker delivers again what a consumer had not acknowledged when it crashed.
+// TestRestart: the broker redelivers what the consumer had not acknowledged when it crashed.
 func TestRestart(t *testing.T) {
 	for name, test := range map[string]struct {
 		store   idemflight.Store
