@@ -1,15 +1,13 @@
 // Package chipay is idemflight with chi: the middleware of idemhttp is chi's kind of middleware, and goes before one
 // route, a group or all of them.
 //
-//   - Authentication stands outside, so that Scope finds an account. Scope may read a path parameter, but only where
-//     the route is known already: with r.With, r.Group and r.Route, not with Use on the outermost router.
-//   - Recoverer stands outside too. The 500 that it writes after a panic is then for that one client, and the panic
-//     itself is judged: held after BeginEffect. Inside, its 500 is judged, with the same result.
-//   - Timeout outside cuts off the client that waits, and not the work: the handler's context ends at ExecTimeout of
-//     the cache. Inside it ends the work, and its 504 comes after an effect as well as before one: held after
-//     BeginEffect. Either may stand there.
-//   - Compress, CORS and Throttle stand outside.
-//   - Idempotency-Key has to be among AllowedHeaders of a CORS middleware.
+//   - Authentication stands outside, so that Scope finds an account. Scope may read a parameter of the path where the
+//     route is known already: behind r.With, r.Group and r.Route, and not with Use on the outermost router.
+//   - Recoverer stands outside too. Its 500 after a panic is for that one client, and the panic itself is judged: held
+//     after BeginEffect. Inside, the 500 is judged in its place, in the same way.
+//   - Timeout stands inside. Outside, its deadline ends the waiting of duplicates, and does not reach the handler, whose
+//     context ends at ExecTimeout of the cache.
+//   - Compress, Throttle and CORS stand outside, CORS with Idempotency-Key among its AllowedHeaders.
 //   - Leave out routes that log in (cookies are not replayed), and those that upgrade the connection.
 package chipay
 

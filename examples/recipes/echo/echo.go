@@ -8,9 +8,9 @@
 //   - Authentication stands before Once, and tells the account by the request's context, for that is where Scope looks.
 //   - Recover stands before it too: a panic is then judged as one. Log and metrics there see every request, and
 //     middleware behind Once only those that run.
-//   - The handler says NoEffect and BeginEffect on c.Request().Context(); echo.Context is no context.Context.
+//   - NoEffect and BeginEffect want c.Request().Context() as it is behind Once, which changes the request.
 //   - Once returns no error, the answer has been written: middleware outside finds the status in c.Response().
-//   - Timeouts, rate limits and body limits stand outside.
+//   - Rate limits, body limits and compression stand outside.
 //
 // keys.Handler(e) around all of echo is right as well. Scope then has to authenticate by itself.
 package echopay

@@ -5,15 +5,16 @@
 // chain only when the middleware has returned: nothing is in flight while the handler works, and an empty 200 is
 // what is kept. So the handler calls Do, and an error handler makes statuses of its errors.
 //
-//   - What fiber hands out is memory that the next request reuses. fn may run on after its request (if c.Context() has a
-//     deadline, or a Timeout middleware stands before), so it gets copies: the key by strings.Clone, the body decoded
-//     before. fiber.Config{Immutable: true} has fiber copy everything, instead.
+//   - What fiber hands out is memory that the next request reuses. fn may run on after its request, as soon as c.Context()
+//     has a deadline (the timeout middleware sets one). So fn gets copies: the key by strings.Clone, the body decoded
+//     before. Or let fiber copy everything, with fiber.Config{Immutable: true}.
 //   - Do gets c.Context(), and not c, which is reused as well.
 //   - fn never writes to c. It returns a value, and each request writes its own answer from that: treat the value as
 //     immutable.
 //   - ErrOutcomeUnknown is tested for first, since it wraps fn's error. The first client gets it, too.
 //   - What fn returns as Final is the answer of every retry; the marker is not seen outside.
 //   - Path and body are the fingerprint. Whatever else decides what is done belongs into it.
+//   - Prefork is several processes: then the cache needs a Store.
 //   - Fiber's own middleware idempotency runs a handler again that has returned an error, whatever it has done, and has
 //     one key space for all accounts.
 package fiberpay

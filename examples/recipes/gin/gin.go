@@ -10,8 +10,9 @@
 //     bank's, ends as an empty 200, since gin thinks that the client is gone; and that would be replayed.
 //   - NoEffect and BeginEffect want c.Request.Context(). With c itself BeginEffect is refused, and NoEffect says
 //     nothing, unless the engine has ContextWithFallback.
-//   - Parameters of the path are the inner engine's. Register there the whole path.
-//   - Both engines are gin.New(): gin.Default() would bring Recovery.
+//   - The inner engine routes again, and its handlers find the path's parameters: register the whole path there.
+//   - It is a gin.New(), since gin.Default() brings Recovery. What is set for an engine, such as trusted proxies, is to be
+//     set for both.
 package ginpay
 
 import (
@@ -44,7 +45,7 @@ func New(bank *idemtest.Bank) (*gin.Engine, error) {
 // accountKey is where the request's context has the account.
 type accountKey struct{}
 
-// tellAccount tells those behind whom BasicAuth has authenticated.
+// tellAccount tells those behind it whom BasicAuth has authenticated.
 func tellAccount(c *gin.Context) {
 	ctx := context.WithValue(c.Request.Context(), accountKey{}, c.GetString(gin.AuthUserKey))
 	c.Request = c.Request.WithContext(ctx)

@@ -8,7 +8,7 @@
 //   - The account is in the context: authentication is net/http middleware around the server.
 //   - fn may run on after its request: it takes arguments, and never calls graphql.AddError or graphql.GetFieldContext,
 //     which belong to the request. The resolver may.
-//   - The value that fn returns is shared by all who get it. Field resolvers must not change it.
+//   - The cache keeps a value and not a pointer: so each request has a copy, which field resolvers may change.
 //   - Errors get a code and "retryable" among their extensions, in the error presenter, since there is no status to
 //     tell by. ErrOutcomeUnknown is tested for first: it wraps fn's error.
 //   - A panic of fn reaches gqlgen's RecoverFunc, once it has been judged. Leave omit_panic_handler off.
@@ -34,7 +34,7 @@ import (
 
 // New returns a GraphQL server of payments, charged at bank.
 func New(bank *idemtest.Bank) (http.Handler, error) {
-	payments, err := idemflight.New(idemflight.Options[idemflight.Key, *idemtest.Receipt]{})
+	payments, err := idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{})
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func accountOf(ctx context.Context) string {
 
 type resolver struct {
 	bank     *idemtest.Bank // stands for your bank's client
-	payments *idemflight.Cache[idemflight.Key, *idemtest.Receipt]
+	payments *idemflight.Cache[idemflight.Key, idemtest.Receipt]
 }
 
 func (r resolver) Mutation() MutationResolver { return r }
@@ -80,24 +80,30 @@ func (r resolver) Pay(ctx context.Context, key string, amount int) (*idemtest.Re
 	id := idemflight.Key{Scope: accountOf(ctx), ID: key}
 	payload := idemflight.FingerprintOf([]byte("pay"), strconv.AppendInt(nil, int64(amount), 10))
 
-	return r.payments.Do(ctx, id, func(ctx context.Context) (*idemtest.Receipt, error) {
-		idemflight.NoEffect(ctx) // nothing has begun yet: what fails before the bank runs again
-
-		if amount <= 0 {
-			return nil, idemflight.Final(errNoSuchAmount) // a real answer: replayed
-		}
-		if err := idemflight.BeginEffect(ctx); err != nil { // from here on, a failure is "unknown"
-			return nil, err
-		}
-		receipt, err := r.bank.Charge(ctx, id.String(), amount)
-		switch {
-		case errors.Is(err, idemtest.ErrDeclined):
-			return nil, idemflight.Final(err) // a real answer, too
-		case errors.Is(err, idemtest.ErrRefused):
-			idemflight.NoEffect(ctx) // certainly not charged: the next attempt may try again
-		}
-		return &receipt, err // any other error: charged or not, held
+	receipt, err := r.payments.Do(ctx, id, func(ctx context.Context) (idemtest.Receipt, error) {
+		return r.charge(ctx, id, amount)
 	}, idemflight.WithFingerprint(payload))
+	return &receipt, err
+}
+
+// charge is what happens once.
+func (r resolver) charge(ctx context.Context, id idemflight.Key, amount int) (idemtest.Receipt, error) {
+	idemflight.NoEffect(ctx) // nothing has begun yet: what fails before the bank runs again
+
+	if amount <= 0 {
+		return idemtest.Receipt{}, idemflight.Final(errNoSuchAmount) // a real answer: replayed
+	}
+	if err := idemflight.BeginEffect(ctx); err != nil { // from here on, a failure is "unknown"
+		return idemtest.Receipt{}, err
+	}
+	receipt, err := r.bank.Charge(ctx, id.String(), amount)
+	switch {
+	case errors.Is(err, idemtest.ErrDeclined):
+		err = idemflight.Final(err) // a real answer, too
+	case errors.Is(err, idemtest.ErrRefused):
+		idemflight.NoEffect(ctx) // certainly not charged: the next attempt may try again
+	}
+	return receipt, err // any other error: charged or not, held
 }
 
 // presentError tells the client what an error means, and whether to send the mutation again, with the same key.
@@ -106,7 +112,7 @@ func presentError(ctx context.Context, err error) *gqlerror.Error {
 	var code string
 	switch {
 	case errors.Is(err, idemflight.ErrOutcomeUnknown): // first: it wraps what fn returned
-		code = "OUTCOME_UNKNOWN"
+		code = "OUTCOME_UNKNOWN" // retryable, too, where the cache has a Reconcile
 	case errors.Is(err, idemflight.ErrKeyReused):
 		code = "KEY_REUSED"
 	case errors.Is(err, idemflight.ErrInvalidKey):

@@ -3,8 +3,8 @@
 //
 //   - It cannot be a StrictMiddlewareFunc. Those return the answer as a value, which is written only after them, so that
 //     the middleware of idemhttp would see nothing of it.
-//   - Middlewares apply to all operations. For some alone, give the server a ServeMux (BaseRouter) and put
-//     keys.Handler around routes of another; or let a request without a key pass, which is the default.
+//   - Middlewares apply to all operations. GET passes untouched, and without Require so does what bears no key. To leave
+//     out an operation, a login say, a middleware around keys.Handler looks at r.Pattern.
 //   - The last of Middlewares is the outermost: authentication comes after keys.Handler in the list.
 //   - A header that the document requires is checked outside of Middlewares. A missing key is answered by the generated
 //     code then, with a 400 all the same. Do not give it a format such as uuid: clients may send it in quotes.

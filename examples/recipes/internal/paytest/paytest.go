@@ -70,21 +70,24 @@ func Send(server http.Handler, r *http.Request) (a Answer) {
 // Run tests what a recipe promises. open returns a new server that charges at bank; it is called in a bubble of
 // testing/synctest.
 func Run(t *testing.T, open func(t *testing.T, bank *idemtest.Bank) Pay) {
-	for name, test := range map[string]func(*testing.T, *idemtest.Bank, Pay){
-		"duplicates share the one payment":            duplicates,
-		"another payload is refused":                  anotherPayload,
-		"a payment whose answer is lost is held":      lostAnswer,
-		"so is one that panicked":                     panicked,
-		"what was certainly not charged is paid once": refused,
-		"a declined card stays declined":              declined,
-		"a key belongs to its account":                twoAccounts,
-		"without a key nothing is charged":            noKey,
-		"without an account nothing is charged":       noAccount,
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *idemtest.Bank, Pay)
+	}{
+		{"duplicates share one payment", duplicates},
+		{"another payload is refused", anotherPayload},
+		{"a payment whose answer is lost is held", lostAnswer},
+		{"one that panicked is held", panicked},
+		{"what was certainly not charged runs again", refused},
+		{"a declined card stays declined", declined},
+		{"a key belongs to its account", twoAccounts},
+		{"without a key nothing is charged", noKey},
+		{"without an account nothing is charged", noAccount},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var bank idemtest.Bank
-				test(t, &bank, open(t, &bank))
+				test.run(t, &bank, open(t, &bank))
 			})
 		})
 	}
