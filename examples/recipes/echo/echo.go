@@ -1,4 +1,4 @@
-// Package echopay is idemflight with echo (v4): the middleware of idemhttp before one route, in a dozen lines that
+// Package echopay is idemflight with echo (v4): the middleware of idemhttp before one route, in a few lines that
 // take the place of echo.WrapMiddleware.
 //
 // WrapMiddleware cannot be right. An echo handler returns its error, which echo writes when all middleware has

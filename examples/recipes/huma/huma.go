@@ -1,4 +1,4 @@
-// Package humapay is idemflight with huma: the middleware of idemhttp before single operations, in half a dozen lines.
+// Package humapay is idemflight with huma: the middleware of idemhttp before single operations, in a few lines.
 //
 //   - [Once] is for humago, huma over net/http. For humachi it is the same with that package's Unwrap and NewContext.
 //     With the adapters for echo, gin and fiber see the recipes for those: there, too, the answer has to be seen.
