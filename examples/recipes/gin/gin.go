@@ -6,13 +6,13 @@
 // all of one engine is simpler.
 //
 //   - The outer engine authenticates, and tells the account by the request's context (c.Set does not reach Scope).
-//   - Recovery stands there, too. Among the inner engine's, a panic with a reset connection or a broken pipe, be it the
-//     bank's, ends as an empty 200, since gin thinks that the client is gone; and that would be replayed.
+//   - There is no gin.Recovery. It takes a panic with a reset connection or a broken pipe for a client that has gone, be it
+//     the bank's, and leaves an empty 200: in the inner engine that would be replayed, in the outer one it tells the first
+//     client that all is well. net/http recovers too, and closes the connection: the client asks again, with its key.
 //   - NoEffect and BeginEffect want c.Request.Context(). With c itself BeginEffect is refused, and NoEffect says
 //     nothing, unless the engine has ContextWithFallback.
 //   - The inner engine routes again, and its handlers find the path's parameters: register the whole path there.
-//   - It is a gin.New(), since gin.Default() brings Recovery. What is set for an engine, such as trusted proxies, is to be
-//     set for both.
+//   - What is set for an engine, such as trusted proxies, is to be set for both.
 package ginpay
 
 import (
@@ -37,7 +37,7 @@ func New(bank *idemtest.Bank) (*gin.Engine, error) {
 	once.POST("/payments", server{bank}.pay)
 
 	engine := gin.New()
-	engine.Use(gin.Recovery(), gin.BasicAuth(gin.Accounts{"ann": "secret", "bob": "secret"}), tellAccount)
+	engine.Use(gin.BasicAuth(gin.Accounts{"ann": "secret", "bob": "secret"}), tellAccount)
 	engine.POST("/payments", gin.WrapH(keys.Handler(once)))
 	return engine, nil
 }
