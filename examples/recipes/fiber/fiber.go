@@ -8,9 +8,9 @@
 //   - What fiber hands out is memory that the next request reuses. fn may run on after its request, as soon as c.Context()
 //     has a deadline (the timeout middleware sets one). So fn gets copies: the key by strings.Clone, the body decoded
 //     before. Or let fiber copy everything, with fiber.Config{Immutable: true}.
-//   - Do gets c.Context(), and not c, which is reused as well.
-//   - fn never writes to c. It returns a value, and each request writes its own answer from that: treat the value as
-//     immutable.
+//   - Do gets c.Context(), and not c, which is reused as well. It does not end when the client hangs up, so that a duplicate
+//     needs a WithMaxWait.
+//   - fn never writes to c. It returns a value, and each request makes its own answer of that.
 //   - ErrOutcomeUnknown is tested for first, since it wraps fn's error. The first client gets it, too.
 //   - What fn returns as Final is the answer of every retry; the marker is not seen outside.
 //   - Path and body are the fingerprint. Whatever else decides what is done belongs into it.
@@ -23,14 +23,18 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v3"
 	"github.com/gofiber/fiber/v3/middleware/basicauth"
-	"github.com/gofiber/fiber/v3/middleware/recover"
+	recoverer "github.com/gofiber/fiber/v3/middleware/recover"
 
 	"github.com/idemflight/idemflight"
 	"github.com/idemflight/idemflight/idemtest"
 )
+
+// maxWait is how long a duplicate waits for the payment that is under way: as long as idemhttp lets it wait.
+const maxWait = 30 * time.Second
 
 type server struct {
 	bank     *idemtest.Bank // stands for your bank's client
@@ -44,7 +48,7 @@ func New(bank *idemtest.Bank) (*fiber.App, error) {
 		return nil, err
 	}
 	app := fiber.New(fiber.Config{ErrorHandler: answerError})
-	app.Use(recover.New(), basicauth.New(basicauth.Config{Authorizer: authenticate}))
+	app.Use(recoverer.New(), basicauth.New(basicauth.Config{Authorizer: authenticate}))
 	app.Post("/payments", server{bank, payments}.pay)
 	return app, nil
 }
@@ -68,7 +72,7 @@ func (s server) pay(c fiber.Ctx) error {
 
 	result, err := s.payments.DoResult(c.Context(), key, func(ctx context.Context) (idemtest.Receipt, error) {
 		return s.charge(ctx, key, order.Amount) // nothing of c
-	}, idemflight.WithFingerprint(payload))
+	}, idemflight.WithFingerprint(payload), idemflight.WithMaxWait(maxWait))
 	if err != nil {
 		return err
 	}

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
 	"github.com/stretchr/testify/require"
 
 	fiberpay "github.com/idemflight/idemflight/examples/recipes/fiber"
 	"github.com/idemflight/idemflight/examples/recipes/internal/paytest"
+	"github.com/idemflight/idemflight/idemhttp"
 	"github.com/idemflight/idemflight/idemtest"
 )
 
@@ -52,6 +54,20 @@ func TestPayments(t *testing.T) {
 	paytest.Run(t, func(t *testing.T, bank *idemtest.Bank) paytest.Pay {
 		return paytest.HTTP(overFasthttp(open(t, bank)))
 	})
+}
+
+// TestTheAdaptorKeepsAnEmptyAnswer: why the middleware of idemhttp cannot be used.
+func TestTheAdaptorKeepsAnEmptyAnswer(t *testing.T) {
+	keys, err := idemhttp.New(idemhttp.Options{Scope: idemhttp.SharedScope})
+	require.NoError(t, err)
+	app := fiber.New()
+	app.Post("/payments", adaptor.HTTPMiddleware(keys.Handler), func(c fiber.Ctx) error {
+		return c.Status(http.StatusCreated).SendString("paid")
+	})
+	pay := paytest.HTTP(overFasthttp(app))
+	rent := paytest.Payment{Key: "rent", Amount: 900}
+	require.Equal(t, paytest.Answer{Status: http.StatusCreated, Body: "paid"}, pay(t.Context(), rent))
+	require.Equal(t, paytest.Answer{Status: http.StatusOK}, pay(t.Context(), rent))
 }
 
 // TestADeadlineEndsTheWaitAndNotTheWork: fn outlives its request, and the retry is told what came of it.

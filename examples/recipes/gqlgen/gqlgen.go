@@ -18,8 +18,10 @@ package gqlgenpay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler"
@@ -73,16 +75,27 @@ func (r resolver) Query() QueryResolver       { return r }
 
 func (r resolver) Account(ctx context.Context) (string, error) { return accountOf(ctx), nil }
 
-var errNoSuchAmount = errors.New("no such amount")
+var (
+	errBadKey       = fmt.Errorf("the key must have 1 to %d bytes", maxKey)
+	errNoSuchAmount = errors.New("no such amount")
+)
+
+const (
+	maxKey  = 255              // bytes, as in idemhttp: the cache keeps them
+	maxWait = 30 * time.Second // of a duplicate for the payment that is under way, likewise
+)
 
 // Pay is the mutation pay.
 func (r resolver) Pay(ctx context.Context, key string, amount int) (*idemtest.Receipt, error) {
+	if key == "" || len(key) > maxKey {
+		return nil, errBadKey
+	}
 	id := idemflight.Key{Scope: accountOf(ctx), ID: key}
 	payload := idemflight.FingerprintOf([]byte("pay"), strconv.AppendInt(nil, int64(amount), 10))
 
 	receipt, err := r.payments.Do(ctx, id, func(ctx context.Context) (idemtest.Receipt, error) {
 		return r.charge(ctx, id, amount)
-	}, idemflight.WithFingerprint(payload))
+	}, idemflight.WithFingerprint(payload), idemflight.WithMaxWait(maxWait))
 	return &receipt, err
 }
 
@@ -115,8 +128,8 @@ func presentError(ctx context.Context, err error) *gqlerror.Error {
 		code = "OUTCOME_UNKNOWN" // retryable, too, where the cache has a Reconcile
 	case errors.Is(err, idemflight.ErrKeyReused):
 		code = "KEY_REUSED"
-	case errors.Is(err, idemflight.ErrInvalidKey):
-		code = "NO_KEY"
+	case errors.Is(err, errBadKey):
+		code = "BAD_KEY"
 	case errors.Is(err, idemtest.ErrDeclined):
 		code = "DECLINED"
 	case errors.Is(err, errNoSuchAmount):

@@ -40,8 +40,9 @@ func send(ctx context.Context, server http.Handler, account, document string) pa
 var codes = map[string]int{
 	"OUTCOME_UNKNOWN": http.StatusConflict,
 	"KEY_REUSED":      http.StatusUnprocessableEntity,
-	"NO_KEY":          http.StatusBadRequest,
+	"BAD_KEY":         http.StatusBadRequest,
 	"DECLINED":        http.StatusPaymentRequired,
+	"NO_SUCH_AMOUNT":  http.StatusUnprocessableEntity,
 	"TRY_AGAIN":       http.StatusServiceUnavailable,
 	"":                http.StatusInternalServerError,
 }
@@ -89,4 +90,12 @@ func TestEachMutationHasItsOwnOutcome(t *testing.T) {
 	again := send(t.Context(), server, paytest.Ann, both)
 	require.Contains(t, again.Body, "OUTCOME_UNKNOWN")
 	bank.RequireOnce(t, "ann/food", "ann/rent")
+}
+
+// TestALongKeyIsRefused: it would be kept.
+func TestALongKeyIsRefused(t *testing.T) {
+	var bank idemtest.Bank
+	a := send(t.Context(), open(t, &bank), paytest.Ann, fmt.Sprintf(`mutation { pay(key: %q, amount: 900) { id } }`, strings.Repeat("k", 256)))
+	require.Contains(t, a.Body, "BAD_KEY")
+	require.Empty(t, bank.Books())
 }

@@ -76,12 +76,14 @@ func Run(t *testing.T, open func(t *testing.T, bank *idemtest.Bank) Pay) {
 		run  func(*testing.T, *idemtest.Bank, Pay)
 	}{
 		{"duplicates share one payment", duplicates},
+		{"a duplicate does not wait forever", longWait},
 		{"another payload is refused", anotherPayload},
 		{"a payment whose answer is lost is held", lostAnswer},
 		{"one that panicked is held", panicked},
 		{"one that panicked with a reset connection is held", reset},
 		{"what was certainly not charged runs again", refused},
 		{"a declined card stays declined", declined},
+		{"an amount of nothing is refused", noAmount},
 		{"a key belongs to its account", twoAccounts},
 		{"without a key nothing is charged", noKey},
 		{"without an account nothing is charged", noAccount},
@@ -110,6 +112,19 @@ func duplicates(t *testing.T, bank *idemtest.Bank, pay Pay) {
 
 	time.Sleep(time.Hour)
 	require.Equal(t, answers[0].Value, pay(t.Context(), rent), "a later duplicate gets the first answer")
+	bank.RequireOnce(t, rentKey)
+}
+
+func longWait(t *testing.T, bank *idemtest.Bank, pay Pay) {
+	bank.Script(rentKey, idemtest.Slow(2*time.Minute))
+	answers := idemtest.Storm(t, 2, func(ctx context.Context, _ int) (int, error) {
+		return pay(ctx, rent).Status, nil
+	})
+	one, other := answers[0].Value, answers[1].Value
+	require.Equal(t, http.StatusCreated, min(one, other), "the first waits for the bank")
+	comeAgain := []int{http.StatusConflict, http.StatusServiceUnavailable}
+	require.Contains(t, comeAgain, max(one, other), "the other is told to come again")
+	require.Equal(t, http.StatusCreated, pay(t.Context(), rent).Status)
 	bank.RequireOnce(t, rentKey)
 }
 
@@ -161,6 +176,15 @@ func declined(t *testing.T, bank *idemtest.Bank, pay Pay) {
 	first := pay(t.Context(), rent)
 	require.Equal(t, http.StatusPaymentRequired, first.Status)
 	require.Equal(t, first, pay(t.Context(), rent), "the bank would take it now, and is not asked")
+	require.Empty(t, bank.Books())
+}
+
+func noAmount(t *testing.T, bank *idemtest.Bank, pay Pay) {
+	nothing := rent
+	nothing.Amount = 0
+	first := pay(t.Context(), nothing)
+	require.Equal(t, http.StatusUnprocessableEntity, first.Status)
+	require.Equal(t, first, pay(t.Context(), nothing))
 	require.Empty(t, bank.Books())
 }
 
