@@ -242,8 +242,8 @@ func ambiguousState(state string) bool {
 
 // statusCode returns the code of an RPC's status. Its type is told by its shape, because the
 // packages it comes from are no dependency of this one: gRPC's error has a GRPCStatus method whose
-// result has Code; Connect's has Code, and Meta and Details beside it. Code is of kind uint32 in both.
-// 0 is OK, which is no error: it does not speak.
+// result has Code; Connect's has Code, and Meta and Details beside it or, since its v2, IsRemote. Code
+// is of kind uint32 in both. 0 is OK, which is no error: it does not speak.
 //
 // The names of the methods must be constants: for a name that it does not know the linker keeps
 // every exported method of the program.
@@ -262,7 +262,7 @@ func statusCode(err error) (code uint64, ok bool) {
 		}
 		return codeFrom(status.MethodByName("Code"))
 	}
-	if isGetter(v.MethodByName("Meta")) && isGetter(v.MethodByName("Details")) {
+	if isGetter(v.MethodByName("Meta")) && isGetter(v.MethodByName("Details")) || isGetter(v.MethodByName("IsRemote")) {
 		return codeFrom(v.MethodByName("Code"))
 	}
 	return 0, false

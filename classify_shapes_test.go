@@ -190,6 +190,7 @@ type (
 		code code
 		err  error
 	}
+	rpcErrorV2   struct{ code code } // Connect since v2
 	anyStatus    struct{ status any }
 	ifaceStatus  struct{ status interface{ Code() code } }
 	valueStatus  struct{ status statusValue }
@@ -226,6 +227,10 @@ func (e *rpcError) Code() code                { return e.code }
 func (e *rpcError) Meta() map[string][]string { return nil }
 func (e *rpcError) Details() []*int           { return nil }
 func (e *rpcError) Unwrap() error             { return e.err }
+
+func (e *rpcErrorV2) Error() string  { return fmt.Sprintf("code %d", e.code) }
+func (e *rpcErrorV2) Code() code     { return e.code }
+func (e *rpcErrorV2) IsRemote() bool { return true }
 
 func (e anyStatus) Error() string                          { return "status of any type" }
 func (e anyStatus) GRPCStatus() any                        { return e.status }
@@ -272,7 +277,7 @@ func TestPromise12_ClassifyLenientReadsTheStatusOfAnRPC(t *testing.T) {
 			want = idemflight.Hold
 		}
 		for _, err := range []error{
-			&statusError{code: c}, &rpcError{code: c}, anyStatus{&status{c}}, ifaceStatus{&status{c}}, valueStatus{statusValue{c}}, bothShapes{"", c}, bothShapes{"23505", c},
+			&statusError{code: c}, &rpcError{code: c}, &rpcErrorV2{c}, anyStatus{&status{c}}, ifaceStatus{&status{c}}, valueStatus{statusValue{c}}, bothShapes{"", c}, bothShapes{"23505", c},
 		} {
 			require.Equal(t, want, idemflight.ClassifyLenient(err), "%T, code %d", err, c)
 			require.Equal(t, want, idemflight.ClassifyLenient(fmt.Errorf("charge: %w", err)), "%T, code %d, wrapped", err, c)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // ClientOptions configures [UnaryClient]. The zero value sends the keys of [WithKey].
@@ -25,12 +26,10 @@ type ClientOptions struct {
 	Generate func(ctx context.Context, fullMethod string) string
 }
 
-type keyToSend struct{}
-
 // WithKey returns a context whose unary calls [UnaryClient] sends with key: raw, not quoted. The key belongs to
 // the intent, so make it outside of the retry loop, and for one method.
 func WithKey(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, keyToSend{}, key)
+	return rpc.WithKey(ctx, key)
 }
 
 // UnaryClient returns the client's side, for grpc.WithChainUnaryInterceptor: it sends each call with one key,
@@ -38,7 +37,7 @@ func WithKey(ctx context.Context, key string) context.Context {
 // context ([WithKey]), else Generate's, else there is none. A key that is not valid is an error of code
 // InvalidArgument, and nothing is sent. It panics if the MetadataKey cannot be one. Safe for concurrent use.
 func UnaryClient(opts ClientOptions) grpc.UnaryClientInterceptor {
-	name, why := metadataKey(opts.MetadataKey)
+	name, why := rpc.MetadataKey(opts.MetadataKey)
 	if why != "" {
 		panic(fmt.Sprintf("idemgrpc: ClientOptions.MetadataKey is %q: %s", opts.MetadataKey, why))
 	}
@@ -48,7 +47,7 @@ func UnaryClient(opts ClientOptions) grpc.UnaryClientInterceptor {
 			return status.Errorf(codes.InvalidArgument, "idemgrpc: nothing was sent: %v", err)
 		}
 		if key != "" {
-			ctx = metadata.AppendToOutgoingContext(ctx, name, valueOf(key))
+			ctx = metadata.AppendToOutgoingContext(ctx, name, rpc.KeyValue(key))
 		}
 		return invoker(ctx, method, req, reply, cc, callOpts...)
 	}
@@ -56,22 +55,12 @@ func UnaryClient(opts ClientOptions) grpc.UnaryClientInterceptor {
 
 // key returns the key that has to be added to a call; "" is none.
 func (o *ClientOptions) key(ctx context.Context, name, method string) (string, error) {
+	var generate func() string
+	if o.Generate != nil {
+		generate = func() string { return o.Generate(ctx, method) }
+	}
 	md, _ := metadata.FromOutgoingContext(ctx)
-	if values := md.Get(name); len(values) > 0 {
-		_, err := parseKey(values)
-		return "", err
-	}
-	if key, found := ctx.Value(keyToSend{}).(string); found {
-		return key, checkKey(key)
-	}
-	if o.Generate == nil {
-		return "", nil
-	}
-	key := o.Generate(ctx, method)
-	if key == "" {
-		return "", nil
-	}
-	return key, checkKey(key)
+	return rpc.KeyToSend(ctx, md.Get(name), generate)
 }
 
 // ClassifyError is an Options.Classify for a cache whose fn does one thing, and calls a gRPC service for it. It
@@ -82,48 +71,19 @@ func (o *ClientOptions) key(ctx context.Context, name, method string) (string, e
 // A client that retries, by retryPolicy too, returns the error of its last attempt, which says nothing about an
 // earlier one. So let fn send the same key each time it runs: one made of its own key, not a new one.
 func ClassifyError(err error) idemflight.Disposition {
-	left := 1000 // an error may wrap itself; ClassifyLenient holds that
-	return classifyError(err, &left)
+	return rpc.ClassifyError(err, reasonOf)
 }
 
-func classifyError(err error, left *int) idemflight.Disposition {
-	for inside := err; *left > 0; *left-- {
-		switch e := inside.(type) {
-		case interface{ GRPCStatus() *status.Status }:
-			if d, known := dispositionOf(e.GRPCStatus()); known {
-				return d
-			}
-			return idemflight.ClassifyLenient(err)
-		case interface{ Unwrap() error }:
-			inside = e.Unwrap()
-		case interface{ Unwrap() []error }:
-			d := idemflight.Release
-			for _, part := range e.Unwrap() {
-				if part != nil {
-					d = max(d, classifyError(part, left))
-				}
-			}
-			return d
-		default:
-			return idemflight.ClassifyLenient(err)
+// reasonOf returns the reason of a status of the interceptor's own, and whether err is a status at all.
+func reasonOf(err error) (reason string, is bool) {
+	e, is := err.(interface{ GRPCStatus() *status.Status })
+	if !is {
+		return "", false
+	}
+	for _, detail := range e.GRPCStatus().Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
+			return info.GetReason(), true
 		}
 	}
-	return idemflight.ClassifyLenient(err)
-}
-
-// dispositionOf returns what a status of the interceptor's own says of the operation, if it is one.
-func dispositionOf(s *status.Status) (d idemflight.Disposition, known bool) {
-	for _, detail := range s.Details() {
-		info, ok := detail.(*errdetails.ErrorInfo)
-		if !ok || info.GetDomain() != Domain {
-			continue
-		}
-		switch info.GetReason() {
-		case problemUnknown.reason, problemUnavailable.reason, problemInFlight.reason:
-			return idemflight.Hold, true
-		case problemFull.reason, problemClosed.reason, problemStore.reason:
-			return idemflight.Release, true
-		}
-	}
-	return idemflight.Release, false
+	return "", true
 }

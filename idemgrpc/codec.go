@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // Codec returns the Options.Codec of a cache of answers that has a Store, or is saved: there is no other way to
@@ -20,22 +21,13 @@ func Codec() idemflight.Codec[idemflight.Key, *Response] {
 	return idemflight.Codec[idemflight.Key, *Response]{EncodeValue: encode, DecodeValue: decode}
 }
 
-// stored is how a Response is written, as JSON: values of metadata are bytes, since those of -bin names are.
-type stored struct {
-	Type    string              `json:"type,omitempty"` // URL of the message's type; "": there is none
-	Message []byte              `json:"message,omitempty"`
-	Status  []byte              `json:"status,omitempty"` // google.rpc.Status
-	Header  map[string][][]byte `json:"header,omitempty"`
-	Trailer map[string][][]byte `json:"trailer,omitempty"`
-}
-
 var deterministic = proto.MarshalOptions{Deterministic: true, AllowPartial: true}
 
 func encode(r *Response) (data []byte, err error) {
 	if r == nil {
 		return []byte("null"), nil
 	}
-	s := stored{Header: toBytes(r.Header), Trailer: toBytes(r.Trailer)}
+	s := rpc.Record{Header: rpc.Metadata(r.Header), Trailer: rpc.Metadata(r.Trailer)}
 	if r.Message != nil {
 		var m anypb.Any
 		if err := anypb.MarshalFrom(&m, r.Message, deterministic); err != nil {
@@ -52,11 +44,11 @@ func encode(r *Response) (data []byte, err error) {
 }
 
 func decode(data []byte) (*Response, error) {
-	var s *stored
+	var s *rpc.Record
 	if err := json.Unmarshal(data, &s); err != nil || s == nil {
 		return nil, err
 	}
-	r := &Response{Header: toText(s.Header), Trailer: toText(s.Trailer)}
+	r := &Response{Header: metadata.MD(s.Header), Trailer: metadata.MD(s.Trailer)}
 	if s.Type != "" {
 		m, err := anypb.UnmarshalNew(&anypb.Any{TypeUrl: s.Type, Value: s.Message}, proto.UnmarshalOptions{AllowPartial: true})
 		if err != nil {
@@ -72,30 +64,4 @@ func decode(data []byte) (*Response, error) {
 		r.Status = status.FromProto(&p)
 	}
 	return r, nil
-}
-
-func toBytes(md metadata.MD) map[string][][]byte {
-	if len(md) == 0 {
-		return nil
-	}
-	out := make(map[string][][]byte, len(md))
-	for name, values := range md {
-		for _, v := range values {
-			out[name] = append(out[name], []byte(v))
-		}
-	}
-	return out
-}
-
-func toText(from map[string][][]byte) metadata.MD {
-	if len(from) == 0 {
-		return nil
-	}
-	out := make(metadata.MD, len(from))
-	for name, values := range from {
-		for _, v := range values {
-			out[name] = append(out[name], string(v))
-		}
-	}
-	return out
 }

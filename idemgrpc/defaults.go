@@ -3,10 +3,10 @@ package idemgrpc
 import (
 	"time"
 
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // DefaultCacheOptions returns the options of the cache that New makes if none is given: outcomes for 24
@@ -26,18 +26,14 @@ func DefaultCacheOptions() idemflight.Options[idemflight.Key, *Response] {
 	}
 }
 
-// What the parts of an answer take in memory, in bytes, about.
-const (
-	responseBytes = 128 // a Response and an empty message
-	entryBytes    = 64  // a name in metadata and its values
-	valueBytes    = 16  // a value, beside its text
-)
+// responseBytes is what a Response and an empty message take in memory, about.
+const responseBytes = 128
 
 // weigh returns what an answer takes in memory, with the text of its key.
 func weigh(key idemflight.Key, r *Response) int64 {
 	n := len(key.Scope) + len(key.ID)
 	if r != nil {
-		n += responseBytes + metadataBytes(r.Header) + metadataBytes(r.Trailer)
+		n += responseBytes + rpc.Metadata(r.Header).Bytes() + rpc.Metadata(r.Trailer).Bytes()
 		if r.Message != nil {
 			n += 2 * proto.Size(r.Message)
 		}
@@ -46,14 +42,4 @@ func weigh(key idemflight.Key, r *Response) int64 {
 		}
 	}
 	return int64(n)
-}
-
-func metadataBytes(md metadata.MD) (n int) {
-	for name, values := range md {
-		n += entryBytes + len(name)
-		for _, v := range values {
-			n += valueBytes + len(v)
-		}
-	}
-	return n
 }

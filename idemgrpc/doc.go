@@ -76,8 +76,8 @@
 // What is replayed is message, status with its details, header and trailer, but for what belongs to one
 // exchange: set-cookie, www-authenticate, proxy-authenticate, date, age, server-timing, ratelimit, ratelimit-*,
 // x-ratelimit-*, retry-after, grpc-retry-pushback-ms, x-request-id, x-correlation-id, traceparent, tracestate,
-// baggage, grpc-trace-bin, via and cf-ray. Header and trailer are sent with the answer, even after
-// grpc.SendHeader.
+// baggage, grpc-trace-bin, via, cf-ray and access-control-*. Header and trailer are sent with the answer, even
+// after grpc.SendHeader.
 //
 // # Problems
 //

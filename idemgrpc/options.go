@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // Options configures [New]. Only Scope is required. Functions must be safe for concurrent use.
@@ -69,16 +70,15 @@ type Options struct {
 }
 
 const (
-	defaultMetadataKey = "idempotency-key"
-	defaultMaxWait     = 30 * time.Second // below what proxies and clients usually wait for an answer
-	defaultMaxRequest  = 4 << 20          // grpc.MaxRecvMsgSize, if it is not set
+	defaultMaxWait    = 30 * time.Second // below what proxies and clients usually wait for an answer
+	defaultMaxRequest = 4 << 20          // grpc.MaxRecvMsgSize, if it is not set
 )
 
 // Interceptor gives the methods of a server idempotency keys. Make one with [New]. Safe for concurrent use.
 type Interceptor struct {
-	opts       Options  // with defaults filled in
-	reconciles bool     // the cache has a Reconcile
-	covered    sync.Map // whether a method is, by its full name
+	opts    Options // with defaults filled in
+	answers rpc.Answers[*Response]
+	covered sync.Map // whether a method is, by its full name
 }
 
 // New returns an interceptor, or an error that names every bad field of opts.
@@ -90,7 +90,7 @@ func New(opts Options) (*Interceptor, error) {
 	if opts.Scope == nil {
 		report("Scope", "nil", "must tell whose key it is: the authenticated account, say (SharedScope, if all clients are one party)")
 	}
-	name, why := metadataKey(opts.MetadataKey)
+	name, why := rpc.MetadataKey(opts.MetadataKey)
 	if why != "" {
 		report("MetadataKey", fmt.Sprintf("%q", opts.MetadataKey), why)
 	}
@@ -117,7 +117,8 @@ func New(opts Options) (*Interceptor, error) {
 	if opts.Classify == nil {
 		opts.Classify = ClassifyStatus
 	}
-	return &Interceptor{opts: opts, reconciles: opts.Cache.Options().Reconcile != nil}, nil
+	reconciles := opts.Cache.Options().Reconcile != nil
+	return &Interceptor{opts: opts, answers: rpc.Answers[*Response]{Reconciles: reconciles, CanSend: (*Response).complete}}, nil
 }
 
 // Cache returns the cache that keeps the answers: to settle held keys, to watch, to hand over at a
@@ -127,24 +128,6 @@ func (i *Interceptor) Cache() *idemflight.Cache[idemflight.Key, *Response] { ret
 // SharedScope is an Options.Scope for a server all of whose clients are one party: whoever knows a key
 // gets its answer.
 func SharedScope(context.Context, string) (string, error) { return "shared", nil }
-
-// metadataKey returns the name under which the key is in metadata, or why there can be none of that name.
-func metadataKey(name string) (lower, why string) {
-	if name == "" {
-		return defaultMetadataKey, ""
-	}
-	lower = strings.ToLower(name)
-	if strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-		return "", "metadata has names of letters, digits, - _ and . only"
-	}
-	switch {
-	case strings.HasSuffix(lower, "-bin"):
-		return "", "-bin is for bytes, and a key is text"
-	case strings.HasPrefix(lower, "grpc-"), lower == "content-type", lower == "user-agent", lower == "te":
-		return "", "gRPC keeps that name for itself"
-	}
-	return lower, ""
-}
 
 // covers reports whether a method takes keys.
 func (i *Interceptor) covers(fullMethod string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // Response is the answer of a handler as it is remembered. It is shared by all who get it: treat it as
@@ -31,29 +31,18 @@ type Response struct {
 //	         they travel up from the handler's own calls, or come after the work
 //	Release  the rest: another call with the same payload may well get over them
 func ClassifyStatus(s *status.Status) idemflight.Disposition {
-	switch s.Code() {
-	case codes.OK, codes.InvalidArgument:
-		return idemflight.Retain
-	case codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.FailedPrecondition, codes.Aborted,
-		codes.OutOfRange, codes.Unimplemented, codes.Unauthenticated:
-		return idemflight.Release
-	}
-	return idemflight.Hold // numbers that gRPC does not have among them
+	return rpc.Classify(uint32(s.Code()))
 }
+
+// complete reports whether there is something to send in r.
+func (r *Response) complete() bool { return r.Message != nil || r.Status.Code() != codes.OK }
 
 // answer answers a call that did not execute.
 func (i *Interceptor) answer(ctx context.Context, res idemflight.Result[*Response], err error) (any, error) {
-	resp := res.Value
-	switch {
-	case res.Source == idemflight.NoOutcome:
-		return nil, i.problemOf(ctx, err).err()
-	case res.Source == idemflight.Joined && isAnswer(err, idemflight.ErrOutcomeUnknown): // the flight left the key held
-		return nil, i.unknown().err()
-	case resp == nil && res.ExpiresAt.IsZero(): // a panic, say, and released
-		return nil, problemFailed.err()
-	case resp == nil || resp.Message == nil && resp.Status.Code() == codes.OK:
-		return nil, problemUnavailable.err()
+	if p := i.answers.Problem(ctx, res, err); p != nil {
+		return nil, problem(*p)
 	}
+	resp := res.Value
 	header, trailer := replayed(resp.Header), replayed(resp.Trailer)
 	trailer.Set(ReplayTrailer, "true")
 	send(ctx, header, trailer)
@@ -70,35 +59,11 @@ func send(ctx context.Context, header, trailer metadata.MD) {
 	_ = grpc.SetTrailer(ctx, trailer)
 }
 
-// neverReplayed is the metadata that belongs to one exchange: credentials and challenges, the time, limits
-// and tracing of that call, and when to retry it.
-var neverReplayed = map[string]bool{
-	"set-cookie":             true,
-	"www-authenticate":       true,
-	"proxy-authenticate":     true,
-	"date":                   true,
-	"age":                    true,
-	"server-timing":          true,
-	"ratelimit":              true,
-	"retry-after":            true,
-	"grpc-retry-pushback-ms": true,
-	"x-request-id":           true,
-	"x-correlation-id":       true,
-	"traceparent":            true,
-	"tracestate":             true,
-	"baggage":                true,
-	"grpc-trace-bin":         true,
-	"via":                    true,
-	"cf-ray":                 true,
-	ReplayTrailer:            true,
-}
-
 // replayed returns a copy of recorded metadata, without what belongs to the first call alone.
 func replayed(md metadata.MD) metadata.MD {
 	md = md.Copy()
 	maps.DeleteFunc(md, func(name string, _ []string) bool {
-		name = strings.ToLower(name)
-		return neverReplayed[name] || strings.HasPrefix(name, "ratelimit-") || strings.HasPrefix(name, "x-ratelimit-")
+		return !rpc.Replays(name)
 	})
 	return md
 }

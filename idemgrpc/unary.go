@@ -2,8 +2,6 @@ package idemgrpc
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -11,12 +9,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/idemflight/idemflight"
-	"github.com/idemflight/idemflight/internal/verdict"
+	"github.com/idemflight/idemflight/internal/rpc"
 )
 
 // ReplayTrailer is "true" in the trailer of every answer of a handler that was not executed for this
 // call, and of no other. It is no header, since a client that has got headers does not retry any more.
-const ReplayTrailer = "idempotent-replayed"
+const ReplayTrailer = rpc.ReplayTrailer
 
 // Unary returns the interceptor for grpc.ChainUnaryInterceptor. Authentication belongs outside of it, so
 // that Scope finds the account; what is to see each execution, and not the replays, inside.
@@ -33,25 +31,26 @@ func (i *Interceptor) Unary() grpc.UnaryServerInterceptor {
 		if len(values) == 0 && !i.opts.Require || !i.covers(info.FullMethod) {
 			return handler(ctx, req)
 		}
-		c := call{i: i, ctx: ctx, method: info.FullMethod, handler: handler}
-		var p *problem
-		if c.key.ID, p = i.keyOf(values); p != nil {
-			return nil, p.err()
-		}
-		if c.key.Scope, p = i.scopeOf(ctx, info.FullMethod); p != nil {
-			return nil, p.err()
-		}
-		var ok bool
-		if c.req, ok = req.(proto.Message); !ok {
-			return nil, problemUnsupported.err()
-		}
-		if proto.Size(c.req) > i.opts.MaxRequestBytes {
-			return nil, problemRequestTooLarge.err()
-		}
-		fp, err := i.fingerprint(info.FullMethod, c.req)
+		key, err := rpc.ParseKey(values)
 		if err != nil {
-			return nil, problemUnsupported.err()
+			return nil, problem(rpc.BadKey(err))
 		}
+		scope, err := i.opts.Scope(ctx, info.FullMethod)
+		if err != nil || scope == "" {
+			return nil, problem(badScope(err))
+		}
+		m, ok := req.(proto.Message)
+		if !ok {
+			return nil, problem(rpc.Unsupported)
+		}
+		if proto.Size(m) > i.opts.MaxRequestBytes {
+			return nil, problem(rpc.RequestTooLarge)
+		}
+		fp, err := i.fingerprint(info.FullMethod, m)
+		if err != nil {
+			return nil, problem(rpc.Unsupported)
+		}
+		c := call{i: i, ctx: ctx, method: info.FullMethod, handler: handler, key: idemflight.Key{Scope: scope, ID: key}, req: m}
 		return c.once(fp)
 	}
 }
@@ -61,31 +60,10 @@ func (i *Interceptor) Unary() grpc.UnaryServerInterceptor {
 func (i *Interceptor) Stream() grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if md, _ := metadata.FromIncomingContext(stream.Context()); len(md[i.opts.MetadataKey]) > 0 {
-			return problemStreaming.err()
+			return problem(rpc.Streaming)
 		}
 		return handler(srv, stream)
 	}
-}
-
-func (i *Interceptor) keyOf(values []string) (string, *problem) {
-	key, err := parseKey(values)
-	switch err {
-	case nil:
-		return key, nil
-	case errKeyMissing:
-		return "", &problemMissingKey
-	}
-	p := problemMalformedKey
-	p.text += ": " + err.Error()
-	return "", &p
-}
-
-func (i *Interceptor) scopeOf(ctx context.Context, fullMethod string) (string, *problem) {
-	scope, err := i.opts.Scope(ctx, fullMethod)
-	if err == nil && scope != "" {
-		return scope, nil
-	}
-	return "", problemScope.refused(err)
 }
 
 func (i *Interceptor) fingerprint(fullMethod string, req proto.Message) (idemflight.Fingerprint, error) {
@@ -113,16 +91,7 @@ type call struct {
 
 // once makes the one call of the cache, and answers.
 func (c *call) once(fp idemflight.Fingerprint) (any, error) {
-	defer func() {
-		// The cache has wrapped the handler's panic; recovery outside is to see its own. The handler's
-		// frames, which are on the stack now, stay there until that recovery returns.
-		if v := recover(); v != nil {
-			if p, ok := v.(*idemflight.PanicError); ok && c.rec != nil {
-				v = p.Value
-			}
-			panic(v)
-		}
-	}()
+	defer rpc.Repanic(func() bool { return c.rec != nil })
 	res, err := c.i.opts.Cache.DoResult(c.ctx, c.key, c.execute,
 		idemflight.WithFingerprint(fp), idemflight.WithMaxWait(c.i.opts.MaxWait), idemflight.Inline())
 	switch {
@@ -130,7 +99,7 @@ func (c *call) once(fp idemflight.Fingerprint) (any, error) {
 		header, trailer := c.rec.finish()
 		send(c.ctx, header, trailer)
 		return c.message, c.err
-	case res.Source == idemflight.NoOutcome && isAnswer(err, idemflight.ErrReentrant):
+	case res.Source == idemflight.NoOutcome && rpc.IsAnswer(err, idemflight.ErrReentrant):
 		return c.handler(c.ctx, c.req) // chained twice: the outer one sees to it
 	}
 	return c.i.answer(c.ctx, res, err)
@@ -150,42 +119,9 @@ func (c *call) execute(ctx context.Context) (*Response, error) {
 		}
 		return resp, nil
 	}
-	c.err = unmarked(err)
+	c.err = rpc.Unmarked(err)
 	resp.Status = statusOf(c.err)
-	return resp, c.i.judge(resp.Status, err)
-}
-
-// judge returns err with a verdict, for a handler that said nothing about its effect. A marker in err
-// comes before it, and so does what the handler said.
-func (i *Interceptor) judge(s *status.Status, err error) error {
-	d, failed := i.classify(s)
-	if failed != nil {
-		err = errors.Join(err, failed)
-	}
-	return &verdict.Error{Err: err, Retain: d == idemflight.Retain, Hold: d != idemflight.Release}
-}
-
-// classify asks Options.Classify. If that panics, the answer is there all the same, and its client gets
-// it; but whether to run again is not known.
-func (i *Interceptor) classify(s *status.Status) (d idemflight.Disposition, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			d, err = idemflight.Hold, fmt.Errorf("idemgrpc: Options.Classify panicked: %v", v)
-		}
-	}()
-	return i.opts.Classify(s), nil
-}
-
-// unmarked returns err without the markers around it. They speak to the cache alone, and would hide the status of
-// the error inside from status.FromError, or get into its text.
-func unmarked(err error) error {
-	for {
-		m, ok := err.(verdict.Marker)
-		if !ok {
-			return err
-		}
-		err = m.Unwrap()
-	}
+	return resp, rpc.Judge(err, func() idemflight.Disposition { return c.i.opts.Classify(resp.Status) })
 }
 
 // statusOf returns the status that a gRPC server sends for err.
