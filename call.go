@@ -27,7 +27,7 @@ type call[K comparable, V any] struct {
 	leads        bool
 	undecided    chan struct{} // once this is closed, it is known whether another payload is in the way
 	mayMeetAgain bool          // it has joined a flight that may turn out to have nobody's fn to run
-	wait         wait
+	wait         waitClock
 	kind         EventKind
 	origin       *Origin
 	notes        []note[K]
@@ -258,7 +258,7 @@ func (m *call[K, V]) follow() (over bool) {
 	c.emit(m.notes)
 	m.notes = nil
 	if r.opts.inline {
-		r.ended, r.err = c.ask(m.ctx, m.shard, r.flight)
+		r.ended, r.err = c.checkContext(m.ctx, m.shard, r.flight)
 	}
 	if r.err == nil {
 		r.err = c.join(m.ctx, m.shard, r, &m.wait)
@@ -282,7 +282,7 @@ func (m *call[K, V]) lead() (over bool) {
 	asks := f.asks
 	switch {
 	case asks != nil: // Reconcile never runs on a caller's goroutine
-		m.ask()
+		m.startAsking()
 		switch {
 		case !m.waitForAnswer(asks):
 			return true
@@ -312,10 +312,10 @@ func (m *call[K, V]) lead() (over bool) {
 	return true
 }
 
-// ask has the store, or Reconcile, asked on another goroutine, which reports what is pending when it has
+// startAsking has the store, or Reconcile, asked on another goroutine, which reports what is pending when it has
 // an answer: the Observer may not return, and this call is needed still. A call that may not wait for
 // Reconcile has left by then, as has one whose Done panics, which an inline leader needs now.
-func (m *call[K, V]) ask() {
+func (m *call[K, V]) startAsking() {
 	f, notes := m.reply.flight, m.notes
 	m.notes = nil
 	asked := false

@@ -193,7 +193,7 @@ func (q *inquiry[K, V]) unrecorded(o *offer[K]) error {
 	if o.fingerprint != q.flight.fingerprint && !q.operated {
 		return ErrKeyReused
 	}
-	now := q.c.nowAndWall()
+	now := q.c.syncWall()
 	return &unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)}
 }
 
@@ -482,7 +482,7 @@ func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err err
 	}
 	e.CompletedAt = s.CompletedAt
 	if s.ExpiresIn >= 0 {
-		c.nowAndWall()
+		c.syncWall()
 		e.ExpiresAt = c.wall(at).Add(s.ExpiresIn)
 	}
 	codec := &c.keeper.codec
@@ -586,6 +586,6 @@ func Settling(ctx context.Context, value any, err error) (Claim, Settlement, err
 
 // newClaimID returns a random ID. Nothing else in the world has it.
 func newClaimID() (id ClaimID) {
-	rand.Read(id[:])
+	_, _ = rand.Read(id[:]) // never fails
 	return id
 }

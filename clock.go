@@ -18,8 +18,8 @@ type clock struct {
 
 func (c *clock) now() time.Duration { return time.Since(c.start) }
 
-// nowAndWall returns now, and notes whether the wall clock was set. It is called before wall.
-func (c *clock) nowAndWall() time.Duration {
+// syncWall notes whether the wall clock was set, and returns now. It must be called before wall.
+func (c *clock) syncWall() time.Duration {
 	const tolerance = time.Millisecond // the two clocks are not read at the same instant
 	t := time.Now()
 	d := t.Sub(c.start)

@@ -45,7 +45,7 @@ import (
 // with text, and two more and a goroutine if ctx can end and [Inline] was not given.
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
-	mustCall(ctx, fn == nil)
+	mustCall(ctx, "Do", fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
 	switch {
@@ -61,7 +61,7 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 // DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
 func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (Result[V], error) {
-	mustCall(ctx, fn == nil)
+	mustCall(ctx, "DoResult", fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
 	switch {
@@ -81,10 +81,11 @@ func mustHave(ctx context.Context, method string) {
 	}
 }
 
-func mustCall(ctx context.Context, nilFn bool) {
-	mustHave(ctx, "Do")
-	if nilFn {
-		panic("idemflight: Do called with a nil fn")
+// mustCall panics if the named method was called without ctx or fn.
+func mustCall(ctx context.Context, method string, noFn bool) {
+	mustHave(ctx, method)
+	if noFn {
+		panic("idemflight: " + method + " called with a nil fn")
 	}
 }
 
@@ -228,7 +229,7 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	f := r.flight
 	s := c.shardOf(r.hash)
-	r.ended, r.err = c.ask(ctx, s, f)
+	r.ended, r.err = c.checkContext(ctx, s, f)
 	switch {
 	case r.err != nil:
 	case c.opts.Observer != nil || r.opts.maxWait != forever:

@@ -83,31 +83,40 @@ func BeginEffect(ctx context.Context) error {
 	}
 	cl := e.env.claim
 	if cl == nil || e.reconciling {
-		return e.begins(nil, false)
+		return e.begins(nil, notNeeded)
 	}
-	if err := e.begins(cl, false); err != nil {
+	if err := e.begins(cl, requested); err != nil {
 		return err
 	}
 	answered := false
 	defer func() {
 		if !answered { // the store calls runtime.Goexit
-			_ = e.refuse(cl, ErrStore)
+			_ = e.takeBack(cl, ErrStore)
 		}
 	}()
 	err := cl.begin(ctx)
 	answered = true
 	if err == nil {
-		err = e.begins(cl, true)
+		err = e.begins(cl, given)
 	}
 	if err != nil {
-		return e.refuse(cl, err)
+		return e.takeBack(cl, err)
 	}
 	return nil
 }
 
-// begins counts one effect more. With asks, the store is to be asked first, and until it has answered the
-// effect counts apart: NoEffect does not mean that one. Then answered says that it has agreed.
-func (e *execution) begins(asks *claim, answered bool) error {
+// consent says how far the store, which must agree before an effect may begin, has been asked.
+type consent uint8
+
+const (
+	notNeeded consent = iota // there is no store
+	requested                // it is about to be asked
+	given                    // it has agreed
+)
+
+// begins counts one more effect; cl is the claim, if consent is needed. While consent is requested
+// the effect is counted apart, because NoEffect does not refer to that one.
+func (e *execution) begins(cl *claim, c consent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -118,7 +127,7 @@ func (e *execution) begins(asks *claim, answered bool) error {
 		return context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
 		return nil
-	case asks != nil && asks.lost:
+	case cl != nil && cl.lost:
 		e.last = max(e.last, noEffect)
 		return ErrClaimLost
 	}
@@ -126,12 +135,12 @@ func (e *execution) begins(asks *claim, answered bool) error {
 		e.last = max(e.last, noEffect)
 		return context.DeadlineExceeded
 	}
-	switch {
-	case asks != nil && !answered:
-		asks.begins++
+	switch c {
+	case requested:
+		cl.begins++
 		return nil
-	case asks != nil:
-		asks.begins--
+	case given:
+		cl.begins--
 	}
 	e.last = effectBegun
 	if e.effects < math.MaxInt32 {
@@ -140,10 +149,10 @@ func (e *execution) begins(asks *claim, answered bool) error {
 	return nil
 }
 
-// refuse takes back an effect about which the store was asked, as if NoEffect had been called before. (Once fn
+// takeBack takes back an effect about which the store was asked, as if NoEffect had been called before. (Once fn
 // has returned it has counted.) It returns why the effect must not begin: that another process has taken the key
 // over, if a heartbeat has learned that while the store was asked, or else err.
-func (e *execution) refuse(asked *claim, err error) error {
+func (e *execution) takeBack(asked *claim, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if asked.lost { // which has ended fn's context, and so the attempt to ask

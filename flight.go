@@ -110,7 +110,7 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 	if Source(o.source) == NoOutcome {
 		return Result[V]{}
 	}
-	c.nowAndWall()
+	c.syncWall()
 	if o.rare != nil && o.foreign != nil {
 		t := o.foreign.as(c.ahead.Load())
 		return Result[V]{Value: o.value, Source: source, CompletedAt: t.completed, ExpiresAt: t.expires}

@@ -16,7 +16,7 @@ type keeper[K comparable, V any] struct {
 	c     *Cache[K, V]
 	codec Codec[K, V] // with defaults filled in
 
-	errors atomic.Uint64 // attempts that failed
+	failures atomic.Uint64 // attempts to ask the store that failed
 
 	// mu guards the rest. Nothing is called with it held but lock-free code; the mu of an execution is never
 	// taken under it.
@@ -344,6 +344,6 @@ func contained(verb func() error) (err error) {
 
 // storeFailed counts and reports an attempt that failed.
 func (c *Cache[K, V]) storeFailed(key K, err error) {
-	c.keeper.errors.Add(1)
+	c.keeper.failures.Add(1)
 	c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})
 }

@@ -26,7 +26,7 @@ func (d *draft[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
 	if d.deadline != forever && d.times == nil {
 		return
 	}
-	c.nowAndWall()
+	c.syncWall()
 	expiry := after(c.wall(from), ttl)
 	if d.deadline == forever {
 		d.expiry = expiry
@@ -50,7 +50,7 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	r := &full.record
 	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash
 	if d.times == nil && (!fits || !d.expiry.IsZero()) {
-		c.nowAndWall()
+		c.syncWall()
 		r.more.times = &times{
 			started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry, ahead: c.ahead.Load(),
 		}
@@ -76,7 +76,7 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[K, V]) {
 	if r.more.times != nil || !d.expiry.IsZero() {
 		t := c.timesOf(r)
-		c.nowAndWall()
+		c.syncWall()
 		t.expires = after(c.wall(d.done), c.opts.HoldTTL)
 		r.more.times = &t
 	}
@@ -124,7 +124,7 @@ func (c *Cache[K, V]) liveLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 
 // timesOf returns the times of r in wall time, as that stands now.
 func (c *Cache[K, V]) timesOf(r *record[K, V]) times {
-	c.nowAndWall()
+	c.syncWall()
 	if r.more != nil && r.more.times != nil {
 		return r.more.times.as(c.ahead.Load())
 	}

@@ -37,7 +37,7 @@ func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 		return c.entry(r), held, true
 	}
 	if f := s.flights.get(hash, key); f != nil {
-		c.nowAndWall()
+		c.syncWall()
 		started := c.wall(f.startedAt)
 		e := Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), Origin: f.origin(), StartedAt: started}
 		return e, held, true

@@ -101,7 +101,7 @@ func notHeld(state State) error {
 
 // resolved returns the draft of what held becomes when its outcome is known now.
 func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
-	at := c.nowAndWall()
+	at := c.syncWall()
 	d := draft[K, V]{
 		key: held.key, hash: held.hash, state: Retained, fingerprint: held.fingerprint(), origin: held.origin(),
 		started: held.more.done - time.Duration(held.took), done: at,

@@ -32,15 +32,15 @@ func (c *Cache[K, V]) Restore(ctx context.Context, key K, e Entry[V]) error {
 	return c.restore(ctx, key, e, restored)
 }
 
-// restore is Restore of a key that is held for that reason, if it is held.
-func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], why why) error {
+// restore is Restore; held is the reason for which the key is held, if it is.
+func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], held why) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	if err := checkKey(&c.traits, key); err != nil {
 		return err
 	}
 	if c.keeper != nil {
-		return c.restoreStored(ctx, key, e, why)
+		return c.restoreStored(ctx, key, e, held)
 	}
 	c.traits.copyText(unsafe.Pointer(&key))
 	var notes []note[K]
@@ -50,7 +50,7 @@ func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], why why) e
 		return err
 	}
 	d.hash = uint32(hash)
-	if d.why = why; d.err == ErrInterrupted {
+	if d.why = held; d.err == ErrInterrupted {
 		d.why = interrupted
 	}
 	if err := c.placeFor(key, hash, &notes); err == ErrFull {
@@ -112,7 +112,7 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], hash uint64, key K, notes
 
 // draftFrom returns e as a draft, or says what is wrong with it.
 func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, V], error) {
-	at := c.nowAndWall()
+	at := c.syncWall()
 	now := c.wall(at)
 	d := &draft[K, V]{
 		key: key, state: e.State, fingerprint: e.Fingerprint, origin: e.Origin, done: at, deadline: forever,

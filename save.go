@@ -162,7 +162,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 func (c *Cache[K, V]) load(ctx context.Context, codec *Codec[K, V], body []byte, report *LoadReport) error {
 	in := cursor{rest: body[1:]}
 	e, held, parts := readEntry[V](&in)
-	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
+	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.syncWall())) {
 		report.Expired++
 		return nil
 	}

@@ -124,7 +124,8 @@ func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
 	}, notes)
 }
 
-// finish takes the steps after run.
+// finish judges, weighs and settles. Each step is deferred by the one before it, so that it runs even
+// if a hook calls runtime.Goexit.
 func (end *ending[K, V]) finish() {
 	if end.err == nil && end.c.opts.Weigh == nil { // mostly: no user code is called
 		end.disposition = Retain
@@ -157,12 +158,14 @@ func (end *ending[K, V]) judge() {
 	}
 	err := end.err
 	end.disposition, end.err = Hold, &unmarked{err} // should Classify or a method of err panic
-	end.why = end.whyHeld(true)
+	if end.why = end.whyHeld(); end.why == unsaid { // until it is known that no part of it bears a marker
+		end.why = unsaidInPart
+	}
 	end.c.guard(func() {
 		end.err = unmark(err)
 		d, found := markedAs(err, end.classify)
 		if !found {
-			end.why = end.whyHeld(false)
+			end.why = end.whyHeld()
 			d = end.classify(err)
 		} else if byMarkers, _ := markedAs(err, always(Release)); byMarkers == Hold && !end.exec.reconciling {
 			end.why = markedUnknown
@@ -171,8 +174,8 @@ func (end *ending[K, V]) judge() {
 	}, end.c.notePanic(end.flight.key, &end.notes))
 }
 
-// whyHeld returns why an error is held, or a part of it that has no marker, if that is held.
-func (end *ending[K, V]) whyHeld(part bool) why {
+// whyHeld returns why an error without a marker is held, if it is.
+func (end *ending[K, V]) whyHeld() why {
 	switch {
 	case end.exec.reconciling:
 		return learnedNothing
@@ -182,8 +185,6 @@ func (end *ending[K, V]) whyHeld(part bool) why {
 		return failedAfterBegin
 	case end.panicked != nil:
 		return panickedUnsaid
-	case part:
-		return unsaidInPart
 	}
 	return unsaid
 }
@@ -381,22 +382,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		}
 		c.keepLocked(s, &d, &end.notes)
 	case Hold:
-		s.stats.Holds++
-		d.state, d.why = Held, end.why
-		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
-		if c.keeper != nil {
-			c.returnPlace()
-			if o.err = end.unknown(); end.exec.reconciling {
-				o.source, o.value = uint8(NoOutcome), *new(V)
-			}
-		} else if f.asks == nil {
-			c.keepLocked(s, &d, &end.notes)
-			c.nowAndWall()
-			o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
-		} else { // Reconcile learned nothing
-			c.holdAgainLocked(s, f.asks.held, &d)
-			o.source, o.value, o.err = uint8(NoOutcome), *new(V), c.unknown(f.asks.held, end.at)
-		}
+		end.holdLocked(s, &d)
 	case Release:
 		s.stats.Releases++
 		c.returnPlace()
@@ -404,10 +390,11 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 			o.source, o.value = lookAgain, *new(V)
 		}
 	}
-	if o.expires != 0 { // with a Store, whose copy ends earlier
-	} else if d.deadline != forever {
+	switch {
+	case o.expires != 0: // with a Store, whose copy ends earlier
+	case d.deadline != forever:
 		o.expires = d.deadline
-	} else if !d.expiry.IsZero() {
+	case !d.expiry.IsZero():
 		if o.rare == nil {
 			o.rare = new(rare)
 		}
@@ -418,6 +405,30 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	}
 	s.wakeLocked(f)
 	return d.deadline
+}
+
+// holdLocked holds the key as d, and makes [ErrOutcomeUnknown] the answer to the flight's callers. If
+// Reconcile ran, it learned nothing, and there is no outcome.
+func (end *ending[K, V]) holdLocked(s *shard[K, V], d *draft[K, V]) {
+	c, f, o := end.c, end.flight, &end.flight.outcome
+	s.stats.Holds++
+	d.state, d.why = Held, end.why
+	d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
+	switch {
+	case c.keeper != nil: // the store keeps it
+		c.returnPlace()
+		o.err = end.unknown()
+	case !end.exec.reconciling:
+		c.keepLocked(s, d, &end.notes)
+		c.syncWall()
+		o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
+	default:
+		c.holdAgainLocked(s, f.asks.held, d)
+		o.err = c.unknown(f.asks.held, end.at)
+	}
+	if end.exec.reconciling {
+		o.source, o.value = uint8(NoOutcome), *new(V)
+	}
 }
 
 // wakeLocked counts the calls that the outcome of f answers, and wakes them.

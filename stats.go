@@ -59,7 +59,7 @@ func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.replays.sum()}
 	sum.InvalidKey, sum.HookPanics = c.invalidKeys.Load(), c.hookPanics.Load()
 	if c.keeper != nil {
-		sum.StoreErrors = c.keeper.errors.Load()
+		sum.StoreErrors = c.keeper.failures.Load()
 	}
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)

@@ -244,7 +244,7 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	case e.State == InFlight:
 		ttl = c.opts.HoldTTL
 	case !e.ExpiresAt.IsZero():
-		ttl = max(e.ExpiresAt.Sub(c.wall(c.nowAndWall())), 1)
+		ttl = max(e.ExpiresAt.Sub(c.wall(c.syncWall())), 1)
 	}
 	if d.state == Shed {
 		d.err = ErrValueShed
@@ -440,7 +440,7 @@ func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duratio
 // unknown returns what callers get of an outcome that the store holds.
 func (end *ending[K, V]) unknown() error {
 	c := end.c
-	c.nowAndWall()
+	c.syncWall()
 	e := &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
 	if end.unheld { // then it looks different
 		e.until = c.wall(end.at + c.opts.Lease)
@@ -464,7 +464,7 @@ func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duratio
 		c.returnPlace()
 		return forever
 	}
-	c.nowAndWall()
+	c.syncWall()
 	d.times = &times{c.wall(d.started), c.wall(d.done), after(c.wall(d.done), ttl), c.ahead.Load()}
 	d.deadline = deadlineOf(end.at, keep)
 	c.keepLocked(s, d, &end.notes)

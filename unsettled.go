@@ -22,7 +22,7 @@ func (c *Cache[K, V]) Unsettled(ctx context.Context, each func(K, Entry[V]) bool
 		return c.unsettledStored(ctx, each)
 	}
 	var all []started[K]
-	c.nowAndWall()
+	c.syncWall()
 	for i := range c.shards {
 		all = c.noteUnsettled(all, &c.shards[i])
 	}

@@ -26,12 +26,12 @@ func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
 	}
 }
 
-// ask asks ctx on behalf of a caller that has joined f at its first look. Without an error it may wait,
+// checkContext asks ctx on behalf of a caller that has joined f at its first look. Without an error it may wait,
 // or f has settled. Otherwise it has left f again, and the error says why: the call is from within f,
 // or its context has ended. It leaves f even if a method of ctx panics.
 //
 //go:noinline
-func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
+func (c *Cache[K, V]) checkContext(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
 	asked := false
 	defer func() {
 		if !asked {
@@ -50,12 +50,12 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 	if err == nil {
 		return ended, nil
 	}
-	return ended, c.refuse(ctx, s, f, err)
+	return ended, c.withdraw(ctx, s, f, err)
 }
 
-// refuse takes a caller out of f that may not wait, as ask has found, and returns err; or nil if f has
+// withdraw takes a caller out of f that may not wait, as checkContext has found, and returns err; or nil if f has
 // settled meanwhile.
-func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
+func (c *Cache[K, V]) withdraw(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
 	kind, as := EventCallerLeft, &s.stats.CallerLeft
 	if err == ErrReentrant {
 		kind, as = EventRejected, &s.stats.Reentrant
@@ -69,7 +69,7 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 
 // join waits for r.flight, which the caller has joined, and reports the call to the Observer. nil means
 // that the caller gets the outcome of the flight.
-func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *waitClock) error {
 	f := r.flight
 	if c.opts.Observer == nil {
 		return c.waitUpTo(ctx, s, r, w)
@@ -98,18 +98,18 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 //
 //go:noinline
 func (c *Cache[K, V]) joinOnce(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
-	var w wait
+	var w waitClock
 	return c.join(ctx, s, r, &w)
 }
 
-// wait is when a call has begun to wait: when it first joined a flight, or led one that asks Reconcile.
-type wait struct {
+// waitClock is when a call has begun to wait: when it first joined a flight, or led one that asks Reconcile.
+type waitClock struct {
 	has   bool
 	began time.Duration
 }
 
 // begins notes that a call begins to wait, the first time.
-func (w *wait) begins(now time.Duration) {
+func (w *waitClock) begins(now time.Duration) {
 	if !w.has {
 		w.has, w.began = true, now
 	}
@@ -126,7 +126,7 @@ func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 }
 
 // waitUpTo is wait for a joined caller, which may have a time limit.
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V], w *waitClock) error {
 	if r.opts.maxWait == forever {
 		return c.wait(ctx, s, r, joined)
 	}
@@ -150,7 +150,7 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, 
 
 // mayWait returns how long a call with a time limit may wait from now on. The limit counts from its
 // first wait, also if it looks at its key again.
-func (c *Cache[K, V]) mayWait(r *reply[K, V], w *wait) time.Duration {
+func (c *Cache[K, V]) mayWait(r *reply[K, V], w *waitClock) time.Duration {
 	w.begins(c.now())
 	return r.opts.maxWait - (c.now() - w.began)
 }
@@ -160,7 +160,7 @@ func (c *Cache[K, V]) mayWait(r *reply[K, V], w *wait) time.Duration {
 // store's answer it waits without a limit; whose execution runs elsewhere, or Reconcile, like who joined.
 func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	r := &m.reply
-	mayNotWait := r.opts.maxWait <= 0 // and has left: see ask
+	mayNotWait := r.opts.maxWait <= 0 // and has left: see startAsking
 	if asks.claiming != nil {
 		select {
 		case <-asks.claiming.decided:
