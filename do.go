@@ -23,8 +23,9 @@ import (
 //
 // and of an outcome:
 //
-//	execute → run → judge → weigh → settle: one critical section takes the flight out, inserts the
-//	record and closes done; then the timer is armed and the Observer hears of it.
+//	execute → judge → weigh → settle → land: one critical section takes the flight out, inserts the
+//	record and closes done; then the timer is armed and the Observer hears of it. With a Store,
+//	settle first has it record the outcome.
 
 // Do returns the outcome of fn for key, for which fn runs at most once at a time and not again
 // while its outcome is kept: the package documentation has the table. fn gets a context with the
@@ -171,7 +172,7 @@ func (r *reply[K, V]) share(f *flight[K, V], source Source) {
 	}
 }
 
-// lookKept answers a call, and reports whether it did, if a retained outcome is found without a lock.
+// lookKept answers a call if it finds a retained outcome without a lock, and reports whether it did.
 // It does not touch ctx.
 func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool {
 	r.hash = c.hash(key)
@@ -202,8 +203,8 @@ func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 }
 
 // lookInFlight joins the flight of key, if there is one that any call with these options may join, and
-// reports whether it did. It is one whose outcome answers the call, which so does without its fn. It asks
-// no context: methods of a context are the user's, and never called with mu held.
+// reports whether it did. The outcome of such a flight answers the call, whose own fn is not needed.
+// It asks no context: methods of a context are user code, which is never called with mu held.
 func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
 		return false
@@ -225,7 +226,7 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 //
 // A storm of callers arrives on as many new goroutines, each with a stack of 2 KiB. A joined call should
 // fit into that, so await waits in its own small frame and leaves rare cases to other functions.
-// (Measured: half the time of a storm.) The caller's fn is not referred to any more meanwhile.
+// (Measured: half the time of a storm.) Nothing refers to the caller's fn while it waits.
 func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	f := r.flight
 	s := c.shardOf(r.hash)

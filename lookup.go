@@ -8,7 +8,9 @@ import (
 )
 
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
-// counts no use and changes no order. Cost: one shard lock.
+// counts no use and changes no order. Without a Store the error is nil, ctx is not consulted, and it
+// costs one shard lock. With one it asks the store, in one round trip, for up to 5 s or until ctx ends;
+// the error is [ErrStore], or [ErrInvalidKey] for a key that cannot be encoded.
 func (c *Cache[K, V]) Lookup(ctx context.Context, key K) (Entry[V], bool, error) {
 	mustHave(ctx, "Lookup")
 	if c.keeper != nil {
@@ -23,7 +25,7 @@ func (c *Cache[K, V]) lookup(key K) (Entry[V], bool) {
 	return e, ok
 }
 
-// look is lookup that also tells why the key is held, if it is.
+// look is lookup that also returns why the key is held, if it is.
 func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)

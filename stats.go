@@ -33,7 +33,7 @@ type Stats struct {
 	Evicted     uint64 // unexpired outcomes dropped for capacity
 	Expired     uint64 // records that expired, once they are reclaimed
 	Shed        uint64 // values dropped for weight
-	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect or NoEffect
+	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect, NoEffect or SettleTx
 	StoreErrors uint64 // attempts to ask the Store that failed
 	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
 
