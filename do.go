@@ -27,23 +27,24 @@ import (
 //	record and closes done; then the timer is armed and the Observer hears of it. With a Store,
 //	settle first has it record the outcome.
 
-// Do returns the outcome of fn for key, for which fn runs at most once at a time and not again
-// while its outcome is kept: the package documentation has the table. fn gets a context with the
-// values of ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work
-// goes on when the caller leaves. So fn may outlive the caller and must capture nothing that the
-// caller closes, reuses or reads afterwards; [Inline] is the alternative.
+// Do returns the outcome of fn for key. For one key, fn runs at most once at a time, and not again while
+// its outcome is kept: see the table in the package documentation. fn gets a context with the values of
+// ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work goes on when the
+// caller leaves. So fn may outlive the caller and must capture nothing that the caller closes, reuses or
+// reads afterwards; [Inline] is the alternative.
 //
-// The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
-// back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
-// [ErrOutcomeUnknown] around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends (the
-// outcome wins if both are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull],
-// [ErrClosed], [ErrReentrant], [ErrInvalidKey], and with Options.Store [ErrStore]. If fn panics, the leader panics with a *[PanicError],
-// with fn's frames still on the stack if fn ran on its goroutine, and joined callers get one without
-// its stack in their error; on runtime.Goexit they get [ErrGoexit].
+// All callers share the value for the whole TTL: treat it as immutable. fn's error comes back as fn
+// returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors: [ErrOutcomeUnknown]
+// around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends (if the outcome is there,
+// too, it wins), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull], [ErrClosed], [ErrReentrant],
+// [ErrInvalidKey], and with a Store [ErrStore] after up to 5 s of trying. If fn panics, the leader panics with
+// a *[PanicError], with fn's frames still on the stack if fn ran on its goroutine, and joined callers get
+// one without its stack in their error. If fn calls runtime.Goexit, they get [ErrGoexit].
 //
 // The cache keeps its own copy of the key's text. A nil ctx, a nil fn and an unhashable key panic. A
 // replay takes no lock and allocates nothing. A first execution takes two allocations, one more for a key
-// with text, and two more and a goroutine if ctx can end and [Inline] was not given.
+// with text, and two more and a goroutine if ctx can end and [Inline] was not given. With a Store, it also
+// takes a goroutine and two round trips, and a third with [BeginEffect].
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
 	mustCall(ctx, "Do", fn == nil)
@@ -59,7 +60,8 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 	return r.value, r.err
 }
 
-// DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
+// DoResult is [Cache.Do], but also tells where the outcome came from and how long it is kept. It costs the
+// same.
 func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (Result[V], error) {
 	mustCall(ctx, "DoResult", fn == nil)
@@ -90,10 +92,11 @@ func mustCall(ctx context.Context, method string, noFn bool) {
 	}
 }
 
-// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do] with the key and the
-// fingerprint that the function key returns for the argument. An error from key is returned as it
-// is and counts as no call. A zero Fingerprint from key leaves the one of opts, if any. A replay
-// through it allocates nothing. Nil c, key or fn panic at once.
+// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do], with the key and the
+// fingerprint that the function key returns for the argument. An error from key is returned as it is, and
+// does not count as a call. If key returns the zero Fingerprint, the one in opts applies, if any. A replay
+// allocates nothing. A nil c, key or fn panics at once. The result is safe for concurrent use if key and
+// fn are.
 func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprint, error),
 	fn func(context.Context, A) (V, error), opts ...CallOption) func(context.Context, A) (V, error) {
 	switch {

@@ -2,19 +2,19 @@ package idemflight
 
 import "slices"
 
-// Final marks err as a real answer (the card was declined): it is retained and replayed like a
-// value. Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats Retain
-// beats Release), speaks only to the cache whose fn returned it, and is not seen by callers: they get
-// err itself.
+// Final marks err as a real answer (the card was declined): it is retained and replayed like a value.
+// Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats Retain beats
+// Release). It speaks only to the cache whose fn returned it, and callers do not see it: they get err
+// itself.
 func Final(err error) error { return mark(err, Retain) }
 
-// Retryable marks err as certain to have had no effect: nothing is kept and the next call runs fn
-// again, whatever [BeginEffect] was told. Retryable(nil) is nil. A value that must not be kept is
-// returned together with Retryable(err).
+// Retryable says that fn, which failed with err, certainly had no effect: nothing is kept and the next
+// call runs fn again, even after [BeginEffect]. Retryable(nil) is nil. To return a value that must not be
+// kept, return it together with Retryable(err).
 func Retryable(err error) error { return mark(err, Release) }
 
-// Unknown marks err as one after which the effect may or may not have taken place: the key is held
-// and callers get [ErrOutcomeUnknown] around err. Unknown(nil) is nil.
+// Unknown says that after err the effect may or may not have taken place: the key is held, and callers get
+// [ErrOutcomeUnknown] around err. Unknown(nil) is nil.
 func Unknown(err error) error { return mark(err, Hold) }
 
 func mark(err error, d Disposition) error {
@@ -40,10 +40,10 @@ type unmarked struct{ err error }
 func (u *unmarked) Error() string { return u.err.Error() }
 func (u *unmarked) Unwrap() error { return u.err }
 
-// markedAs returns the disposition that the markers in err decide; the outermost of a chain wins, and
-// among joined errors Hold beats Retain beats Release. Where some of those bear a marker, plain
-// judges each of the others. found is false if there is no marker at all. An error without end is
-// held: there may be a marker further in.
+// markedAs returns the disposition that the markers in err decide: the outermost of a chain wins, and
+// among joined errors Hold beats Retain beats Release. If some of the joined errors bear a marker, plain
+// judges each of the others. found is false if there is no marker at all. An error without end is held:
+// there may be a marker further in.
 func markedAs(err error, plain func(error) Disposition) (d Disposition, found bool) {
 	w := walk{left: maxErrors}
 	return w.markedAs(err, plain)

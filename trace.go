@@ -18,7 +18,7 @@ type Origin struct {
 // originText is how long the text of an Origin is.
 const originText = len("00-") + 32 + len("-") + 16 + len("-00")
 
-// String returns the Origin as the header traceparent has it: 00-<trace>-<span>-<flags>, in lower case.
+// String returns the Origin in the form of the header traceparent: 00-<trace>-<span>-<flags>, in lower case.
 func (o Origin) String() string {
 	flags := byte(0)
 	if o.Sampled {
@@ -30,7 +30,7 @@ func (o Origin) String() string {
 // MarshalText returns what String does, and no error.
 func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (o *Origin) UnmarshalText(text []byte) error {
 	var read Origin
 	var flags [1]byte
