@@ -114,9 +114,9 @@ func (c *handlerContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// KeyFrom returns the key of the request that a covered handler serves, from its context, and
-// reports whether there is one. Give both its parts to the bank, as one reference, so that the bank
-// too can tell a retry: the ID alone may also be another customer's.
+// KeyFrom returns the key of the request that a covered handler serves, from its context, and reports
+// whether there is one. Pass both its parts to the bank, as one reference, so that the bank can recognize
+// a retry, too: the ID alone may also be another customer's.
 func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
 	if key, ok := ctx.Value(handlerKey{}).(*idemflight.Key); ok {
 		return *key, true
