@@ -90,7 +90,7 @@ func (c *shown) look(ctx context.Context) look {
 	return l
 }
 
-// dropOld drops the samples that are not recent, but for the last one.
+// dropOld drops the samples that are not recent, except the last one.
 func dropOld(past []sample, now time.Time) []sample {
 	i := 0
 	for i < len(past)-1 && now.Sub(past[i].at) > recent {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Step is how one call of [Bank.Charge] goes. The zero Step is [OK].
+// Step says how one call of [Bank.Charge] goes. The zero Step is [OK].
 //
 //	step         money taken  the caller gets
 //	OK           yes          a Receipt
@@ -23,7 +23,8 @@ import (
 //	PanicAfter   yes          a panic
 //	Slow(d)      yes          a Receipt, after d
 //
-// Where no answer comes the money is taken, but for LoseRequest: code that then charges again is found out.
+// Whenever no answer comes, the money is taken, except after LoseRequest: so code that then charges again is
+// caught.
 type Step struct {
 	end    ending
 	during *during
@@ -53,7 +54,7 @@ type during struct {
 	f    func(context.Context)
 }
 
-// The steps, as the table at [Step] has them.
+// The steps: see the table at [Step].
 var (
 	OK          = Step{end: answers}
 	Decline     = Step{end: declines}
@@ -66,8 +67,8 @@ var (
 	PanicAfter  = Step{end: panicsAfter}
 )
 
-// Slow is [OK] after the time d: in a bubble of testing/synctest that is no time. A caller whose ctx ends before
-// gets [ErrNoAnswer] at once, and its money is taken all the same: the order is with the bank.
+// Slow is [OK] after the time d, which passes in no time in a testing/synctest bubble. A caller whose ctx ends
+// before that gets [ErrNoAnswer] at once, and its money is taken all the same: the bank has the order.
 func Slow(d time.Duration) Step {
 	return Step{during: &during{fmt.Sprintf("Slow(%v)", d), func(ctx context.Context) {
 		t := time.NewTimer(d)
