@@ -16,7 +16,7 @@ type draft[K comparable, V any] struct {
 
 	started, done time.Duration // the execution
 	deadline      time.Duration
-	expiry        time.Time // in wall time, if the deadline is forever only because the clock ends
+	expiry        time.Time // in wall time, if the deadline is forever only because the clock cannot reach it
 	times         *times    // if they do not follow from these
 }
 
@@ -71,8 +71,8 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 	c.insertLocked(s, c.record(d))
 }
 
-// holdAgainLocked inserts r once more, which was held, as it was but for its end, which is that of d, and
-// for a second calls are told the error of d.
+// holdAgainLocked inserts r, which was held, once more. It is as it was, except that it ends when d does,
+// and that for a second calls get the error of d.
 func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[K, V]) {
 	if r.more.times != nil || !d.expiry.IsZero() {
 		t := c.timesOf(r)

@@ -26,7 +26,7 @@ import (
 //	'e'     state, why it is held, parts            a byte each
 //	        fingerprint                             16 bytes
 //	        started, completed, expires             12 bytes each: seconds since 1970, nanoseconds
-//	        key, value, error, origin               strings; but for the first only if parts has their bit
+//	        key, value, error, origin               strings; all but the first only if parts has their bit
 //	't'     how many entries, how many left out     8 bytes each; once, last
 //
 //	string  its length as a varint, its bytes

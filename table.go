@@ -12,7 +12,7 @@ import (
 //
 // It grows and shrinks by one bucket at a time (linear hashing, Litwin 1980), so that no call waits
 // until all of it has been moved. A bucket is one cache line, found through one directory. Its tags
-// alone show, but for one key in a hundred, that a key is absent.
+// alone show that a key is absent, except for one key in a hundred.
 type table[K comparable, V any] struct {
 	segments atomic.Pointer[[]atomic.Pointer[segment[K, V]]]
 	size     atomic.Uint64 // how many buckets there are, and in the upper half the bits that number them

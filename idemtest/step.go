@@ -80,15 +80,16 @@ func Slow(d time.Duration) Step {
 	}}}
 }
 
-// During returns a Step that calls f while the bank works on the order, and then is s. f may tell the test that the
-// order has arrived, and keep it there: outside of testing/synctest, where Slow takes real time. If ctx has ended
-// when f returns, the caller has left: money that s takes is taken, and nobody gets the answer.
+// During returns a Step that calls f while the bank works on the order, and then goes on as s. f may tell the test
+// that the order has arrived, and keep it there: that is for tests outside of testing/synctest, where [Slow] would
+// take real time. If ctx has ended when f returns, the caller has left: if s takes money, it is taken, and nobody
+// gets the answer.
 func (s Step) During(f func(ctx context.Context)) Step {
 	s.during = &during{s.String() + ", During", f}
 	return s
 }
 
-// String returns the name of the step, as the table at [Step] has it.
+// String returns the name of the step, as in the table at [Step].
 func (s Step) String() string {
 	switch {
 	case s.during != nil:
@@ -99,8 +100,8 @@ func (s Step) String() string {
 	return endings[s.end]
 }
 
-// Errors of [Bank]. Around each that is not an answer there is what a client of a real bank would see, for errors.Is
-// and errors.As, and for classifiers such as [idemflight.ClassifyLenient].
+// Errors of [Bank]. Those that are no answer also wrap what the client of a real bank would see, for errors.Is and
+// errors.As, and for classifiers such as [idemflight.ClassifyLenient].
 var (
 	ErrDeclined = errors.New("idemtest: the card was declined")      // a real answer, and final
 	ErrRefused  = errors.New("idemtest: the bank cannot be reached") // nothing was sent: certainly not charged

@@ -21,27 +21,30 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// RunProcesses tests that caches in several processes keep their word over a Store when the processes die, or are
-// paused. binary is a program of the store's author that calls [Worker]; it is started many times with args and
-// the environment of the test. [Run] tests the same Store within one process, and comes first.
+// RunProcesses tests that caches in several processes keep their promises over a Store when the processes die, or
+// are paused. binary is a program by the store's author that calls [Worker]; it is started many times, with args
+// and the environment of the test. Call [Run] first, which tests the same Store within one process.
 //
-//   - Killed: what another process is told, and which effects there are, while an owner lives, and after kill -9 at
-//     each step of its call.
+//   - Killed: which answers another process gets, and which effects there are, while an owner lives, and after
+//     kill -9 at each step of its call.
 //   - Paused: an owner is stopped for longer than its lease. If it was replaced, it neither begins nor settles; if
-//     not, it does both, late. What happens between BeginEffect and the effect is left out: nobody can promise it.
-//   - Storm: processes, two at a time, that are killed 60 to 260 ms after they have opened the store, and in the end one
-//     that is not, until all keys have an answer: no effect comes twice, nobody is told anything but what was effected.
+//     not, it does both, late. A pause between BeginEffect and the effect is left out: nobody can promise
+//     anything about it.
+//   - Storm: two processes at a time are killed 60 to 260 ms after they have opened the store, until a last one,
+//     which is not killed, has an answer for every key: no effect comes twice, and every answer is what was
+//     effected.
 //
-// A Store whose leases end with the process (it says an ExpiresIn that is negative) is thought to be for one process
-// at a time: then one worker lives at a time, and while it does, another one must get an error at open, or find its
+// A Store whose leases end with the process (its ExpiresIn is negative) is taken to be for one process at a time:
+// then only one worker lives at a time, and while it does, another one must get an error from open, or find its
 // keys in flight.
 //
-// It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how often the storm kills (with -short 8, else 20);
-// if it is set, a storm without BeginEffect follows, which must show effects that come twice: so the storm would have
-// found them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or after they act, and
-// IDEMFLIGHT_RESTART is a command of the shell that kills the engine and starts it again, which the storm runs every
-// few seconds. Leases last 1 or 2 s: an engine that takes a second for a verb fails the tests. Keys are random, and stay in
-// the engine for an hour. Where processes cannot be paused (Windows), that part is skipped.
+// It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how often the storm
+// kills (by default 20 times, with -short 8). If it is set, a storm without BeginEffect follows, which must show
+// effects that come twice: this proves that the storm would find them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000
+// verbs fail in the storm's workers, before or after they act. IDEMFLIGHT_RESTART is a shell command that kills the
+// engine and starts it again; the storm runs it every few seconds. Leases last 1 or 2 s: an engine that takes a
+// second for a verb fails the tests. Keys are random, and stay in the engine for an hour. Where processes cannot be
+// paused (Windows), that part is skipped.
 func RunProcesses(t *testing.T, binary string, args ...string) {
 	f := &fleet{binary: binary, args: args, lease: 2 * time.Second}
 	f.bound = f.probe(t)

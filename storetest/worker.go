@@ -122,12 +122,13 @@ type stop struct {
 	release chan struct{}
 }
 
-// Worker is the main function of a program that [RunProcesses] starts, as often as it likes: it opens the store with
-// open and does what it is told on its standard input, until that ends or it is killed. It never returns.
+// Worker is to be called by the main function of a program that [RunProcesses] starts, any number of times. It
+// opens the store with open and does what it is told on its standard input, until that ends or it is killed. It
+// never returns.
 //
-// Every process opens the same engine and name; where these are, the program learns from its arguments, or from
-// what the test puts into the environment. An error of open is told to RunProcesses, which fails. It exits with
-// status 2 if RunProcesses did not start it.
+// Every process must open the same engine and name, which the program learns from its arguments, or from what the
+// test puts into the environment. If open returns an error, RunProcesses fails with it. If RunProcesses did not
+// start the program, Worker exits with status 2.
 func Worker(open func() (idemflight.Store, error)) {
 	w := &worker{stops: make(map[string]*stop), caches: make(map[mode]*idemflight.Cache[string, string])}
 	if err := json.Unmarshal([]byte(os.Getenv(workerVariable)), &w.setting); err != nil {
