@@ -19,9 +19,10 @@ import (
 //	         │ └────in flight────▶ watching ──────▶ settled: joined, or look again
 //	         └──────retained, held, reused, failed▶ settled
 //
-// All callers may leave while it asks or watches; fn does not start if the leader has left. Once it is
-// decided that fn runs, the flight is like any other, except that it runs under a claim: BeginEffect is
-// recorded, the lease is renewed, and the outcome is recorded before any caller hears of it.
+// All callers may leave while it asks or watches; fn does not start if the leader has left.
+// Once it is decided that fn runs, the flight is like any other, except that it runs under a
+// claim: BeginEffect is recorded, the lease is renewed, and the outcome is recorded before any
+// caller hears of it.
 //
 // The types:
 //
@@ -32,7 +33,7 @@ import (
 //	inquiry   one run of claim, which asks: from its first request until fn or Reconcile runs, or the
 //	          flight settles
 
-// claim is the right to run an execution, and after a Reconcile that found no effect, its flight's fn.
+// claim is the right to run an execution, and the one that follows it in its flight.
 type claim struct {
 	Claim
 	env   env           // of the executions under it; env.claim is this one
@@ -51,10 +52,10 @@ type claim struct {
 	exec *execution // the one that runs; guarded by the keeper's mu
 }
 
-// claiming is how far a flight has got with the store before fn may run. It is written with the shard's
-// mu held.
+// claiming is how far a flight has got with the store before fn may run. It is written with
+// the shard's mu held.
 type claiming struct {
-	decided    chan struct{} // closed once the key is known to be in flight, here or elsewhere, or the flight settles
+	decided    chan struct{} // closed once the key is known to be in flight, or the flight settles
 	isDecided  bool
 	reconciles bool   // it was decided to ask Reconcile
 	watches    bool   // it waits for an execution in another process
@@ -87,8 +88,8 @@ func (f *flight[K, V]) unwatchLocked() {
 	}
 }
 
-// awaitDecision waits until it is known whether the key that the call met is in flight, or until the
-// call's context ends.
+// awaitDecision waits until it is known whether the key that the call met is in flight, or until
+// the call's context ends.
 func (m *call[K, V]) awaitDecision() {
 	if m.reply.opts.inline {
 		m.reply.ended = m.ctx.Done()
@@ -169,11 +170,11 @@ func (q *inquiry[K, V]) ask(r *ClaimRequest) (Standing, error) {
 
 // request asks the store for a claim of key, whose text is given, and fills r in.
 //
-// A grant that comes more than a lease after r was sent is given back, and the error is ErrClaimLost: it
-// may be the second grant of this ID. (The answer to the first was lost; its lease ended; another process
-// replaced it and released the key; then a repeat of r found the key free. A late copy of the request by
-// which that process replaced the first grant would now replace the second, although an effect may have
-// begun under it.)
+// A grant that comes more than a lease after r was sent is given back, and the error is
+// ErrClaimLost: it may be the second grant of this ID. (The answer to the first was lost; its lease
+// ended; another process replaced it and released the key; then a repeat of r found the key free. A
+// late copy of the request by which that process replaced the first grant would now replace the
+// second, although an effect may have begun under it.)
 func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimRequest) (standing Standing, err error) {
 	r.Claim = Claim{text, newClaimID()}
 	r.Lease, r.HoldTTL, r.EffectsAnnounced = c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced
@@ -207,8 +208,8 @@ func (q *inquiry[K, V]) unrecorded(o *offer[K]) error {
 	return &unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)}
 }
 
-// replaceHeld reads the key for Cache.Reconcile and makes r the request that replaces its hold. If it is
-// not held, it rejects the flight and reports false.
+// replaceHeld reads the key for Cache.Reconcile and makes r the request that replaces its hold. If
+// it is not held, it rejects the flight and reports false.
 func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
 	standing, err := q.c.read(q.ctx, q.flight.key, q.key)
 	switch {
@@ -226,7 +227,8 @@ func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
 	return true
 }
 
-// refused deals with what is in the way of a claim. It reports whether to ask again, with r as it then is.
+// refused deals with what is in the way of a claim. It reports whether to ask again,
+// with r as it then is.
 func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool) {
 	c, f := q.c, q.flight
 	*r = ClaimRequest{Fingerprint: f.fingerprint}
@@ -293,12 +295,14 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 	}
 }
 
-// releaseUnused releases a claim under which nothing ran. If the store cannot be asked, the lease ends.
+// releaseUnused releases a claim under which nothing ran. If the store cannot be
+// asked, the lease ends.
 func (q *inquiry[K, V]) releaseUnused(cl *claim) {
 	_ = q.c.settleClaim(q.ctx, q.flight.key, cl.Claim, Settlement{Disposition: Release}, patience)
 }
 
-// settleClaim settles a claim under which no execution ran. If the store does not answer, it is given back.
+// settleClaim settles a claim under which no execution ran. If the store does not
+// answer, it is given back.
 func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settlement, upTo time.Duration) error {
 	answered := false
 	defer func() { // also if the store calls runtime.Goexit
@@ -314,8 +318,8 @@ func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settle
 	return err
 }
 
-// reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no effect and
-// fn does not run on the leader's goroutine.
+// reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no
+// effect and fn does not run on the leader's goroutine.
 func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	c, f, asks := q.c, q.flight, q.asks
 	held, err := c.entryOf(standing, q.since)
@@ -340,8 +344,8 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	c.execute(f, &f.exec, func(ctx context.Context) (V, error) { return c.opts.Reconcile(ctx, f.key, held) }, nil)
 }
 
-// inFlightLocked notes that the key is in flight, here with Reconcile or elsewhere. A leader that may not
-// wait for that leaves now.
+// inFlightLocked notes that the key is in flight, here with Reconcile or elsewhere. A leader that
+// may not wait for that leaves now.
 func (q *inquiry[K, V]) inFlightLocked() {
 	cl := q.asks.claiming
 	if cl.noWait && !q.flight.leaderLeft {
@@ -451,7 +455,7 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 		deadline = d.deadline
 		c.keepLocked(q.s, d, &notes)
 	}
-	q.s.wakeLocked(f) // last: a caller that is answered finds the copy, and the place taken or returned
+	q.s.wakeLocked(f) // last: a caller that is answered finds the copy, and no place too many
 	q.s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
@@ -468,7 +472,8 @@ func (q *inquiry[K, V]) takeOutLocked() {
 	}
 }
 
-// copyOf returns the draft of a copy of an outcome that the store has; nil if no copy is to be kept.
+// copyOf returns the draft of a copy of an outcome that the store has; nil if no
+// copy is to be kept.
 func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, at time.Duration) *draft[K, V] {
 	keep := c.opts.LocalTTL
 	if standing.ExpiresIn >= 0 {
@@ -484,7 +489,8 @@ func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, 
 	}
 }
 
-// entryOf returns what the store knows as an Entry; at is when it was asked, from which ExpiresIn is counted.
+// entryOf returns what the store knows as an Entry; at is when it was asked, from which
+// ExpiresIn is counted.
 func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err error) {
 	e = Entry[V]{State: s.State, Fingerprint: s.Fingerprint, StartedAt: s.StartedAt}
 	if s.State == InFlight {
@@ -537,7 +543,8 @@ func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *
 	return cl
 }
 
-// seal returns the settlement by which a store records an outcome of f in the user's own transaction.
+// seal returns the settlement by which a store records an outcome of f in the
+// user's own transaction.
 func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement, failed error) {
 	v, ok := value.(V)
 	if !ok && value != nil {
@@ -563,14 +570,15 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 	return c.keeper.retaining(v, cause, c.originOf(c.shardOf(f.hash), f), ttl)
 }
 
-// Settling is for implementers of a [Store] that can record an outcome in the user's own transaction,
-// together with the effect. It returns the claim under which the execution of ctx runs, and the outcome as
-// it is to be recorded. Users call what their store offers for it (SettleTx), inside fn.
+// Settling is for implementers of a [Store] that can record an outcome in the user's own
+// transaction, together with the effect. It returns the claim under which the execution of ctx
+// runs, and the outcome as it is to be recorded. Users call what their store offers for it
+// (SettleTx), inside fn.
 //
-// err must be nil or marked by [Final]; anything else is an error, and so is a value that is not of the
-// cache's type V. [ErrNotExecuting]: ctx belongs to no running execution of a cache with a Store.
-// [ErrClaimLost]: another process has taken the key over. It counts as [NoEffect] at the top of fn does:
-// either the transaction commits and the record shows it, or it did nothing.
+// err must be nil or marked by [Final]; anything else is an error, and so is a value that is not of
+// the cache's type V. [ErrNotExecuting]: ctx belongs to no running execution of a cache with a
+// Store. [ErrClaimLost]: another process has taken the key over. It counts as [NoEffect] at the top
+// of fn does: either the transaction commits and the record shows it, or it did nothing.
 func Settling(ctx context.Context, value any, err error) (Claim, Settlement, error) {
 	e := executionOf(ctx)
 	if e == nil || e.env.claim == nil {

@@ -22,7 +22,7 @@ type execution struct {
 	started     time.Duration
 	deadline    time.Duration // 0: none
 	reconciling bool          // Reconcile is what it runs
-	stays       bool          // it runs on the leader's goroutine, where a panic of fn is raised again
+	stays       bool          // on the leader's goroutine, where a panic of fn is raised again
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
 	last    said  // what fn said last
@@ -38,11 +38,11 @@ type execution struct {
 type env struct {
 	clock  *clock  // of their cache, which it also identifies
 	claim  *claim  // with a Store: the claim under which they run
-	origin *Origin // of the last one, if it was traced; guarded by the shard's mu. Only set in an env that one flight has
+	origin *Origin // of the last one, if traced; then the flight has its own env. Guarded by the shard's mu
 }
 
-// said is what fn has said about its effect. The order counts: max(s, noEffect) is s, or noEffect if fn
-// had said nothing, and min(s, noEffect) tells only whether fn has said anything.
+// said is what fn has said about its effect. The order counts: max(s, noEffect) is s, or noEffect
+// if fn had said nothing, and min(s, noEffect) tells only whether fn has said anything.
 type said uint8
 
 const (
@@ -70,14 +70,14 @@ const (
 //   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
 //     would learn what becomes of it. The refusal counts as [NoEffect] does at the top of fn: an
 //     error of fn releases the key, unless an effect begun earlier holds it.
-//   - with a Store, [ErrStore] or [ErrClaimLost]: what is about to begin could not be recorded. This
-//     counts in the same way.
+//   - with a Store, [ErrStore] or [ErrClaimLost]: what is about to begin could not be recorded.
+//     This counts in the same way.
 //   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
 //     on all the same is the caller's decision.
 //
 // It may return other errors in the future. In Options.Reconcile it returns nil and means nothing.
-// Safe for concurrent use while fn runs. It costs one lock and one clock reading; with a Store also a
-// durable write of the engine, for which it waits up to 5 s or until ctx ends.
+// Safe for concurrent use while fn runs. It costs one lock and one clock reading; with a Store also
+// a durable write of the engine, for which it waits up to 5 s or until ctx ends.
 func BeginEffect(ctx context.Context) error {
 	e := executionOf(ctx)
 	if e == nil {
@@ -151,10 +151,10 @@ func (e *execution) begins(cl *claim, c consent) error {
 	return nil
 }
 
-// takeBack takes back an effect for which the store was asked, as if NoEffect had been called before.
-// (If fn has returned meanwhile, the effect has counted.) It returns why the effect must not begin:
-// ErrClaimLost if a heartbeat learned, while the store was asked, that another process has taken the
-// key over; otherwise err.
+// takeBack takes back an effect for which the store was asked, as if NoEffect had been called
+// before. (If fn has returned meanwhile, the effect has counted.) It returns why the effect must
+// not begin: ErrClaimLost if a heartbeat learned, while the store was asked, that another process
+// has taken the key over; otherwise err.
 func (e *execution) takeBack(asked *claim, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -168,9 +168,9 @@ func (e *execution) takeBack(asked *claim, err error) error {
 	return err
 }
 
-// lose ends the context, because another process has taken the key over. If fn settles in a transaction
-// of its own, it does nothing: once that has committed, the store reports the claim as lost, too, and
-// only the end of the execution tells the two apart.
+// lose ends the context, because another process has taken the key over. If fn settles in a
+// transaction of its own, it does nothing: once that has committed, the store reports the claim as
+// lost, too, and only the end of the execution tells the two apart.
 func (e *execution) lose() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -183,13 +183,13 @@ func (e *execution) lose() {
 
 // NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
 // bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
-// error before BeginEffect releases the key: make it the first line of every fn, unless the cache has
-// Options.EffectsAnnounced, which says the same.
+// error before BeginEffect releases the key: make it the first line of every fn, unless the cache
+// has Options.EffectsAnnounced, which says the same.
 //
 // A second NoEffect without a BeginEffect in between does nothing: the client library and the code
-// that called it may both say it. Effects that run at the same time cannot be told apart: if both were
-// refused, return Retryable(err). Outside of a running execution it does nothing. Safe for concurrent
-// use. Cost: one lock.
+// that called it may both say it. Effects that run at the same time cannot be told apart: if both
+// were refused, return Retryable(err). Outside of a running execution it does nothing. Safe for
+// concurrent use. Cost: one lock.
 func NoEffect(ctx context.Context) {
 	e := executionOf(ctx)
 	if e == nil {
@@ -299,7 +299,7 @@ func (e *execution) Done() <-chan struct{} {
 func (e *execution) doneLocked() <-chan struct{} {
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
-		if cl := e.env.claim; cl != nil && e.phase == running { // afterwards abort is the next execution's
+		if cl := e.env.claim; cl != nil && e.phase == running { // otherwise it is the next one's
 			values, cl.abort = context.WithCancelCause(values)
 		}
 		if e.deadline == 0 || e.phase == over {

@@ -22,10 +22,11 @@ import (
 // From claimLocked to settle the flight is among its shard's flights. settle takes it out, inserts
 // what is kept and closes done in one critical section, so that no caller finds the key in neither.
 // Nothing but settle removes a flight: leaving, Forget and Close do not. All callers may leave; the
-// execution goes on. If Reconcile found that there was no effect, and the leader has left, there is no
-// fn to run: the flight settles with the source lookAgain, and the callers that wait look again.
+// execution goes on. If Reconcile found that there was no effect, and the leader has left, there is
+// no fn to run: the flight settles with the source lookAgain, and the callers that wait look again.
 //
-// With a Store, a flight first asks the store, in a phase before flying and reconciling: see claim.go.
+// With a Store, a flight first asks the store, in a phase before flying and
+// reconciling: see claim.go.
 type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
 	key       K
@@ -36,23 +37,23 @@ type flight[K comparable, V any] struct {
 	// Used by the goroutine that flies, and cleared by settle.
 	fn func(context.Context) (V, error) // nil if Cache.Reconcile leads
 
-	// asks is what has to be known before fn may run. It is nil once fn runs or the flight has settled.
-	// It is written with mu held. The goroutine that asks is the only one to clear it before the flight
-	// settles, and so reads it without.
+	// asks is what has to be known before fn may run. It is nil once fn runs or the flight has
+	// settled. It is written with mu held. The goroutine that asks is the only one to clear it
+	// before the flight settles, and so reads it without.
 	asks *asking[K, V]
 
-	// done is closed when the flight settles. It is made with mu held by the first that needs it (the
-	// leader, a caller that joins, Close), which may then read it without a lock.
+	// done is closed when the flight settles. It is made with mu held by the first that needs it
+	// (the leader, a caller that joins, Close), which may then read it without a lock.
 	done chan struct{}
 
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
 	exec execution
 
 	// Guarded by the shard's mu.
-	fingerprint Fingerprint   // the leader's; if Cache.Reconcile leads, the record's, once that was read
+	fingerprint Fingerprint   // the leader's; if Cache.Reconcile leads, the record's, once read
 	twin        *flight[K, V] // of another key with the same hash
-	leaderLeft  bool          // its fn must not start, and nobody reports the outcome as the leader's
-	operated    operated      // whether Cache.Reconcile leads, which is no call: then leaderLeft is set from the start
+	leaderLeft  bool          // fn must not start, and nobody reports the outcome as the leader's
+	operated    operated      // whether Cache.Reconcile leads: then leaderLeft is set from the start
 	forgotten   bool          // its outcome is not to be retained
 	settled     bool
 	waiters     int32 // joined callers that wait
@@ -92,7 +93,7 @@ type outcome[V any] struct {
 	waiters     int32 // as the execution ended
 	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing; or lookAgain
 	disposition uint8 // a Disposition
-	lost        bool  // with a Store: another process has taken the key over, and nothing was recorded
+	lost        bool  // with a Store: another process has the key, and nothing was recorded
 }
 
 // lookAgain is the source of a flight without an outcome whose callers look at the key again.
@@ -101,7 +102,7 @@ const lookAgain = ^uint8(0)
 // rare is what few outcomes have.
 type rare struct {
 	panicked *PanicError // of fn, with its stack, for the leader to panic with
-	expiry   time.Time   // if it does not follow from expires, because the clock does not reach so far
+	expiry   time.Time   // if it does not follow from expires: the clock does not reach so far
 	foreign  *times      // all times of the execution, if it was another process's
 }
 
@@ -134,8 +135,8 @@ func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	}
 }
 
-// origin returns the origin of f's execution, of the last one if there were two, or of the foreign outcome that
-// it has landed with. It needs the shard's mu, unless f has settled.
+// origin returns the origin of f's execution, of the last one if there were two, or of the foreign
+// outcome that it has landed with. It needs the shard's mu, unless f has settled.
 func (f *flight[K, V]) origin() *Origin { return f.exec.env.origin }
 
 // originOf is f.origin for a goroutine that does not hold the lock.

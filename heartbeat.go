@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// keeper does what a cache with a Store has to do in the background: it renews the leases of the claims
-// under which fn runs, offers again the outcomes that the store did not take, and gives back the claims
-// whose answers never came. One timer does all of it, every third of a lease, and only while there is
-// something to do.
+// keeper does what a cache with a Store has to do in the background: it renews the leases of the
+// claims under which fn runs, offers again the outcomes that the store did not take, and gives back
+// the claims whose answers never came. One timer does all of it, every third of a lease, and only
+// while there is something to do.
 type keeper[K comparable, V any] struct {
 	c     *Cache[K, V]
 	codec Codec[K, V] // with defaults filled in
 
 	failures atomic.Uint64 // attempts to ask the store that failed
 
-	// mu guards the rest. Only code that takes no lock is called with it held; in particular, the mu of an
-	// execution is never taken under it.
+	// mu guards the rest. Only code that takes no lock is called with it held; in particular, the
+	// mu of an execution is never taken under it.
 	mu     sync.Mutex
 	claims map[ClaimID]*claim
 	offers map[string]*offer[K] // by key
@@ -61,7 +61,8 @@ func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
 	return text, err
 }
 
-// retaining returns the settlement with which an outcome is retained, or says that it cannot be encoded.
+// retaining returns the settlement with which an outcome is retained, or says that
+// it cannot be encoded.
 func (k *keeper[K, V]) retaining(value V, cause error, origin *Origin, ttl time.Duration) (s Settlement, err error) {
 	s = Settlement{Disposition: Retain, TTL: ttl}
 	k.c.guard(func() {
@@ -90,8 +91,9 @@ func (k *keeper[K, V]) forget(cl *claim) {
 	k.disarmLocked()
 }
 
-// giveBackLater has claims given back for which it is not known whether they were granted. If there are
-// more than MaxEntries, the first are left to their leases: a store that is down must not fill the memory.
+// giveBackLater has claims given back for which it is not known whether they were granted. If
+// there are more than MaxEntries, the first are left to their leases: a store that is down must
+// not fill the memory.
 func (k *keeper[K, V]) giveBackLater(ids ...Claim) {
 	if len(ids) == 0 {
 		return
@@ -164,10 +166,10 @@ func (k *keeper[K, V]) disarmLocked() {
 	}
 }
 
-// beat does what is due, on a goroutine of its own. The next beat begins a third of a lease after this one
-// began, even while this one is still offering: a renewal that hangs must not cost the lease, and an offer
-// must not delay a renewal. Whatever follows user code is deferred, because the Observer may call
-// runtime.Goexit.
+// beat does what is due, on a goroutine of its own. The next beat begins a third of a lease after
+// this one began, even while this one is still offering: a renewal that hangs must not cost the
+// lease, and an offer must not delay a renewal. Whatever follows user code is deferred, because the
+// Observer may call runtime.Goexit.
 func (k *keeper[K, V]) beat() {
 	defer k.beatAgain(k.c.now())
 	k.within(k.renew)
@@ -304,9 +306,9 @@ func rest(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// patiently calls verb, which asks the store, until the store answers, for at most upTo: every verb may be
-// repeated. It returns nil or an error that is an answer (see isAnswer); otherwise ErrStore around what the
-// store said last.
+// patiently calls verb, which asks the store, until the store answers, for at most upTo: every verb
+// may be repeated. It returns nil or an error that is an answer (see isAnswer); otherwise ErrStore
+// around what the store said last.
 func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, verb func(context.Context) error) error {
 	if err := ctx.Err(); err != nil { // the store is not asked on behalf of a caller that has left
 		return &storeError{err}
@@ -331,8 +333,8 @@ func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, 
 // isAnswer reports whether the store has answered with err, and is not to be asked again.
 func isAnswer(err error) bool { return errors.Is(err, ErrClaimLost) || errors.Is(err, ErrInvalidKey) }
 
-// contained calls verb, which calls the user's store, and turns a panic into an error, even a panic of a
-// method of the store's error.
+// contained calls verb, which calls the user's store, and turns a panic into an error, even a panic
+// of a method of the store's error.
 func contained(verb func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

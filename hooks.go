@@ -29,8 +29,8 @@ func (c *Cache[K, V]) noteIn(ctx context.Context, notes *[]note[K], e Event[K]) 
 	}
 }
 
-// emit reports every note to the Observer, in order, even if it calls runtime.Goexit at one of them.
-// Must be called without a lock.
+// emit reports every note to the Observer, in order, even if it calls runtime.Goexit at one of
+// them. Must be called without a lock.
 func (c *Cache[K, V]) emit(notes []note[K]) {
 	told := 0
 	defer func() {
@@ -60,8 +60,8 @@ func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, r *record[K, V
 }
 
 // guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called
-// with what stopped the hook; after runtime.Goexit, which cannot be contained, failed still runs, but
-// the goroutine then exits.
+// with what stopped the hook; after runtime.Goexit, which cannot be contained, failed still runs,
+// but the goroutine then exits.
 func (c *Cache[K, V]) guard(hook func(), failed func(error)) {
 	returned := false
 	defer func() {

@@ -13,7 +13,7 @@ type Disposition int
 const (
 	Release Disposition = iota // nothing is kept: the next call runs fn again
 	Retain                     // kept for the TTL and replayed: fn does not run
-	Hold                       // the effect may or may not have taken place: fn does not run until someone finds out
+	Hold                       // the effect may have taken place: fn does not run until someone finds out
 )
 
 var dispositionTexts = []string{"release", "retain", "hold"}
@@ -91,14 +91,14 @@ type Entry[V any] struct {
 	Waiters     int     // joined callers, in flight only
 	Origin      *Origin // of the execution, with Options.Trace; nil: not traced. Read-only
 
-	// When the execution started and ended, and when the entry expires, in wall time. In flight, only
-	// StartedAt is set, to the start of the flight (that of Reconcile, if fn follows it). ExpiresAt is
-	// zero if the key is held without end.
+	// When the execution started and ended, and when the entry expires, in wall time. In flight,
+	// only StartedAt is set, to the start of the flight (that of Reconcile, if fn follows it).
+	// ExpiresAt is zero if the key is held without end.
 	StartedAt, CompletedAt, ExpiresAt time.Time
 }
 
-// The small named integers have a text for each number from 0 up. Logs, metrics and saved files hold
-// both, so numbers and texts never change, and new ones are appended.
+// The small named integers have a text for each number from 0 up. Logs, metrics and saved files
+// hold both, so numbers and texts never change, and new ones are appended.
 
 func textOf[T ~int](i T, texts []string) string {
 	if i < 0 || int(i) >= len(texts) {

@@ -15,11 +15,12 @@ import (
 //	Retryable(err)    it certainly had no effect: released, the next call runs fn
 //	anything else     still unknown: refused with an error that says so; the key stays held
 //
-// A key that is not held, or for which Reconcile is running, is refused with [ErrNotHeld], whose text says
-// what it is: so if two operators resolve one key, only one of them acts. Without a Store there is no other
-// error; it costs what settling an execution costs, and may ask Options.Weigh. With one, the error may also
-// be [ErrStore] (look again: the key may have been settled), [ErrClaimLost], or [ErrInvalidKey] for a key
-// that cannot be encoded; it costs three round trips and does not ask Weigh.
+// A key that is not held, or for which Reconcile is running, is refused with [ErrNotHeld], whose
+// text says what it is: so if two operators resolve one key, only one of them acts. Without a Store
+// there is no other error; it costs what settling an execution costs, and may ask Options.Weigh.
+// With one, the error may also be [ErrStore] (look again: the key may have been settled),
+// [ErrClaimLost], or [ErrInvalidKey] for a key that cannot be encoded; it costs three round trips
+// and does not ask Weigh.
 func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) error {
 	mustHave(ctx, "Resolve")
 	var notes []note[K]
@@ -129,17 +130,18 @@ func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 	return nil, Absent
 }
 
-// Reconcile asks Options.Reconcile now what became of a held key. It does what a call that met the key
-// would do, except that no fn of its own follows, and that it does not matter what was learned a moment
-// ago. It returns as soon as Options.Reconcile has answered, with the entry as it is then: Absent if there
-// was certainly no effect, InFlight if a call that waits for the key now runs its own fn.
+// Reconcile asks Options.Reconcile now what became of a held key. It does what a call that met
+// the key would do, except that no fn of its own follows, and that it does not matter what was
+// learned a moment ago. It returns as soon as Options.Reconcile has answered, with the entry as
+// it is then: Absent if there was certainly no effect, InFlight if a call that waits for the key
+// now runs its own fn.
 //
-// Calls that arrive meanwhile join it, and it joins a Reconcile that is running. Errors: [ErrNotHeld];
-// [ErrOutcomeUnknown] if the key is still held; [ErrCallerLeft] once ctx ends, while Options.Reconcile goes
-// on; [ErrClosed]; [ErrReentrant] from inside a Reconcile of the same key; an error that says so if there
-// is no Options.Reconcile; and with a Store also [ErrStore], [ErrFull], and [ErrInvalidKey] for a key that
-// cannot be encoded. It does not count as a call in Stats. Cost: a goroutine and what Options.Reconcile
-// costs; with a Store also four round trips.
+// Calls that arrive meanwhile join it, and it joins a Reconcile that is running. Errors:
+// [ErrNotHeld]; [ErrOutcomeUnknown] if the key is still held; [ErrCallerLeft] once ctx ends, while
+// Options.Reconcile goes on; [ErrClosed]; [ErrReentrant] from inside a Reconcile of the same key;
+// an error that says so if there is no Options.Reconcile; and with a Store also [ErrStore],
+// [ErrFull], and [ErrInvalidKey] for a key that cannot be encoded. It does not count as a call in
+// Stats. Cost: a goroutine and what Options.Reconcile costs; with a Store also four round trips.
 func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
 	mustHave(ctx, "Reconcile")
 	if c.opts.Reconcile == nil {

@@ -9,24 +9,26 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Restore puts back an entry that [Cache.All] gave in an earlier process, before the first calls come in.
-// The key must be absent, and there must be room: Restore evicts like a new key. An entry that is
-// Retained, Held or Shed must expire in the future (a held one may have no end) and is kept until then;
-// its own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for Options.HoldTTL with
-// [ErrInterrupted]: the old process may have had its effect. With a Store, the entry is written into it,
-// and one that was Shed becomes held, with [ErrValueShed].
+// Restore puts back an entry that [Cache.All] gave in an earlier process, before the first calls
+// come in. The key must be absent, and there must be room: Restore evicts like a new key. An entry
+// that is Retained, Held or Shed must expire in the future (a held one may have no end) and is kept
+// until then; its own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for
+// Options.HoldTTL with [ErrInterrupted]: the old process may have had its effect. With a Store, the
+// entry is written into it, and one that was Shed becomes held, with [ErrValueShed].
 //
-// It costs a lock or two and O(log n) in one shard; with a Store two round trips. When the cache is full,
-// the outcomes that completed first are evicted first, restored or not, in whatever order they were
-// restored (from 4,096 entries on, approximately). A replay protects a restored outcome like any other.
+// It costs a lock or two and O(log n) in one shard; with a Store two round trips. When the cache
+// is full, the outcomes that completed first are evicted first, restored or not, in whatever
+// order they were restored (from 4,096 entries on, approximately). A replay protects a restored
+// outcome like any other.
 //
-// The error says what was wrong ([ErrInvalidKey], [ErrFull] and [ErrClosed], with a Store also [ErrStore],
-// among others), but not with which key. If the entry has expired meanwhile, it is [ErrExpired], and nothing
-// is lost. After any other error the key may be unguarded: do not start to listen.
+// The error says what was wrong ([ErrInvalidKey], [ErrFull] and [ErrClosed], with a Store
+// also [ErrStore], among others), but not with which key. If the entry has expired meanwhile,
+// it is [ErrExpired], and nothing is lost. After any other error the key may be unguarded: do
+// not start to listen.
 //
-// An Err survives only as far as your encoding keeps it: save what callers test for, and restore an error
-// that answers those tests the same way. Two processes that overlap are not covered: between Close in the
-// old one and Restore in the new one, nobody may call.
+// An Err survives only as far as your encoding keeps it: save what callers test for, and restore an
+// error that answers those tests the same way. Two processes that overlap are not covered: between
+// Close in the old one and Restore in the new one, nobody may call.
 func (c *Cache[K, V]) Restore(ctx context.Context, key K, e Entry[V]) error {
 	mustHave(ctx, "Restore")
 	return c.restore(ctx, key, e, restored)
@@ -140,8 +142,8 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 		return nil, fmt.Errorf("%w, %v ago", ErrExpired, -left)
 	}
 	d.deadline = deadlineOf(at, left)
-	// MinRetention and the order of turns go by the time of completion, even one long past, but not by one
-	// in the future, which a clock that ran ahead has left.
+	// MinRetention and the order of turns go by the time of completion, even one long past, but not
+	// by one in the future, which a clock that ran ahead has left.
 	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
 	if e.State == Retained {
 		d.value = e.Value

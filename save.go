@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What Save writes is a line of text and frames, of which the last is the trailer. Numbers are big endian.
+// What Save writes is a line of text and frames, of which the last is the trailer.
+// Numbers are big endian.
 //
 //	"idemflight save 1\n"       the version
 //	frame, frame, …, frame
@@ -31,9 +32,9 @@ import (
 //
 //	string  its length as a varint, its bytes
 //
-// The checksum is CRC-32C. As it goes on from frame to frame, one that is missing, doubled or at another's
-// place shows like a changed bit. A length is checked before it is believed. What a later version adds
-// to a frame gets a version of its own.
+// The checksum is CRC-32C. As it goes on from frame to frame, one that is missing, doubled or at
+// another's place shows like a changed bit. A length is checked before it is believed. What a later
+// version adds to a frame gets a version of its own.
 const (
 	saveLine = "idemflight save "
 	version  = "1\n"
@@ -48,15 +49,16 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Save writes all that is kept to w, and what is in flight as interrupted, for [Cache.Load] in the next
-// process. With a Store it is an error: the store has everything. For a planned restart: Close, Save, exit;
-// then Load, listen. It works on a closed cache and on one in use; in the second case it may miss what
-// changes meanwhile.
+// Save writes all that is kept to w, and what is in flight as interrupted, for [Cache.Load] in the
+// next process. With a Store it is an error: the store has everything. For a planned restart:
+// Close, Save, exit; then Load, listen. It works on a closed cache and on one in use; in the second
+// case it may miss what changes meanwhile.
 //
-// Keys, values and errors are written by Options.Codec; if it lacks a function that K or V needs, Save
-// fails before it writes anything. An entry that cannot be encoded is left out, the others are written, and
-// the error says how many were left out; Load then returns an error, too. An error from w ends Save; what
-// was written by then is a truncated stream, which Load recognizes. w is neither closed nor synced.
+// Keys, values and errors are written by Options.Codec; if it lacks a function that K or V needs,
+// Save fails before it writes anything. An entry that cannot be encoded is left out, the others are
+// written, and the error says how many were left out; Load then returns an error, too. An error
+// from w ends Save; what was written by then is a truncated stream, which Load recognizes. w is
+// neither closed nor synced.
 //
 // No lock is held while w is written to. Memory is needed for one entry and a few hundred keys.
 func (c *Cache[K, V]) Save(w io.Writer) error {
@@ -110,22 +112,23 @@ type LoadReport struct {
 	Restored    int // as they were
 	Interrupted int // in flight when they were saved, held now
 	Expired     int // meanwhile: nothing is lost
-	Refused     int // not restored: key present already, no room, or cannot be decoded; Load's error has the first reason
+	Refused     int // present already, no room, or cannot be decoded; Load's error has the first reason
 }
 
-// Load puts back what [Cache.Save] wrote, before the first calls come in, each entry as [Cache.Restore]
-// does it: with the rest of its TTL and its fingerprint, and a hold without end stays without end. What was
-// in flight is held for Options.HoldTTL with [ErrInterrupted]. What has expired meanwhile is left out, which
-// is no error.
+// Load puts back what [Cache.Save] wrote, before the first calls come in, each entry as
+// [Cache.Restore] does it: with the rest of its TTL and its fingerprint, and a hold without end
+// stays without end. What was in flight is held for Options.HoldTTL with [ErrInterrupted]. What has
+// expired meanwhile is left out, which is no error.
 //
-// After an error something is missing, and keys may be unguarded: do not start to listen. The error says
-// what it is: the stream was cut or changed (everything that is whole before that place is restored), has
-// another version, or was saved with other keys or values; entries were refused (the rest is restored), or
-// Save could not write them; ctx ended, whose cause the error wraps. ctx is looked at between entries; a
-// read from r is not interrupted.
+// After an error something is missing, and keys may be unguarded: do not start to listen. The error
+// says what it is: the stream was cut or changed (everything that is whole before that place is
+// restored), has another version, or was saved with other keys or values; entries were refused (the
+// rest is restored), or Save could not write them; ctx ended, whose cause the error wraps. ctx is
+// looked at between entries; a read from r is not interrupted.
 //
-// It reads r to the end of the stream, and up to a buffer further: to have several streams in one file, pass
-// the same [bufio.Reader] to each Load. Even for a damaged stream, it takes no more memory than there is data.
+// It reads r to the end of the stream, and up to a buffer further: to have several streams in one
+// file, pass the same [bufio.Reader] to each Load. Even for a damaged stream, it takes no more
+// memory than there is data.
 func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error) {
 	mustHave(ctx, "Load")
 	var report LoadReport
@@ -206,7 +209,8 @@ func (c Codec[K, V]) appendForms(b []byte) []byte {
 	return appendString(appendString(b, keys), values)
 }
 
-// appendEntry appends the parts of e that are kept in its state; b has the state and the reason already.
+// appendEntry appends the parts of e that are kept in its state; b has the state and
+// the reason already.
 func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	text, err := c.EncodeKey(key)
 	if err != nil {
@@ -346,8 +350,8 @@ type frameReader struct {
 
 var errChanged = errors.New("the stream was changed here: its checksum does not match")
 
-// begin reads what comes before the entries, and compares the forms of keys and values with those that are
-// wanted. (Those of the user's own functions are nobody else's business.)
+// begin reads what comes before the entries, and compares the forms of keys and values with those
+// that are wanted. (Those of the user's own functions are nobody else's business.)
 func (f *frameReader) begin(keys, values string) error {
 	line := make([]byte, len(saveLine+version))
 	n, err := io.ReadFull(f.r, line)
@@ -379,8 +383,8 @@ func (f *frameReader) begin(keys, values string) error {
 	return nil
 }
 
-// entries calls each with the body of every entry, which is valid during the call, and returns how many
-// there were, and an error if they may not be all.
+// entries calls each with the body of every entry, which is valid during the call, and returns how
+// many there were, and an error if they may not be all.
 func (f *frameReader) entries(ctx context.Context, each func(body []byte)) (read uint64, err error) {
 	for {
 		if ctx.Err() != nil {

@@ -15,8 +15,8 @@ import (
 //	                     └───▶ yieldToFn  (Reconcile found that there was no effect)
 //
 // The first three are or call user code, which may panic (each panic is contained) or call
-// runtime.Goexit: then the remaining steps run deferred, on a goroutine that is about to exit, so that
-// nobody is stranded.
+// runtime.Goexit: then the remaining steps run deferred, on a goroutine that is about to exit, so
+// that nobody is stranded.
 type ending[K comparable, V any] struct {
 	c      *Cache[K, V]
 	flight *flight[K, V]
@@ -32,13 +32,13 @@ type ending[K comparable, V any] struct {
 
 	// What becomes of the outcome.
 	disposition Disposition
-	nobodysFn   bool          // Reconcile says that fn may run, but there is none: the leader has left
+	nobodysFn   bool          // Reconcile says that fn may run, but the leader has left
 	why         why           // it is held, if it is
 	forgotten   bool          // the store says that it is not to be retained
 	unheld      bool          // the store has not recorded the hold
 	adopted     bool          // the store had an outcome already
 	expires     time.Duration // when that expires; it may have by now
-	lost        bool          // the claim was lost before anything had begun: there is nothing to record
+	lost        bool          // the claim was lost before anything began: nothing is to be recorded
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 
@@ -49,8 +49,8 @@ type ending[K comparable, V any] struct {
 	waiters int32          // when it did
 }
 
-// execute runs one execution of f to its end: then f has settled or, if that was Reconcile, fn may be
-// next.
+// execute runs one execution of f to its end: then f has settled or, if that was
+// Reconcile, fn may be next.
 //
 // settle delivers notes. An inline leader reports its evictions after fn, not before, because the
 // Observer may call the cache and wait for this flight.
@@ -101,8 +101,8 @@ func (c *Cache[K, V]) fly(f *flight[K, V]) {
 	c.execute(f, &f.exec, f.fn, nil)
 }
 
-// growStack grows a new goroutine's stack to 8 KiB while it is nearly empty and cheap to copy; settle
-// would outgrow the initial 2 KiB anyway. (Measured: a sixth of a first execution.)
+// growStack grows a new goroutine's stack to 8 KiB while it is nearly empty and cheap to copy;
+// settle would outgrow the initial 2 KiB anyway. (Measured: a sixth of a first execution.)
 //
 //go:noinline
 func growStack(i int) byte {
@@ -110,8 +110,8 @@ func growStack(i int) byte {
 	return room[i]
 }
 
-// reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and then fn, if
-// there was no effect and fn is not to run on the leader's goroutine.
+// reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and then fn,
+// if there was no effect and fn is not to run on the leader's goroutine.
 func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
 	asks := f.asks
 	held := c.entry(asks.held)
@@ -125,8 +125,8 @@ func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
 	}, notes)
 }
 
-// finish judges, weighs and settles. Each step is deferred by the one before it, so that it runs even
-// if a hook calls runtime.Goexit.
+// finish judges, weighs and settles. Each step is deferred by the one before it, so that it runs
+// even if a hook calls runtime.Goexit.
 func (end *ending[K, V]) finish() {
 	if end.err == nil && end.c.opts.Weigh == nil { // the usual case: no user code is called
 		end.disposition = Retain
@@ -159,7 +159,7 @@ func (end *ending[K, V]) judge() {
 	}
 	err := end.err
 	end.disposition, end.err = Hold, &unmarked{err} // in case Classify or a method of err panics
-	if end.why = end.whyHeld(); end.why == unsaid { // until it is known that no part of it bears a marker
+	if end.why = end.whyHeld(); end.why == unsaid { // until it is known that nothing bears a marker
 		end.why = unsaidInPart
 	}
 	end.c.guard(func() {
@@ -258,8 +258,8 @@ func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
 }
 
-// recordsBegin notes in the store, if there is one, that fn, which is to run under Reconcile's claim,
-// may have its effect from now on. It reports false if fn must not run.
+// recordsBegin notes in the store, if there is one, that fn, which is to run under Reconcile's
+// claim, may have its effect from now on. It reports false if fn must not run.
 func (end *ending[K, V]) recordsBegin() bool {
 	f, cl := end.flight, end.exec.env.claim
 	if cl == nil {
@@ -291,8 +291,8 @@ func (end *ending[K, V]) recordsBegin() bool {
 	return false
 }
 
-// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It reports
-// false if the leader has left: then there is no fn to run.
+// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It
+// reports false if the leader has left: then there is no fn to run.
 func (end *ending[K, V]) yieldToFn() bool {
 	f := end.flight
 	s := end.c.shardOf(f.hash)
@@ -408,8 +408,8 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	return d.deadline
 }
 
-// holdLocked holds the key as d, and makes [ErrOutcomeUnknown] the answer to the flight's callers. If
-// Reconcile ran, it learned nothing, and there is no outcome.
+// holdLocked holds the key as d, and makes [ErrOutcomeUnknown] the answer to the flight's callers.
+// If Reconcile ran, it learned nothing, and there is no outcome.
 func (end *ending[K, V]) holdLocked(s *shard[K, V], d *draft[K, V]) {
 	c, f, o := end.c, end.flight, &end.flight.outcome
 	s.stats.Holds++

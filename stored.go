@@ -74,8 +74,8 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 	return false, nil
 }
 
-// operate claims a held key for an operator, and settles it. It returns ErrNotHeld if the key is not held,
-// or another caller is quicker.
+// operate claims a held key for an operator, and settles it. It returns ErrNotHeld if the key is
+// not held, or another caller is quicker.
 func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origin) (Settlement, error)) error {
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
@@ -161,8 +161,8 @@ func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], err
 	return e, err
 }
 
-// claimToAsk finds the flight that asks Reconcile about the key, or starts one that asks the store whether
-// it may.
+// claimToAsk finds the flight that asks Reconcile about the key, or starts one that asks the
+// store whether it may.
 func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 	c, s := m.c, m.shard
 	exhausted, asOf := false, uint32(0)
@@ -225,8 +225,8 @@ func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 	}
 }
 
-// restoreStored is restore with a Store, into which it writes the entry. One whose value was shed becomes
-// held, with ErrValueShed: a store has no state Shed, and fn must not run.
+// restoreStored is restore with a Store, into which it writes the entry. One whose value was shed
+// becomes held, with ErrValueShed: a store has no state Shed, and fn must not run.
 func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held why) error {
 	if c.closed.Load() {
 		return ErrClosed
@@ -399,8 +399,8 @@ type bothErrors struct{ store, fn error }
 func (e *bothErrors) Error() string   { return fmt.Sprintf("%v; fn returned: %v", e.store, e.fn) }
 func (e *bothErrors) Unwrap() []error { return []error{e.store, e.fn} }
 
-// settlement returns the outcome as it is to be recorded. An outcome that cannot be encoded is held: its
-// effect has taken place.
+// settlement returns the outcome as it is to be recorded. An outcome that cannot be encoded is
+// held: its effect has taken place.
 func (end *ending[K, V]) settlement() (s Settlement) {
 	c := end.c
 	if end.disposition == Retain {
@@ -422,9 +422,9 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 	return s
 }
 
-// adopt replaces the outcome by the one that the store has, unless they are the same: an earlier attempt,
-// or the user's own transaction, has settled the claim. It reports whether it did; at is when the store was
-// asked.
+// adopt replaces the outcome by the one that the store has, unless they are the same: an earlier
+// attempt, or the user's own transaction, has settled the claim. It reports whether it did; at is
+// when the store was asked.
 func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) (another bool) {
 	end.adopted, end.expires = true, deadlineOf(at, counts.ExpiresIn)
 	if sent.Disposition == Retain && string(sent.Value) == string(counts.Value) && string(sent.Err) == string(counts.Err) {

@@ -7,8 +7,9 @@ import (
 	"fmt"
 )
 
-// Origin is the place of an execution in a distributed trace: a span, in the terms of W3C Trace Context
-// (https://www.w3.org/TR/trace-context/). The zero Origin means that the execution was not traced.
+// Origin is the place of an execution in a distributed trace: a span, in the terms of W3C
+// Trace Context (https://www.w3.org/TR/trace-context/). The zero Origin means that the
+// execution was not traced.
 type Origin struct {
 	TraceID [16]byte
 	SpanID  [8]byte
@@ -18,7 +19,8 @@ type Origin struct {
 // originText is how long the text of an Origin is.
 const originText = len("00-") + 32 + len("-") + 16 + len("-00")
 
-// String returns the Origin in the form of the header traceparent: 00-<trace>-<span>-<flags>, in lower case.
+// String returns the Origin in the form of the header traceparent:
+// 00-<trace>-<span>-<flags>, in lower case.
 func (o Origin) String() string {
 	flags := byte(0)
 	if o.Sampled {
@@ -71,8 +73,8 @@ func (end *ending[K, V]) trace() context.Context {
 	return &traced{e, values}
 }
 
-// traced is an execution with the values that Trace has added. Its end and its deadline are those of the
-// execution, even if Trace has derived a context with others.
+// traced is an execution with the values that Trace has added. Its end and its deadline are those
+// of the execution, even if Trace has derived a context with others.
 type traced struct {
 	*execution
 	values context.Context

@@ -9,16 +9,17 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Unsettled calls each for every key in flight or held, in the order in which their executions started,
-// until it returns false: this is what an operator looks at. No lock is held while each runs. A key is
-// looked up when its turn comes: one that has settled by then is left out, and one that becomes unsettled
-// meanwhile may be left out. Without a Store the error is nil, and ctx is not consulted. With one, it goes
-// through the keys of all processes, in the store's order. Then the error is [ErrStore]: the store failed,
-// or some of its keys and records cannot be decoded (each was called for the rest).
+// Unsettled calls each for every key in flight or held, in the order in which their executions
+// started, until it returns false: this is what an operator looks at. No lock is held while each
+// runs. A key is looked up when its turn comes: one that has settled by then is left out, and one
+// that becomes unsettled meanwhile may be left out. Without a Store the error is nil, and ctx is
+// not consulted. With one, it goes through the keys of all processes, in the store's order. Then
+// the error is [ErrStore]: the store failed, or some of its keys and records cannot be decoded
+// (each was called for the rest).
 //
-// Cost: sorting the keys, and a few words and a Lookup for each, however many outcomes are retained. The
-// lock of a shard is held while its flights and held records are noted: some 50 µs for a thousand. With a
-// Store: what its Unsettled costs.
+// Cost: sorting the keys, and a few words and a Lookup for each, however many outcomes are
+// retained. The lock of a shard is held while its flights and held records are noted: some 50 µs
+// for a thousand. With a Store: what its Unsettled costs.
 func (c *Cache[K, V]) Unsettled(ctx context.Context, each func(K, Entry[V]) bool) error {
 	mustHave(ctx, "Unsettled")
 	if c.keeper != nil {

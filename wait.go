@@ -26,9 +26,9 @@ func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
 	}
 }
 
-// checkContext asks ctx on behalf of a caller that has joined f at its first look. Without an error the
-// caller may wait, or f has settled. Otherwise the caller has left f again, and the error says why: the
-// call comes from within f, or ctx has ended. It leaves f even if a method of ctx panics.
+// checkContext asks ctx on behalf of a caller that has joined f at its first look. Without an error
+// the caller may wait, or f has settled. Otherwise the caller has left f again, and the error says
+// why: the call comes from within f, or ctx has ended. It leaves f even if a method of ctx panics.
 //
 //go:noinline
 func (c *Cache[K, V]) checkContext(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
@@ -53,8 +53,8 @@ func (c *Cache[K, V]) checkContext(ctx context.Context, s *shard[K, V], f *fligh
 	return ended, c.withdraw(ctx, s, f, err)
 }
 
-// withdraw takes a caller that may not wait, for the reason err, out of f, and returns err; or nil if f
-// has settled meanwhile.
+// withdraw takes a caller that may not wait, for the reason err, out of f, and returns err; or nil
+// if f has settled meanwhile.
 func (c *Cache[K, V]) withdraw(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
 	kind, as := EventCallerLeft, &s.stats.CallerLeft
 	if err == ErrReentrant {
@@ -67,8 +67,8 @@ func (c *Cache[K, V]) withdraw(ctx context.Context, s *shard[K, V], f *flight[K,
 	return err
 }
 
-// join waits for r.flight, which the caller has joined, and reports the call to the Observer. It returns
-// nil if the caller gets the outcome of the flight.
+// join waits for r.flight, which the caller has joined, and reports the call to the Observer. It
+// returns nil if the caller gets the outcome of the flight.
 func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *waitClock) error {
 	f := r.flight
 	if c.opts.Observer == nil {
@@ -94,8 +94,8 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 	return err
 }
 
-// joinOnce is join for a call that will not wait again. A function of its own, it keeps what is rare out
-// of await's frame.
+// joinOnce is join for a call that will not wait again. A function of its own, it keeps what is
+// rare out of await's frame.
 //
 //go:noinline
 func (c *Cache[K, V]) joinOnce(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
@@ -103,7 +103,8 @@ func (c *Cache[K, V]) joinOnce(ctx context.Context, s *shard[K, V], r *reply[K, 
 	return c.join(ctx, s, r, &w)
 }
 
-// waitClock is when a call began to wait: when it first joined a flight, or led one that asks Reconcile.
+// waitClock is when a call began to wait: when it first joined a flight, or led one
+// that asks Reconcile.
 type waitClock struct {
 	has   bool
 	began time.Duration
@@ -156,10 +157,10 @@ func (c *Cache[K, V]) mayWait(r *reply[K, V], w *waitClock) time.Duration {
 	return r.opts.maxWait - (c.now() - w.began)
 }
 
-// waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the leader is
-// still there. If not, its context has ended or it may wait no longer, and fn does not start. It waits for
-// the store's answer without a limit; for Reconcile, and for an execution in another process, it waits as a
-// joined caller does.
+// waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the
+// leader is still there. If not, its context has ended or it may wait no longer, and fn does not
+// start. It waits for the store's answer without a limit; for Reconcile, and for an execution in
+// another process, it waits as a joined caller does.
 func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	r := &m.reply
 	mayNotWait := r.opts.maxWait <= 0 // and has left already: see startAsking
@@ -190,8 +191,8 @@ func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	}
 }
 
-// leavesAnswer withdraws the leader, which waits no longer, and replies. It reports false, and does nothing,
-// if the answer came first.
+// leavesAnswer withdraws the leader, which waits no longer, and replies. It reports false, and does
+// nothing, if the answer came first.
 func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	r, counter := &m.reply, &m.shard.stats.CallerLeft
 	if kind == EventRejected {
@@ -204,7 +205,7 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 		}
 	}
 	switch {
-	case asks.claiming != nil && asks.claiming.leaderLeft: // it may not wait at all, and was counted already
+	case asks.claiming != nil && asks.claiming.leaderLeft: // it may not wait, and was counted
 		kind, r.err = EventRejected, errMayNotWait
 	case kind == EventCallerLeft:
 		r.err = left(m.ctx, m.ctx.Err())
@@ -215,8 +216,8 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	return true
 }
 
-// leaveAnswer removes the leader from f and counts it under counter, unless that was done already. It
-// reports false if fn runs or f has settled.
+// leaveAnswer removes the leader from f and counts it under counter, unless that was done already.
+// It reports false if fn runs or f has settled.
 func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint64) bool {
 	yield.At("leave")
 	s.mu.Lock()
@@ -268,8 +269,8 @@ func left(ctx context.Context, err error) error {
 	return &leftError{cause: harmless(context.Cause(ctx)), err: harmless(err)}
 }
 
-// harmless returns err without its markers; or, if a method of it panics or it wraps itself, an error that
-// tells its type only.
+// harmless returns err without its markers; or, if a method of it panics or it wraps itself, an
+// error that tells its type only.
 func harmless(err error) (safe error) {
 	defer func() {
 		if recover() != nil {

@@ -8,10 +8,10 @@ import (
 	"github.com/idemflight/idemflight/internal/verdict"
 )
 
-// Response is the answer of a handler as it is remembered. Everyone who gets it shares it: treat it as
-// immutable. Names in Header and Trailer are canonical. A name without values in Header stands for a
-// header that must be absent: one that outer middleware sets and the handler removed, or a Content-Type
-// that the first client did not see.
+// Response is the answer of a handler as it is remembered. Everyone who gets it shares it: treat it
+// as immutable. Names in Header and Trailer are canonical. A name without values in Header stands
+// for a header that must be absent: one that outer middleware sets and the handler removed, or a
+// Content-Type that the first client did not see.
 type Response struct {
 	Status          int // 0 counts as 200
 	Header, Trailer http.Header

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// RequireOnce ends the test unless each of the keys was charged exactly once, and prints the history of each
-// key for which this is not so. Without keys, it checks all that Charge was called with, which must be at
-// least one.
+// RequireOnce ends the test unless each of the keys was charged exactly once, and prints the
+// history of each key for which this is not so. Without keys, it checks all that Charge was called
+// with, which must be at least one.
 //
-// Calls that are still at the bank, because of [Hang] for example, end with the test: goroutines must not
-// outlive a testing/synctest bubble, in which no time passes any more by then.
+// Calls that are still at the bank, because of [Hang] for example, end with the test: goroutines
+// must not outlive a testing/synctest bubble, in which no time passes any more by then.
 func (b *Bank) RequireOnce(t testing.TB, keys ...string) {
 	t.Helper()
 	b.endWith(t)
