@@ -95,7 +95,7 @@ var coreFaults = []fault{
 	{name: "no-wait-joins", promise: "10", sentence: "NoWait: not at all", in: "WithMaxWait", old: "d: d", new: "d: d & forever"},
 	{name: "max-wait-ignored-by-who-asked", promise: "10", sentence: "who waits for Reconcile waits like one who joined, the leader too", in: "(*call).waitForAnswer", old: "r.opts.maxWait != forever", new: "r.opts.maxWait == -forever"},
 	{name: "no-wait-does-not-ask", promise: "10", sentence: "one that may not wait starts Reconcile all the same, and gets ErrInFlight", in: "(*call).meetKeptLocked", old: "m.ctxErr != nil ||", new: "m.ctxErr != nil || m.reply.opts.maxWait <= 0 ||"},
-	{name: "max-wait-anew", promise: "10", sentence: "who looks again waits no longer: its WithMaxWait still counts from its call", in: "(*wait).begins", old: "!w.has", new: "true"},
+	{name: "max-wait-anew", promise: "10", sentence: "who looks again waits no longer: its WithMaxWait still counts from its call", in: "(*waitClock).begins", old: "!w.has", new: "true"},
 	{name: "waited-does-not-say-so", promise: "10", sentence: "ErrInFlight says whether MaxWait ran out or MaxWaiters wait", in: "(*Cache).waitUpTo", old: "return errWaited", new: "return ErrInFlight"},
 	{name: "many-wait-does-not-say-so", promise: "10", sentence: "ErrInFlight says whether MaxWait ran out or MaxWaiters wait", in: "(*call).meetFlightLocked", old: "errManyWait", new: "ErrInFlight"},
 
