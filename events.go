@@ -101,8 +101,8 @@ func tell[K comparable](observers []func(context.Context, Event[K]), ctx context
 // [PanicError].) The message is one of a few constants that begin with "idemflight: "; if a key has
 // just become held, it begins with "idemflight: key held".
 //
-//	Debug  executed, joined, replayed, caller left, finished; rejected for a mistake of the caller or
-//	       in order to be retried: ErrKeyReused, ErrInFlight, ErrReentrant, ErrInvalidKey
+//	Debug  executed, joined, replayed, caller left, finished; rejected because the caller is wrong, or is
+//	       to retry: ErrKeyReused, ErrInFlight, ErrReentrant, ErrInvalidKey
 //	Info   expired, forgotten, resolved, reconciled
 //	Warn   whatever is held, a hold that expired, rejected for any other reason, evicted, shed,
 //	       a Store that failed, an effect that was not announced

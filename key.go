@@ -22,7 +22,7 @@ type Key struct {
 }
 
 // String returns scope/id, with every byte except A–Z a–z 0–9 - . _ ~ written as %XX. It is
-// readable, no two Keys have the same, and stores and saved files use it; [ParseKey] reads it.
+// readable, no two Keys have the same text, and stores and saved files use it; [ParseKey] reads it.
 func (k Key) String() string {
 	b := make([]byte, 0, len(k.Scope)+len("/")+len(k.ID))
 	b = appendEscaped(b, k.Scope)

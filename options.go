@@ -101,9 +101,9 @@ type Options[K comparable, V any] struct {
 	// nil = calls with a held key get [ErrOutcomeUnknown] at once.
 	Reconcile func(ctx context.Context, key K, held Entry[V]) (V, error)
 
-	// ExecTimeout is how long after fn's start the deadline of its context is. It ends the context,
-	// not fn, whose key stays in flight until fn returns. An error that fn returns because of it is
-	// like any other: the key is held, unless fn said that nothing had begun. 0 =
+	// ExecTimeout sets the deadline of the context that fn gets, counted from fn's start. It ends
+	// the context, not fn, whose key stays in flight until fn returns. An error that fn returns
+	// because of it is like any other: the key is held, unless fn said that nothing had begun. 0 =
 	// [DefaultExecTimeout]; negative = no deadline.
 	ExecTimeout time.Duration
 

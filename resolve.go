@@ -17,10 +17,10 @@ import (
 //
 // A key that is not held, or for which Reconcile is running, is refused with [ErrNotHeld], whose
 // text says what it is: so if two operators resolve one key, only one of them acts. Without a Store
-// there is no other error; it costs what settling an execution costs, and may ask Options.Weigh.
-// With one, the error may also be [ErrStore] (look again: the key may have been settled),
-// [ErrClaimLost], or [ErrInvalidKey] for a key that cannot be encoded; it costs three round trips
-// and does not ask Weigh.
+// that is the only other error; it costs what settling an execution costs, and may ask
+// Options.Weigh. With one, the error may also be [ErrStore] (look again: the key may have been
+// settled), [ErrClaimLost], or [ErrInvalidKey] for a key that cannot be encoded; it costs three
+// round trips and does not ask Weigh.
 func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) error {
 	mustHave(ctx, "Resolve")
 	var notes []note[K]

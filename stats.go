@@ -35,7 +35,7 @@ type Stats struct {
 	Shed        uint64 // values dropped for weight
 	Unannounced uint64 // with EffectsAnnounced: succeeded without BeginEffect, NoEffect or SettleTx
 	StoreErrors uint64 // attempts to ask the Store that failed
-	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
+	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Trace, Observer, Codec, and errors' methods
 
 	// Now.
 	InFlight int   // flights
@@ -45,7 +45,7 @@ type Stats struct {
 	Weight   int64 // of retained outcomes
 }
 
-// Len returns the number of keys kept and unexpired, which is Stats().Entries. Cost: as of Stats.
+// Len returns the number of keys kept and unexpired, which is Stats().Entries. Cost: as for Stats.
 func (c *Cache[K, V]) Len() (n int) {
 	c.atOneMoment(func(s *shard[K, V]) { n += s.kept.len() })
 	return n
@@ -53,7 +53,7 @@ func (c *Cache[K, V]) Len() (n int) {
 
 // Stats returns counts and the present state, all of one moment; except that InvalidKey, HookPanics
 // and the replays that took no lock are read just before. It visits each shard and drops what has
-// expired. Cost: the locks of all shards at once, which stops every call but replays for some
+// expired. Cost: the locks of all shards at once, which stops every call except replays for some
 // microseconds. It is meant for a metrics scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.replays.sum()}
