@@ -305,7 +305,7 @@ func (q *inquiry[K, V]) releaseUnused(cl *claim) {
 // answer, it is given back.
 func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settlement, upTo time.Duration) error {
 	answered := false
-	defer func() { // also if the store calls runtime.Goexit
+	defer func() { // even if the store calls runtime.Goexit
 		if !answered {
 			c.keeper.giveBackLater(id)
 		}
@@ -421,7 +421,7 @@ func (q *inquiry[K, V]) land(standing Standing, source Source) {
 	}
 	d := c.copyOf(f.key, f.hash, e, standing, q.since)
 	var notes []note[K]
-	defer func() { q.landAs(e, source, d, notes) }() // also if Weigh calls runtime.Goexit
+	defer func() { q.landAs(e, source, d, notes) }() // even if Weigh calls runtime.Goexit
 	if d != nil {
 		d.weight = c.weightOf(f.key, e.Value, &notes)
 	}

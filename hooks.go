@@ -22,7 +22,7 @@ func (c *Cache[K, V]) noteDropped(notes *[]note[K], e Event[K]) {
 	}
 }
 
-// noteIn is note for what an operator did, who gave ctx.
+// noteIn is note for what an operator did; ctx is the operator's.
 func (c *Cache[K, V]) noteIn(ctx context.Context, notes *[]note[K], e Event[K]) {
 	if c.opts.Observer != nil {
 		*notes = append(*notes, note[K]{ctx, e})
