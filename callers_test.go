@@ -79,6 +79,8 @@ var endings = map[string]struct {
 	}, errHungUp},
 }
 
+// Promise 7: Every caller returns as soon as its own context ends, with ErrCallerLeft, and nobody
+// else is affected. Only a leader that runs fn on its own goroutine stays until fn returns.
 func TestPromise07_CallersLeaveOnTheirOwnContext(t *testing.T) {
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -421,6 +423,8 @@ func TestPanickingContext_LeavesTheFlight(t *testing.T) {
 	}
 }
 
+// Promise 8: If the outcome and the end of the caller's context are both there, the outcome wins. A
+// context that is dead on arrival still gets a replay, and never starts fn.
 func TestPromise08_WithADeadContextARetainedOutcomeIsStillReplayed(t *testing.T) {
 	expired, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
 	defer cancel()
@@ -655,7 +659,8 @@ func (s standing) call(t *testing.T, what string, ctx context.Context, answer er
 // answersToAll are answers of Reconcile after which others get an outcome.
 var answersToAll = map[string]error{"found": nil, "no effect": idemflight.Retryable(errNoPayment)}
 
-// A context ends with a cause that is a typed nil: its caller is told so, and the library does not panic.
+// The context ends with a cause that is a typed nil: the caller is answered as with any other cause, and
+// the library does not panic.
 func TestPromise07_ACauseThatIsATypedNil(t *testing.T) {
 	for name, s := range standings {
 		for _, after := range []time.Duration{0, time.Second} {
@@ -752,7 +757,8 @@ func (c pooledContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// With Inline fn ends before its caller returns: so it may use what the caller gives back to a pool then.
+// With Inline, fn ends before its caller returns, so it may use what the caller then gives back to
+// a pool.
 func TestPromise07_APooledContextWithInline(t *testing.T) {
 	for _, held := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 18: MaxEntries is exact: it limits what is in flight and kept together, across all
+// shards, and no place is ever lost.
 func TestPromise18_PlacesAreExact(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7, 8, 9, 64, 65, 300} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

@@ -266,7 +266,13 @@ func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool)
 func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 	c, f := q.c, q.flight
 	cl := c.newClaim(f, r.Claim, q.since)
-	if standing.State == Held && c.opts.Reconcile != nil {
+	switch {
+	case standing.State != Held:
+	case !r.Reconcile: // fn must not run
+		c.keeper.giveBackLater(r.Claim)
+		q.reject(&storeError{errors.New("it granted the claim of a held key to a call that did not ask to reconcile it")})
+		return
+	default:
 		q.reconcile(cl, standing)
 		return
 	}
@@ -401,12 +407,13 @@ func (q *inquiry[K, V]) lookAgain() { q.settle(lookAgain, nil) }
 func (q *inquiry[K, V]) reject(err error) { q.settle(uint8(NoOutcome), err) }
 
 func (q *inquiry[K, V]) settle(source uint8, err error) {
+	without := q.s.stats.without(err)
 	yield.At("settle")
 	q.s.mu.Lock()
 	q.flight.outcome.source, q.flight.outcome.err = source, err
 	q.takeOutLocked()
 	q.c.returnPlace()
-	q.s.wakeLocked(q.flight)
+	q.s.wakeLocked(q.flight, without)
 	q.s.mu.Unlock()
 	q.c.disarm()
 }
@@ -455,7 +462,7 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 		deadline = d.deadline
 		c.keepLocked(q.s, d, &notes)
 	}
-	q.s.wakeLocked(f) // last: a caller that is answered finds the copy, and no place too many
+	q.s.wakeLocked(f, nil) // last: a caller that is answered finds the copy, and no place too many
 	q.s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
@@ -468,6 +475,7 @@ func (q *inquiry[K, V]) takeOutLocked() {
 	q.over = true
 	f.outcome.waiters = f.waiters
 	if !q.s.flights.remove(f) {
+		q.s.mu.Unlock()
 		panic("idemflight: bug, please report it: a flight was not there when the store had answered")
 	}
 }

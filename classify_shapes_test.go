@@ -138,8 +138,8 @@ func TestPromise12_TheFirstAttemptTimedOutTheLastWasRefused(t *testing.T) {
 	}
 }
 
-// What no classifier can know: where a client below fn keeps the error of its last attempt only,
-// and that one could not connect, a POST looks as if it was never sent.
+// No classifier can know: if a client below fn keeps the error of its last attempt only, and that
+// attempt could not connect, a POST looks as if it was never sent.
 func TestPromise12_AnAttemptThatIsNotInTheErrorIsNotSeen(t *testing.T) {
 	last := &url.Error{Op: "Post", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
 	require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(fmt.Errorf("giving up after 3 attempts: %w", last)))

@@ -313,7 +313,7 @@ func TestPromise12_AnInnerDoThatDoesNotKnowHoldsTheOuterKey(t *testing.T) {
 	})
 }
 
-// Its key guards the effect: the outer fn runs again, and the inner Do joins or replays.
+// The inner key guards the effect: the outer fn runs again, and the inner Do joins or replays.
 func TestPromise12_AnInnerDoThatWasLeftReleasesTheOuterKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := idemflight.MustNew(options{})

@@ -278,6 +278,7 @@ func (c Codec[K, V]) encodeError(err error) []byte {
 	if err == nil {
 		return nil
 	}
+	err = finite(err)
 	var names []string
 	for _, sentinels := range []map[string]error{namedSentinels, c.Sentinels} {
 		for name, sentinel := range sentinels {

@@ -77,6 +77,7 @@ func checkReplayAllocs[K comparable](t *testing.T, name string, key K) {
 	require.Positive(t, events, "the Observer was told")
 }
 
+// Promise 27: A replay allocates nothing, through Do and through Wrap.
 func TestPromise27_AReplayAllocatesNothing(t *testing.T) {
 	type pair struct {
 		A string

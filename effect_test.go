@@ -17,6 +17,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 12: Without a marker, an error, a panic or a Goexit is held if an effect has begun, and
+// released if none has. If fn said neither, Classify decides; without Classify the key is held.
+// BeginEffect refuses once it is too late.
 func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 	failed := errors.New("failed")
 	const B, N = true, false // BeginEffect, NoEffect
@@ -149,7 +152,8 @@ func TestPromise12_BeginEffectRefusesWhileTheTimerIsLate(t *testing.T) {
 	t.Logf("fn was first in %d of 200", late)
 }
 
-// Also afterwards it says why it was too late.
+// Once fn has returned, BeginEffect still says why it is too late: fn has returned, or ExecTimeout had
+// passed before.
 func TestPromise12_BeginEffectAfterAnOverdueFnTellsTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{ExecTimeout: time.Minute})
@@ -570,8 +574,8 @@ func TestPromise12_InReconcileBeginEffectReturnsNilWhenItsTimeIsUp(t *testing.T)
 	})
 }
 
-// Where every fn announces its effect, one that succeeds without a word has forgotten to: it is told, so
-// that a test or an alert finds it before a crash does. Its outcome is retained as ever.
+// On an EffectsAnnounced cache, an fn that succeeds and has announced nothing forgot to. An event
+// says so, before a crash shows it; the outcome is retained as usual.
 func TestPromise12_AnEffectThatNobodyAnnouncedIsTold(t *testing.T) {
 	for name, run := range map[string]struct {
 		fn     intFn

@@ -134,12 +134,20 @@ func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 		}
 		if e.Err != nil {
 			attrs = append(attrs, slog.Any("err", e.Err))
-			if p, ok := errors.AsType[*PanicError](e.Err); ok && len(p.Stack) > 0 {
+			if p, ok := panicIn(e.Err); ok && len(p.Stack) > 0 {
 				attrs = append(attrs, slog.String("stack", string(p.Stack)))
 			}
 		}
 		logger.LogAttrs(ctx, level, message, attrs...)
 	}
+}
+
+// panicIn returns the panic that err wraps. An error without end has none.
+func panicIn(err error) (*PanicError, bool) {
+	if endless(err) {
+		return nil, false
+	}
+	return errors.AsType[*PanicError](err)
 }
 
 // ended reports whether e reports the end of an execution.
@@ -153,7 +161,7 @@ func (e Event[K]) logged() (slog.Level, string) {
 	case EventExecuted, EventReconciled, EventFinished:
 		return e.loggedEnd()
 	case EventJoined:
-		if errors.Is(e.Err, ErrOutcomeUnknown) {
+		if _, unknown := e.Err.(*unknownError); unknown {
 			return slog.LevelWarn, "idemflight: joined, outcome unknown"
 		}
 		return slog.LevelDebug, "idemflight: joined"

@@ -48,8 +48,11 @@ func (w wantedEvent) check(t *testing.T, e idemflight.Event[string]) {
 // probe is an fn that leaves nothing behind, should it run.
 func probe(context.Context) (int, error) { return 0, idemflight.Retryable(errBoom) }
 
-// The ways for calls to end. Each is asked on a cache of its own, for key "k"; arrange's calls do
-// not count.
+// Promise 25: Every call emits exactly one call event and is counted exactly once. Evictions,
+// expiry and other upkeep have events, too, and an Observer may call the cache.
+//
+// Every way a call can end, each on a cache of its own, for key "k". The calls of arrange do not
+// count.
 func TestPromise25_OneEventAndOneCountPerCall(t *testing.T) {
 	const s = time.Second
 	type calls = map[string]uint64
@@ -354,7 +357,7 @@ func TestPromise25_TheErrorOfTheCallAndThatOfTheRecord(t *testing.T) {
 	})
 }
 
-// The Observer gets the context of the caller it concerns: its values tell.
+// The Observer gets the context of the caller that the event is about, with that caller's values.
 func TestPromise25_TheContextOfEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type who struct{}
@@ -453,8 +456,8 @@ func TestEvents_TookOfALeaderThatLeftOrLearnedNothing(t *testing.T) {
 	})
 }
 
-// Each record expires in one event, whatever finds it: a timer, a call for its key, one for its
-// place, a method that counts.
+// A record that expires is reported once, whatever comes across it: the timer, a call for its key,
+// a call that needs its place, a method that counts.
 func TestPromise25_EachExpiredRecordIsToldOnce(t *testing.T) {
 	finders := map[string]func(t *testing.T, c *cache){
 		"timer": func(*testing.T, *cache) {},
@@ -842,6 +845,25 @@ func TestPromise25_TheSumIsTheNumberOfCalls(t *testing.T) {
 		"Left": st.CallerLeft, "Reentrant": st.Reentrant, "Evicted": st.Evicted, "Shed": st.Shed} {
 		require.Positive(t, n, "the test itself: Stats.%s", name)
 	}
+}
+
+// A caller that left is told as that, whatever ended its context: here the ErrInFlight of another call.
+func TestPromise25_ACallerThatLeftIsToldAsThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{Observer: log.observe})
+		end := fly(t, c, theKey)
+		ctx, cancel := context.WithCancelCause(bg)
+		joined := start(c, ctx, theKey, neverRuns(t))
+		synctest.Wait()
+		cancel(fmt.Errorf("another item: %w", idemflight.ErrInFlight))
+		<-joined.done
+		require.ErrorIs(t, joined.err, idemflight.ErrCallerLeft)
+		require.Len(t, log.of(idemflight.EventCallerLeft), 1)
+		require.Empty(t, log.of(idemflight.EventRejected))
+		require.EqualValues(t, 1, c.Stats().CallerLeft)
+		_, _ = end(1, nil)
+	})
 }
 
 func TestStats_Now(t *testing.T) {

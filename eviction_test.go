@@ -18,6 +18,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 19: When the cache is full, the least recently used outcome gives way, unless
+// MinRetention protects it: then the new key gets ErrFull. Flights are never evicted, and a held
+// key only as a last resort, if its fn had said nothing about its effect.
 func TestPromise19_RetainedAndShedGiveWayHeldDoNot(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
@@ -751,7 +754,8 @@ func classifySilence(err error) idemflight.Disposition {
 	return idemflight.Hold
 }
 
-// As the last resort a key goes whose fn said nothing at all, once it is older than MinRetention.
+// The last resort is a key that is held only because fn said nothing, once it is older than
+// MinRetention.
 func TestPromise19_TheLastResortIsWhatFnSaidNothingOf(t *testing.T) {
 	check := func(t *testing.T, put func(t *testing.T, c *cache), goes bool) {
 		for name, o := range map[string]options{
@@ -807,7 +811,8 @@ func TestPromise19_TheLastResortIsWhatFnSaidNothingOf(t *testing.T) {
 	}
 }
 
-// The one that was held first goes first, whatever shards they are in, and passes over what stays.
+// The key that was held first goes first, whatever shard it is in; keys that must stay are passed
+// over.
 func TestPromise19_TheLastResortGoesOldestFirst(t *testing.T) {
 	const silent, staying = 12, 4
 	for range 5 { // which shard a key falls into differs
@@ -868,7 +873,8 @@ func TestPromise19_NoLastResortWhileAnOutcomeMayGo(t *testing.T) {
 	}
 }
 
-// Without MinRetention a key that is held for want of a word goes at once, if all are held.
+// Without MinRetention, a key that is held only because fn said nothing goes at once, if all keys
+// are held.
 func TestPromise19_TheLastResortWithoutMinRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{MaxEntries: 2, MinRetention: -1})
@@ -897,7 +903,7 @@ func TestPromise19_NoLastResortIfNothingIsEvicted(t *testing.T) {
 	}
 }
 
-// A call of the key itself does not make room for itself.
+// A call does not evict its own key to make room for itself.
 func TestPromise19_TheLastResortIsNotTheKeyItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: time.Minute})

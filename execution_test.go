@@ -19,6 +19,9 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 4: fn's context carries the leader's values, but neither its cancellation nor its
+// deadline: it ends when fn returns, or ExecTimeout after fn started. If the leader leaves, fn runs
+// to its end.
 func TestPromise04_ContextCarriesTheLeadersValues(t *testing.T) {
 	underTrace(t, promise04ContextCarriesTheLeadersValues)
 }
@@ -630,6 +633,7 @@ func promise04WhatIsKeptDoesNotKeepTheContext(t *testing.T) {
 	}
 }
 
+// Promise 5: An execution stays in flight until fn really returns, even if fn ignores its context.
 func TestPromise05_AnExecutionStaysInFlightUntilFnReallyReturns(t *testing.T) {
 	eachLeader(t, func(t *testing.T, ctx context.Context, cancel context.CancelFunc, opts []idemflight.CallOption) {
 		c := idemflight.MustNew(options{ExecTimeout: time.Second, TTL: 2 * time.Second, HoldTTL: 2 * time.Second, MaxEntries: 8})
@@ -735,6 +739,8 @@ func TestFnsContext_CanBePrinted(t *testing.T) {
 	wg.Wait()
 }
 
+// Promise 6: A call of Do from inside the execution of the same key, at any depth, gets
+// ErrReentrant instead of waiting for itself.
 func TestPromise06_DoFromInsideItsOwnExecutionIsReentrant(t *testing.T) {
 	again := func(t *testing.T, c *cache, ctx context.Context, opts ...idemflight.CallOption) {
 		began := time.Now()

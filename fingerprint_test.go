@@ -36,6 +36,8 @@ func TestFingerprintOf_TellsPartsApart(t *testing.T) {
 		"a nil part is an empty part")
 }
 
+// Promise 22: A call whose fingerprint differs gets ErrKeyReused at once, and the record stays
+// untouched.
 func TestPromise22_AnotherFingerprintIsRefusedAtOnce(t *testing.T) {
 	pairs := []struct {
 		name         string

@@ -28,6 +28,8 @@ func scale(n int) int {
 	return n
 }
 
+// Promise 2: While an outcome is kept, fn does not run for its key, and a fresh key runs fn exactly
+// once, however many callers race for it.
 func TestPromise02_AFreshKeyRunsFnExactlyOnceUnderRacingCallers(t *testing.T) {
 	const callers = 200
 	keys := scale(10_000)
@@ -219,6 +221,9 @@ func TestPromise01_AtMostOneExecutionPerKeyUnderStress(t *testing.T) {
 	require.NotZero(t, runs.Load())
 }
 
+// Promise 26: fn's return happens before every return that shares its outcome, in the sense of the
+// Go memory model.
+//
 // The plain writes of fn and the plain reads of the callers are a data race, which the race
 // detector reports, unless fn's return happens before theirs.
 func TestPromise26_FnsReturnHappensBeforeEveryReturnThatSharesItsOutcome(t *testing.T) {

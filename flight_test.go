@@ -78,6 +78,9 @@ func whileMeddling(t *testing.T, test func(t *testing.T, meddle func(t *testing.
 	})
 }
 
+// Promise 1: At most one execution runs per key at any moment, whatever is forgotten, evicted,
+// expired, left, resolved, restored or closed meanwhile; Reconcile counts as an execution of its
+// key.
 func TestPromise01_AtMostOneExecutionPerKeyWhateverHappensMeanwhile(t *testing.T) {
 	whileMeddling(t, func(t *testing.T, meddle func(*testing.T, *cache, func())) {
 		c := idemflight.MustNew(options{TTL: time.Minute, ExecTimeout: time.Second, MaxEntries: 8, MinRetention: -1})
@@ -385,6 +388,7 @@ func callAllMethods(t *testing.T, c *cache, ctx context.Context) {
 	_ = c.Restore(bg, "restored", idemflight.Entry[int]{State: idemflight.Retained, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)})
 }
 
+// Promise 3: fn runs with no lock of the library held, so it may call Do for other keys.
 func TestPromise03_FnRunsWithNoLockHeld(t *testing.T) {
 	for name, ctx := range map[string]context.Context{"own goroutine": context.Background(), "other goroutine": t.Context()} {
 		for _, opts := range [][]idemflight.CallOption{nil, {idemflight.Inline()}} {

@@ -53,7 +53,11 @@ func newKeeper[K comparable, V any](c *Cache[K, V]) *keeper[K, V] {
 // encodeKey returns the text of key, or ErrInvalidKey.
 func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
 	k.c.guard(
-		func() { text, err = k.codec.EncodeKey(key) },
+		func() {
+			text, err = k.codec.EncodeKey(key)
+			err = finite(err)
+			_ = isAnswer(err) // a method of it that panics does so here
+		},
 		func(panicked error) { err = panicked })
 	if err != nil {
 		err = fmt.Errorf("%w: it cannot be encoded: %w", ErrInvalidKey, err)
@@ -204,12 +208,14 @@ func (k *keeper[K, V]) within(part func(context.Context)) {
 	part(ctx)
 }
 
-// renew renews the leases of the executions that run for a third of a lease or longer.
+// renew renews the leases of the executions that have run for a sixth of a lease or longer. So
+// if one beat passes a lease over, and the next one hangs for its third, a sixth is left when
+// the third beat comes.
 func (k *keeper[K, V]) renew(ctx context.Context) {
 	var due []Claim
 	k.mu.Lock()
 	for _, cl := range k.claims {
-		if k.c.now()-cl.since >= k.c.opts.Lease/3 {
+		if k.c.now()-cl.since >= k.c.opts.Lease/6 {
 			due = append(due, cl.Claim)
 		}
 	}
@@ -341,7 +347,7 @@ func contained(verb func() error) (err error) {
 			err = newPanicError(v).withoutStack()
 		}
 	}()
-	if err = verb(); err != nil {
+	if err = finite(verb()); err != nil {
 		_ = isAnswer(err)
 		_ = err.Error()
 	}

@@ -18,6 +18,9 @@ import (
 // saidNothing is why a key is held whose fn failed without a word, and what to write.
 const saidNothing = "fn did not say whether an effect had begun (if none: return Retryable(err), or Final(err) for a real answer, or call NoEffect(ctx) first)"
 
+// Promise 13: A held key answers every caller with ErrOutcomeUnknown, and says why, until Resolve
+// or Reconcile settles it or HoldTTL passes. After Reconcile, fn never starts for a caller that has
+// left.
 func TestPromise13_HoldIsErrOutcomeUnknownForEveryone(t *testing.T) {
 	for name, end := range map[string]struct {
 		fn       intFn

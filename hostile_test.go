@@ -17,8 +17,9 @@ import (
 
 // What hooks, contexts and errors that misbehave, and callers in a hurry, must not bring about.
 
-// The Observer ends the goroutine of an inline leader that is about to wait for Reconcile. The leader is
-// needed for fn, so it is told of pending events only when Reconcile has answered.
+// The Observer ends the goroutine of an inline leader that is about to wait for Reconcile. The
+// leader is needed for fn, so the Observer gets the pending events only once Reconcile has
+// answered.
 func TestPromise14_AnObserverThatExitsLeavesNoFlightBehind(t *testing.T) {
 	for _, inline := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

@@ -75,6 +75,8 @@ type text string
 
 func (s text) String() string { return string(s) }
 
+// Promise 21: A key that is missing, has a part missing, or is not equal to itself gets
+// ErrInvalidKey, and fn does not run. The cache keeps its own copy of a string key.
 func TestPromise21_InvalidKeys(t *testing.T) {
 	type (
 		name   string

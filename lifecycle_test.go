@@ -14,6 +14,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 23: Forget drops what is kept. A flight goes on, and its outcome is not retained, unless
+// it turns out unknown: then the key is held all the same.
 func TestPromise23_ForgetDropsWhatIsKept(t *testing.T) {
 	for _, s := range keptStates {
 		t.Run(s.name, func(t *testing.T) {
@@ -188,6 +190,8 @@ func TestPromise23_AFlightLeavesWhatCameAfterItAlone(t *testing.T) {
 	}
 }
 
+// Promise 24: Close refuses new executions and waits for those in flight. Save and Load, or All and
+// Restore, carry the keys over a planned restart; what was interrupted is held.
 func TestPromise24_NewExecutionsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{TTL: time.Minute, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {

@@ -1,6 +1,9 @@
 package idemflight
 
-import "slices"
+import (
+	"errors"
+	"slices"
+)
 
 // Final marks err as a real answer (the card was declined): it is retained and replayed like a
 // value. Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats
@@ -32,6 +35,7 @@ type marked struct {
 
 func (m *marked) Error() string { return m.err.Error() }
 func (m *marked) Unwrap() error { return m.err }
+func (m *marked) Marker()       {} // see verdict.Marker
 
 // unmarked is an error as fn returned it, with markers somewhere inside that have been heeded
 // already. [errors.Is] and [errors.As] see through it; the search for markers ends at it.
@@ -121,6 +125,15 @@ const maxErrors = 10_000
 func (w *walk) tooLong() bool {
 	w.left--
 	return w.left < 0
+}
+
+// finite returns err or, if err has no end, an error with its text only: errors.Is and
+// errors.As would not return.
+func finite(err error) error {
+	if endless(err) {
+		return errors.New(err.Error())
+	}
+	return err
 }
 
 // endless reports whether err wraps more errors than are looked at. It looks at

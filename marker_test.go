@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"testing"
@@ -139,6 +140,29 @@ func TestPromise11_AnErrorWithoutEndIsHeld(t *testing.T) {
 	}
 	require.Equal(t, idemflight.Retain, judged(t, idemflight.Final(circle), func(context.Context) {}, nil),
 		"a marker around it decides before it is looked at")
+}
+
+// An error without end is kept, reported and saved like any other: nothing that looks for an error inside follows it
+// forever. Joined callers meet it, too.
+func TestPromise11_AnErrorWithoutEndIsLoggedAndSaved(t *testing.T) {
+	circle, heads := &loop{}, &hydra{}
+	circle.next, heads.heads = circle, []error{heads, heads}
+	for name, err := range map[string]error{"circle": circle, "hydra": heads, "spread": spread{}} {
+		for _, mark := range []func(error) error{idemflight.Final, idemflight.Unknown} {
+			c := idemflight.MustNew(options{MaxEntries: fewEntries, Observer: idemflight.LogEvents[string](slog.New(slog.DiscardHandler))})
+			first := start(c, bg, theKey, returns(0, mark(err)))
+			soon(t, first.done, "the leader of "+name)
+			soon(t, start(c, bg, theKey, neverRuns(t)).done, "a duplicate of "+name)
+			saved := make(chan struct{})
+			var failed error
+			go func() {
+				defer close(saved)
+				failed = c.Save(io.Discard)
+			}()
+			soon(t, saved, "Save of "+name)
+			require.NoError(t, failed)
+		}
+	}
 }
 
 // Long is not without end.

@@ -63,6 +63,9 @@ var effects = []struct {
 	{"after NoEffect", idemflight.NoEffect, idemflight.Release, false},
 }
 
+// Promise 11: A nil error is retained. A marker (Final, Retryable, Unknown) decides what becomes of
+// an error, through wrapping and joins, and only for the cache whose fn returned it: nobody outside
+// sees it.
 func TestPromise11_NilErrorIsRetained(t *testing.T) {
 	for _, effect := range effects {
 		for _, v := range []int{7, 0} {

@@ -57,6 +57,8 @@ func requireWithoutStack(t *testing.T, leaders, p *idemflight.PanicError) {
 	require.Equal(t, strconv.Quote(text), fmt.Sprintf("%q", p))
 }
 
+// Promise 14: A panic in fn reaches the leader as a panic, with fn's frames on the stack, and
+// joined callers as an error. Goexit strands nobody, and hooks that panic are contained.
 func TestPromise14_TheLeaderPanicsWithPanicError(t *testing.T) {
 	for name, value := range map[string]any{
 		"string":        "text",

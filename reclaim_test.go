@@ -17,6 +17,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 17: What has expired becomes garbage without further calls. No goroutine exists while
+// nothing runs, and a cache that is dropped without Close is collected.
 func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
 	for _, ttl := range []time.Duration{1, time.Millisecond, time.Second, 7 * time.Second, 8*time.Second + 1, 80 * time.Second, 24 * time.Hour, 300 * 24 * time.Hour} {
 		for _, n := range []int{1, 500} {
@@ -41,8 +43,8 @@ func TestPromise17_ExpiredRecordsGoWithoutFurtherCalls(t *testing.T) {
 	}
 }
 
-// The deadlines come in every order: falling ones need a timer that is set again to ring earlier,
-// rising ones a timer that is armed again.
+// Deadlines come in every order: when they fall the timer must be set to fire earlier, when they
+// rise it must be armed again.
 func TestPromise17_EachByItsOwnTTL(t *testing.T) {
 	const n = 400
 	orders := map[string]func(i int) time.Duration{
@@ -174,7 +176,7 @@ func TestPromise17_KeysValuesAndErrorsBecomeGarbage(t *testing.T) {
 	})
 }
 
-// Values that are kept no more are garbage at once, while the key is remembered.
+// A value that is no longer kept is garbage at once, even while its key is remembered.
 func TestPromise17_NothingKeepsAValueThatIsShedEvictedForgottenOrReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(idemflight.Options[int, *object]{MinRetention: -1, MaxEntries: 4, MaxWeight: 10,

@@ -37,8 +37,9 @@ func operate(c *cache, ctx context.Context, key string) *pending[idemflight.Entr
 	})
 }
 
-// An operator asks about a held key. It is told what the key is now, and nobody else is told anything:
-// no call was made. It is an execution like any other, and one event tells what became of the key.
+// An operator asks about a held key, and gets the entry as it now is. No call was made, so no
+// caller hears of it. It is an execution like any other, and one event reports what became of the
+// key.
 func TestPromise13_AnOperatorReconcilesAHeldKey(t *testing.T) {
 	for name, answer := range map[string]struct {
 		reconcile   intReconcile
@@ -143,7 +144,8 @@ func TestPromise13_AnOperatorReconcilesAHeldKey(t *testing.T) {
 	}
 }
 
-// The operator's Reconcile and those of calls are one: who comes second joins, and all get the answer.
+// An operator's Reconcile and that of a call are one execution: the second to ask joins, and all
+// get the answer.
 func TestPromise13_OperatorsAndCallsAskTogether(t *testing.T) {
 	for name, answer := range map[string]struct {
 		err   error
@@ -230,8 +232,8 @@ func TestPromise13_OperatorsAndCallsAskTogether(t *testing.T) {
 	}
 }
 
-// Nobody's fn is there to run when Reconcile finds that there was no effect: those that wait look at the
-// key again. One of them leads, with its own fn, and the others get its outcome.
+// Reconcile finds that there was no effect, and there is no fn to run: the callers that wait look
+// at the key again. One of them leads, with its own fn, and the others get its outcome.
 func TestPromise13_WhoWaitsLooksAgainAndOneLeadsWithItsOwnFn(t *testing.T) {
 	for name, ask := range map[string]func(t *testing.T, c *cache){
 		"an operator asks": func(_ *testing.T, c *cache) { operate(c, bg, theKey) },
@@ -422,7 +424,7 @@ func TestPromise13_AnOperatorLeavesAsReconcileAnswers(t *testing.T) {
 	}
 }
 
-// Not only held keys may be asked about by mistake: the error says what the key is.
+// An operator asks by mistake about a key that is not held: the error says what the key is.
 func TestPromise13_AnOperatorReconcilesHeldKeysOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}

@@ -277,8 +277,8 @@ func TestPromise13_RetryableFromReconcileRunsFnInTheSameFlight(t *testing.T) {
 	}
 }
 
-// Inline is about fn alone: while Reconcile runs, on another goroutine, such a leader leaves like
-// everybody, and its fn never starts. Once fn runs, it stays.
+// Inline concerns fn alone: while Reconcile runs, on another goroutine, an inline leader can leave
+// like any caller, and its fn then never starts. Once fn runs, the leader stays.
 func TestPromise13_InlineLeaderLeavesReconcileAndStaysForFn(t *testing.T) {
 	for _, leaves := range []bool{true, false} {
 		for answer, end := range map[string]error{"no effect": idemflight.Retryable(errBoom), "found": nil, "no answer": errBoom} {
@@ -701,8 +701,8 @@ func TestPromise13_WhatIsFoundIsWeighedLikeAnyOutcome(t *testing.T) {
 	}
 }
 
-// A bank that is down is not asked by every retry: for a second after it did not answer, calls are told
-// what it said then, without waiting.
+// A bank that is down is not asked by every retry: for a second after it failed to answer, calls
+// get the error it gave then, without waiting.
 func TestPromise13_ReconcileIsAskedOnceASecond(t *testing.T) {
 	for name, took := range map[string]time.Duration{"at once": 0, "after a minute": time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -756,7 +756,8 @@ func TestPromise13_ReconcileIsAskedOnceASecond(t *testing.T) {
 	}
 }
 
-// The pause belongs to one hold: others are asked about, and so is a new hold of the same key.
+// The pause belongs to one hold: Reconcile is still asked about other keys, and about a new hold of
+// the same key.
 func TestPromise13_ThePauseIsOfOneHold(t *testing.T) {
 	for name, settle := range map[string]func(t *testing.T, c *cache){
 		"resolved": func(t *testing.T, c *cache) {
@@ -825,7 +826,7 @@ func TestPromise13_AnOperatorBeginsThePauseAndDoesNotObeyIt(t *testing.T) {
 	})
 }
 
-// In the pause a key is answered as without Reconcile, whatever the call.
+// During the pause every call is answered as if there were no Reconcile.
 func TestPromise13_InThePauseNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { panic(errNoAnswer) }})

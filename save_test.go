@@ -295,7 +295,8 @@ type typedNil struct{ text string }
 
 func (e *typedNil) Error() string { return e.text }
 
-// At whatever byte a stream ends: what is whole before is restored, and Load says that something is missing.
+// Wherever a stream is cut, the entries before the cut are restored, and Load reports that some are
+// missing.
 func TestPromise24_ACutIsNoticedWhereverItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, o := everyKind(t)

@@ -255,7 +255,11 @@ func (end *ending[K, V]) keeps() time.Duration {
 
 // retains reports whether the outcome is to be retained. Must be called with the shard's mu held.
 func (end *ending[K, V]) retains() bool {
-	return end.disposition == Retain && !end.flight.forgotten && end.ttl() > 0
+	forgotten := end.flight.forgotten
+	if end.c.keeper != nil { // the store tells; flight.forgotten is about the copy
+		forgotten = end.forgotten
+	}
+	return end.disposition == Retain && !forgotten && end.ttl() > 0
 }
 
 // recordsBegin notes in the store, if there is one, that fn, which is to run under Reconcile's
@@ -329,7 +333,6 @@ func (end *ending[K, V]) land() {
 	s := c.shardOf(f.hash)
 	yield.At("settle")
 	s.mu.Lock()
-	f.forgotten = f.forgotten || end.forgotten
 	if !end.retains() {
 		end.weight = 0
 	}
@@ -404,7 +407,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	if !end.returned {
 		s.stats.Panics++
 	}
-	s.wakeLocked(f)
+	s.wakeLocked(f, &s.stats.OutcomeUnknown)
 	return d.deadline
 }
 
@@ -432,8 +435,9 @@ func (end *ending[K, V]) holdLocked(s *shard[K, V], d *draft[K, V]) {
 	}
 }
 
-// wakeLocked counts the calls that the outcome of f answers, and wakes them.
-func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
+// wakeLocked counts the calls that the outcome of f answers, and wakes them. without counts those
+// that get an error and no outcome: see Stats.without, which must not be called with mu held.
+func (s *shard[K, V]) wakeLocked(f *flight[K, V], without *uint64) {
 	joined, led := &s.stats.Joined, &s.stats.Executed
 	switch f.outcome.source {
 	case uint8(Reconciled):
@@ -443,8 +447,7 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	case uint8(Joined):
 		led = &s.stats.Joined
 	case uint8(NoOutcome):
-		led = s.stats.without(f.outcome.err)
-		joined = led
+		led, joined = without, without
 	case lookAgain:
 		joined = new(uint64) // their calls are not over,
 		led = joined         // nor is the leader's, if it has not left
@@ -465,8 +468,12 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V]) {
 	f.fn, f.asks = nil, nil // callers that hold f must not keep them alive
 }
 
-// without returns the count of the calls that got err and no outcome.
+// without returns the count of the calls that got err and no outcome. It calls methods of err,
+// which may be the user's.
 func (s *Stats) without(err error) *uint64 {
+	if _, failed := err.(*storeError); failed { // whatever the store wrapped in it
+		return &s.StoreFailed
+	}
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown):
 		return &s.OutcomeUnknown

@@ -25,6 +25,7 @@ func (c *Cache[K, V]) read(ctx context.Context, key K, text string) (standing St
 
 // lookupStored is Lookup with a Store.
 func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok bool, err error) {
+	hash := c.hash(key) // first: it says what is wrong with a key that has none
 	if err := checkKey(&c.traits, key); err != nil {
 		return e, false, nil // nothing is ever kept under it
 	}
@@ -41,7 +42,6 @@ func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok b
 		return e, true, &storeError{fmt.Errorf("its record cannot be read: %w", err)}
 	}
 	if e.State == InFlight {
-		hash := c.hash(key)
 		s := c.shardOf(hash)
 		s.mu.Lock()
 		if f := s.flights.get(hash, key); f != nil {
@@ -63,12 +63,17 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 		if err != nil || standing.State == Absent {
 			return false, err
 		}
+		attempts := 0
 		err = c.patiently(ctx, key, patience, func(ctx context.Context) error {
+			attempts++
 			was, err = c.opts.Store.Forget(ctx, Claim{text, standing.ID})
 			return err
 		})
 		if err != nil || was {
 			return was, err
+		}
+		if attempts > 1 {
+			return true, nil // an earlier attempt dropped it, and what is there now is not meant
 		}
 	}
 	return false, nil
@@ -110,6 +115,7 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origi
 
 // resolveStored is resolve with a Store.
 func (c *Cache[K, V]) resolveStored(ctx context.Context, key K, value V, cause error, d Disposition) error {
+	_ = c.hash(key) // says what is wrong with a key that has none
 	if checkKey(&c.traits, key) != nil {
 		return notHeld(Absent)
 	}
@@ -317,7 +323,7 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 	switch {
 	case theirs != nil:
 		panic(theirs)
-	case err == enough:
+	case errors.Is(err, enough):
 		return nil
 	case err != nil:
 		c.storeFailed(*new(K), err)
@@ -461,7 +467,7 @@ func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duratio
 	if ttl >= 0 {
 		keep = min(keep, ttl)
 	}
-	if keep <= 0 || d.weight > c.opts.MaxWeight {
+	if keep <= 0 || d.weight > c.opts.MaxWeight || end.flight.forgotten {
 		c.returnWeight(d.weight)
 		c.returnPlace()
 		return forever

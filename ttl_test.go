@@ -17,6 +17,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 15: A TTL counts from completion, on the monotonic clock; at its deadline the outcome is
+// gone, in every method alike.
 func TestPromise15_TTLCountsFromCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{TTL: time.Minute})
@@ -567,6 +569,8 @@ func TestRecords_OfOneInstantAreSmall(t *testing.T) {
 	})
 }
 
+// Promise 16: Nothing expires in flight, and callers that joined get the outcome however short its
+// TTL. WithTTL(0) shares the outcome with them and retains nothing.
 func TestPromise16_InFlightNothingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(options{TTL: 1, HoldTTL: 1, ExecTimeout: time.Second})

@@ -2,7 +2,6 @@ package idemflight
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -85,7 +84,7 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 		if Source(f.outcome.source) == NoOutcome {
 			e.Kind = EventRejected
 		}
-	case errors.Is(err, ErrInFlight):
+	case err == errWaited:
 		e.Kind = EventRejected
 	default:
 		e.Kind = EventCallerLeft

@@ -14,6 +14,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 9: All callers of a flight get the same value and the same error; zero and nil are values
+// like any other.
 func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 	type thing struct{ n int }
 	one := &thing{1}
@@ -263,6 +265,8 @@ func TestJoinedCallers_OfEveryFormGetTheSame(t *testing.T) {
 	}
 }
 
+// Promise 10: WithMaxWait limits how long a caller waits, and MaxWaiters how many wait; beyond that
+// the call gets ErrInFlight. Neither stops a leader whose fn runs.
 func TestPromise10_MaxWaitIsExact(t *testing.T) {
 	for _, wait := range []time.Duration{1, time.Millisecond, time.Second, time.Hour, 1000 * time.Hour} {
 		t.Run(wait.String(), func(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
+// Promise 20: Beyond MaxWeight the least recently used values are shed. Their keys are remembered:
+// they answer ErrValueShed, and fn does not run.
 func TestPromise20_TheLeastRecentlyUsedValuesAreShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, log := shedding(options{TTL: time.Minute})
@@ -578,8 +580,8 @@ func TestPromise20_NothingIsShedForWhatIsNotRetained(t *testing.T) {
 	}
 }
 
-// What has been weighed, and its key is forgotten before it is retained, weighs nothing: the weight is
-// given back, but not that of a value which alone is too heavy, for which none was taken.
+// An outcome that was weighed, and forgotten before it was retained, weighs nothing: its weight is
+// given back, except for a value too heavy by itself, for which none was taken.
 func TestPromise20_TheSumIsExactIfForgottenOnceWeighed(t *testing.T) {
 	for name, v := range map[string]int{"light": 6, "too heavy": tooHeavy} {
 		t.Run(name, func(t *testing.T) {
@@ -602,7 +604,7 @@ func TestPromise20_TheSumIsExactIfForgottenOnceWeighed(t *testing.T) {
 	}
 }
 
-// A Restore that is refused once it has its weight gives that back.
+// A Restore that is refused after it took its weight gives it back.
 func TestPromise20_TheSumIsExactIfRestoreIsRefusedOnceWeighed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := idemflight.MustNew(weighted(options{}))

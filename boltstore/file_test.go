@@ -152,5 +152,26 @@ func TestDamagedRecord(t *testing.T) {
 		require.Error(t, err)
 	}
 	claim(t, s, "good", false)
-	require.Error(t, s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil }), "what cannot be read is not passed over")
+	var told []string
+	err = s.Unsettled(t.Context(), func(key string, _ idemflight.Standing) error {
+		told = append(told, key)
+		return nil
+	})
+	require.ErrorContains(t, err, `"bad"`, "what cannot be read is not passed over")
+	require.Equal(t, []string{"good"}, told, "and does not hide the others")
+}
+
+// TestDamagedRecordThatHasEnded: the sweep that meets it does not fail the writes of other keys.
+func TestDamagedRecordThatHasEnded(t *testing.T) {
+	_, s := openStore(t)
+	r := claim(t, s, "bad", false)
+	ends := retain
+	ends.TTL = 1
+	settle(t, s, r, ends)
+	require.NoError(t, s.Damage("bad", []byte("not a record")))
+	for i := range 3 {
+		settle(t, s, claim(t, s, fmt.Sprint("good", i), false), retain)
+	}
+	_, err := s.Read(t.Context(), "bad")
+	require.ErrorContains(t, err, `"bad"`, "it is there for somebody to look at")
 }

@@ -156,7 +156,8 @@ func (s *Store) Forget(ctx context.Context, c idemflight.Claim) (bool, error) {
 }
 
 // Unsettled is [idemflight.Store].Unsettled: what is in memory alone, then what is in the file, each in the order
-// of the keys. It scans the file, a few hundred records at a time; f may ask the store.
+// of the keys. It scans the file, a few hundred records at a time; f may ask the store. Records that are damaged do
+// not end it: it returns what is wrong with them at the end.
 func (s *Store) Unsettled(ctx context.Context, f func(key string, x idemflight.Standing) error) error {
 	inMemory := s.db.inMemoryKeys(s.name)
 	told := make(map[string]bool, len(inMemory))
@@ -181,42 +182,53 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, x idemflight.S
 	for _, key := range inMemory {
 		told[key] = true
 	}
+	var damaged []error
 	for from := ""; ; {
-		keys, next, err := s.unsettledFrom(from)
+		p, err := s.unsettledFrom(from)
 		if err != nil {
 			return err
 		}
-		if err := tell(keys); err != nil || next == "" {
+		damaged = append(damaged, p.damaged...)
+		if err := tell(p.keys); err != nil {
 			return err
 		}
-		from = next
+		if p.next == "" {
+			return errors.Join(damaged...)
+		}
+		from = p.next
 	}
 }
 
 // scanMost is how many records a scan looks at in one transaction.
 const scanMost = 512
 
-// unsettledFrom returns keys in the file that may be in flight or held, and from where to go on; "" if
-// those are the last.
-func (s *Store) unsettledFrom(from string) (keys []string, next string, err error) {
+// page is what a scan found in one transaction.
+type page struct {
+	keys    []string // that may be in flight or held
+	damaged []error
+	next    string // key to go on from; "" at the end
+}
+
+func (s *Store) unsettledFrom(from string) (p page, err error) {
 	at := s.db.at()
 	err = s.db.view(s, func(records *bolt.Bucket) error {
 		c := records.Cursor()
 		looked := 0
 		for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
 			if looked++; looked > scanMost {
-				next = string(k)
+				p.next = string(k)
 				return nil
 			}
 			r, err := record.Decode(v)
 			if err != nil {
-				return fmt.Errorf("the record of key %q: %w", k, err)
+				p.damaged = append(p.damaged, fmt.Errorf("the record of key %q: %w", k, err))
+				continue
 			}
 			if slices.Contains([]idemflight.State{idemflight.InFlight, idemflight.Held}, record.Read(r, at).State) {
-				keys = append(keys, string(k))
+				p.keys = append(p.keys, string(k))
 			}
 		}
 		return nil
 	})
-	return keys, next, err
+	return p, err
 }

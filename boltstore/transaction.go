@@ -170,7 +170,8 @@ func (t *transaction) sweep(store *bolt.Bucket) error {
 		key := string(k[8:])
 		r, err := get(records, key)
 		switch end := record.End(r, t.at); {
-		case err != nil: // somebody has to look at it
+		case err != nil:
+			err = nil // somebody has to look at it: it stays, and is due no more
 		case r.State == record.Absent:
 		case end <= t.at.Now:
 			err = errors.Join(records.Delete([]byte(key)), due.Delete(dueKey(dueOf(r), key)))

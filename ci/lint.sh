@@ -16,7 +16,5 @@ GOOS=windows go vet . ./examples/...
 GOOS=plan9 go build . # the tests know errors that Plan 9 does not
 GOARCH=386 go vet ./...
 
-step tests that the README names
-for name in $(grep -o 'TestPromise[0-9]*_[A-Za-z0-9]*' README.md | sort -u); do
-	grep -q "^func $name(" ./*_test.go storetest/*_test.go || { echo "README.md names $name, which does not exist"; exit 1; }
-done
+step docs: promises, errors, links
+go run ./internal/docs -check

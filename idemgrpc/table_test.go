@@ -2,6 +2,7 @@ package idemgrpc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -122,6 +123,27 @@ func TestMarkers_DecideBeforeAllElse(t *testing.T) {
 				requireBecomes(t, s, s.client(t), codes.FailedPrecondition, tt.want)
 			})
 		}
+	}
+}
+
+// coded gives an error a code, and keeps its text.
+type coded struct {
+	error
+	code codes.Code
+}
+
+func (c coded) Unwrap() error              { return c.error }
+func (c coded) GRPCStatus() *status.Status { return status.New(c.code, c.Error()) }
+
+func TestTable_AnErrorThatBringsItsStatus(t *testing.T) {
+	for name, err := range map[string]error{
+		"bare":   coded{errors.New("the bank says so"), codes.NotFound},
+		"marked": idemflight.Retryable(coded{errors.New("the bank says so"), codes.NotFound}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, idemgrpc.Options{}, func(context.Context, string) (string, error) { return "", err })
+			requireBecomes(t, s, s.client(t), codes.NotFound, idemflight.Release)
+		})
 	}
 }
 

@@ -176,15 +176,15 @@ func (i *Interceptor) classify(s *status.Status) (d idemflight.Disposition, err 
 	return i.opts.Classify(s), nil
 }
 
-// unmarked returns err without the markers around it. They say nothing but to the cache, and would get into the
-// text of the status.
+// unmarked returns err without the markers around it. They speak to the cache alone, and would hide the status of
+// the error inside from status.FromError, or get into its text.
 func unmarked(err error) error {
 	for {
-		inner := errors.Unwrap(err)
-		if inner == nil || inner.Error() != err.Error() {
+		m, ok := err.(verdict.Marker)
+		if !ok {
 			return err
 		}
-		err = inner
+		err = m.Unwrap()
 	}
 }
 

@@ -90,7 +90,7 @@
 //
 // The middleware's own answers are problem+json (RFC 9457), with a member "retryable",
 // Cache-Control: no-store, and a Retry-After exactly if they are retryable. The types are
-// https://github.com/idemflight/idemflight#problem- followed by:
+// https://github.com/idemflight/idemflight/blob/main/docs/http.md#problem- followed by:
 //
 //	missing-key         400  Require is set and there is no key
 //	malformed-key       400  not 1–255 bytes of visible ASCII, raw or as an RFC 8941 string; or Options.Key

@@ -70,7 +70,7 @@ type problemDocument struct {
 }
 
 func (p problemDocument) kind() string {
-	return strings.TrimPrefix(p.Type, "https://github.com/idemflight/idemflight#problem-")
+	return strings.TrimPrefix(p.Type, "https://github.com/idemflight/idemflight/blob/main/docs/http.md#problem-")
 }
 
 // requireProblem asserts all that is true of each problem document, and its kind.

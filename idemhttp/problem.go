@@ -19,8 +19,8 @@ type Problem struct {
 	Err       error  // the cause, not for the client: wraps a sentinel of package idemflight, or is what Scope or Key returned
 }
 
-// problemBase precedes the names of the kinds. It leads to a page that explains them.
-const problemBase = "https://github.com/idemflight/idemflight#problem-"
+// problemBase precedes the names of the kinds: the page there has a section about each.
+const problemBase = "https://github.com/idemflight/idemflight/blob/main/docs/http.md#problem-"
 
 // kind is what problems of one type have in common.
 type kind struct {

@@ -18,6 +18,8 @@ import (
 
 // Promises 28 to 34: claims, leases, takeovers, and who asks.
 
+// Promise 28: With a Store, promises 1, 2, 13, 15, 22 and 23 hold for all processes that share it,
+// as far as promises 29 to 33 say. Without one, nothing changes.
 func TestPromise28_AnotherProcessReplays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -61,6 +63,8 @@ func TestPromise28_FinalErrorsAndFingerprintsCross(t *testing.T) {
 	})
 }
 
+// Promise 29: The engine has recorded the claim before fn runs, and the outcome before any caller
+// gets it. A verb whose answer was lost is repeated.
 func TestPromise29_TheClaimIsRecordedBeforeFnAndTheOutcomeBeforeCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -112,6 +116,9 @@ func TestPromise29_LostAnswersAreAskedForAgain(t *testing.T) {
 	}
 }
 
+// Promise 31: When a process dies, the keys it had in flight are free again where effects are
+// announced and none had begun; all others are held. A process that was merely slow, and was not
+// replaced, settles late.
 func TestPromise31_WhatADeadOwnerLeaves(t *testing.T) {
 	for name, tc := range map[string]struct {
 		announced, begins bool
@@ -160,6 +167,8 @@ func TestPromise31_WhatADeadOwnerLeaves(t *testing.T) {
 	}
 }
 
+// Promise 30: An execution whose claim was taken over can neither begin an effect nor settle. The
+// leases of long executions are renewed.
 func TestPromise30_WhoWasReplacedNeitherBeginsNorSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -236,6 +245,52 @@ func TestPromise30_LongExecutionsAreRenewed(t *testing.T) {
 	})
 }
 
+// One renewal that hangs costs no lease, whenever the execution began.
+func TestPromise30_ARenewalThatHangsCostsNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, runs, release := blocked(1, nil)
+		other := make(chan error, 1)
+		go func() { // arms the timer
+			_, err := a.Do(bg, "other", fn)
+			other <- err
+		}()
+		<-runs
+		time.Sleep(50 * time.Millisecond)
+		fn, runs, done := blocked(7, nil)
+		answered := start(a, bg, func(ctx context.Context) (int, error) {
+			require.NoError(t, idemflight.BeginEffect(ctx))
+			return fn(ctx)
+		})
+		<-runs
+		renewals := 0
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if verb != "Renew" || when != storetest.Before {
+				return nil
+			}
+			if renewals++; renewals == 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			time.Sleep(45 * time.Millisecond) // the way to the store
+			return nil
+		})
+		for range 20 {
+			time.Sleep(5 * time.Second)
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}
+		close(release)
+		close(done)
+		require.NoError(t, <-other)
+		require.NoError(t, (<-answered).err)
+		require.Greater(t, renewals, 2)
+	})
+}
+
+// Promise 34: In one process, one call per key asks the store and the others join it; a replay from
+// memory never asks.
 func TestPromise34_OneCallPerKeyAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()

@@ -14,6 +14,9 @@ import (
 
 // Promises 40 to 42: what the memory keeps.
 
+// Promise 40: Deadlines are those of the engine's clock, and a copy in memory never outlives its
+// record.
+//
 // However long the answer is under way, a copy ends before the record.
 func TestPromise40_ACopyNeverOutlivesItsRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -37,6 +40,8 @@ func TestPromise40_ACopyNeverOutlivesItsRecord(t *testing.T) {
 	})
 }
 
+// Promise 41: A copy is replayed for at most LocalTTL, even after a Forget in another process. A
+// held key is asked about at every call.
 func TestPromise41_TheLocalCopyEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -57,6 +62,7 @@ func TestPromise41_TheLocalCopyEnds(t *testing.T) {
 	})
 }
 
+// Promise 42: MaxEntries and MaxWeight limit the copies in memory, so evicting one loses nothing.
 func TestPromise42_MemoryHoldsCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()

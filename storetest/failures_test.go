@@ -17,6 +17,8 @@ import (
 
 // Promises 38 and 39: a store that fails, loses answers, or knows better.
 
+// Promise 38: Without the store's answer fn does not run: ErrStore. An outcome that the store did
+// not take is held, and offered again.
 func TestPromise38_WithoutTheStoreFnDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -105,6 +107,8 @@ func TestPromise38_WhatTheStoreDidNotTakeIsHeldAndOfferedAgain(t *testing.T) {
 	})
 }
 
+// Promise 39: An outcome that the engine already has counts, whatever fn returned: a commit whose
+// answer was lost still counts.
 func TestPromise39_TheEnginesOutcomeCounts(t *testing.T) {
 	for _, committed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -339,6 +343,131 @@ func TestPanicsOverAStore(t *testing.T) {
 				require.ErrorContains(t, err, "fn panicked and had not said whether an effect had begun")
 				require.Zero(t, a.Stats().InFlight)
 			})
+		})
+	}
+}
+
+// loop is an error that wraps itself, and hydra one that does so twice.
+type (
+	loop  struct{}
+	hydra struct{}
+)
+
+func (loop) Error() string    { return "loop" }
+func (loop) Unwrap() error    { return loop{} }
+func (hydra) Error() string   { return "hydra" }
+func (hydra) Unwrap() []error { return []error{hydra{}, hydra{}} }
+
+// An error without end is recorded like any other, whether fn, the store or the codec comes up with it.
+func TestPromise38_AnErrorWithoutEndIsRecorded(t *testing.T) {
+	for _, endless := range []error{loop{}, hydra{}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			a, b := over(t, m), over(t, m)
+			_, err := a.Do(bg, theKey, returns(0, endless))
+			require.True(t, isUnknown(err))
+			_, err = b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.ErrorContains(t, err, endless.Error())
+			_, err = a.Do(bg, "final", returns(0, idemflight.Final(endless)))
+			require.EqualError(t, err, endless.Error())
+			_, err = b.Do(bg, "final", mustNotRun(t))
+			require.EqualError(t, err, endless.Error())
+
+			m.Hook(func(context.Context, storetest.When, string, idemflight.Claim) error { return endless })
+			_, err = a.Do(bg, "store", mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+			m.Hook(nil)
+
+			mute := over(t, m, func(o *options) {
+				o.Codec.EncodeKey = func(string) (string, error) { return "", endless }
+				o.Codec.DecodeKey = func(s string) (string, error) { return s, nil }
+			})
+			_, err = mute.Do(bg, "codec", mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// isUnknown is errors.Is(err, ErrOutcomeUnknown) of an err that may wrap something without end.
+func isUnknown(err error) bool {
+	is, ok := err.(interface{ Is(error) bool })
+	return ok && is.Is(idemflight.ErrOutcomeUnknown)
+}
+
+// shy is an error whose Is panics.
+type shy struct{}
+
+func (shy) Error() string { return "shy" }
+func (shy) Is(error) bool { panic("shy") }
+
+// What a codec comes up with is looked at without a lock: the cache goes on.
+func TestPromise38_ACodecsErrorThatPanicsLocksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := over(t, storetest.Mem(), func(o *options) {
+			o.Codec.EncodeKey = func(key string) (string, error) {
+				if key == theKey {
+					return "", shy{}
+				}
+				return key, nil
+			}
+			o.Codec.DecodeKey = func(s string) (string, error) { return s, nil }
+		})
+		_, err := c.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrInvalidKey)
+		require.EqualValues(t, 1, c.Stats().InvalidKey)
+		for i := range 256 { // of every shard
+			require.Equal(t, i, must(c.Do(bg, fmt.Sprint(i), returns(i, nil))))
+		}
+	})
+}
+
+// A store's failure counts as that, whatever the store wraps in it.
+func TestPromise38_AStoresFailureCountsAsThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		c := over(t, m)
+		m.Hook(func(context.Context, storetest.When, string, idemflight.Claim) error {
+			return fmt.Errorf("the proxy says: %w", idemflight.ErrOutcomeUnknown)
+		})
+		_, err := c.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		require.EqualValues(t, 1, c.Stats().StoreFailed)
+		require.Zero(t, c.Stats().OutcomeUnknown)
+	})
+}
+
+// lax is a store that grants the claim of a held key to anybody.
+type lax struct{ *storetest.Memory }
+
+func (s lax) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemflight.Standing, error) {
+	x, err := s.Memory.Claim(ctx, r)
+	if err == nil && x.State == idemflight.Held {
+		x.Granted = true
+	}
+	return x, err
+}
+
+// A store that breaks its rules is an error. fn does not run on a held key.
+func TestPromise38_AHeldKeyThatIsGrantedUnaskedDoesNotRun(t *testing.T) {
+	for _, reconcile := range []func(context.Context, string, idemflight.Entry[int]) (int, error){
+		nil,
+		func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errBoom },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			c := over(t, lax{m}, func(o *options) { o.Reconcile = reconcile })
+			_, err = c.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+			require.ErrorContains(t, err, "it granted the claim of a held key")
+			m.Hook(nil)
+			time.Sleep(time.Minute)
+			e, _, err := c.Lookup(bg, theKey)
+			require.NoError(t, err)
+			require.Equal(t, idemflight.Held, e.State)
 		})
 	}
 }

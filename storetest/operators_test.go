@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,8 @@ import (
 
 // Promises 43 and 44: operators, Restore and Close.
 
+// Promise 43: Operators act on the store, and of several that settle the same key, in whatever
+// process, one succeeds. Restore and Load write through.
 func TestPromise43_OperatorsActOnTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -143,6 +146,8 @@ func TestPromise43_RestoreWritesThrough(t *testing.T) {
 	})
 }
 
+// Promise 44: Close waits for the executions of its own process, and not for those of others. Save
+// is an error: the store has everything.
 func TestPromise44_CloseWaitsForExecutionsHereAndNotElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -372,4 +377,108 @@ func TestPromise44_CloseWaitsForTheStoresAnswer(t *testing.T) {
 		require.NoError(t, <-closed)
 		require.Equal(t, 7, (<-led).res.Value)
 	})
+}
+
+// A Forget whose answer was lost has forgotten all the same, and is not tried on what came after.
+func TestPromise43_AForgetWhoseAnswerWasLostCountsOnce(t *testing.T) {
+	for name, meanwhile := range map[string]bool{"nothing came": false, "another outcome came": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				var told atomic.Int64
+				a, b := over(t, m, func(o *options) {
+					o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+						if e.Kind == idemflight.EventForgotten {
+							told.Add(1)
+						}
+					}
+				}), over(t, m)
+				require.Equal(t, 1, must(a.Do(bg, theKey, returns(1, nil))))
+				m.Fail("Forget", storetest.After, 1)
+				first := true
+				m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+					if verb == "Forget" && when == storetest.After && first {
+						first = false
+						if meanwhile {
+							require.Equal(t, 2, must(b.Do(bg, theKey, returns(2, nil))))
+						}
+					}
+					return nil
+				})
+				was, err := a.Forget(bg, theKey)
+				require.NoError(t, err)
+				require.True(t, was)
+				require.EqualValues(t, 1, told.Load())
+				if meanwhile {
+					require.Equal(t, 2, must(a.Do(bg, theKey, mustNotRun(t))), "it was not meant")
+				} else {
+					require.Equal(t, 3, must(a.Do(bg, theKey, returns(3, nil))))
+				}
+			})
+		})
+	}
+}
+
+// If the store could not be asked to forget what is in flight, the outcome is retained, and everybody is told so.
+func TestPromise43_AForgetThatFailedForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		fn, runs, release := blocked(7, nil)
+		answered := start(a, bg, fn)
+		<-runs
+		m.Fail("Forget", storetest.Before, -1)
+		_, err := a.Forget(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		m.Fail("Forget", storetest.Before, 0)
+		close(release)
+		got := <-answered
+		require.NoError(t, got.err)
+		require.False(t, got.res.ExpiresAt.IsZero(), "it is retained")
+		require.EqualValues(t, 1, a.Stats().Retains)
+		require.Zero(t, a.Stats().Releases)
+		require.Zero(t, a.Len(), "but no copy is")
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// wordy is a store that adds a word to every error, those of the function it was given included.
+type wordy struct{ *storetest.Memory }
+
+func (s wordy) Unsettled(ctx context.Context, f func(string, idemflight.Standing) error) error {
+	if err := s.Memory.Unsettled(ctx, f); err != nil {
+		return fmt.Errorf("wordy: %w", err)
+	}
+	return nil
+}
+
+// To stop early is no failure, whatever the store makes of it.
+func TestPromise43_UnsettledMayBeLeftEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := over(t, wordy{storetest.Mem()})
+		_, err := c.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.NoError(t, c.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return false }))
+		require.Zero(t, c.Stats().StoreErrors)
+	})
+}
+
+// A key that cannot be hashed is said to be that by every method.
+func TestPromise21_AKeyThatCannotBeHashedWithAStore(t *testing.T) {
+	reconcile := func(context.Context, any, idemflight.Entry[int]) (int, error) { return 0, errBoom }
+	c := idemflight.MustNew(idemflight.Options[any, int]{Store: storetest.Mem(), Reconcile: reconcile, Codec: idemflight.Codec[any, int]{
+		EncodeKey: func(any) (string, error) { return "", nil },
+		DecodeKey: func(string) (any, error) { return nil, nil },
+	}})
+	for name, do := range map[string]func(key any){
+		"Lookup":    func(key any) { _, _, _ = c.Lookup(bg, key) },
+		"Forget":    func(key any) { _, _ = c.Forget(bg, key) },
+		"Resolve":   func(key any) { _ = c.Resolve(bg, key, 1, nil) },
+		"Reconcile": func(key any) { _, _ = c.Reconcile(bg, key) },
+	} {
+		func() {
+			defer func() { require.Contains(t, fmt.Sprint(recover()), "cannot be hashed", name) }()
+			do([]int{1})
+		}()
+	}
 }

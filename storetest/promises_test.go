@@ -16,6 +16,13 @@ import (
 
 // The promises 28 to 44, of a cache over a Store: two caches over one Memory are two processes.
 
+// Promise 32: Not promised, since no library can: a process that is paused between BeginEffect and
+// its effect, for longer than its lease, may still have that effect after Reconcile has found none.
+// See docs/stores.md#what-no-library-can-promise.
+
+// Promise 33: If the engine loses what it had acknowledged, keys are forgotten and fn may run
+// again; see docs/stores.md#which-one for when each engine does.
+
 type (
 	cache   = idemflight.Cache[string, int]
 	options = idemflight.Options[string, int]

@@ -16,6 +16,8 @@ import (
 
 // Promises 35 to 37: who waits, here and for another process.
 
+// Promise 35: A caller that waits for an execution in another process waits like one that joined,
+// and gets its outcome. After a release, one of those that wait runs its own fn.
 func TestPromise35_AWatchIsAJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -102,6 +104,8 @@ func TestPromise35_AfterAReleaseOneWhoWatchedLeads(t *testing.T) {
 	})
 }
 
+// Promise 36: A call with another payload, made while the store is being asked about its key, waits
+// for that answer and then looks again.
 func TestPromise36_AnotherPayloadWaitsForTheStoresAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -132,6 +136,7 @@ func TestPromise36_AnotherPayloadWaitsForTheStoresAnswer(t *testing.T) {
 	})
 }
 
+// Promise 37: A released outcome is seen only by callers of the same process that had joined.
 func TestPromise37_WhatWasReleasedOnlyJoinedCallersOfTheProcessAreTold(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error

@@ -11,5 +11,12 @@ type Error struct {
 	Hold   bool
 }
 
+// Marker is what Final, Retryable and Unknown return, for packages that must look at the error inside.
+type Marker interface {
+	error
+	Unwrap() error
+	Marker()
+}
+
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }

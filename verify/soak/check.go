@@ -153,7 +153,7 @@ func (r *recorder) gone() {
 
 // eventually asks until nothing is wrong, or patience ends: what is told may still be on its way.
 func (r *recorder) eventually(wrong func() string) bool {
-	end := time.Now().Add(min(r.patience, 5*time.Second))
+	end := time.Now().Add(r.patience)
 	for pause := time.Millisecond; wrong() != ""; pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(end) {
 			return false
