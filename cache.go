@@ -14,11 +14,11 @@ import (
 )
 
 // Cache makes operations happen once per key. Make one with [New] for each kind of operation and
-// share it: all methods are safe for concurrent use, and an empty one takes some 40 KB. It needs no
-// goroutine of its own; one that is dropped without [Cache.Close] is garbage once its entries have
-// expired.
+// share it: all methods are safe for concurrent use, and an empty cache takes some 40 KB. It needs
+// no goroutine of its own; a cache that is dropped without [Cache.Close] is garbage once its
+// entries have expired.
 //
-// Most callers want [Cache.Do]. [Cache.DoResult] also tells where the outcome comes from; [Wrap]
+// Most callers want [Cache.Do]. [Cache.DoResult] also tells where the outcome came from; [Wrap]
 // makes an ordinary function once-only.
 type Cache[K comparable, V any] struct {
 	opts   Options[K, V] // with defaults filled in
@@ -33,25 +33,25 @@ type Cache[K comparable, V any] struct {
 
 	places       atomic.Int64  // in flight + kept; at most MaxEntries
 	seq          atomic.Uint32 // the number of the last insertion
-	chances      atomic.Uint32 // and of the last second chance
+	chances      atomic.Uint32 // the number of the last second chance
 	weight       atomic.Int64  // of retained outcomes and what the newcomer that sheds has; at most MaxWeight
 	shedding     chan struct{} // a semaphore of one, held by the newcomer that sheds
 	minRetention time.Duration // 0: none; forever: nothing is evicted
 	closed       atomic.Bool   // set once; a claim reads it with its shard's mu held
 
 	reclaimer reclaimer
-	replays   counter // those that took no lock
+	replays   counter // replays that took no lock
 
 	invalidKeys, hookPanics atomic.Uint64
 }
 
-// shard is a part of the cache. A key is always of the same shard.
+// shard is a part of the cache. A key always belongs to the same shard.
 type shard[K comparable, V any] struct {
-	// mu guards everything below, and the guarded fields of flights and records; but the table of
-	// kept is read without it. It is never held while user code runs: fn, Reconcile, Classify, Weigh,
-	// Observer, and the methods of contexts and errors. No other lock is taken under it, except the
-	// other shards' by atOneMoment, in order. (Hashing and comparing keys is the runtime's; a key
-	// that cannot be hashed panics before mu is taken.)
+	// mu guards everything below, and the guarded fields of flights and records, except that the
+	// table of kept is read without it. It is never held while user code runs: fn, Reconcile,
+	// Classify, Weigh, Observer, and the methods of contexts and errors. No other lock is taken
+	// under it, except the other shards' by atOneMoment, in order. (Hashing and comparing keys is
+	// the runtime's; a key that cannot be hashed panics before mu is taken.)
 	mu      sync.Mutex
 	flights flights[K, V] // never one of a key that is also kept
 	kept    kept[K, V]
@@ -115,8 +115,8 @@ func shardCount(maxEntries int) int {
 	return min(n, maxEntries, maxShards)
 }
 
-// hash returns the hash of key. It panics, with a message that names the type, if key is an interface
-// that holds something unhashable.
+// hash returns the hash of key. It panics, with a message that names the type, if key is an
+// interface that holds something unhashable.
 func (c *Cache[K, V]) hash(key K) uint64 {
 	if len(c.shards) == 0 {
 		panic("idemflight: Cache must be made by New")
@@ -136,11 +136,16 @@ func (c *Cache[K, V]) shardOf(hash uint64) *shard[K, V] {
 	return &c.shards[i]
 }
 
-// Forget drops what is kept of key, held or not, so that the next call runs fn, and reports whether
-// there was anything. On a key in flight it returns true: the flight's callers get its outcome,
-// which is then not retained, though it is held if it turns out unknown; callers that arrive before
-// the flight ends still join it. An effect that may have taken place can take place again once a held
-// key is forgotten: [Cache.Resolve] is for what someone found out.
+// Forget drops what is kept under key, held or not, so that the next call runs fn, and reports
+// whether there was anything. For a key in flight it returns true: the flight's callers, and
+// callers that arrive before it ends, get its outcome, which is then not retained, though it is
+// held if it turns out unknown. Once a held key is forgotten, an effect that may have taken place
+// can take place again: if someone has found out, use [Cache.Resolve].
+//
+// Without a Store the error is nil, and it costs one shard lock. With one it acts for all
+// processes, though another process may replay its copy for up to LocalTTL, and it costs two round
+// trips. The error is [ErrStore] (the key may or may not have been forgotten), or [ErrInvalidKey]
+// for a key that cannot be encoded.
 func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 	mustHave(ctx, "Forget")
 	hash := c.hash(key)
@@ -159,7 +164,7 @@ func (c *Cache[K, V]) Forget(ctx context.Context, key K) (bool, error) {
 	return was, err
 }
 
-// drop drops what is kept of key, or sees to it that what its flight brings is not kept, and reports whether
+// drop drops what is kept under key, or marks its flight as forgotten, and reports whether
 // there was anything.
 func (c *Cache[K, V]) drop(s *shard[K, V], hash uint64, key K, notes *[]note[K]) bool {
 	yield.At("forget")
@@ -179,14 +184,17 @@ func (c *Cache[K, V]) drop(s *shard[K, V], hash uint64, key K, notes *[]note[K])
 }
 
 // Close refuses new executions ([ErrClosed]), those of Reconcile included, and waits until none is
-// in flight or ctx ends, whose cause it then returns. Flights that have begun, joins and replays go
-// on, also afterwards; what expires then is dropped by the next call that meets it. With nothing in
-// flight it returns nil whatever ctx is. From inside an execution it closes and returns
-// [ErrReentrant] without waiting. Calling it again is safe, and waits again. A nil ctx panics.
+// in flight, or until ctx ends, whose cause it then returns. Flights that have begun go on, and
+// calls still join them and get replays, even afterwards; a record that expires after Close is
+// dropped by the next call that meets it. With nothing in flight it returns nil even if ctx has
+// ended. From inside an execution it closes the cache and returns [ErrReentrant] without waiting.
+// Calling it again is safe, and waits again. A nil ctx panics.
 //
-// Events of flights that ended may still be delivered when Close returns.
+// Events of flights that have ended may still be delivered after Close has returned. With a Store,
+// Close neither closes the store nor waits for executions in other processes; an outcome that the
+// store has not taken is offered to it again only as long as the process lives.
 //
-// For a planned restart: Close, then [Cache.Save], exit; [Cache.Load], then listen.
+// For a planned restart: Close, [Cache.Save], exit; then [Cache.Load], listen.
 func (c *Cache[K, V]) Close(ctx context.Context) error {
 	mustHave(ctx, "Close")
 	within := executionOf(ctx)
@@ -217,8 +225,9 @@ func (c *Cache[K, V]) Close(ctx context.Context) error {
 	return nil
 }
 
-// ends returns what is closed when the flights end that are in flight; and, with a Store, what is closed when it
-// is known of others whether they are. Those that wait for another process are not.
+// ends returns the channels that are closed when the flights end; and, with a Store, for flights of
+// which it is not known yet whether their keys are in flight, the channels that are closed once it
+// is. Flights that wait for another process are left out.
 func (c *Cache[K, V]) ends() (inFlight, undecided []chan struct{}) {
 	for i := range c.shards {
 		s := &c.shards[i]

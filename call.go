@@ -22,12 +22,13 @@ type call[K comparable, V any] struct {
 	within *execution // innermost execution around the call
 	stays  bool       // it cannot abandon fn (Inline, or ctx never ends): as leader it runs fn itself
 
-	// What it met, decided in one critical section. Without a flight in it the reply is there, unless it
-	// is undecided; otherwise that is to be waited for or, with leads, to be flown.
+	// What it met, decided in one critical section. A flight in reply is to be waited for or,
+	// with leads, to be led. With undecided, the call waits for that and looks again. Otherwise
+	// the reply is there.
 	leads        bool
-	undecided    chan struct{} // once this is closed, it is known whether another payload is in the way
-	mayMeetAgain bool          // it has joined a flight that may turn out to have nobody's fn to run
-	wait         wait
+	undecided    chan struct{} // closed once it is known whether the key is in flight
+	mayMeetAgain bool          // it has joined a flight that may end without an outcome
+	wait         waitClock     // when it began to wait
 	kind         EventKind
 	origin       *Origin
 	notes        []note[K]
@@ -82,7 +83,8 @@ func (m *call[K, V]) refuse() {
 	m.c.observe(m.ctx, Event[K]{Kind: m.kind, Key: m.key, Err: m.reply.err, Took: m.waited(), Origin: m.origin})
 }
 
-// waited returns how long the call has waited: since it joined a flight at first, or since it leads one.
+// waited returns how long the call has waited: since it joined a flight at first, or
+// since it leads one.
 func (m *call[K, V]) waited() time.Duration {
 	switch {
 	case m.wait.has:
@@ -189,7 +191,7 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 	switch {
 	case m.within.inside(&f.exec):
 		m.rejectLocked(&s.stats.Reentrant, ErrReentrant)
-	case f.operated != byCall && f.undecided(): // it has no payload yet, and its answer may be none for a call
+	case f.operated != byCall && f.undecided(): // its fingerprint is not known yet
 		if m.ctxErr != nil {
 			m.leaveLocked()
 			return
@@ -201,7 +203,7 @@ func (m *call[K, V]) meetFlightLocked(f *flight[K, V]) {
 		m.leaveLocked()
 	case f.fingerprint != m.reply.opts.fingerprint:
 		m.undecided = f.asks.claiming.decided
-	case m.reply.opts.maxWait <= 0 && f.undecided(): // as its leader does, if that may not wait
+	case m.reply.opts.maxWait <= 0 && f.undecided(): // as a leader that may not wait
 		m.undecided = f.asks.claiming.decided
 	case m.reply.opts.maxWait <= 0:
 		m.rejectLocked(&s.stats.NotWaited, errMayNotWait)
@@ -248,8 +250,8 @@ func (m *call[K, V]) claimLocked(held *record[K, V]) {
 	m.reply.flight, m.leads = f, true
 }
 
-// follow waits for the flight that the call has joined. It reports false if that had no outcome, and
-// nobody's fn to run: then the call meets its key again.
+// follow waits for the flight that the call has joined. It reports false if the flight ended
+// without an outcome and without an fn to run: then the call meets its key again.
 func (m *call[K, V]) follow() (over bool) {
 	c, r := m.c, &m.reply
 	if !m.mayMeetAgain {
@@ -258,7 +260,7 @@ func (m *call[K, V]) follow() (over bool) {
 	c.emit(m.notes)
 	m.notes = nil
 	if r.opts.inline {
-		r.ended, r.err = c.ask(m.ctx, m.shard, r.flight)
+		r.ended, r.err = c.checkContext(m.ctx, m.shard, r.flight)
 	}
 	if r.err == nil {
 		r.err = c.join(m.ctx, m.shard, r, &m.wait)
@@ -274,15 +276,15 @@ func (m *call[K, V]) follow() (over bool) {
 	return true
 }
 
-// lead runs the flight, here or on a new goroutine, and replies with its outcome; it reports false if there is
-// none, and the call looks at its key again. Pending events are delivered only once the flight has started,
-// because the Observer may wait for it or call runtime.Goexit.
+// lead runs the flight, here or on a new goroutine, and replies with its outcome. It reports false
+// if there is none and the call has to look at its key again. Pending events are delivered only
+// once the flight has started, because the Observer may wait for it or call runtime.Goexit.
 func (m *call[K, V]) lead() (over bool) {
 	c, s, f := m.c, m.shard, m.reply.flight
 	asks := f.asks
 	switch {
 	case asks != nil: // Reconcile never runs on a caller's goroutine
-		m.ask()
+		m.startAsking()
 		switch {
 		case !m.waitForAnswer(asks):
 			return true
@@ -312,10 +314,11 @@ func (m *call[K, V]) lead() (over bool) {
 	return true
 }
 
-// ask has the store, or Reconcile, asked on another goroutine, which reports what is pending when it has
-// an answer: the Observer may not return, and this call is needed still. A call that may not wait for
-// Reconcile has left by then, as has one whose Done panics, which an inline leader needs now.
-func (m *call[K, V]) ask() {
+// startAsking has the store, or Reconcile, asked on another goroutine. That goroutine delivers the
+// pending events once it has an answer, because the Observer may not return, and this call is still
+// needed. Before it starts, a call that may not wait for Reconcile has left, as has one whose Done
+// panics (an inline leader asks for Done only here).
+func (m *call[K, V]) startAsking() {
 	f, notes := m.reply.flight, m.notes
 	m.notes = nil
 	asked := false
@@ -352,8 +355,8 @@ func (m *call[K, V]) leadInline(e *execution) {
 	m.led()
 }
 
-// led replies to the leader, which is still there, with the outcome of its flight: it panics if fn
-// did.
+// led replies to the leader, which is still there, with the outcome of its flight.
+// It panics if fn did.
 func (m *call[K, V]) led() {
 	m.observeLed()
 	o := &m.reply.flight.outcome

@@ -9,9 +9,9 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Capacity is shared by all shards: places, weight, and the order of turns across them. All of it is
-// atomics, so that no other lock is taken under a shard's mu. A reading is a hint, checked again under
-// the lock of the shard that it points to.
+// Capacity is shared by all shards: places, weight, and the order of turns across them. All of it
+// is atomics, so that no other lock is taken under a shard's mu. A reading is a hint, checked again
+// under the lock of the shard that it points to.
 
 // head publishes which records of a shard would go first, so that a search reads one table instead
 // of locking every shard. It is written with the shard's mu held, and read by anyone.
@@ -22,8 +22,8 @@ type head struct {
 	shed  atomicTurn   // of the value that is the next to be shed
 	spare atomicTurn   // of the held key that is the next to be evicted as the last resort
 
-	// Completion of the first outcome in the order queue, or forever. It may hide behind a younger one of
-	// the line: it had its second chance after that completed.
+	// Completion of the first outcome in the order queue, or forever. It may hide behind a younger
+	// one of the line: it had its second chance after that completed.
 	queued atomic.Int64
 }
 
@@ -91,9 +91,9 @@ func (c *Cache[K, V]) takePlace() bool {
 	}
 }
 
-// returnPlace gives a place back. That of a record is returned before the record is removed, under one
-// lock: a search that does not see the record any more sees its place, so that ErrFull is never said
-// while something could go.
+// returnPlace gives a place back. That of a record is returned before the record is removed, under
+// one lock: a search that does not see the record any more sees its place, so that ErrFull is never
+// said while something could go.
 func (c *Cache[K, V]) returnPlace() { c.places.Add(-1) }
 
 // search is a search for a record that may go, to make room for key.
@@ -108,10 +108,10 @@ type search[K comparable, V any] struct {
 }
 
 // makeRoom frees the place of an expired record, otherwise of the outcome whose turn it is and that
-// MinRetention lets go. It never evicts key itself: if key was inserted meanwhile, evicting it would run
-// its fn again. exhausted means that nothing may go that was there as of insertion number asOf;
-// otherwise the caller looks again, at its key and for a place. Must be called without a lock; it
-// takes that of one shard at a time.
+// MinRetention lets go. It never evicts key itself: if key was inserted meanwhile, evicting it
+// would run its fn again. exhausted means that nothing may go that was there as of insertion number
+// asOf; otherwise the caller looks again, at its key and for a place. Must be called without a
+// lock; it takes that of one shard at a time.
 func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted bool, asOf uint32) {
 	find := search[K, V]{c: c, key: key, hash: uint32(hash), now: c.now(), notes: notes}
 	find.from, find.began = c.shardOf(hash).index+1, c.nextTurn(find.now)
@@ -140,8 +140,8 @@ func (c *Cache[K, V]) makeRoom(key K, hash uint64, notes *[]note[K]) (exhausted 
 	}
 }
 
-// firstDue returns a shard that keeps something expired, or nil. (The deadline that the timer is set
-// for would not do: it is set after the record that it is for can be seen.)
+// firstDue returns a shard that keeps something expired, or nil. (The deadline that the timer is
+// set for would not do: it is set after the record that it is for can be seen.)
 func (c *Cache[K, V]) firstDue(now time.Duration) *shard[K, V] {
 	for i := range c.heads {
 		if c.heads[i].due.Load() <= int64(now) {
@@ -156,17 +156,18 @@ func (c *Cache[K, V]) firstDue(now time.Duration) *shard[K, V] {
 // room at the same time neither read what all the others write nor meet at one shard.
 const exactBelow = 1 << 12
 
-// oldEnough reports whether an outcome may be evicted although others may be older: it was inserted,
-// or had its second chance, three quarters of MaxEntries insertions ago. (So one that is replayed at
-// least once in a quarter of MaxEntries insertions bears its mark by then, and is not evicted.)
+// oldEnough reports whether an outcome may be evicted although others may be older: it was
+// inserted, or had its second chance, three quarters of MaxEntries insertions ago. (So one
+// that is replayed at least once in a quarter of MaxEntries insertions bears its mark by then,
+// and is not evicted.)
 func (find *search[K, V]) oldEnough(t order.Turn) bool {
 	n := find.c.opts.MaxEntries
 	return n >= exactBelow && int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n-n/4
 }
 
-// victim returns a shard whose next outcome may be evicted, and the turn of that: the first that is old
-// enough, otherwise the one with the earliest turn; nil if MinRetention spares all. The head of a shard
-// stands for the shard: records behind it that were never replayed completed later.
+// victim returns a shard whose next outcome may be evicted, and the turn of that: the first that is
+// old enough, otherwise the one with the earliest turn; nil if MinRetention spares all. The head of
+// a shard stands for the shard: records behind it that were never replayed completed later.
 func (find *search[K, V]) victim() (s *shard[K, V], first order.Turn) {
 	c := find.c
 	first = never
@@ -195,9 +196,9 @@ func (find *search[K, V]) unprotected(done time.Duration) bool {
 		find.now-done >= protect
 }
 
-// evict drops the outcome of s whose turn it is, if that is still the one that was found, or another
-// that is old enough. One that was replayed gets its second chance instead. It reports whether the
-// search is over: a place was returned, or it is the turn of key itself.
+// evict drops the outcome of s whose turn it is, if that is still the one that was found, or
+// another that is old enough. One that was replayed gets its second chance instead. It reports
+// whether the search is over: a place was returned, or it is the turn of key itself.
 func (find *search[K, V]) evict(s *shard[K, V], found order.Turn) bool {
 	c := find.c
 	s.mu.Lock()
@@ -227,9 +228,10 @@ func (find *search[K, V]) dropLocked(s *shard[K, V], r *record[K, V], err error)
 	find.c.noteDropped(find.notes, Event[K]{Kind: EventEvicted, Key: r.key, Err: err, Origin: r.origin()})
 }
 
-// hidden returns a shard with an outcome that may go although victim did not find it, the one that
-// completed first; nil if there is none. (Those in the queue had their second chance, and so may go, but
-// for those with a TTL of their own and restored ones: behind one of these, there may be another.)
+// hidden returns a shard with an outcome that may go although victim did not find it, the one
+// that completed first; nil if there is none. (Those in the queue had their second chance, and
+// so may go, but for those with a TTL of their own and restored ones: behind one of these,
+// there may be another.)
 func (find *search[K, V]) hidden() (s *shard[K, V]) {
 	first := forever
 	for i := range find.c.heads {
@@ -241,8 +243,8 @@ func (find *search[K, V]) hidden() (s *shard[K, V]) {
 	return s
 }
 
-// evictHidden drops the first in the queue of s, if it may go still, even if it was replayed. It reports
-// whether the search is over.
+// evictHidden drops the first in the queue of s, if it may go still, even if it was replayed. It
+// reports whether the search is over.
 func (find *search[K, V]) evictHidden(s *shard[K, V]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,9 +256,10 @@ func (find *search[K, V]) evictHidden(s *shard[K, V]) bool {
 	return true
 }
 
-// lastResort returns a shard with a key that is held only because fn said nothing at all, and the turn of
-// that, the earliest of all; nil if there is none that MinRetention lets go. So an hour in which a
-// database is dead, and every fn fails without a word, does not lock everybody out for HoldTTL.
+// lastResort returns a shard with a key that is held only because fn said nothing at all, and
+// the turn of that, the earliest of all; nil if there is none that MinRetention lets go. So
+// an hour in which a database is dead, and every fn fails without a word, does not lock
+// everybody out for HoldTTL.
 func (find *search[K, V]) lastResort() (s *shard[K, V], first order.Turn) {
 	first = never
 	for i := range find.c.heads {
@@ -267,8 +270,8 @@ func (find *search[K, V]) lastResort() (s *shard[K, V], first order.Turn) {
 	return s, first
 }
 
-// evictHeld drops the held key of s that lastResort has found, if it is there still. It reports whether
-// the search is over.
+// evictHeld drops the held key of s that lastResort has found, if it is there still. It reports
+// whether the search is over.
 func (find *search[K, V]) evictHeld(s *shard[K, V], found order.Turn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,15 +297,16 @@ func (c *Cache[K, V]) secondChance(now time.Duration) order.Turn {
 	return t
 }
 
-// takeWeightLocked takes the weight of a newcomer to s from MaxWeight. If there is too little left, it
-// unlocks s.mu and sheds values until there is enough: then the caller has to look again whether the
-// weight is still wanted, and to return it if not. (A value that alone is heavier than MaxWeight takes
-// nothing: it will be shed at once.)
+// takeWeightLocked takes the weight of a newcomer to s from MaxWeight. If there is too little left,
+// it unlocks s.mu and sheds values until there is enough: then the caller has to look again whether
+// the weight is still wanted, and to return it if not. (A value that alone is heavier than
+// MaxWeight takes nothing: it will be shed at once.)
 //
-// Weight that is taken with mu held is published with its record before mu is unlocked. A newcomer
-// that finds too little waits until it is the only one that sheds, and keeps for itself what it has
-// shed: so it gets there however many light ones come meanwhile. All other weight is that of records,
-// or of the newcomer before, which is about to insert its record: so there is something to shed.
+// Weight that is taken with mu held is published with its record before mu is unlocked. A
+// newcomer that finds too little waits until it is the only one that sheds, and keeps for
+// itself what it has shed: so it gets there however many light ones come meanwhile. All other
+// weight is that of records, or of the newcomer before, which is about to insert its record: so
+// there is something to shed.
 func (c *Cache[K, V]) takeWeightLocked(s *shard[K, V], weight int64, notes *[]note[K]) {
 	if weight == 0 || weight > c.opts.MaxWeight || c.takeWeight(weight, weight) > 0 {
 		return
@@ -324,8 +328,8 @@ func (c *Cache[K, V]) takeWeightLocked(s *shard[K, V], weight int64, notes *[]no
 	<-c.shedding // does not block: it takes what was sent above
 }
 
-// takeWeight takes as much as there is left of MaxWeight, up to most; nothing, if that is not at least
-// the given least. It returns how much it took.
+// takeWeight takes as much as there is left of MaxWeight, up to most; nothing, if that is not at
+// least the given least. It returns how much it took.
 func (c *Cache[K, V]) takeWeight(least, most int64) int64 {
 	for {
 		sum := c.weight.Load()
@@ -339,16 +343,17 @@ func (c *Cache[K, V]) takeWeight(least, most int64) int64 {
 	}
 }
 
-// returnWeight gives back what takeWeightLocked has taken, or the weight of a record that is dropped.
+// returnWeight gives back what takeWeightLocked has taken, or the weight of a
+// record that is dropped.
 func (c *Cache[K, V]) returnWeight(weight int64) {
 	if weight > 0 && weight <= c.opts.MaxWeight {
 		c.weight.Add(-weight)
 	}
 }
 
-// shedOne drops something expired, otherwise the value whose turn it is in all shards, or gives that
-// its second chance if it had its turn before the given one. It returns the weight of a value that it
-// has dropped, which then is the caller's. Must be called without a lock.
+// shedOne drops something expired, otherwise the value whose turn it is in all shards, or gives
+// that its second chance if it had its turn before the given one. It returns the weight of a value
+// that it has dropped, which then is the caller's. Must be called without a lock.
 func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) {
 	now := c.now()
 	if s := c.firstDue(now); s != nil {
@@ -389,7 +394,8 @@ func (c *Cache[K, V]) shedOne(began order.Turn, notes *[]note[K]) (freed int64) 
 	return freed
 }
 
-// noteShed counts and reports that the value of key, of s, was dropped. Must be called with s.mu held.
+// noteShed counts and reports that the value of key, of s, was dropped. Must be
+// called with s.mu held.
 func (c *Cache[K, V]) noteShed(s *shard[K, V], key K, origin *Origin, notes *[]note[K]) {
 	s.stats.Shed++
 	c.noteDropped(notes, Event[K]{Kind: EventShed, Key: key, Origin: origin})

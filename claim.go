@@ -10,7 +10,7 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// With a Store, a flight first asks that whether it may run, on a goroutine of its own:
+// With a Store, a flight first asks the store whether it may run, on a goroutine of its own:
 //
 //	         ┌───────────────── takeover, or a held key and Reconcile: another request
 //	         ▼                                │
@@ -19,17 +19,27 @@ import (
 //	         │ └────in flight────▶ watching ──────▶ settled: joined, or look again
 //	         └──────retained, held, reused, failed▶ settled
 //
-// Everybody may leave while it asks or watches, and fn does not start for who has left. Once it is decided
-// that fn runs the flight is like any other, but for the claim under which it runs: BeginEffect is recorded,
-// the lease is renewed, and the outcome is recorded before any caller hears of it.
+// All callers may leave while it asks or watches; fn does not start if the leader has left.
+// Once it is decided that fn runs, the flight is like any other, except that it runs under a
+// claim: BeginEffect is recorded, the lease is renewed, and the outcome is recorded before any
+// caller hears of it.
+//
+// The types:
+//
+//	Claim     what the store is told: key and ID
+//	claim     a Claim that was granted, and the execution under it
+//	asking    what has to be known before a flight's fn runs: Reconcile's answer, and first the store's
+//	claiming  the part of asking that only a Store needs; guarded by the shard's mu
+//	inquiry   one run of claim, which asks: from its first request until fn or Reconcile runs, or the
+//	          flight settles
 
-// claim is the right to run an execution, and then the one of its flight to fn.
+// claim is the right to run an execution, and the one that follows it in its flight.
 type claim struct {
 	Claim
 	env   env           // of the executions under it; env.claim is this one
 	since time.Duration // when it was asked for
 
-	// What the cache does for an execution, which does not know the cache's types.
+	// What the cache does for an execution, which does not know the cache's type parameters.
 	begin func(context.Context) error
 	seal  func(value any, err error) (Settlement, error)
 
@@ -42,14 +52,14 @@ type claim struct {
 	exec *execution // the one that runs; guarded by the keeper's mu
 }
 
-// claiming is what a flight is doing with the store before fn may run. It is written with the shard's mu
-// held.
+// claiming is how far a flight has got with the store before fn may run. It is written with
+// the shard's mu held.
 type claiming struct {
-	decided    chan struct{} // closed once it is known that the key is in flight, here or elsewhere, or the flight settles
+	decided    chan struct{} // closed once the key is known to be in flight, or the flight settles
 	isDecided  bool
-	reconciles bool   // it is decided that Reconcile is asked
+	reconciles bool   // it was decided to ask Reconcile
 	watches    bool   // it waits for an execution in another process
-	leaderLeft bool   // as it was decided, since it may not wait
+	leaderLeft bool   // when that was decided, because it may not wait
 	stopWatch  func() // ends the wait
 	noWait     bool   // the leader may not wait
 }
@@ -65,8 +75,8 @@ func (cl *claiming) decideLocked() {
 	}
 }
 
-// undecided reports whether f asks the store still, and so may turn out to be none. Must be called with the
-// shard's mu held.
+// undecided reports whether f is still asking the store, so that its key may turn out not to be in
+// flight at all. Must be called with the shard's mu held.
 func (f *flight[K, V]) undecided() bool {
 	return f.asks != nil && f.asks.claiming != nil && !f.asks.claiming.isDecided
 }
@@ -78,7 +88,7 @@ func (f *flight[K, V]) unwatchLocked() {
 	}
 }
 
-// awaitDecision waits until it is known whether the flight with another payload that the call met is one, or
+// awaitDecision waits until it is known whether the key that the call met is in flight, or until
 // the call's context ends.
 func (m *call[K, V]) awaitDecision() {
 	if m.reply.opts.inline {
@@ -90,7 +100,7 @@ func (m *call[K, V]) awaitDecision() {
 	}
 }
 
-// inquiry is a flight that asks the store.
+// inquiry is a flight's question to the store, while it is being asked.
 type inquiry[K comparable, V any] struct {
 	c      *Cache[K, V]
 	s      *shard[K, V]
@@ -100,11 +110,11 @@ type inquiry[K comparable, V any] struct {
 	key    string
 	since  time.Duration // when the last request was sent
 
-	operated bool // Cache.Reconcile leads; flight.operated changes when that leaves
+	operated bool // Cache.Reconcile leads (flight.operated changes when its caller leaves)
 	over     bool // the flight has settled, or an execution will settle it
 }
 
-// tooOften is how often a store may neither grant a claim nor say what is in its way.
+// tooOften is how many times in a row a store may neither grant a claim nor say what is in its way.
 const tooOften = 100
 
 // claim asks the store on behalf of f, and goes on from there.
@@ -160,10 +170,11 @@ func (q *inquiry[K, V]) ask(r *ClaimRequest) (Standing, error) {
 
 // request asks the store for a claim of key, whose text is given, and fills r in.
 //
-// A grant that comes later than a lease after r was sent is not used, and errors with ErrClaimLost: it may be the
-// second of this ID. (The first was lost; its lease ended, another process replaced it and released the key; then
-// a repeat of r finds the key free. A late copy of the request by which that process replaced the first would
-// now replace the second, although it has begun what the first had not.)
+// A grant that comes more than a lease after r was sent is given back, and the error is
+// ErrClaimLost: it may be the second grant of this ID. (The answer to the first was lost; its lease
+// ended; another process replaced it and released the key; then a repeat of r found the key free. A
+// late copy of the request by which that process replaced the first grant would now replace the
+// second, although an effect may have begun under it.)
 func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimRequest) (standing Standing, err error) {
 	r.Claim = Claim{text, newClaimID()}
 	r.Lease, r.HoldTTL, r.EffectsAnnounced = c.opts.Lease, c.opts.HoldTTL, c.opts.EffectsAnnounced
@@ -188,17 +199,17 @@ func (c *Cache[K, V]) request(ctx context.Context, key K, text string, r *ClaimR
 	return standing, err
 }
 
-// unrecorded is the answer to calls whose key has an outcome that the store has not taken.
+// unrecorded returns the answer to a call whose key has an outcome that the store has not taken.
 func (q *inquiry[K, V]) unrecorded(o *offer[K]) error {
 	if o.fingerprint != q.flight.fingerprint && !q.operated {
 		return ErrKeyReused
 	}
-	now := q.c.nowAndWall()
+	now := q.c.syncWall()
 	return &unknownError{cause: o.err, why: unrecorded, since: q.c.wall(o.at), until: q.c.wall(now + q.c.opts.Lease)}
 }
 
-// replaceHeld looks what the key is, for Cache.Reconcile, and makes r the request to replace a hold; or
-// reports that there is none.
+// replaceHeld reads the key for Cache.Reconcile and makes r the request that replaces its hold. If
+// it is not held, it rejects the flight and reports false.
 func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
 	standing, err := q.c.read(q.ctx, q.flight.key, q.key)
 	switch {
@@ -216,7 +227,8 @@ func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
 	return true
 }
 
-// refused deals with what is in the way of a claim. It reports whether to send r, which it changes.
+// refused deals with what is in the way of a claim. It reports whether to ask again,
+// with r as it then is.
 func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool) {
 	c, f := q.c, q.flight
 	*r = ClaimRequest{Fingerprint: f.fingerprint}
@@ -289,15 +301,17 @@ func (q *inquiry[K, V]) granted(r *ClaimRequest, standing Standing) {
 	}
 }
 
-// releaseUnused releases a claim under which nothing ran. If the store cannot be asked, its lease will end.
+// releaseUnused releases a claim under which nothing ran. If the store cannot be
+// asked, the lease ends.
 func (q *inquiry[K, V]) releaseUnused(cl *claim) {
 	_ = q.c.settleClaim(q.ctx, q.flight.key, cl.Claim, Settlement{Disposition: Release}, patience)
 }
 
-// settleClaim settles a claim under which no execution ran; should the store not answer, it is given back.
+// settleClaim settles a claim under which no execution ran. If the store does not
+// answer, it is given back.
 func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settlement, upTo time.Duration) error {
 	answered := false
-	defer func() { // also if the store calls runtime.Goexit
+	defer func() { // even if the store calls runtime.Goexit
 		if !answered {
 			c.keeper.giveBackLater(id)
 		}
@@ -310,13 +324,13 @@ func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settle
 	return err
 }
 
-// reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no effect and
-// fn does not run on the leader's goroutine.
+// reconcile runs Options.Reconcile for the hold that was granted, and after it fn, if there was no
+// effect and fn does not run on the leader's goroutine.
 func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	c, f, asks := q.c, q.flight, q.asks
 	held, err := c.entryOf(standing, q.since)
 	if err != nil {
-		held.Err = err // that is not to be decoded need not stop anybody from finding out
+		held.Err = err // an error that cannot be decoded need not stop anybody from finding out
 	}
 	q.s.mu.Lock()
 	f.exec.env, f.exec.reconciling = &cl.env, true
@@ -336,8 +350,8 @@ func (q *inquiry[K, V]) reconcile(cl *claim, standing Standing) {
 	c.execute(f, &f.exec, func(ctx context.Context) (V, error) { return c.opts.Reconcile(ctx, f.key, held) }, nil)
 }
 
-// inFlightLocked notes that the key is in flight, here with Reconcile or elsewhere: who may not wait for that
-// leaves now.
+// inFlightLocked notes that the key is in flight, here with Reconcile or elsewhere. A leader that
+// may not wait for that leaves now.
 func (q *inquiry[K, V]) inFlightLocked() {
 	cl := q.asks.claiming
 	if cl.noWait && !q.flight.leaderLeft {
@@ -379,7 +393,7 @@ func (q *inquiry[K, V]) watch(standing Standing) {
 			q.lookAgain()
 			return
 		}
-		if err == nil { // it was too early
+		if err == nil { // Watch returned too early
 			pause = firstPause
 		}
 		rest(ctx, pause)
@@ -414,7 +428,7 @@ func (q *inquiry[K, V]) land(standing Standing, source Source) {
 	}
 	d := c.copyOf(f.key, f.hash, e, standing, q.since)
 	var notes []note[K]
-	defer func() { q.landAs(e, source, d, notes) }() // also if Weigh calls runtime.Goexit
+	defer func() { q.landAs(e, source, d, notes) }() // even if Weigh calls runtime.Goexit
 	if d != nil {
 		d.weight = c.weightOf(f.key, e.Value, &notes)
 	}
@@ -448,7 +462,7 @@ func (q *inquiry[K, V]) landAs(e Entry[V], source Source, d *draft[K, V], notes 
 		deadline = d.deadline
 		c.keepLocked(q.s, d, &notes)
 	}
-	q.s.wakeLocked(f, nil) // last: who is answered finds the copy, and no place that is neither
+	q.s.wakeLocked(f, nil) // last: a caller that is answered finds the copy, and no place too many
 	q.s.mu.Unlock()
 	c.arm(deadline)
 	c.disarm()
@@ -466,7 +480,8 @@ func (q *inquiry[K, V]) takeOutLocked() {
 	}
 }
 
-// copyOf returns the draft of the copy of an outcome that the store has; nil if none is to be kept.
+// copyOf returns the draft of a copy of an outcome that the store has; nil if no
+// copy is to be kept.
 func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, at time.Duration) *draft[K, V] {
 	keep := c.opts.LocalTTL
 	if standing.ExpiresIn >= 0 {
@@ -482,7 +497,8 @@ func (c *Cache[K, V]) copyOf(key K, hash uint64, e Entry[V], standing Standing, 
 	}
 }
 
-// entryOf returns what the store knows as an Entry; at is when it was asked, before which no time is counted.
+// entryOf returns what the store knows as an Entry; at is when it was asked, from which
+// ExpiresIn is counted.
 func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err error) {
 	e = Entry[V]{State: s.State, Fingerprint: s.Fingerprint, StartedAt: s.StartedAt}
 	if s.State == InFlight {
@@ -490,7 +506,7 @@ func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err err
 	}
 	e.CompletedAt = s.CompletedAt
 	if s.ExpiresIn >= 0 {
-		c.nowAndWall()
+		c.syncWall()
 		e.ExpiresAt = c.wall(at).Add(s.ExpiresIn)
 	}
 	codec := &c.keeper.codec
@@ -509,7 +525,7 @@ func (c *Cache[K, V]) entryOf(s Standing, at time.Duration) (e Entry[V], err err
 	return e, err
 }
 
-// unknownAs returns the answer to a call that met what the store has as held.
+// unknownAs returns the answer to a call whose key the store has as held.
 func (c *Cache[K, V]) unknownAs(s Standing) error {
 	_, held, reason, err := c.keeper.codec.decodeHeld(s.Err)
 	if err != nil {
@@ -522,7 +538,7 @@ func (c *Cache[K, V]) unknownAs(s Standing) error {
 	return e
 }
 
-// newClaim returns the claim with that ID, asked for at since, for the executions of f.
+// newClaim returns the claim id, asked for at since, for the executions of f.
 func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *claim {
 	cl := &claim{Claim: id, since: since, env: env{clock: &c.clock}}
 	cl.env.claim = cl
@@ -535,7 +551,8 @@ func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *
 	return cl
 }
 
-// seal returns the settlement with which a store records an outcome in the user's own transaction.
+// seal returns the settlement by which a store records an outcome of f in the
+// user's own transaction.
 func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement, failed error) {
 	v, ok := value.(V)
 	if !ok && value != nil {
@@ -561,14 +578,15 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 	return c.keeper.retaining(v, cause, c.originOf(c.shardOf(f.hash), f), ttl)
 }
 
-// Settling is for stores that record an outcome in the user's own transaction, with the effect: it returns
-// the claim under which the execution of ctx runs, and its outcome as it is to be recorded. Users call what
-// their store has for it (SettleTx), inside fn.
+// Settling is for implementers of a [Store] that can record an outcome in the user's own
+// transaction, together with the effect. It returns the claim under which the execution of ctx
+// runs, and the outcome as it is to be recorded. Users call what their store offers for it
+// (SettleTx), inside fn.
 //
-// err is nil, or marked by [Final]; anything else, and a value of another type than the cache's V, is an
-// error. [ErrNotExecuting]: ctx belongs to no running execution of a cache with a Store; [ErrClaimLost]:
-// another process has taken the key over. It counts as [NoEffect] at the top of fn does: the transaction
-// either shows in the record, or did nothing.
+// err must be nil or marked by [Final]; anything else is an error, and so is a value that is not of
+// the cache's type V. [ErrNotExecuting]: ctx belongs to no running execution of a cache with a
+// Store. [ErrClaimLost]: another process has taken the key over. It counts as [NoEffect] at the top
+// of fn does: either the transaction commits and the record shows it, or it did nothing.
 func Settling(ctx context.Context, value any, err error) (Claim, Settlement, error) {
 	e := executionOf(ctx)
 	if e == nil || e.env.claim == nil {
@@ -592,8 +610,8 @@ func Settling(ctx context.Context, value any, err error) (Claim, Settlement, err
 	return cl.Claim, s, err
 }
 
-// newClaimID returns a random ID. Nothing else in the world has it.
+// newClaimID returns a random ID, which nothing else in the world has.
 func newClaimID() (id ClaimID) {
-	rand.Read(id[:])
+	_, _ = rand.Read(id[:]) // never fails
 	return id
 }

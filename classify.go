@@ -13,36 +13,37 @@ import (
 	"strings"
 )
 
-// ClassifyLenient is an Options.Classify for an fn that does one thing: it holds the errors that are
-// known to be ambiguous, and releases every other one, so that the next call runs fn again.
+// ClassifyLenient is an Options.Classify for an fn that does one thing: it holds errors that are
+// known to be ambiguous and releases all others, so that the next call runs fn again.
 //
-// No classifier can know. An error tells what failed last, not what fn did before, and many clients
-// report a lost answer in words of their own. So say it: call [NoEffect] first thing in fn, and
-// [BeginEffect] before what matters; then no classifier is asked.
+// No classifier can know for certain. An error tells what failed last, not what fn did before, and
+// many clients report a lost answer in words of their own. So let fn say it: call [NoEffect] first
+// thing in fn, and [BeginEffect] before what matters; then no classifier is asked.
 //
-// ClassifyLenient reads a chain of errors from the outside in, and the first that speaks decides. Of
-// joined errors (Unwrap() []error, or WrappedErrors() []error) each is judged alone, and Hold wins.
-// These are held:
+// ClassifyLenient reads a chain of errors from the outside in, and the first error that speaks
+// decides. Joined errors (Unwrap() []error, or WrappedErrors() []error) are judged one by one, and
+// Hold wins. These are held:
 //
-//   - *[PanicError], [ErrGoexit], and [ErrOutcomeUnknown] of an inner Do;
-//   - [context.Canceled], [context.DeadlineExceeded], and whatever says Timeout() true;
+//   - *[PanicError], [ErrGoexit], and [ErrOutcomeUnknown], [ErrStore] and [ErrClaimLost]
+//     of an inner Do;
+//   - [context.Canceled], [context.DeadlineExceeded], and any error whose Timeout() is true;
 //   - [io.EOF], [io.ErrUnexpectedEOF], [io.ErrClosedPipe], [os.ErrClosed], [net.ErrClosed], a
 //     connection reset or aborted, a broken pipe, [exec.ErrWaitDelay], [driver.ErrBadConn];
 //   - *[net.OpError], unless its Op is "dial";
-//   - *[url.Error], unless its Op is neither Get nor Head and a dial or DNS error is in it: nothing
-//     was sent. (A GET may be the redirect that followed the effect.) A client that retries below
-//     fn makes that wrong: it could not connect again, and its first attempt had arrived. So does a
-//     POST that is answered by a redirect to a host that cannot be reached;
-//   - an SQLState() of class 08, but for 08001 and 08004, and 40003 and 57P01 to 57P03;
+//   - *[url.Error], unless its Op is neither Get nor Head and a dial or DNS error is in it, so that
+//     nothing was sent. (A GET may be the redirect that followed the effect.) This is wrong if a
+//     client below fn retries, and its first attempt arrived before it failed to connect again; and
+//     if a POST is answered by a redirect to a host that cannot be reached;
+//   - an SQLState() of class 08, except 08001 and 08004, and 40003 and 57P01 to 57P03;
 //   - a status of gRPC or Connect that is Canceled, Unknown, DeadlineExceeded, ResourceExhausted,
 //     Internal, Unavailable or DataLoss.
 //
 // These speak too, and are released: *[net.OpError] with Op "dial" and *[net.DNSError], timeouts
-// included, other states and statuses, and the other errors of this package. Markers are followed if
-// there are any ([Final]: Retain), and nil is Retain.
+// included, other states and statuses, and the other errors of this package. If there are markers,
+// they decide ([Final]: Retain). nil is Retain.
 //
-// Where repeating is better than blocking, as with most e-mails, Classify is
-// func(error) Disposition { return Release }.
+// Where repeating is better than blocking, as with most e-mails, use func(error) Disposition {
+// return Release } as Classify.
 func ClassifyLenient(err error) Disposition {
 	if err == nil {
 		return Retain
@@ -126,8 +127,8 @@ func (w *walk) decide(err error) (d Disposition, speaks bool) {
 	return Release, hasState || hasCode
 }
 
-// neverSent reports whether a dial or DNS error is in err. Where errors are joined, one attempt that
-// could not connect says nothing about another one that may have arrived.
+// neverSent reports whether a dial or DNS error is in err. Where errors are joined, one attempt
+// that could not connect says nothing about another one that may have arrived.
 func (w *walk) neverSent(err error) bool {
 	for err != nil && !w.tooLong() {
 		switch e := err.(type) {
@@ -228,7 +229,8 @@ func sqlState(err error) (state string, ok bool) {
 	return state, state != ""
 }
 
-// ambiguousState reports whether a statement that ended with this SQLSTATE may have been carried out.
+// ambiguousState reports whether a statement that ended with this SQLSTATE may
+// have been carried out.
 func ambiguousState(state string) bool {
 	switch state {
 	case "08001", "08004": // no connection came about

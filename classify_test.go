@@ -265,7 +265,7 @@ type wrapperError struct{ err error }
 func (e *wrapperError) Error() string { return "wrapper" }
 func (e *wrapperError) Unwrap() error { return e.err }
 
-// sentinels are the errors of this package but for ErrGoexit, which is how an execution ends.
+// sentinels are the errors of this package except ErrGoexit, which is how an execution ends.
 var sentinels = []error{
 	idemflight.ErrKeyReused, idemflight.ErrInFlight, idemflight.ErrOutcomeUnknown, idemflight.ErrValueShed,
 	idemflight.ErrFull, idemflight.ErrClosed, idemflight.ErrReentrant, idemflight.ErrInvalidKey,

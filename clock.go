@@ -18,8 +18,8 @@ type clock struct {
 
 func (c *clock) now() time.Duration { return time.Since(c.start) }
 
-// nowAndWall returns now, and notes whether the wall clock was set. It is called before wall.
-func (c *clock) nowAndWall() time.Duration {
+// syncWall notes whether the wall clock was set, and returns now. It must be called before wall.
+func (c *clock) syncWall() time.Duration {
 	const tolerance = time.Millisecond // the two clocks are not read at the same instant
 	t := time.Now()
 	d := t.Sub(c.start)
@@ -38,15 +38,15 @@ func (c *clock) wall(mark time.Duration) time.Time {
 	return c.start.Add(mark)
 }
 
-// moment returns mark as a time that is right on the monotonic clock and, as the wall clock stands now,
-// in wall time.
+// moment returns mark as a time that is right on the monotonic clock and, as the wall clock
+// stands now, in wall time.
 func (c *clock) moment(mark time.Duration) time.Time {
 	t := time.Now()
 	return t.Add(mark - t.Sub(c.start))
 }
 
-// deadlineOf returns the mark that is ttl after another; forever if ttl is negative, or too long for
-// the clock.
+// deadlineOf returns the mark that is ttl after another; forever if ttl is negative, or too
+// long for the clock.
 func deadlineOf(mark, ttl time.Duration) time.Duration {
 	if ttl < 0 {
 		return forever

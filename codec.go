@@ -15,40 +15,43 @@ import (
 	"unicode/utf8"
 )
 
-// Codec is how [Cache.Save] and [Cache.Load] write keys, values and errors. The zero Codec is enough for
-// most types: a nil field has a default. Its functions must be safe for concurrent use; none is called
-// with a lock held, and a panic in one is an error of the entry that it was asked about.
+// Codec says how [Cache.Save], [Cache.Load] and a [Store] write keys, values and errors. The zero
+// Codec is enough for most types: a nil field has a default. Its functions must be safe for
+// concurrent use; none is called with a lock held, and a panic in one counts as an error for the
+// entry in question. With a Store, a key that cannot be encoded is [ErrInvalidKey]; if the value of
+// an execution cannot be encoded, the effect has taken place, so its key is held.
 //
-// What has been saved is read by the next version of the program. So V changes as a wire format does:
-// fields are added, never renamed or used again for something else.
+// The next version of the program reads what this one has written. So V changes as a wire format
+// does: fields are added, never renamed or reused for something else.
 type Codec[K comparable, V any] struct {
-	// EncodeKey and DecodeKey turn a key into a text and back. Two keys must not have one text. By
-	// default strings are written as they are, integers in decimal, and [Key] as Key.String does; any
-	// other K needs both, a type that embeds Key, too.
+	// EncodeKey and DecodeKey turn a key into a text and back. Two keys must not have the same
+	// text. By default strings are written as they are, integers in decimal, and a [Key] as
+	// Key.String does it. Any other K needs both functions, including a type that embeds Key.
 	EncodeKey func(K) (string, error)
 	DecodeKey func(string) (K, error)
 
-	// EncodeValue and DecodeValue turn a value into bytes and back. By default strings and []byte are
-	// written as they are, everything else as JSON; text that JSON would change, since it is not UTF-8,
-	// is an error. A V of which JSON certainly loses something needs both: one with unexported fields, or
-	// fields tagged "-", that has not MarshalJSON and UnmarshalJSON (or MarshalText and UnmarshalText),
-	// and one with interfaces, funcs, channels or complex numbers. The bytes that DecodeValue gets are its
-	// own.
+	// EncodeValue and DecodeValue turn a value into bytes and back. By default strings and []byte
+	// are written as they are, everything else as JSON; text that JSON would change because it is
+	// not UTF-8 is an error. If JSON is certain to lose a part of V, both functions are required:
+	// if V has unexported fields, or fields tagged "-", without implementing MarshalJSON and
+	// UnmarshalJSON (or MarshalText and UnmarshalText), or if it has interfaces, funcs, channels or
+	// complex numbers. DecodeValue owns the bytes that it gets.
 	EncodeValue func(V) ([]byte, error)
 	DecodeValue func([]byte) (V, error)
 
-	// Sentinels are the errors for which [errors.Is] is to work on what has been read again, by the name
-	// under which they are written. This package's own, context.Canceled and context.DeadlineExceeded
-	// are there already. A name, once used, stays with its error.
+	// Sentinels are the errors for which [errors.Is] is to work on an error that was written and
+	// read again, by the names under which they are written. This package's own, context.Canceled
+	// and context.DeadlineExceeded are always included. A name, once used, stays with its error.
 	Sentinels map[string]error
 }
 
-// StoredError is what is left of an error that was written and read again: its text, and [errors.Is] for
-// those sentinels that it was ([Codec].Sentinels, and those of this package and context that are always
-// there). [errors.As] for the types that it had does not work.
+// StoredError is what is left of an error that was written and read again: its text, and
+// [errors.Is] for the sentinels that it matched (those in [Codec].Sentinels, and those of this
+// package and of context, which are always included). [errors.As] does not find the types that it
+// had. Safe for concurrent use.
 type StoredError struct {
 	Text  string
-	Names []string // of the sentinels, sorted; also of those that the Codec that read it does not know
+	Names []string // of the sentinels, sorted, even those that the Codec did not know that read it
 
 	sentinels map[string]error // of that Codec; nil if none of Names is among them
 }
@@ -121,7 +124,8 @@ func (c Codec[K, V]) validate() (bad []error) {
 	return bad
 }
 
-// withDefaults returns c with its defaults filled in, or an error that says which it needs.
+// withDefaults returns c with its defaults filled in, or an error that says which
+// functions are missing.
 func (c Codec[K, V]) withDefaults() (Codec[K, V], error) {
 	bad := c.validate()
 	for _, f := range []struct {
@@ -268,8 +272,8 @@ func decodeValue[V any](data []byte) (value V, err error) {
 	return value, err
 }
 
-// encodeError returns err as it is written, nil for nil: the names of the sentinels that it is, escaped
-// and with commas between them, a line end, its text.
+// encodeError returns err as it is written, nil for nil: the names of the sentinels that it
+// matches, escaped and separated by commas, then a newline and its text.
 func (c Codec[K, V]) encodeError(err error) []byte {
 	if err == nil {
 		return nil
@@ -298,8 +302,8 @@ func (c Codec[K, V]) encodeError(err error) []byte {
 	return append(b, textOfError(err)...)
 }
 
-// maxStack is how much of the stack of a panic is written, where it is part of the text. (What a cache
-// keeps of a panic has none.)
+// maxStack is how much of the stack of a panic is written, where it is part of the text. (What a
+// cache keeps of a panic has none.)
 const maxStack = 4 << 10
 
 func textOfError(err error) string {
@@ -336,12 +340,12 @@ func (c Codec[K, V]) decodeError(data []byte) (error, error) {
 	return e, nil
 }
 
-// A Store has, in the line of names of an error, marks before them: the origin, and of what is held why it is.
-// No name begins like a mark, since names are escaped.
+// In a Store, the line of names of an error begins with marks: the origin, and for a held key the
+// reason. No name begins like a mark, because names are escaped.
 //
 //	@00-<trace>-<span>-<flags>=<why>,<names>\n<text>
 
-// encodeOutcome is encodeError of what is retained, with its origin.
+// encodeOutcome is encodeError for a retained outcome, with its origin.
 func (c Codec[K, V]) encodeOutcome(origin *Origin, err error) []byte {
 	switch {
 	case origin == nil:
@@ -352,7 +356,7 @@ func (c Codec[K, V]) encodeOutcome(origin *Origin, err error) []byte {
 	return withMarks("@"+origin.String(), c.encodeError(err))
 }
 
-// encodeHeld is encodeError of what is held, with its origin and why it is.
+// encodeHeld is encodeError for a held key, with its origin and the reason.
 func (c Codec[K, V]) encodeHeld(origin *Origin, err error, held why) []byte {
 	marks := fmt.Sprintf("=%d", held)
 	if origin != nil {
@@ -399,7 +403,7 @@ func cutOrigin(data []byte) (origin *Origin, rest []byte, bad error) {
 	return origin, rest[len(text):], nil
 }
 
-// decodeHeld reads what encodeHeld wrote. nil is what a store has whose owner died.
+// decodeHeld reads what encodeHeld wrote. A store has nil if the owner died.
 func (c Codec[K, V]) decodeHeld(data []byte) (origin *Origin, err error, held why, bad error) {
 	if data == nil {
 		return nil, ErrInterrupted, interrupted, nil
@@ -437,8 +441,8 @@ func (c Codec[K, V]) decodeHeld(data []byte) (origin *Origin, err error, held wh
 // lossCheck looks for what JSON certainly loses of the values of a type.
 type lossCheck struct{ seen []reflect.Type }
 
-// loss says what JSON loses of a t at path, "" if nothing is certain to be lost. A value that cannot be
-// addressed (in a map) is written without the methods of pointers to it.
+// loss says what JSON loses of a t at path; "" if nothing is certain to be lost. A value that
+// cannot be addressed (in a map) is written without the methods of pointers to it.
 func (l *lossCheck) loss(t reflect.Type, path string, addressable bool) string {
 	if slices.Contains(l.seen, t) || speaksForItself(t, addressable) {
 		return ""
@@ -526,8 +530,9 @@ func speaksAsText(t reflect.Type) bool {
 		reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
-// jsonKeeps reports whether all text in v, which has been written as JSON, is UTF-8: JSON silently writes
-// another character in the place of what is not. Types that speak for themselves in JSON are left to it.
+// jsonKeeps reports whether all text in v, which has been written as JSON, is UTF-8: JSON
+// silently writes another character in the place of what is not. Types that speak for themselves
+// in JSON are left to it.
 func jsonKeeps(v reflect.Value) bool {
 	if t := v.Type(); speaksForItself(t, v.CanAddr()) {
 		if !v.CanInterface() {

@@ -23,29 +23,32 @@ import (
 //
 // and of an outcome:
 //
-//	execute → run → judge → weigh → settle: one critical section takes the flight out, inserts the
-//	record and closes done; then the timer is armed and the Observer hears of it.
+//	execute → judge → weigh → settle → land: one critical section takes the flight out, inserts the
+//	record and closes done; then the timer is armed and the Observer hears of it. With a Store,
+//	settle first has it record the outcome.
 
-// Do returns the outcome of fn for key, for which fn runs at most once at a time and not again
-// while its outcome is kept: the package documentation has the table. fn gets a context with the
+// Do returns the outcome of fn for key. For one key, fn runs at most once at a time, and not again
+// while its outcome is kept: see the table in the package documentation. fn gets a context with the
 // values of ctx but neither its cancellation nor its deadline (see Options.ExecTimeout): the work
 // goes on when the caller leaves. So fn may outlive the caller and must capture nothing that the
 // caller closes, reuses or reads afterwards; [Inline] is the alternative.
 //
-// The value is shared by all callers for the whole TTL: treat it as immutable. fn's error comes
-// back as fn returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
-// [ErrOutcomeUnknown] around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends (the
-// outcome wins if both are there), [ErrInFlight], [ErrKeyReused], [ErrValueShed], [ErrFull],
-// [ErrClosed], [ErrReentrant], [ErrInvalidKey], and with Options.Store [ErrStore]. If fn panics, the leader panics with a *[PanicError],
-// with fn's frames still on the stack if fn ran on its goroutine, and joined callers get one without
-// its stack in their error; on runtime.Goexit they get [ErrGoexit].
+// All callers share the value for the whole TTL: treat it as immutable. fn's error comes back as fn
+// returned it, without its marker ([Final], [Retryable], [Unknown]). Other errors:
+// [ErrOutcomeUnknown] around fn's error (so test for it first), [ErrCallerLeft] as soon as ctx ends
+// (if the outcome is there, too, it wins), [ErrInFlight], [ErrKeyReused], [ErrValueShed],
+// [ErrFull], [ErrClosed], [ErrReentrant], [ErrInvalidKey], and with a Store [ErrStore] after up to
+// 5 s of trying. If fn panics, the leader panics with a *[PanicError], with fn's frames still on
+// the stack if fn ran on its goroutine, and joined callers get one without its stack in their
+// error. If fn calls runtime.Goexit, they get [ErrGoexit].
 //
-// The cache keeps its own copy of the key's text. A nil ctx, a nil fn and an unhashable key panic. A
-// replay takes no lock and allocates nothing. A first execution takes two allocations, one more for a key
-// with text, and two more and a goroutine if ctx can end and [Inline] was not given.
+// The cache keeps its own copy of the key's text. A nil ctx, a nil fn and an unhashable key panic.
+// A replay takes no lock and allocates nothing. A first execution takes two allocations, one more
+// for a key with text, and two more and a goroutine if ctx can end and [Inline] was not given. With
+// a Store, it also takes a goroutine and two round trips, and a third with [BeginEffect].
 func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (V, error) {
-	mustCall(ctx, fn == nil)
+	mustCall(ctx, "Do", fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
 	switch {
@@ -58,10 +61,11 @@ func (c *Cache[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 	return r.value, r.err
 }
 
-// DoResult is [Cache.Do] that also tells where the outcome comes from and how long it is kept.
+// DoResult is [Cache.Do], but also tells where the outcome came from and how long it is
+// kept. It costs the same.
 func (c *Cache[K, V]) DoResult(ctx context.Context, key K, fn func(context.Context) (V, error),
 	opts ...CallOption) (Result[V], error) {
-	mustCall(ctx, fn == nil)
+	mustCall(ctx, "DoResult", fn == nil)
 	var r reply[K, V]
 	r.opts.read(opts)
 	switch {
@@ -81,17 +85,19 @@ func mustHave(ctx context.Context, method string) {
 	}
 }
 
-func mustCall(ctx context.Context, nilFn bool) {
-	mustHave(ctx, "Do")
-	if nilFn {
-		panic("idemflight: Do called with a nil fn")
+// mustCall panics if the named method was called without ctx or fn.
+func mustCall(ctx context.Context, method string, noFn bool) {
+	mustHave(ctx, method)
+	if noFn {
+		panic("idemflight: " + method + " called with a nil fn")
 	}
 }
 
-// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do] with the key and the
-// fingerprint that the function key returns for the argument. An error from key is returned as it
-// is and counts as no call. A zero Fingerprint from key leaves the one of opts, if any. A replay
-// through it allocates nothing. Nil c, key or fn panic at once.
+// Wrap returns fn made once-only: a call of it has the semantics of [Cache.Do], with the key and
+// the fingerprint that the function key returns for the argument. An error from key is returned as
+// it is, and does not count as a call. If key returns the zero Fingerprint, the one in opts
+// applies, if any. A replay allocates nothing. A nil c, key or fn panics at once. The result is
+// safe for concurrent use if key and fn are.
 func Wrap[A any, K comparable, V any](c *Cache[K, V], key func(A) (K, Fingerprint, error),
 	fn func(context.Context, A) (V, error), opts ...CallOption) func(context.Context, A) (V, error) {
 	switch {
@@ -170,8 +176,8 @@ func (r *reply[K, V]) share(f *flight[K, V], source Source) {
 	}
 }
 
-// lookKept answers a call, and reports whether it did, if a retained outcome is found without a lock.
-// It does not touch ctx.
+// lookKept answers a call if it finds a retained outcome without a lock, and reports whether it
+// did. It does not touch ctx.
 func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool {
 	r.hash = c.hash(key)
 	rec := c.shardOf(r.hash).kept.get(r.hash, key)
@@ -189,8 +195,8 @@ func (c *Cache[K, V]) lookKept(ctx context.Context, key K, r *reply[K, V]) bool 
 // replayable reports whether rec, which was found without a lock, is the answer to a call with this
 // fingerprint, and notes its use.
 //
-// The clock is read first, and then whether rec is gone: so there is an instant, that of the reading,
-// at which rec was in the table and had not expired.
+// The clock is read first, and then whether rec is gone: so there is an instant, that of the
+// reading, at which rec was in the table and had not expired.
 func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 	yield.At("look: found")
 	if !rec.answers(fp) || rec.expired(c.now()) {
@@ -200,9 +206,10 @@ func (c *Cache[K, V]) replayable(rec *record[K, V], fp Fingerprint) bool {
 	return rec.use()
 }
 
-// lookInFlight joins the flight of key, if there is one that any call with these options may join, and
-// reports whether it did. It is one whose outcome answers the call, which so does without its fn. It asks
-// no context: methods of a context are the user's, and never called with mu held.
+// lookInFlight joins the flight of key, if there is one that any call with these options may
+// join, and reports whether it did. The outcome of such a flight answers the call, whose own
+// fn is not needed. It asks no context: methods of a context are user code, which is never
+// called with mu held.
 func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 	if r.opts.maxWait <= 0 || c.opts.MaxWaiters > 0 {
 		return false
@@ -222,13 +229,14 @@ func (c *Cache[K, V]) lookInFlight(key K, r *reply[K, V]) bool {
 
 // await waits for the flight that lookInFlight has joined, and answers with its outcome.
 //
-// A storm of callers arrives on as many new goroutines, each with a stack of 2 KiB. A joined call should
-// fit into that, so await waits in its own small frame and leaves rare cases to other functions.
-// (Measured: half the time of a storm.) The caller's fn is not referred to any more meanwhile.
+// A storm of callers arrives on as many new goroutines, each with a stack of 2 KiB. A
+// joined call should fit into that, so await waits in its own small frame and leaves rare
+// cases to other functions. (Measured: half the time of a storm.) Nothing refers to the
+// caller's fn while it waits.
 func (c *Cache[K, V]) await(ctx context.Context, r *reply[K, V]) {
 	f := r.flight
 	s := c.shardOf(r.hash)
-	r.ended, r.err = c.ask(ctx, s, f)
+	r.ended, r.err = c.checkContext(ctx, s, f)
 	switch {
 	case r.err != nil:
 	case c.opts.Observer != nil || r.opts.maxWait != forever:

@@ -16,7 +16,7 @@ const (
 	EventJoined                      // it waited for a flight that it did not start
 	EventReplayed                    // it got a retained outcome, and fn did not run
 	EventReconciled                  // it led the flight, and Reconcile found it out
-	EventRejected                    // it got no outcome; Err says why
+	EventRejected                    // it got no outcome: Err says why
 	EventCallerLeft                  // its own context ended first
 
 	EventFinished // a flight whose leader left has ended
@@ -25,14 +25,14 @@ const (
 	EventEvicted  // an unexpired outcome was dropped for capacity
 	EventExpired  // a record has expired; Err is ErrOutcomeUnknown if the key was held
 	EventShed     // a value was dropped for weight
-	EventPanicked // Classify, Weigh or Trace panicked (Err is a *PanicError) or called runtime.Goexit (ErrGoexit)
+	EventPanicked // Classify, Weigh or Trace panicked (Err is a *PanicError) or exited (ErrGoexit)
 
 	// What operators did, in the context that they gave.
 	EventForgotten // Forget dropped a key, or marked one in flight
-	EventResolved  // Resolve or Cache.Reconcile acted on a held key; Disposition says how
+	EventResolved  // Resolve or Cache.Reconcile acted on a held key: Disposition says how
 
 	EventStore       // an attempt to ask the Store failed
-	EventUnannounced // fn of a cache with EffectsAnnounced succeeded without BeginEffect, NoEffect or SettleTx
+	EventUnannounced // with EffectsAnnounced, fn succeeded without BeginEffect, NoEffect or SettleTx
 )
 
 var eventTexts = []string{"executed", "joined", "replayed", "reconciled", "rejected", "caller_left", "finished",
@@ -44,27 +44,28 @@ func (k EventKind) String() string { return textOf(k, eventTexts) }
 // MarshalText returns what String does; a number that is none of the constants is an error.
 func (k EventKind) MarshalText() ([]byte, error) { return marshalText(k, eventTexts) }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (k *EventKind) UnmarshalText(text []byte) error { return unmarshalText(k, text, eventTexts) }
 
-// Event is what an Observer gets, with the context of the caller it concerns; with fn's, ended by
-// then, for EventFinished, and context.Background() for upkeep. Every call of Do, DoResult or a wrapped
-// function causes exactly one of the call events. Events of upkeep may come while fn runs.
+// Event is what an Observer gets, together with a context: that of the caller or operator it
+// concerns; for EventFinished that of fn, which has ended by then; for upkeep context.Background().
+// Every call of Do, DoResult or a wrapped function causes exactly one of the call events. Events of
+// upkeep may come while fn runs.
 type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K
 	Err         error         // what the call returned (for EventFinished, a joined caller's)
 	Took        time.Duration // of the execution; what a joined, rejected or left call waited; 0 otherwise
 	Waiters     int           // joined callers, when an execution ends
-	Disposition Disposition   // executed, reconciled, finished, resolved: what became of the outcome
-	Origin      *Origin       // of the execution that it tells of, with Options.Trace; nil: not traced. Read only
+	Disposition Disposition   // executed, reconciled, finished, resolved: of the outcome
+	Origin      *Origin       // of the execution, with Options.Trace; nil: not traced. Read-only
 	Led         bool          // the call led the flight
 }
 
-// JoinObservers returns an Observer that tells each event to all the given ones, in order; nil ones are
-// skipped. One that panics or calls runtime.Goexit keeps no other from hearing the event: the first panic
-// goes on when all have been told, and the cache contains and counts it as it does that of a single
-// Observer.
+// JoinObservers returns an Observer that passes each event to all the given ones, in order; nil
+// ones are skipped. If one panics or calls runtime.Goexit, the others still get the event; then the
+// first panic goes on, and the cache contains and counts it like the panic of a single Observer.
+// The result is safe for concurrent use if the observers are.
 func JoinObservers[K comparable](observers ...func(context.Context, Event[K])) func(context.Context, Event[K]) {
 	joined := make([]func(context.Context, Event[K]), 0, len(observers))
 	for _, o := range observers {
@@ -78,7 +79,7 @@ func JoinObservers[K comparable](observers ...func(context.Context, Event[K])) f
 	return func(ctx context.Context, e Event[K]) { tell(joined, ctx, e) }
 }
 
-// tell tells e to all observers, also if some of them do not return.
+// tell passes e to all observers, even if some of them do not return.
 func tell[K comparable](observers []func(context.Context, Event[K]), ctx context.Context, e Event[K]) {
 	told := 0
 	defer func() {
@@ -93,21 +94,23 @@ func tell[K comparable](observers []func(context.Context, Event[K]), ctx context
 	}
 }
 
-// LogEvents returns an Observer that logs each event to l: its kind under "event", the key under "key"
-// (a [Key] as a group of scope and id), and, where they say something, "took", "waiters", "disposition",
-// "err" (of a panic with the place where it was raised), and "stack" where Classify or Weigh panicked. (That
-// of fn's panic is in what it is recovered as: see [PanicError].) The message is one of a few constants that begin with "idemflight: ";
-// those of keys whose outcome has just turned out unknown begin with "idemflight: key held".
+// LogEvents returns an Observer that logs each event to l: its kind under "event", the key under
+// "key" (a [Key] as a group of scope and id), and, where they say something, "took", "waiters",
+// "disposition", "err" (of a panic with the place where it was raised), and "stack" if a hook
+// panicked. (The stack of fn's panic is in the value that the leader panics with: see
+// [PanicError].) The message is one of a few constants that begin with "idemflight: "; if a key has
+// just become held, it begins with "idemflight: key held".
 //
-//	Debug  executed, joined, replayed, caller left, finished; rejected for a mistake of the caller or
-//	       to be retried: ErrKeyReused, ErrInFlight, ErrReentrant, ErrInvalidKey
+//	Debug  executed, joined, replayed, caller left, finished; rejected because the caller is wrong, or is
+//	       to retry: ErrKeyReused, ErrInFlight, ErrReentrant, ErrInvalidKey
 //	Info   expired, forgotten, resolved, reconciled
 //	Warn   whatever is held, a hold that expired, rejected for any other reason, evicted, shed,
-//	       a Store that failed, effects that were not announced
-//	Error  panics: of fn and Reconcile (runtime.Goexit alike), Classify and Weigh
+//	       a Store that failed, an effect that was not announced
+//	Error  a panic or runtime.Goexit of fn, Reconcile, Classify, Weigh or Trace
 //
-// Values are not logged; wrap l's handler if keys must not be. A nil l is slog.Default(), at each event.
-// Safe for concurrent use. An event of a level that l does not want costs next to nothing.
+// Values are not logged. If keys must not be logged either, wrap l's handler. A nil l means
+// slog.Default() at the time of each event. Safe for concurrent use. An event below l's level
+// costs next to nothing.
 func LogEvents[K comparable](l *slog.Logger) func(context.Context, Event[K]) {
 	return func(ctx context.Context, e Event[K]) {
 		logger := l
@@ -147,7 +150,7 @@ func panicIn(err error) (*PanicError, bool) {
 	return errors.AsType[*PanicError](err)
 }
 
-// ended reports whether e tells of an execution's end.
+// ended reports whether e reports the end of an execution.
 func (e Event[K]) ended() bool {
 	return e.Kind == EventExecuted || e.Kind == EventReconciled || e.Kind == EventFinished
 }
@@ -199,7 +202,7 @@ func (e Event[K]) logged() (slog.Level, string) {
 
 // loggedEnd is logged for the end of an execution.
 func (e Event[K]) loggedEnd() (slog.Level, string) {
-	how := e.Err // that of this execution, not of one that it called
+	how := e.Err // of this execution, not of an inner one
 	if unknown, ok := how.(*unknownError); ok {
 		how = unknown.cause
 	}
@@ -222,8 +225,8 @@ func (e Event[K]) loggedEnd() (slog.Level, string) {
 	return slog.LevelDebug, "idemflight: executed"
 }
 
-// loggedRejection is logged for a call that got no outcome. ErrOutcomeUnknown comes first: it wraps fn's
-// error, which may be the answer of another cache.
+// loggedRejection is logged for a call that got no outcome. ErrOutcomeUnknown comes first: it wraps
+// fn's error, which may be the answer of another cache.
 func (e Event[K]) loggedRejection() (slog.Level, string) {
 	switch {
 	case errors.Is(e.Err, ErrOutcomeUnknown):

@@ -22,25 +22,27 @@ type execution struct {
 	started     time.Duration
 	deadline    time.Duration // 0: none
 	reconciling bool          // Reconcile is what it runs
-	stays       bool          // it runs on its leader's goroutine, where a panic of fn is raised again
+	stays       bool          // on the leader's goroutine, where a panic of fn is raised again
 
 	// mu guards the rest. Nothing is called with it held but the standard library's contexts.
-	last    said  // what fn has said last
+	last    said  // what fn said last
 	phase   phase // whether it has returned
-	effects int32 // begun and not taken back; once it is at its maximum it stays there
+	effects int32 // begun and not taken back; at its maximum it stays there
 	mu      sync.Mutex
 	inner   context.Context
 	cancel  context.CancelFunc
 }
 
-// env is what the executions of a flight have around them. That of a cache is for all, without a Store.
+// env is what the executions of a flight have around them. Without a Store and without Trace, all
+// flights of a cache share one.
 type env struct {
-	clock  *clock  // of their cache, for which it stands too
-	claim  *claim  // with a Store: under which they run
-	origin *Origin // if the last one was traced; guarded by the shard's mu. Where it is set, the env is a flight's own
+	clock  *clock  // of their cache, which it also identifies
+	claim  *claim  // with a Store: the claim under which they run
+	origin *Origin // of the last one, if traced; then the flight has its own env. Guarded by the shard's mu
 }
 
-// said is what fn has said about its effect.
+// said is what fn has said about its effect. The order counts: max(s, noEffect) is s, or noEffect
+// if fn had said nothing, and min(s, noEffect) tells only whether fn has said anything.
 type said uint8
 
 const (
@@ -55,7 +57,7 @@ type phase uint8
 const (
 	running phase = iota
 	over
-	overLate // it was over after its deadline only
+	overLate // it ended after its deadline
 )
 
 // BeginEffect tells the cache that from here on an effect may take place: call it right before the
@@ -68,14 +70,14 @@ const (
 //   - the cause of fn's context, once fn has returned or ExecTimeout has passed: too late, nobody
 //     would learn what becomes of it. The refusal counts as [NoEffect] does at the top of fn: an
 //     error of fn releases the key, unless an effect begun earlier holds it.
-//   - with a Store, [ErrStore] or [ErrClaimLost]: what is about to begin could not be recorded. This
-//     counts in the same way.
+//   - with a Store, [ErrStore] or [ErrClaimLost]: what is about to begin could not be recorded.
+//     This counts in the same way.
 //   - [ErrNotExecuting]: ctx belongs to no execution and nothing guards the effect. Whether to go
 //     on all the same is the caller's decision.
 //
 // It may return other errors in the future. In Options.Reconcile it returns nil and means nothing.
-// Safe for use from any goroutine while fn runs. It costs one lock and one clock reading; with a Store, a
-// durable write of the engine, for which it waits up to 5 s, or until ctx ends.
+// Safe for concurrent use while fn runs. It costs one lock and one clock reading; with a Store also
+// a durable write of the engine, for which it waits up to 5 s or until ctx ends.
 func BeginEffect(ctx context.Context) error {
 	e := executionOf(ctx)
 	if e == nil {
@@ -83,31 +85,40 @@ func BeginEffect(ctx context.Context) error {
 	}
 	cl := e.env.claim
 	if cl == nil || e.reconciling {
-		return e.begins(nil, false)
+		return e.begins(nil, notNeeded)
 	}
-	if err := e.begins(cl, false); err != nil {
+	if err := e.begins(cl, requested); err != nil {
 		return err
 	}
 	answered := false
 	defer func() {
-		if !answered { // the store calls runtime.Goexit
-			_ = e.refuse(cl, ErrStore)
+		if !answered { // the store called runtime.Goexit
+			_ = e.takeBack(cl, ErrStore)
 		}
 	}()
 	err := cl.begin(ctx)
 	answered = true
 	if err == nil {
-		err = e.begins(cl, true)
+		err = e.begins(cl, given)
 	}
 	if err != nil {
-		return e.refuse(cl, err)
+		return e.takeBack(cl, err)
 	}
 	return nil
 }
 
-// begins counts one effect more. With asks, the store is to be asked first, and until it has answered the
-// effect counts apart: NoEffect does not mean that one. Then answered says that it has agreed.
-func (e *execution) begins(asks *claim, answered bool) error {
+// consent says how far the store, which must agree before an effect may begin, has been asked.
+type consent uint8
+
+const (
+	notNeeded consent = iota // there is no store
+	requested                // it is about to be asked
+	given                    // it has agreed
+)
+
+// begins counts one more effect; cl is the claim, if consent is needed. While consent is requested
+// the effect is counted apart, because NoEffect does not refer to that one.
+func (e *execution) begins(cl *claim, c consent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -118,7 +129,7 @@ func (e *execution) begins(asks *claim, answered bool) error {
 		return context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
 		return nil
-	case asks != nil && asks.lost:
+	case cl != nil && cl.lost:
 		e.last = max(e.last, noEffect)
 		return ErrClaimLost
 	}
@@ -126,12 +137,12 @@ func (e *execution) begins(asks *claim, answered bool) error {
 		e.last = max(e.last, noEffect)
 		return context.DeadlineExceeded
 	}
-	switch {
-	case asks != nil && !answered:
-		asks.begins++
+	switch c {
+	case requested:
+		cl.begins++
 		return nil
-	case asks != nil:
-		asks.begins--
+	case given:
+		cl.begins--
 	}
 	e.last = effectBegun
 	if e.effects < math.MaxInt32 {
@@ -140,13 +151,14 @@ func (e *execution) begins(asks *claim, answered bool) error {
 	return nil
 }
 
-// refuse takes back an effect about which the store was asked, as if NoEffect had been called before. (Once fn
-// has returned it has counted.) It returns why the effect must not begin: that another process has taken the key
-// over, if a heartbeat has learned that while the store was asked, or else err.
-func (e *execution) refuse(asked *claim, err error) error {
+// takeBack takes back an effect for which the store was asked, as if NoEffect had been called
+// before. (If fn has returned meanwhile, the effect has counted.) It returns why the effect must
+// not begin: ErrClaimLost if a heartbeat learned, while the store was asked, that another process
+// has taken the key over; otherwise err.
+func (e *execution) takeBack(asked *claim, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if asked.lost { // which has ended fn's context, and so the attempt to ask
+	if asked.lost { // then fn's context has ended, and with it the attempt to ask
 		err = ErrClaimLost
 	}
 	if e.phase == running {
@@ -156,8 +168,9 @@ func (e *execution) refuse(asked *claim, err error) error {
 	return err
 }
 
-// lose ends the context, since another process has taken the key over. If fn settles in a transaction of its own
-// the store says the same once that has committed: then the end of the execution tells.
+// lose ends the context, because another process has taken the key over. If fn settles in a
+// transaction of its own, it does nothing: once that has committed, the store reports the claim as
+// lost, too, and only the end of the execution tells the two apart.
 func (e *execution) lose() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -170,12 +183,13 @@ func (e *execution) lose() {
 
 // NoEffect takes back one [BeginEffect]: the effect begun last certainly did not take place (the
 // bank refused the connection). At the top of fn it says that nothing has begun yet, so that an
-// error before BeginEffect releases the key: make it the first line of every fn.
+// error before BeginEffect releases the key: make it the first line of every fn, unless the cache
+// has Options.EffectsAnnounced, which says the same.
 //
 // A second NoEffect without a BeginEffect in between does nothing: the client library and the code
-// that called it may both say it. Effects that run at the same time cannot be told apart: if both were
-// refused, return Retryable(err). Outside of a running execution it does nothing. Safe for concurrent
-// use.
+// that called it may both say it. Effects that run at the same time cannot be told apart: if both
+// were refused, return Retryable(err). Outside of a running execution it does nothing. Safe for
+// concurrent use. Cost: one lock.
 func NoEffect(ctx context.Context) {
 	e := executionOf(ctx)
 	if e == nil {
@@ -206,7 +220,7 @@ func (e *execution) start(timeout time.Duration) {
 func (e *execution) end(at time.Duration) said {
 	e.mu.Lock()
 	e.phase = over
-	if e.deadline != 0 && at >= e.deadline { // which Err may have said already
+	if e.deadline != 0 && at >= e.deadline { // Err may have said so already
 		e.phase = overLate
 	}
 	cancel, said := e.cancel, min(e.last, noEffect)
@@ -236,7 +250,7 @@ func executionOf(ctx context.Context) *execution {
 	return e
 }
 
-// inside reports whether e is of the flight whose first execution is given, or runs within it.
+// inside reports whether e belongs to the flight whose first execution is given, or runs within it.
 func (e *execution) inside(first *execution) bool {
 	for ; e != nil; e = e.outer {
 		if e.first == first {
@@ -285,7 +299,7 @@ func (e *execution) Done() <-chan struct{} {
 func (e *execution) doneLocked() <-chan struct{} {
 	if e.inner == nil {
 		values := context.WithoutCancel(e.leader)
-		if cl := e.env.claim; cl != nil && e.phase == running { // afterwards it is that of the next execution
+		if cl := e.env.claim; cl != nil && e.phase == running { // otherwise it is the next one's
 			values, cl.abort = context.WithCancelCause(values)
 		}
 		if e.deadline == 0 || e.phase == over {

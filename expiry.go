@@ -8,8 +8,8 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Expired records are reclaimed by the call that comes across them, and by one timer per cache, which
-// runs only while something is to expire. A timer costs no goroutine until it fires.
+// Expired records are reclaimed by the call that comes across them, and by one timer per cache,
+// which runs only while something is to expire. A timer costs no goroutine until it fires.
 
 const (
 	// reclaimDelay is how long after the first expiry the timer fires: once for all that expire

@@ -43,7 +43,7 @@ func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 // anew.)
 func (c *Cache[K, V]) TimesOfSlow(key K) (kept, told [2]time.Time) {
 	for {
-		at := c.nowAndWall()
+		at := c.syncWall()
 		ahead := [4]int64{c.ahead.Load()}
 		d := draft[K, V]{key: key, hash: uint32(c.hash(key)), state: Retained, started: at - time.Hour, done: at}
 		d.expireAfter(&c.clock, at, c.opts.TTL)

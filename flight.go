@@ -21,41 +21,42 @@ import (
 //
 // From claimLocked to settle the flight is among its shard's flights. settle takes it out, inserts
 // what is kept and closes done in one critical section, so that no caller finds the key in neither.
-// Nothing but settle removes a flight: leaving, Forget and Close do not. Everybody may leave; the
-// execution goes on. A flight whose Reconcile found that there was no effect, and whose leader has
-// left, has nobody's fn to run: it settles with the source lookAgain, and those that wait look again.
+// Nothing but settle removes a flight: leaving, Forget and Close do not. All callers may leave; the
+// execution goes on. If Reconcile found that there was no effect, and the leader has left, there is
+// no fn to run: the flight settles with the source lookAgain, and the callers that wait look again.
 //
-// With a Store every flight first asks that, in a phase before flying and reconciling: see claim.go.
+// With a Store, a flight first asks the store, in a phase before flying and
+// reconciling: see claim.go.
 type flight[K comparable, V any] struct {
 	// Written before the flight is published, only read after.
-	key         K
-	hash        uint64
-	fingerprint Fingerprint
-	ttl         time.Duration // of its outcome, as the leader wants it; negative: Options.TTL
-	startedAt   time.Duration
+	key       K
+	hash      uint64
+	ttl       time.Duration // of its outcome, as the leader wants it; negative: Options.TTL
+	startedAt time.Duration
 
 	// Used by the goroutine that flies, and cleared by settle.
 	fn func(context.Context) (V, error) // nil if Cache.Reconcile leads
 
-	// asks is there until it is clear that fn runs, and forever if it does not: until the store and
-	// Reconcile have answered. It is written with mu held. The goroutine that asks, and then takes it away,
-	// reads it without.
+	// asks is what has to be known before fn may run. It is nil once fn runs or the flight has
+	// settled. It is written with mu held. The goroutine that asks is the only one to clear it
+	// before the flight settles, and so reads it without.
 	asks *asking[K, V]
 
-	// done is closed by settle. It is made with mu held by the first that needs it (the leader, a
-	// caller that joins, Close), which may then read it without a lock.
+	// done is closed when the flight settles. It is made with mu held by the first that needs it
+	// (the leader, a caller that joins, Close), which may then read it without a lock.
 	done chan struct{}
 
 	// exec is the first execution; it is fn's context, and lives here to save an allocation.
 	exec execution
 
 	// Guarded by the shard's mu.
-	twin       *flight[K, V] // of another key with the same hash
-	leaderLeft bool          // nobody will report the outcome as the leader's, whose fn must not start
-	operated   operated      // Cache.Reconcile leads, which is no call: leaderLeft from the beginning
-	forgotten  bool          // its outcome is not to be retained
-	settled    bool
-	waiters    int32 // joined callers that wait
+	fingerprint Fingerprint   // the leader's; if Cache.Reconcile leads, the record's, once read
+	twin        *flight[K, V] // of another key with the same hash
+	leaderLeft  bool          // fn must not start, and nobody reports the outcome as the leader's
+	operated    operated      // whether Cache.Reconcile leads: then leaderLeft is set from the start
+	forgotten   bool          // its outcome is not to be retained
+	settled     bool
+	waiters     int32 // joined callers that wait
 
 	// Written with mu held before settled is set and done is closed, only read after: a goroutine
 	// that has seen either may read without the lock.
@@ -68,7 +69,7 @@ type operated uint8
 const (
 	byCall operated = iota
 	byOperator
-	byOperatorWhoLeft // and does not report what became of it
+	byOperatorWhoLeft // its caller has left, so settle reports what became of it
 )
 
 // asking is a flight's question to Reconcile, and before that to the store.
@@ -88,21 +89,21 @@ type outcome[V any] struct {
 	completed   time.Duration // on the cache's clock
 	expires     time.Duration // the same; 0 if it is not kept, or held without end
 	took        time.Duration
-	*rare             // nil if there is neither
+	*rare             // nil if it would be empty
 	waiters     int32 // as the execution ended
 	source      uint8 // the leader's Source; NoOutcome if Reconcile learned nothing; or lookAgain
 	disposition uint8 // a Disposition
 	lost        bool  // with a Store: another process has the key, and nothing was recorded
 }
 
-// lookAgain is the source of an outcome that is none: those that waited for it look at the key again.
+// lookAgain is the source of a flight without an outcome whose callers look at the key again.
 const lookAgain = ^uint8(0)
 
 // rare is what few outcomes have.
 type rare struct {
 	panicked *PanicError // of fn, with its stack, for the leader to panic with
 	expiry   time.Time   // if it does not follow from expires: the clock does not reach so far
-	foreign  *times      // if the execution was another process's: all of its times
+	foreign  *times      // all times of the execution, if it was another process's
 }
 
 // result returns the outcome as one caller sees it; source is that caller's.
@@ -110,7 +111,7 @@ func (o *outcome[V]) result(c *clock, source Source) Result[V] {
 	if Source(o.source) == NoOutcome {
 		return Result[V]{}
 	}
-	c.nowAndWall()
+	c.syncWall()
 	if o.rare != nil && o.foreign != nil {
 		t := o.foreign.as(c.ahead.Load())
 		return Result[V]{Value: o.value, Source: source, CompletedAt: t.completed, ExpiresAt: t.expires}
@@ -134,11 +135,11 @@ func (f *flight[K, V]) ended(kind EventKind) Event[K] {
 	}
 }
 
-// origin returns the origin of f's execution, of the last one if there were two, or of the foreign outcome that
-// it has landed with. It needs the shard's mu, unless f has settled.
+// origin returns the origin of f's execution, of the last one if there were two, or of the foreign
+// outcome that it has landed with. It needs the shard's mu, unless f has settled.
 func (f *flight[K, V]) origin() *Origin { return f.exec.env.origin }
 
-// originOf is f.origin for who has no lock.
+// originOf is f.origin for a goroutine that does not hold the lock.
 func (c *Cache[K, V]) originOf(s *shard[K, V], f *flight[K, V]) *Origin {
 	if c.opts.Trace == nil && c.keeper == nil {
 		return nil

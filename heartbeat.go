@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// keeper is what a cache with a Store keeps about it: the claims under which fn runs, whose leases it
-// renews, and what the store would not take, which it offers again. One timer does all of it, every third of
-// a lease, and only while there is something to do.
+// keeper does what a cache with a Store has to do in the background: it renews the leases of the
+// claims under which fn runs, offers again the outcomes that the store did not take, and gives back
+// the claims whose answers never came. One timer does all of it, every third of a lease, and only
+// while there is something to do.
 type keeper[K comparable, V any] struct {
 	c     *Cache[K, V]
 	codec Codec[K, V] // with defaults filled in
 
-	errors atomic.Uint64 // attempts that failed
+	failures atomic.Uint64 // attempts to ask the store that failed
 
-	// mu guards the rest. Nothing is called with it held but lock-free code; the mu of an execution is never
-	// taken under it.
+	// mu guards the rest. Only code that takes no lock is called with it held; in particular, the
+	// mu of an execution is never taken under it.
 	mu     sync.Mutex
 	claims map[ClaimID]*claim
 	offers map[string]*offer[K] // by key
@@ -42,7 +43,7 @@ type offer[K comparable] struct {
 }
 
 func newKeeper[K comparable, V any](c *Cache[K, V]) *keeper[K, V] {
-	codec, _ := c.opts.Codec.withDefaults() // New has looked
+	codec, _ := c.opts.Codec.withDefaults() // New has checked it
 	return &keeper[K, V]{
 		c: c, codec: codec,
 		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{},
@@ -64,7 +65,8 @@ func (k *keeper[K, V]) encodeKey(key K) (text string, err error) {
 	return text, err
 }
 
-// retaining returns the settlement with which an outcome is retained, or says that it cannot be encoded.
+// retaining returns the settlement with which an outcome is retained, or says that
+// it cannot be encoded.
 func (k *keeper[K, V]) retaining(value V, cause error, origin *Origin, ttl time.Duration) (s Settlement, err error) {
 	s = Settlement{Disposition: Retain, TTL: ttl}
 	k.c.guard(func() {
@@ -93,8 +95,9 @@ func (k *keeper[K, V]) forget(cl *claim) {
 	k.disarmLocked()
 }
 
-// giveBackLater has claims given back of which it is not known whether they were granted. Of more than
-// MaxEntries the first are left to their leases: a store that is down must not fill the memory.
+// giveBackLater has claims given back for which it is not known whether they were granted. If
+// there are more than MaxEntries, the first are left to their leases: a store that is down must
+// not fill the memory.
 func (k *keeper[K, V]) giveBackLater(ids ...Claim) {
 	if len(ids) == 0 {
 		return
@@ -121,7 +124,7 @@ func (k *keeper[K, V]) offered(key string) *offer[K] {
 	return k.offers[key]
 }
 
-// pause notes that Reconcile learned nothing about the hold with that ID.
+// pause notes that Reconcile learned nothing about the hold with the given ID.
 func (k *keeper[K, V]) pause(id ClaimID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -134,7 +137,7 @@ func (k *keeper[K, V]) pause(id ClaimID, err error) {
 	k.pauses[id] = pause{now + pauseTime, err}
 }
 
-// paused returns the error that calls on a hold are told for a while, or nil.
+// paused returns the error that calls on a hold get during a pause, or nil if there is none.
 func (k *keeper[K, V]) paused(id ClaimID) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -167,9 +170,10 @@ func (k *keeper[K, V]) disarmLocked() {
 	}
 }
 
-// beat does what is due, on a goroutine of its own. The next begins a third of a lease after this one began, also
-// while this one offers something: one renewal that hangs must not cost the lease, nor an offer delay it. What
-// follows a hook of the user's is deferred: the Observer may call runtime.Goexit.
+// beat does what is due, on a goroutine of its own. The next beat begins a third of a lease after
+// this one began, even while this one is still offering: a renewal that hangs must not cost the
+// lease, and an offer must not delay a renewal. Whatever follows user code is deferred, because the
+// Observer may call runtime.Goexit.
 func (k *keeper[K, V]) beat() {
 	defer k.beatAgain(k.c.now())
 	k.within(k.renew)
@@ -204,8 +208,9 @@ func (k *keeper[K, V]) within(part func(context.Context)) {
 	part(ctx)
 }
 
-// renew renews the leases of the executions that have run for a sixth of a lease or longer. So of a lease that one
-// beat passes over, and the next does not renew in its third, a sixth is left when the third beat comes.
+// renew renews the leases of the executions that have run for a sixth of a lease or longer. So
+// if one beat passes a lease over, and the next one hangs for its third, a sixth is left when
+// the third beat comes.
 func (k *keeper[K, V]) renew(ctx context.Context) {
 	var due []Claim
 	k.mu.Lock()
@@ -241,7 +246,7 @@ func (k *keeper[K, V]) renew(ctx context.Context) {
 	}
 }
 
-// giveBack gives claims back of which it is not known whether they were granted.
+// giveBack gives back claims for which it is not known whether they were granted.
 func (k *keeper[K, V]) giveBack(ctx context.Context) {
 	k.mu.Lock()
 	unused := k.unused
@@ -252,7 +257,7 @@ func (k *keeper[K, V]) giveBack(ctx context.Context) {
 		id := unused[0]
 		err := contained(func() error { return k.c.opts.Store.GiveBack(ctx, id) })
 		unused = unused[1:]
-		if err != nil && !isAnswer(err) { // then the others will hardly fare better
+		if err != nil && !isAnswer(err) { // the others will hardly fare better
 			unused = append(unused, id)
 			k.c.storeFailed(*new(K), err)
 			return
@@ -260,7 +265,7 @@ func (k *keeper[K, V]) giveBack(ctx context.Context) {
 	}
 }
 
-// offer offers what the store has not taken.
+// offer offers the store the outcomes that it has not taken.
 func (k *keeper[K, V]) offer(ctx context.Context) {
 	k.mu.Lock()
 	offers := make([]*offer[K], 0, len(k.offers))
@@ -290,7 +295,7 @@ func (k *keeper[K, V]) offer(ctx context.Context) {
 
 // Pauses between attempts to ask the store.
 const (
-	patience   = 5 * time.Second // how long a verb is repeated; Settle for a lease
+	patience   = 5 * time.Second // how long a verb is repeated; Settle is for a lease
 	firstPause = 5 * time.Millisecond
 	longPause  = 500 * time.Millisecond
 )
@@ -307,10 +312,11 @@ func rest(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// patiently has the store asked until it answers, for so long: every verb may come twice. It returns an answer
-// of the store (see isAnswer), or else ErrStore around what the store said last.
+// patiently calls verb, which asks the store, until the store answers, for at most upTo: every verb
+// may be repeated. It returns nil or an error that is an answer (see isAnswer); otherwise ErrStore
+// around what the store said last.
 func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, verb func(context.Context) error) error {
-	if err := ctx.Err(); err != nil { // it is not asked on behalf of who has left
+	if err := ctx.Err(); err != nil { // the store is not asked on behalf of a caller that has left
 		return &storeError{err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, upTo)
@@ -333,7 +339,8 @@ func (c *Cache[K, V]) patiently(ctx context.Context, key K, upTo time.Duration, 
 // isAnswer reports whether the store has answered with err, and is not to be asked again.
 func isAnswer(err error) bool { return errors.Is(err, ErrClaimLost) || errors.Is(err, ErrInvalidKey) }
 
-// contained calls the user's store, and makes a panic of it an error; also one of the methods of its error.
+// contained calls verb, which calls the user's store, and turns a panic into an error, even a panic
+// of a method of the store's error.
 func contained(verb func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -349,6 +356,6 @@ func contained(verb func() error) (err error) {
 
 // storeFailed counts and reports an attempt that failed.
 func (c *Cache[K, V]) storeFailed(key K, err error) {
-	c.keeper.errors.Add(1)
+	c.keeper.failures.Add(1)
 	c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})
 }

@@ -18,14 +18,14 @@ const (
 	interrupted                   // by a restart
 	learnedNothing                // of a call that asked: Reconcile did not find out
 	restored                      // it was held when Restore got it
-	unsaidInPart                  // as unsaid, of one of the errors that fn returned, others being marked
+	unsaidInPart                  // as unsaid, about a part of fn's error; others are marked
 	unrecorded                    // the store did not take the outcome
 	takenOver                     // and another process has taken the key over
 	whyEnd
 )
 
-// spare reports whether a key is held only because fn said nothing at all: such a key may be evicted, as
-// the last resort.
+// spare reports whether a key is held only because fn said nothing at all: such a key may be
+// evicted, as the last resort.
 func (w why) spare() bool { return w == unsaid || w == panickedUnsaid }
 
 // String completes the sentence "the key is held: ".
@@ -93,8 +93,8 @@ func (c *Cache[K, V]) unknown(r *record[K, V], at time.Duration) error {
 	return e
 }
 
-// pause is what a Reconcile that learned nothing leaves with the record: for a second, calls are told
-// its error and do not ask again, so that a bank that is down is not asked by every retry.
+// pause is what a Reconcile that learned nothing leaves with the record: for a second, calls are
+// told its error and do not ask again, so that a bank that is down is not asked by every retry.
 type pause struct {
 	until time.Duration
 	err   error

@@ -22,15 +22,15 @@ func (c *Cache[K, V]) noteDropped(notes *[]note[K], e Event[K]) {
 	}
 }
 
-// noteIn is note for what an operator did, who gave ctx.
+// noteIn is note for what an operator did; ctx is the operator's.
 func (c *Cache[K, V]) noteIn(ctx context.Context, notes *[]note[K], e Event[K]) {
 	if c.opts.Observer != nil {
 		*notes = append(*notes, note[K]{ctx, e})
 	}
 }
 
-// emit reports every note to the Observer, in order, even if it calls runtime.Goexit at one of them.
-// Must be called without a lock.
+// emit reports every note to the Observer, in order, even if it calls runtime.Goexit at one of
+// them. Must be called without a lock.
 func (c *Cache[K, V]) emit(notes []note[K]) {
 	told := 0
 	defer func() {
@@ -60,8 +60,8 @@ func (c *Cache[K, V]) observeReplayed(ctx context.Context, key K, r *record[K, V
 }
 
 // guard calls one of the user's hooks and contains its panic. failed, which may be nil, is called
-// with what stopped the hook; after runtime.Goexit, which cannot be contained, failed still runs, but
-// the goroutine then exits.
+// with what stopped the hook; after runtime.Goexit, which cannot be contained, failed still runs,
+// but the goroutine then exits.
 func (c *Cache[K, V]) guard(hook func(), failed func(error)) {
 	returned := false
 	defer func() {

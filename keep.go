@@ -16,7 +16,7 @@ type draft[K comparable, V any] struct {
 
 	started, done time.Duration // the execution
 	deadline      time.Duration
-	expiry        time.Time // in wall time, if the deadline is forever only because the clock ends
+	expiry        time.Time // in wall time, if the clock cannot reach it, so that the deadline is forever
 	times         *times    // if they do not follow from these
 }
 
@@ -26,7 +26,7 @@ func (d *draft[K, V]) expireAfter(c *clock, from, ttl time.Duration) {
 	if d.deadline != forever && d.times == nil {
 		return
 	}
-	c.nowAndWall()
+	c.syncWall()
 	expiry := after(c.wall(from), ttl)
 	if d.deadline == forever {
 		d.expiry = expiry
@@ -50,7 +50,7 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	r := &full.record
 	r.key, r.value, r.deadline, r.more, r.took, r.hash = d.key, d.value, d.deadline, &full.details, took, d.hash
 	if d.times == nil && (!fits || !d.expiry.IsZero()) {
-		c.nowAndWall()
+		c.syncWall()
 		r.more.times = &times{
 			started: c.wall(d.started), completed: c.wall(d.done), expires: d.expiry, ahead: c.ahead.Load(),
 		}
@@ -61,8 +61,8 @@ func (c *Cache[K, V]) record(d *draft[K, V]) *record[K, V] {
 	return r
 }
 
-// keepLocked inserts d, whose place and weight have been taken; if d alone is heavier than MaxWeight,
-// its value is shed at once.
+// keepLocked inserts d, whose place and weight have been taken; if d alone is heavier than
+// MaxWeight, its value is shed at once.
 func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K]) {
 	if d.weight > c.opts.MaxWeight {
 		d.state, d.value, d.weight = Shed, *new(V), 0
@@ -71,12 +71,12 @@ func (c *Cache[K, V]) keepLocked(s *shard[K, V], d *draft[K, V], notes *[]note[K
 	c.insertLocked(s, c.record(d))
 }
 
-// holdAgainLocked inserts r once more, which was held, as it was but for its end, which is that of d, and
-// for a second calls are told the error of d.
+// holdAgainLocked inserts r, which was held, once more. It is as it was, except that it ends when d
+// does, and that for a second calls get the error of d.
 func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[K, V]) {
 	if r.more.times != nil || !d.expiry.IsZero() {
 		t := c.timesOf(r)
-		c.nowAndWall()
+		c.syncWall()
 		t.expires = after(c.wall(d.done), c.opts.HoldTTL)
 		r.more.times = &t
 	}
@@ -86,9 +86,9 @@ func (c *Cache[K, V]) holdAgainLocked(s *shard[K, V], r *record[K, V], d *draft[
 	c.insertLocked(s, r)
 }
 
-// insertLocked inserts r. Its number counts as given only when its head is published: a search for room
-// that sees the number finds the record. (Insertions into other shards at the same time may have the
-// same number.)
+// insertLocked inserts r. Its number counts as given only when its head is published: a search for
+// room that sees the number finds the record. (Insertions into other shards at the same time may
+// have the same number.)
 func (c *Cache[K, V]) insertLocked(s *shard[K, V], r *record[K, V]) {
 	r.seq = c.seq.Load() + 1
 	if r.weight() > 0 {
@@ -124,7 +124,7 @@ func (c *Cache[K, V]) liveLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 
 // timesOf returns the times of r in wall time, as that stands now.
 func (c *Cache[K, V]) timesOf(r *record[K, V]) times {
-	c.nowAndWall()
+	c.syncWall()
 	if r.more != nil && r.more.times != nil {
 		return r.more.times.as(c.ahead.Load())
 	}

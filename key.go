@@ -14,15 +14,15 @@ import (
 	"unsafe"
 )
 
-// Key is a ready-made composite key: whose, and which. Two customers who send the same ID do not
-// meet. A Key without Scope or without ID is invalid ([ErrInvalidKey]).
+// Key is a ready-made composite key: whose, and which. Two customers who send the same ID have
+// different keys. A Key without Scope or without ID is invalid ([ErrInvalidKey]).
 type Key struct {
 	Scope string // whose: a stable principal, such as the customer's account
 	ID    string // which: what the client sent, one per intent
 }
 
-// String returns scope/id, with every byte but A–Z a–z 0–9 - . _ ~ written as %XX. It is readable, names one
-// Key and no other, and is the form in which stores and saved files have it; [ParseKey] reads it.
+// String returns scope/id, with every byte except A–Z a–z 0–9 - . _ ~ written as %XX. It is
+// readable, no two Keys have the same text, and stores and saved files use it; [ParseKey] reads it.
 func (k Key) String() string {
 	b := make([]byte, 0, len(k.Scope)+len("/")+len(k.ID))
 	b = appendEscaped(b, k.Scope)
@@ -37,9 +37,9 @@ func (k Key) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("scope", k.Scope), slog.String("id", k.ID))
 }
 
-// ParseKey returns the Key of which [Key.String] wrote s. Anything else is an error that says what is
-// wrong and is [ErrInvalidKey]: a Key without Scope or ID, and also an escape that String would not have
-// written, so that no two texts name one Key.
+// ParseKey returns the Key for which [Key.String] returned s. Anything else is an error that says
+// what is wrong and matches [ErrInvalidKey]: a Key without Scope or ID, and also an escape that
+// String would not have written, so that no two texts name one Key.
 func ParseKey(s string) (Key, error) {
 	scope, id, found := strings.Cut(s, "/")
 	if !found {
@@ -133,8 +133,9 @@ func NewID() string {
 	return string(s[:])
 }
 
-// Fingerprint identifies the payload that a key was used with, so that the same key with another
-// payload is told apart from a retry. The zero value is "none": it equals none and nothing else.
+// Fingerprint identifies the payload that a key was used with, so that a retry can be told
+// apart from the same key with another payload. The zero value means "none": it matches
+// none and nothing else.
 type Fingerprint [16]byte
 
 // String returns 32 lower-case hex digits, and "" for none.
@@ -148,8 +149,9 @@ func (f Fingerprint) String() string {
 // MarshalText returns what String does; its error is nil.
 func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote. Anything else, upper case and 32 zeros included, is an error
-// and changes nothing: a fingerprint has one text, so that texts can be compared, too.
+// UnmarshalText reads what MarshalText wrote. Anything else, upper case and 32 zeros
+// included, is an error and changes nothing: a fingerprint has exactly one text, so that
+// texts can be compared, too.
 func (f *Fingerprint) UnmarshalText(text []byte) error {
 	var read Fingerprint
 	if len(text) > 0 {
@@ -200,8 +202,8 @@ func traitsOf(t reflect.Type) keyTraits {
 	return traits
 }
 
-// locate notes the Keys and strings in a t that lies at the given offset. embedded says that a Key there
-// is what names the operation.
+// locate notes the Keys and strings in a t that lies at the given offset. embedded says that a Key
+// there is what names the operation.
 func (traits *keyTraits) locate(t reflect.Type, at uintptr, embedded bool) {
 	switch t.Kind() {
 	case reflect.String:
@@ -277,9 +279,9 @@ func (t *keyTraits) check(k unsafe.Pointer, zero bool) error {
 	return nil
 }
 
-// copyText gives the key at k a copy of its text: so what its caller does to the bytes afterwards, as
-// frameworks with pooled buffers do, changes nothing, and a key that was cut from a large text keeps no
-// more than itself alive. Strings in an interface are not copied.
+// copyText gives the key at k a copy of its text: so what its caller does to the bytes afterwards,
+// as frameworks with pooled buffers do, changes nothing, and a key that was cut from a large text
+// keeps no more than itself alive. Strings in an interface are not copied.
 func (t *keyTraits) copyText(k unsafe.Pointer) {
 	n := 0
 	for _, at := range t.texts {

@@ -8,7 +8,9 @@ import (
 )
 
 // Lookup returns what the cache knows of key, in flight or kept, and whether there is anything. It
-// counts no use and changes no order. Cost: one shard lock.
+// counts no use and changes no order. Without a Store the error is nil, ctx is not consulted, and
+// it costs one shard lock. With one it asks the store, in one round trip, for up to 5 s or until
+// ctx ends; the error is [ErrStore], or [ErrInvalidKey] for a key that cannot be encoded.
 func (c *Cache[K, V]) Lookup(ctx context.Context, key K) (Entry[V], bool, error) {
 	mustHave(ctx, "Lookup")
 	if c.keeper != nil {
@@ -23,7 +25,7 @@ func (c *Cache[K, V]) lookup(key K) (Entry[V], bool) {
 	return e, ok
 }
 
-// look is lookup that also tells why the key is held, if it is.
+// look is lookup that also returns why the key is held, if it is.
 func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
@@ -37,7 +39,7 @@ func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 		return c.entry(r), held, true
 	}
 	if f := s.flights.get(hash, key); f != nil {
-		c.nowAndWall()
+		c.syncWall()
 		started := c.wall(f.startedAt)
 		e := Entry[V]{State: InFlight, Fingerprint: f.fingerprint, Waiters: int(f.waiters), Origin: f.origin(), StartedAt: started}
 		return e, held, true
@@ -46,10 +48,10 @@ func (c *Cache[K, V]) look(key K) (e Entry[V], held why, ok bool) {
 }
 
 // All iterates over the keys in flight and kept, in no order. No lock is held while the loop body
-// runs, which may call the cache, and none for more than some 100 µs, however much is kept. Each key is
-// looked up when its turn comes: one that has been removed by then is left out, and one that is inserted
-// while the loop runs may or may not be seen. One that is there all the time is seen, and no key is seen
-// twice. Cost: a Lookup for each key, and a shard lock for each hundred.
+// runs, which may call the cache, and none for more than some 100 µs, however much is kept. Each
+// key is looked up when its turn comes: one that has been removed by then is left out, and one that
+// is inserted while the loop runs may or may not be seen. One that is there all the time is seen,
+// and no key is seen twice. Cost: a Lookup for each key, and a shard lock for each hundred.
 func (c *Cache[K, V]) All() iter.Seq2[K, Entry[V]] {
 	return func(visit func(K, Entry[V]) bool) {
 		for key := range c.keys {
@@ -76,13 +78,14 @@ func (c *Cache[K, V]) keys(visit func(K) bool) {
 	}
 }
 
-// keysAtOnce is how far keysFrom goes with the lock held: some 20 µs, measured with a million entries in
-// one shard. (There are not many empty buckets on the way, or the table would have shrunk.)
+// keysAtOnce is how far keysFrom goes with the lock held: some 20 µs, measured with a
+// million entries in one shard. (There are not many empty buckets on the way, or the table
+// would have shrunk.)
 const keysAtOnce = 128
 
-// keysFrom appends the keys of s from position at on, and returns the position up to which it came. (See
-// [table.scan]. A flight has a position by its hash, too: a key that goes from held to in flight and back
-// keeps its own. All flights are looked through each time; a shard has few.)
+// keysFrom appends the keys of s from position at on, and returns the position up to which it came.
+// (See [table.scan]. A flight has a position by its hash, too: a key that goes from held to in
+// flight and back keeps its own. All flights are looked through each time; a shard has few.)
 func (s *shard[K, V]) keysFrom(keys []K, at uint64) ([]K, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

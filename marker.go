@@ -6,18 +6,18 @@ import (
 )
 
 // Final marks err as a real answer (the card was declined): it is retained and replayed like a
-// value. Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats Retain
-// beats Release), speaks only to the cache whose fn returned it, and is not seen by callers: they get
-// err itself.
+// value. Final(nil) is nil. A marker works through wrapping and among joined errors (Hold beats
+// Retain beats Release). It speaks only to the cache whose fn returned it, and callers do not see
+// it: they get err itself.
 func Final(err error) error { return mark(err, Retain) }
 
-// Retryable marks err as certain to have had no effect: nothing is kept and the next call runs fn
-// again, whatever [BeginEffect] was told. Retryable(nil) is nil. A value that must not be kept is
-// returned together with Retryable(err).
+// Retryable says that fn, which failed with err, certainly had no effect: nothing is kept and the
+// next call runs fn again, even after [BeginEffect]. Retryable(nil) is nil. To return a value that
+// must not be kept, return it together with Retryable(err).
 func Retryable(err error) error { return mark(err, Release) }
 
-// Unknown marks err as one after which the effect may or may not have taken place: the key is held
-// and callers get [ErrOutcomeUnknown] around err. Unknown(nil) is nil.
+// Unknown says that after err the effect may or may not have taken place: the key is held, and
+// callers get [ErrOutcomeUnknown] around err. Unknown(nil) is nil.
 func Unknown(err error) error { return mark(err, Hold) }
 
 func mark(err error, d Disposition) error {
@@ -44,10 +44,10 @@ type unmarked struct{ err error }
 func (u *unmarked) Error() string { return u.err.Error() }
 func (u *unmarked) Unwrap() error { return u.err }
 
-// markedAs returns the disposition that the markers in err decide; the outermost of a chain wins, and
-// among joined errors Hold beats Retain beats Release. Where some of those bear a marker, plain
-// judges each of the others. found is false if there is no marker at all. An error without end is
-// held: there may be a marker further in.
+// markedAs returns the disposition that the markers in err decide: the outermost of a chain wins,
+// and among joined errors Hold beats Retain beats Release. If some of the joined errors bear a
+// marker, plain judges each of the others. found is false if there is no marker at all. An error
+// without end is held: there may be a marker further in.
 func markedAs(err error, plain func(error) Disposition) (d Disposition, found bool) {
 	w := walk{left: maxErrors}
 	return w.markedAs(err, plain)
@@ -113,8 +113,8 @@ func inside(err error) (parts []error, one error) {
 
 func isError(err error) bool { return err != nil }
 
-// walk bounds a walk through what an error wraps. One that wraps itself, or makes up another one each
-// time it is asked, has no end, and a flight whose error is judged forever would never settle.
+// walk bounds a walk through what an error wraps. One that wraps itself, or makes up another one
+// each time it is asked, has no end, and a flight whose error is judged forever would never settle.
 type walk struct{ left int }
 
 // maxErrors is how many errors within one are looked at: more than anybody joins, and a matter of
@@ -127,7 +127,8 @@ func (w *walk) tooLong() bool {
 	return w.left < 0
 }
 
-// finite returns err, or an error with its text alone if it has no end: errors.Is and errors.As would not return.
+// finite returns err or, if err has no end, an error with its text only: errors.Is and
+// errors.As would not return.
 func finite(err error) error {
 	if endless(err) {
 		return errors.New(err.Error())
@@ -135,7 +136,8 @@ func finite(err error) error {
 	return err
 }
 
-// endless reports whether err wraps more errors than are looked at. It looks at what errors.Is does.
+// endless reports whether err wraps more errors than are looked at. It looks at
+// what errors.Is does.
 func endless(err error) bool {
 	w := walk{left: maxErrors}
 	return w.endless(err)

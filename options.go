@@ -12,143 +12,154 @@ import (
 const (
 	DefaultTTL          = 24 * time.Hour     // what payment providers keep idempotency keys for
 	DefaultMaxEntries   = 1_048_576          // 2^20: a day of 12 new keys a second
-	DefaultHoldTTL      = 7 * 24 * time.Hour // long enough that somebody has looked, whatever the weekday
+	DefaultHoldTTL      = 7 * 24 * time.Hour // long enough for somebody to look, whatever the weekday
 	DefaultMinRetention = time.Hour          // longer than a sane client goes on retrying
-	DefaultExecTimeout  = 5 * time.Minute    // longer than any single call should take, short enough to notice
+	DefaultExecTimeout  = 5 * time.Minute    // longer than a call should take, short enough to notice
 	DefaultLease        = 30 * time.Second   // longer than a pause of a healthy process
-	DefaultLocalTTL     = time.Minute        // how late a Forget in another process may be noticed
+	DefaultLocalTTL     = time.Minute        // how late a Forget in another process may take effect
 )
 
 // NoWait, given to [WithMaxWait], means not to wait for a flight at all.
 const NoWait time.Duration = -1
 
-// Options configures a [Cache]. The zero value is a good start: outcomes for a day, a million
-// keys, the last hour protected. Functions must be safe for concurrent use; none is called with a
-// lock held, and a panic in Classify, Weigh or Observer is contained (Stats.HookPanics).
+// Options configures a [Cache]. The zero value is a good start: it keeps outcomes for a day and a
+// million keys, and evicts none from the last hour. Functions must be safe for concurrent use. None
+// is called with a lock held. A panic in Classify, Weigh, Observer or Trace is contained and
+// counted in Stats.HookPanics.
 type Options[K comparable, V any] struct {
 	// TTL is how long a retained outcome is kept and replayed, from completion; replays do not
 	// extend it. 0 = [DefaultTTL]; negative is an error.
 	TTL time.Duration
 
-	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = [DefaultHoldTTL], but at least
-	// TTL; negative = until it is resolved or forgotten. After it the key is released although nobody found out: the next call
-	// runs fn again and may repeat the effect. For payments make it negative and give Reconcile, or
-	// let Stats.Held call a person.
+	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = [DefaultHoldTTL], but at
+	// least TTL; negative = until it is resolved or forgotten. After HoldTTL the key is released
+	// although nobody has found out: the next call runs fn again and may repeat the effect. For
+	// payments make it negative, and set Reconcile or have Stats.Held alert a person.
 	HoldTTL time.Duration
 
-	// MaxEntries bounds the keys in flight and kept together, exactly. Rate of new keys × TTL
-	// should fit, or live outcomes are evicted and their operations can run again.
-	// 0 = [DefaultMaxEntries]; negative is an error.
+	// MaxEntries bounds the number of keys in flight and kept, together and exactly. It should
+	// exceed the rate of new keys × TTL: otherwise outcomes are evicted before they expire, and
+	// their operations can run again. 0 = [DefaultMaxEntries]; negative is an error.
 	MaxEntries int
 
-	// MinRetention decides what happens when full: no outcome completed less than this ago is evicted; a
-	// new key gets [ErrFull] instead. Nor is a held key, but for those that are held only because fn said
-	// nothing about its effect: when no outcome may go, the oldest of them that is held for longer than
-	// this does. So a flood of new keys costs availability, and never a second
-	// execution within MinRetention. ErrFull can also come while an older outcome could go, if all of those
-	// were replayed and so have moved behind young ones with a TTL of their own, or restored ones. 0 = [DefaultMinRetention], but at most half of
-	// TTL; negative = no protection, plain LRU; TTL or more = nothing is ever evicted.
+	// MinRetention decides what happens when the cache is full: an outcome that completed less
+	// than this ago is not evicted; a new key gets [ErrFull] instead. Held keys are not evicted
+	// either, with one exception: when no outcome may go, the oldest key goes that is held only
+	// because fn said nothing about its effect, if it has been held for longer than this. So a
+	// flood of new keys costs availability, never a second execution within MinRetention. A new
+	// key can get ErrFull although an older outcome could go: if each of those was replayed, and
+	// so moved behind younger ones that have a TTL of their own or were restored. 0 =
+	// [DefaultMinRetention], but at most half of TTL; negative = no protection, plain LRU; TTL or
+	// more = nothing is ever evicted.
 	MinRetention time.Duration
 
-	// MaxWeight bounds the sum of Weigh over retained outcomes; over it, the values of the least
-	// recently used are shed: their keys answer [ErrValueShed]. 0 = no bound; negative is an error.
-	// It and Weigh need each other: one alone is an error.
+	// MaxWeight bounds the sum of Weigh over retained outcomes. Beyond it, the values of the least
+	// recently used are shed: calls with their keys get [ErrValueShed]. 0 = no bound; negative is
+	// an error. MaxWeight and Weigh need each other: one alone is an error.
 	MaxWeight int64
 
-	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); below 0 counts
-	// as 0. Asked about every outcome that is to be retained, errors included, also by Resolve,
-	// Restore and Load. At the end of an execution the key is still in flight: a Do or a Cache.Reconcile
-	// of the same key, or a Close, from here would wait for itself forever. nil without MaxWeight.
+	// Weigh returns the weight of an outcome, in the unit of MaxWeight (bytes, say); less than 0
+	// counts as 0. It is called for every outcome that is to be retained, errors included, also by
+	// Resolve, Restore and Load. The key may still be in flight: a Do or a Cache.Reconcile of the
+	// same key, or a Close, from inside Weigh would wait for itself forever. nil without MaxWeight.
 	Weigh func(key K, value V) int64
 
-	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect, or settles in the
-	// transaction of its effect (SettleTx of a Store). So if fn has done neither, nothing has begun, whatever the
-	// error, panic or runtime.Goexit with which fn ends without a marker: the key is released, and Classify is
-	// not asked. With a Store a process that dies before BeginEffect leaves the key free, too; without
-	// EffectsAnnounced, held. An fn that forgot is told of by [EventUnannounced], unless it said NoEffect: so
-	// leave that out of the fns of such a cache.
+	// EffectsAnnounced says that every fn of this cache calls [BeginEffect] before its effect, or
+	// settles in the transaction of its effect (SettleTx of a Store). So if fn did neither and ends
+	// without a marker, by an error, a panic or runtime.Goexit, then nothing has begun: the key is
+	// released, and Classify is not asked. With a Store, a process that dies before BeginEffect
+	// also leaves the key free; without EffectsAnnounced it leaves it held. [EventUnannounced]
+	// reports an fn that forgot BeginEffect, unless it called [NoEffect]: so do not call that at
+	// the top of an fn of such a cache.
 	EffectsAnnounced bool
 
-	// Classify decides about an error without marker when fn called neither [BeginEffect] nor
-	// [NoEffect], unless EffectsAnnounced; a panic comes as *[PanicError], runtime.Goexit as [ErrGoexit];
-	// an error that came after ExecTimeout is [context.DeadlineExceeded] as well. Anything but the three
-	// dispositions, a panic included, holds the key. The key is still in flight then: a Do of the same
-	// key or a Close from here would wait for itself forever. nil = Hold, since an error tells what failed
-	// last, and not what fn had done before; [ClassifyLenient] is for an fn that does one thing.
+	// Classify decides about an error without a marker if fn called neither [BeginEffect] nor
+	// [NoEffect] and the cache has no EffectsAnnounced. A panic is passed as a *[PanicError],
+	// runtime.Goexit as [ErrGoexit]; an error that fn returned after ExecTimeout also matches
+	// [context.DeadlineExceeded]. Any result other than the three dispositions holds the key, and
+	// so does a panic in Classify. The key is still in flight: a Do of the same key, or a Close,
+	// from inside Classify would wait for itself forever. nil = Hold, since an error tells what
+	// failed last, not what fn had done before; [ClassifyLenient] is for an fn that does one thing.
 	Classify func(err error) Disposition
 
 	// Reconcile finds out what became of a held key: it asks the bank, or looks into your table. It
-	// runs in place of fn, one at a time per key, when a call meets a held key, with the entry that
-	// was held (Err is what left it unknown) and the values of that call's context; never on a
-	// caller's goroutine, with ExecTimeout as deadline.
+	// runs in place of fn when a call meets a held key, one at a time per key. It gets the entry
+	// that is held (Err is what left it unknown) and a context with the values of that call's
+	// context and with ExecTimeout as its deadline. It never runs on a caller's goroutine.
 	//
 	//	nil error, Final(err)  the answer is known: retained, given to the callers, fn does not run
 	//	Retryable(err)         it certainly had no effect: fn runs, in the same flight
 	//	anything else, panic   still unknown: held for another HoldTTL, callers get ErrOutcomeUnknown
 	//
-	// What it finds out is retained for Options.TTL, or the [WithTTL] of the call that leads. A panic
-	// in it is not raised again.
+	// What it finds out is retained for Options.TTL, or for the [WithTTL] of the call that leads. A
+	// panic in it is not raised again.
 	//
-	// Everybody may leave while it runs, and a call's [WithMaxWait] bounds it; fn does not start for one
-	// that has left by then. For a second after a Reconcile that learned nothing, calls on that key are told its
-	// error and do not ask again.
+	// Callers may leave while it runs, and [WithMaxWait] bounds their wait for it. If the call that
+	// leads has left, fn does not start. For a second after a Reconcile that learned nothing, calls
+	// with that key get its error, and Reconcile is not asked again.
 	//
-	// nil = calls on a held key get [ErrOutcomeUnknown] at once.
+	// nil = calls with a held key get [ErrOutcomeUnknown] at once.
 	Reconcile func(ctx context.Context, key K, held Entry[V]) (V, error)
 
-	// ExecTimeout is the deadline of the context that fn gets, from its start. It ends the context,
-	// not fn, which stays in flight until it returns; an error that fn returns for it is like any
-	// other: held, unless fn said that nothing had begun. 0 = [DefaultExecTimeout]; negative = none.
+	// ExecTimeout sets the deadline of the context that fn gets, counted from fn's start. It ends
+	// the context, not fn, whose key stays in flight until fn returns. An error that fn returns
+	// because of it is like any other: the key is held, unless fn said that nothing had begun. 0 =
+	// [DefaultExecTimeout]; negative = no deadline.
 	ExecTimeout time.Duration
 
-	// MaxWaiters bounds the joined callers per flight; one more gets [ErrInFlight]. 0 = no bound;
-	// negative is an error.
+	// MaxWaiters bounds the number of joined callers per flight; one more gets [ErrInFlight]. 0 =
+	// no bound; negative is an error.
 	MaxWaiters int
 
-	// Observer gets every event, on the goroutine it concerns: see [Event]. It may call the
+	// Observer gets every event, on the goroutine that causes it: see [Event]. It may call the
 	// cache. It must be quick: calls wait for it.
 	Observer func(context.Context, Event[K])
 
-	// Trace follows executions, of fn and of Reconcile, in a distributed trace (idemotel has one). It is called
-	// on fn's goroutine, before it, with the context that fn is to get, which has the leader's values, and says
-	// whether Reconcile runs. It returns
+	// Trace follows executions, of fn and of Reconcile, in a distributed trace (module idemotel
+	// provides one). It is called before each execution, on its goroutine, with the context that
+	// fn or Reconcile is to get, which has the leader's values; reconciles tells which of the
+	// two runs. It returns
 	//
-	//   - a context derived from that, whose values fn then sees: its end and its deadline stay those of an
-	//     execution, whatever Trace makes of them. Of nil, or of a context that is derived from another, nothing
-	//     is used.
-	//   - the Origin of the execution, which its events, entries and results then have; the zero one is none.
-	//   - a func, or nil, that is called on the same goroutine once the flight has settled (after a Reconcile
-	//     that fn follows: before that), with the event of its end: [EventExecuted] or [EventReconciled]. It comes
-	//     for every execution, also if fn panics or calls runtime.Goexit.
+	//   - a context derived from the given one, whose values fn then sees. Its deadline and its end
+	//     stay those of an execution, whatever Trace makes of them. A nil context, and one that is
+	//     not derived from the given one, are ignored.
+	//   - the Origin of the execution, which its events, entries and results then have; the zero
+	//     Origin means that it is not traced.
+	//   - a func, or nil, that is called on the same goroutine once the flight has settled (if fn
+	//     follows Reconcile: once Reconcile has ended), with the event of the end: [EventExecuted]
+	//     or [EventReconciled]. It is called for every execution, even if fn panics or calls
+	//     runtime.Goexit.
 	//
-	// Both must be quick: calls wait for them. A panic in one is contained and counted in Stats.HookPanics.
+	// Both functions must be quick: calls wait for them. A panic in one is contained and counted in
+	// Stats.HookPanics.
 	Trace func(ctx context.Context, key K, reconciles bool) (context.Context, Origin, func(Event[K]))
 
-	// Codec is how Save, Load and a Store write keys, values and errors. The zero Codec is enough for
-	// most types: see [Codec]. Without one that K or V cannot do without, Save and Load fail; with a Store,
-	// New does.
+	// Codec says how Save, Load and a Store write keys, values and errors. The zero Codec is enough
+	// for most types: see [Codec]. If it lacks a function that K or V needs, Save and Load fail;
+	// with a Store, New does.
 	Codec Codec[K, V]
 
-	// Store keeps the keys over a crash, and shares them among processes: see [Store]. nil = they live in
-	// the memory of this process.
+	// Store keeps the keys across crashes, and shares them among processes: see [Store]. nil = they
+	// live in the memory of this process.
 	//
-	// With a Store the cache keeps copies of outcomes in memory, for LocalTTL: MaxEntries, MaxWeight and
-	// MinRetention bound these, and evicting one loses nothing and is no event; MinRetention is ignored. A
-	// first execution asks the store twice, once more with BeginEffect, and everybody may leave
-	// meanwhile; fn does not start for who has left. What the store has not recorded is held:
-	// [ErrOutcomeUnknown] around [ErrStore].
+	// With a Store, the cache keeps copies of outcomes in memory for LocalTTL. MaxEntries and
+	// MaxWeight bound these copies; evicting one loses nothing and is no event; MinRetention is
+	// ignored. A first execution asks the store twice, and once more with BeginEffect. Callers may
+	// leave meanwhile, and if the leader has left, fn does not start. An outcome that the store did
+	// not record is held: [ErrOutcomeUnknown] around [ErrStore].
 	//
-	// A process that dies leaves its keys held from the end of the lease on, but for those for which
-	// nothing had begun and that were claimed with EffectsAnnounced: these are free.
+	// When a process dies, the keys that it had in flight are held from the end of their leases
+	// on, except those that were claimed with EffectsAnnounced and for which no effect had
+	// begun: they are free.
 	Store Store
 
-	// Lease is for how long after its last sign of life an execution in another process is thought alive.
-	// 0 = [DefaultLease]; below 1 s, and without Store, it is an error.
+	// Lease is how long an execution in another process is thought to be alive after its last sign
+	// of life. 0 = [DefaultLease]. Less than 1 s is an error, and so is a Lease without a Store.
 	Lease time.Duration
 
-	// LocalTTL is for how long an outcome is replayed from memory before the store is asked again: so much
-	// later does another process notice a Forget. 0 = [DefaultLocalTTL]; negative = always ask; without
-	// Store it is an error.
+	// LocalTTL is how long an outcome is replayed from memory before the store is asked again, and
+	// so how late a Forget in another process may take effect here. 0 = [DefaultLocalTTL]; negative
+	// = always ask. Without a Store it is an error.
 	LocalTTL time.Duration
 }
 
@@ -223,7 +234,8 @@ func (o Options[K, V]) withDefaults() (Options[K, V], error) {
 	return o, nil
 }
 
-// minRetention returns MinRetention as eviction reads it: 0 is none, forever that nothing is evicted.
+// minRetention returns MinRetention as eviction reads it: 0 means none, forever that
+// nothing is evicted.
 func (o *Options[K, V]) minRetention() time.Duration {
 	switch {
 	case o.MinRetention < 0, o.Store != nil:
@@ -234,15 +246,15 @@ func (o *Options[K, V]) minRetention() time.Duration {
 	return o.MinRetention
 }
 
-// Options returns what New was given, with the defaults filled in: New(c.Options()) makes a cache that
-// behaves alike. Negative values are as they were.
+// Options returns what New was given, with the defaults filled in: New(c.Options()) makes a cache
+// that behaves the same. Negative values are as they were given.
 func (c *Cache[K, V]) Options() Options[K, V] {
 	o := c.opts
 	o.Codec.Sentinels = maps.Clone(o.Codec.Sentinels)
 	return o
 }
 
-// CallOption changes one call of Do. Options are plain values: giving them allocates nothing.
+// CallOption changes one call of Do. It is a plain value: passing one allocates nothing.
 type CallOption struct {
 	kind optionKind
 	d    time.Duration
@@ -259,26 +271,27 @@ const (
 )
 
 // WithFingerprint identifies the payload of the call. A call whose fingerprint differs from that of
-// the flight or of the kept outcome gets [ErrKeyReused] at once. Without fingerprints, a key that is
-// used with another payload gets the outcome of the first. See [FingerprintOf].
+// the flight or of the kept outcome gets [ErrKeyReused] at once. Without fingerprints, a call that
+// uses the key with another payload gets the outcome of the first. See [FingerprintOf].
 func WithFingerprint(f Fingerprint) CallOption { return CallOption{kind: optionFingerprint, fp: f} }
 
-// WithTTL sets the TTL of the outcome in place of Options.TTL; the leader's counts, also for what
-// Reconcile finds out. 0 or less = share it with joined callers only and retain nothing, so that the
-// next call runs fn again; what Reconcile finds out is then retained for Options.TTL. How long a key is
-// held is Options.HoldTTL's alone.
+// WithTTL sets the TTL of the outcome in place of Options.TTL. The leader's counts, also for what
+// Reconcile finds out. 0 or less = share the outcome with joined callers only and retain nothing,
+// so that the next call runs fn again; what Reconcile finds out is then retained for Options.TTL.
+// It does not change how long a key is held: see Options.HoldTTL.
 func WithTTL(d time.Duration) CallOption { return CallOption{kind: optionTTL, d: max(d, 0)} }
 
-// WithMaxWait bounds how long the call waits for a flight that it did not start, or for Reconcile; then
-// it gets [ErrInFlight] and the flight goes on. [NoWait], or any d <= 0: it does not wait at all (on a
-// held key it starts Reconcile all the same). A replay needs no waiting, and a leader whose fn runs is
-// not bound.
+// WithMaxWait bounds how long the call waits for a flight that it did not start, for Reconcile, or
+// for an execution in another process; then it gets [ErrInFlight], and the flight goes on.
+// [NoWait], or any d <= 0: it does not wait for these at all (with a held key, it starts Reconcile
+// all the same). It bounds neither the wait for the Store's answer, which may take 5 s, nor that of
+// a leader for its own fn.
 func WithMaxWait(d time.Duration) CallOption { return CallOption{kind: optionMaxWait, d: d} }
 
-// Inline makes fn run on the calling goroutine if this call leads, and the call stay until fn
-// returns, whatever becomes of its context: for an fn that uses what its caller closes or reuses. It
-// is about fn alone: Reconcile runs on a goroutine of its own all the same, and a caller that waits for
-// it, or for a flight that it has joined, leaves like everybody.
+// Inline makes fn run on the calling goroutine if this call leads: the call stays until fn returns,
+// whatever becomes of its context. It is for an fn that uses what its caller closes or reuses, and
+// it is about fn alone: Reconcile runs on a goroutine of its own all the same, and a caller that
+// waits for Reconcile, or for a flight that it has joined, leaves like any other.
 func Inline() CallOption { return CallOption{kind: optionInline} }
 
 // callOptions is a call's options, read.
@@ -289,8 +302,8 @@ type callOptions struct {
 	inline      bool
 }
 
-// read reads opts. It fills o in place: a replay would have to wait for a copy of what has just been
-// written.
+// read reads opts. It fills o in place: a replay would have to wait for a copy of what
+// has just been written.
 func (o *callOptions) read(opts []CallOption) {
 	o.ttl, o.maxWait = -1, forever
 	for i := range opts {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Disposition is what becomes of an outcome.
+// Disposition is what becomes of an outcome: see the table in the package documentation.
 type Disposition int
 
 const (
 	Release Disposition = iota // nothing is kept: the next call runs fn again
 	Retain                     // kept for the TTL and replayed: fn does not run
-	Hold                       // the effect may or may not have taken place: fn does not run until someone finds out
+	Hold                       // the effect may have taken place: fn does not run until someone finds out
 )
 
 var dispositionTexts = []string{"release", "retain", "hold"}
@@ -24,7 +24,7 @@ func (d Disposition) String() string { return textOf(d, dispositionTexts) }
 // MarshalText returns what String does; a number that is none of the constants is an error.
 func (d Disposition) MarshalText() ([]byte, error) { return marshalText(d, dispositionTexts) }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (d *Disposition) UnmarshalText(text []byte) error {
 	return unmarshalText(d, text, dispositionTexts)
 }
@@ -37,7 +37,7 @@ const (
 	Executed                 // this call led the flight, and fn ran, even if it left the outcome unknown
 	Joined                   // this call waited for a flight that it did not start
 	Replayed                 // kept from an earlier flight
-	Reconciled               // this call led the flight, and Reconcile found it out
+	Reconciled               // this call led the flight, and Reconcile found the outcome out
 )
 
 var sourceTexts = []string{"none", "executed", "joined", "replayed", "reconciled"}
@@ -48,7 +48,7 @@ func (s Source) String() string { return textOf(s, sourceTexts) }
 // MarshalText returns what String does; a number that is none of the constants is an error.
 func (s Source) MarshalText() ([]byte, error) { return marshalText(s, sourceTexts) }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (s *Source) UnmarshalText(text []byte) error { return unmarshalText(s, text, sourceTexts) }
 
 // Result is an outcome and where it comes from.
@@ -56,11 +56,11 @@ type Result[V any] struct {
 	Value       V         // fn's, also beside an error; zero if Source is NoOutcome
 	Source      Source    // NoOutcome exactly when no outcome was obtained
 	CompletedAt time.Time // when the execution ended; zero if Source is NoOutcome
-	ExpiresAt   time.Time // zero when the outcome is not kept (or is held without end)
-	Origin      *Origin   // of its execution, with Options.Trace; nil: not traced. Read only
+	ExpiresAt   time.Time // zero if the outcome is not kept, or is held without end
+	Origin      *Origin   // of its execution, with Options.Trace; nil: not traced. Read-only
 }
 
-// State is where a key stands.
+// State is the state of a key: see the table in the package documentation.
 type State int
 
 const (
@@ -79,7 +79,7 @@ func (s State) String() string { return textOf(s, stateTexts) }
 // MarshalText returns what String does; a number that is none of the constants is an error.
 func (s State) MarshalText() ([]byte, error) { return marshalText(s, stateTexts) }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (s *State) UnmarshalText(text []byte) error { return unmarshalText(s, text, stateTexts) }
 
 // Entry is what the cache knows about a key at one moment.
@@ -89,16 +89,16 @@ type Entry[V any] struct {
 	Err         error // of the outcome, as fn returned it, without its markers
 	Fingerprint Fingerprint
 	Waiters     int     // joined callers, in flight only
-	Origin      *Origin // of the execution, with Options.Trace; nil: not traced. Read only
+	Origin      *Origin // of the execution, with Options.Trace; nil: not traced. Read-only
 
-	// When the execution started and ended, and when the entry expires, in wall time. In flight
-	// only StartedAt is set, to the start of the flight (Reconcile's, if fn follows it). ExpiresAt
-	// is zero for what is held without end.
+	// When the execution started and ended, and when the entry expires, in wall time. In flight,
+	// only StartedAt is set, to the start of the flight (that of Reconcile, if fn follows it).
+	// ExpiresAt is zero if the key is held without end.
 	StartedAt, CompletedAt, ExpiresAt time.Time
 }
 
-// The small named integers have a text for each number from 0 up. Logs, metrics and saved files hold
-// both, so numbers and texts never change, and new ones are appended.
+// The small named integers have a text for each number from 0 up. Logs, metrics and saved files
+// hold both, so numbers and texts never change, and new ones are appended.
 
 func textOf[T ~int](i T, texts []string) string {
 	if i < 0 || int(i) >= len(texts) {

@@ -42,8 +42,8 @@ func requirePanic(t *testing.T, v any, value any) *idemflight.PanicError {
 	return p
 }
 
-// requireWithoutStack requires that p, which a joined caller got or which is kept, says of the panic what
-// the leader's says, but for the stack: nothing of that is logged by each of many callers, or kept.
+// requireWithoutStack requires that p, which a joined caller got or which is kept, says about the panic what
+// the leader's says, except the stack: that is not to be kept, nor logged by each of many callers.
 func requireWithoutStack(t *testing.T, leaders, p *idemflight.PanicError) {
 	t.Helper()
 	require.NotSame(t, leaders, p, "only the leader's has the stack")

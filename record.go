@@ -9,13 +9,13 @@ import (
 )
 
 // record is a kept outcome. For a plain success there is nothing to say but what stands here; the
-// rest has details beside it. With a string as K and a pointer or an int as V, a record is one cache
-// line of 64 bytes.
+// rest has details beside it. With a string as K and a pointer or an int as V, a record is one
+// cache line of 64 bytes.
 type record[K comparable, V any] struct {
 	// Written before the record is added to its shard's table, only read after: readers without a
 	// lock may have it, even once it has left the table. (One that is held is added again after a
-	// Reconcile that learned nothing. It has another deadline then; readers look at its state first,
-	// which is the same, and no further.)
+	// Reconcile that learned nothing. It has another deadline then; readers look at its state
+	// first, which is the same, and no further.)
 	key      K
 	value    V             // zero unless Retained
 	deadline time.Duration // on the cache's monotonic clock; forever if it does not expire
@@ -32,8 +32,8 @@ type record[K comparable, V any] struct {
 }
 
 // Flags of a record. A replay sets the first two, without a lock. The others are set with the
-// shard's mu held, gone before the record leaves the table. They are cleared with mu held: the first
-// two by a second chance, all when what is held is added again.
+// shard's mu held, gone before the record leaves the table. They are cleared with mu held: the
+// first two by a second chance, all when what is held is added again.
 const (
 	replayed      uint32 = 1 << iota // since it was inserted, or had its second chance to stay
 	replayedValue                    // the same, for its value under MaxWeight
@@ -67,8 +67,8 @@ type details struct {
 	why  why   // it is held, if it is
 }
 
-// times are when an execution started and completed, and when its record expires, in wall time as it
-// stood when the clock was ahead so far.
+// times are when an execution started and completed, and when its record expires, in wall time as
+// it stood when the clock was ahead so far.
 type times struct {
 	started, completed, expires time.Time
 	ahead                       int64
@@ -88,9 +88,9 @@ func (t times) as(ahead int64) times {
 }
 
 // Turns are the order in which outcomes are evicted, and values shed: by the time at which a record
-// completed, or had its last second chance; where the clock stood still, by number. The upper half of
-// a number is that of the last insertion, so that it tells how many insertions ago a record had its
-// turn; the lower half tells second chances since from each other.
+// completed, or had its last second chance; where the clock stood still, by number. The upper half
+// of a number is that of the last insertion, so that it tells how many insertions ago a record had
+// its turn; the lower half tells second chances since from each other.
 
 // insertionTurn returns the turn at which a record is inserted, with that number.
 func insertionTurn(at time.Duration, number uint32) order.Turn {
@@ -105,8 +105,8 @@ func (r *record[K, V]) expired(now time.Duration) bool { return now >= r.deadlin
 
 func (r *record[K, V]) has(flag uint32) bool { return r.flags.Load()&flag != 0 }
 
-// use notes a replay of r, and reports whether r is not gone. It writes only if the replay is news, so
-// that the cores that replay one key share its cache line.
+// use notes a replay of r, and reports whether r is not gone. It writes only if the replay is news,
+// so that the cores that replay one key share its cache line.
 func (r *record[K, V]) use() bool {
 	const both = replayed | replayedValue
 	flags := r.flags.Load()

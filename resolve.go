@@ -15,9 +15,12 @@ import (
 //	Retryable(err)    it certainly had no effect: released, the next call runs fn
 //	anything else     still unknown: refused with an error that says so; the key stays held
 //
-// A key that is not held, or of which Reconcile runs, is refused with [ErrNotHeld], which says what it
-// is: so if two operators resolve one key, one of them acts. It costs what settling an execution costs,
-// and may ask Options.Weigh.
+// A key that is not held, or for which Reconcile is running, is refused with [ErrNotHeld], whose
+// text says what it is: so if two operators resolve one key, only one of them acts. Without a Store
+// that is the only other error; it costs what settling an execution costs, and may ask
+// Options.Weigh. With one, the error may also be [ErrStore] (look again: the key may have been
+// settled), [ErrClaimLost], or [ErrInvalidKey] for a key that cannot be encoded; it costs three
+// round trips and does not ask Weigh.
 func (c *Cache[K, V]) Resolve(ctx context.Context, key K, value V, err error) error {
 	mustHave(ctx, "Resolve")
 	var notes []note[K]
@@ -91,7 +94,7 @@ func (c *Cache[K, V]) resolve(key K, value V, cause error, d Disposition, notes 
 	return nil
 }
 
-// notHeld returns ErrNotHeld with what the key is instead.
+// notHeld returns ErrNotHeld with the state of the key.
 func notHeld(state State) error {
 	if state == Held {
 		return fmt.Errorf("%w as it was: somebody else has settled it, and it is held anew", ErrNotHeld)
@@ -101,7 +104,7 @@ func notHeld(state State) error {
 
 // resolved returns the draft of what held becomes when its outcome is known now.
 func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
-	at := c.nowAndWall()
+	at := c.syncWall()
 	d := draft[K, V]{
 		key: held.key, hash: held.hash, state: Retained, fingerprint: held.fingerprint(), origin: held.origin(),
 		started: held.more.done - time.Duration(held.took), done: at,
@@ -113,7 +116,7 @@ func (c *Cache[K, V]) resolved(held *record[K, V]) draft[K, V] {
 	return d
 }
 
-// heldLocked returns the record of key if that is held, and what the key is in any case.
+// heldLocked returns the record of key if the key is held, and the key's state in any case.
 func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]note[K]) (*record[K, V], State) {
 	r := c.liveLocked(s, hash, key, notes)
 	switch {
@@ -127,15 +130,18 @@ func (c *Cache[K, V]) heldLocked(s *shard[K, V], hash uint64, key K, notes *[]no
 	return nil, Absent
 }
 
-// Reconcile asks Options.Reconcile now what became of a held key, as a call that met it would, though
-// without an fn that could follow, and whatever was learned a moment ago. It returns as soon as that has
-// answered, with the entry as it then is: Absent if there was certainly no effect, InFlight if a client
-// that waits for the key runs its own fn now.
+// Reconcile asks Options.Reconcile now what became of a held key. It does what a call that met
+// the key would do, except that no fn of its own follows, and that it does not matter what was
+// learned a moment ago. It returns as soon as Options.Reconcile has answered, with the entry as
+// it is then: Absent if there was certainly no effect, InFlight if a call that waits for the key
+// now runs its own fn.
 //
-// It is single-flight with the calls of the key. Errors: [ErrNotHeld]; [ErrOutcomeUnknown] if the key is
-// held still; [ErrCallerLeft] once ctx ends, while Reconcile goes on; [ErrClosed]; [ErrReentrant] from
-// inside a Reconcile of the key; one that says so if there is no Options.Reconcile. It is no call: it
-// counts in no Stats of calls.
+// Calls that arrive meanwhile join it, and it joins a Reconcile that is running. Errors:
+// [ErrNotHeld]; [ErrOutcomeUnknown] if the key is still held; [ErrCallerLeft] once ctx ends, while
+// Options.Reconcile goes on; [ErrClosed]; [ErrReentrant] from inside a Reconcile of the same key;
+// an error that says so if there is no Options.Reconcile; and with a Store also [ErrStore],
+// [ErrFull], and [ErrInvalidKey] for a key that cannot be encoded. It does not count as a call in
+// Stats. Cost: a goroutine and what Options.Reconcile costs; with a Store also four round trips.
 func (c *Cache[K, V]) Reconcile(ctx context.Context, key K) (Entry[V], error) {
 	mustHave(ctx, "Reconcile")
 	if c.opts.Reconcile == nil {

@@ -9,38 +9,40 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Restore puts an entry back that [Cache.All] gave in an earlier process, before the first calls
-// come in. It wants an absent key, and room: it evicts like a new key. An entry that is Retained,
-// Held or Shed must expire in the future (a held one may have no end) and is kept until then; its
-// own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for Options.HoldTTL with
-// [ErrInterrupted]: the old process may have had its effect.
+// Restore puts back an entry that [Cache.All] gave in an earlier process, before the first calls
+// come in. The key must be absent, and there must be room: Restore evicts like a new key. An entry
+// that is Retained, Held or Shed must expire in the future (a held one may have no end) and is kept
+// until then; its own TTL is ExpiresAt − CompletedAt. One that was InFlight becomes held for
+// Options.HoldTTL with [ErrInterrupted]: the old process may have had its effect. With a Store, the
+// entry is written into it, and one that was Shed becomes held, with [ErrValueShed].
 //
-// It costs a lock or two, and a place in two or three queues: O(log n) of one shard. A full cache
-// evicts the outcomes that completed first, restored or not, in whatever order they come (one of 4,096
-// entries and more: approximately); a replay before its turn comes saves a restored one as it does any
-// other.
+// It costs a lock or two and O(log n) in one shard; with a Store two round trips. When the cache
+// is full, the outcomes that completed first are evicted first, restored or not, in whatever
+// order they were restored (from 4,096 entries on, approximately). A replay protects a restored
+// outcome like any other.
 //
-// The error says what was wrong, [ErrInvalidKey], [ErrFull] and [ErrClosed] among others, but not with
-// which key. An entry that has expired meanwhile is an error too, and no loss. After any other the key
-// may be unguarded: do not start to listen.
+// The error says what was wrong ([ErrInvalidKey], [ErrFull] and [ErrClosed], with a Store
+// also [ErrStore], among others), but not with which key. If the entry has expired meanwhile,
+// it is [ErrExpired], and nothing is lost. After any other error the key may be unguarded: do
+// not start to listen.
 //
-// An Err keeps only what your encoding keeps: save what callers test it for, and give back an error
-// that answers the same. Two processes that overlap are not covered: between Close here and Restore
-// there nobody may call.
+// An Err survives only as far as your encoding keeps it: save what callers test for, and restore an
+// error that answers those tests the same way. Two processes that overlap are not covered: between
+// Close in the old one and Restore in the new one, nobody may call.
 func (c *Cache[K, V]) Restore(ctx context.Context, key K, e Entry[V]) error {
 	mustHave(ctx, "Restore")
 	return c.restore(ctx, key, e, restored)
 }
 
-// restore is Restore of a key that is held for that reason, if it is held.
-func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], why why) error {
+// restore is Restore; held is the reason for which the key is held, if it is.
+func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], held why) error {
 	hash := c.hash(key)
 	s := c.shardOf(hash)
 	if err := checkKey(&c.traits, key); err != nil {
 		return err
 	}
 	if c.keeper != nil {
-		return c.restoreStored(ctx, key, e, why)
+		return c.restoreStored(ctx, key, e, held)
 	}
 	c.traits.copyText(unsafe.Pointer(&key))
 	var notes []note[K]
@@ -50,7 +52,7 @@ func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], why why) e
 		return err
 	}
 	d.hash = uint32(hash)
-	if d.why = why; d.err == ErrInterrupted {
+	if d.why = held; d.err == ErrInterrupted {
 		d.why = interrupted
 	}
 	if err := c.placeFor(key, hash, &notes); err == ErrFull {
@@ -110,9 +112,9 @@ func (c *Cache[K, V]) restorableLocked(s *shard[K, V], hash uint64, key K, notes
 	return nil
 }
 
-// draftFrom returns e as a draft, or says what is wrong with it.
+// draftFrom returns e as a draft, or an error that says what is wrong with it.
 func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, V], error) {
-	at := c.nowAndWall()
+	at := c.syncWall()
 	now := c.wall(at)
 	d := &draft[K, V]{
 		key: key, state: e.State, fingerprint: e.Fingerprint, origin: e.Origin, done: at, deadline: forever,
@@ -140,8 +142,8 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 		return nil, fmt.Errorf("%w, %v ago", ErrExpired, -left)
 	}
 	d.deadline = deadlineOf(at, left)
-	// MinRetention and the order of turns go by the completion, even one long past, but not by that of a
-	// clock that ran ahead.
+	// MinRetention and the order of turns go by the time of completion, even one long past, but not
+	// by one in the future, which a clock that ran ahead has left.
 	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
 	if e.State == Retained {
 		d.value = e.Value

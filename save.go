@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What Save writes is a line of text and frames, of which the last is the trailer. Numbers are big endian.
+// What Save writes is a line of text and frames, of which the last is the trailer.
+// Numbers are big endian.
 //
 //	"idemflight save 1\n"       the version
 //	frame, frame, …, frame
@@ -26,14 +27,14 @@ import (
 //	'e'     state, why it is held, parts            a byte each
 //	        fingerprint                             16 bytes
 //	        started, completed, expires             12 bytes each: seconds since 1970, nanoseconds
-//	        key, value, error, origin               strings; but for the first only if parts has their bit
+//	        key, value, error, origin               strings; all but the first only if parts has their bit
 //	't'     how many entries, how many left out     8 bytes each; once, last
 //
 //	string  its length as a varint, its bytes
 //
-// The checksum is CRC-32C. As it goes on from frame to frame, one that is missing, doubled or at another's
-// place shows like a changed bit. A length is checked before it is believed. What a later version adds
-// to a frame gets a version of its own.
+// The checksum is CRC-32C. As it goes on from frame to frame, one that is missing, doubled or at
+// another's place shows like a changed bit. A length is checked before it is believed. What a later
+// version adds to a frame gets a version of its own.
 const (
 	saveLine = "idemflight save "
 	version  = "1\n"
@@ -48,16 +49,18 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Save writes all that is kept to w, and what is in flight as interrupted, for [Cache.Load] in the next
-// process. For a planned restart: Close, Save, exit; Load, listen. It works on a closed cache and on one in
-// use; of the latter it may miss what changes meanwhile.
+// Save writes all that is kept to w, and what is in flight as interrupted, for [Cache.Load] in the
+// next process. With a Store it is an error: the store has everything. For a planned restart:
+// Close, Save, exit; then Load, listen. It works on a closed cache and on one in use; in the second
+// case it may miss what changes meanwhile.
 //
-// Keys, values and errors are written by Options.Codec; a K or V for which it lacks a function
-// is an error before anything is written. An entry that cannot be encoded is left out, the others are
-// written, and the error says how many; Load then returns an error, too. An error of w ends Save, and what
-// it has written is a stream that was cut. w is not closed, nor synced.
+// Keys, values and errors are written by Options.Codec; if it lacks a function that K or V needs,
+// Save fails before it writes anything. An entry that cannot be encoded is left out, the others are
+// written, and the error says how many were left out; Load then returns an error, too. An error
+// from w ends Save; what was written by then is a truncated stream, which Load recognizes. w is
+// neither closed nor synced.
 //
-// No lock is held while w is written to, and no more than an entry or a few hundred keys are held in memory.
+// No lock is held while w is written to. Memory is needed for one entry and a few hundred keys.
 func (c *Cache[K, V]) Save(w io.Writer) error {
 	if c.keeper != nil {
 		return errors.New("idemflight: Save of a cache with a Store, which has all of it")
@@ -108,22 +111,24 @@ func (c *Cache[K, V]) Save(w io.Writer) error {
 type LoadReport struct {
 	Restored    int // as they were
 	Interrupted int // in flight when they were saved, held now
-	Expired     int // meanwhile; no loss
-	Refused     int // not restored: present already, no room, or not to be decoded; Load's error has the first reason
+	Expired     int // meanwhile: nothing is lost
+	Refused     int // present already, no room, or cannot be decoded; Load's error has the first reason
 }
 
-// Load puts back what [Cache.Save] wrote, before the first calls come in, each entry like [Cache.Restore]:
-// the rest of its own TTL, its fingerprint, a hold without end without end. What was in flight is held for
-// Options.HoldTTL with [ErrInterrupted]. What has expired meanwhile is left out, and no error.
+// Load puts back what [Cache.Save] wrote, before the first calls come in, each entry as
+// [Cache.Restore] does it: with the rest of its TTL and its fingerprint, and a hold without end
+// stays without end. What was in flight is held for Options.HoldTTL with [ErrInterrupted]. What has
+// expired meanwhile is left out, which is no error.
 //
-// After an error something is missing, and keys may be unguarded: do not start to listen. The error says
-// what it is: a stream that was cut or changed (all that is whole before that place is restored), of another
-// version, or saved with other keys or values; entries that are refused (the rest is restored), or that Save
-// could not write; the end of ctx, of which it has the cause. ctx is looked at between entries; a read of r
-// is not interrupted.
+// After an error something is missing, and keys may be unguarded: do not start to listen. The error
+// says what it is: the stream was cut or changed (everything that is whole before that place is
+// restored), has another version, or was saved with other keys or values; entries were refused (the
+// rest is restored), or Save could not write them; ctx ended, whose cause the error wraps. ctx is
+// looked at between entries; a read from r is not interrupted.
 //
-// It reads r up to the end of the stream, and by a buffer beyond it: to have several streams in one file,
-// give each Load the same [bufio.Reader]. However wrong a stream is, no more memory is taken than there is data.
+// It reads r to the end of the stream, and up to a buffer further: to have several streams in one
+// file, pass the same [bufio.Reader] to each Load. Even for a damaged stream, it takes no more
+// memory than there is data.
 func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error) {
 	mustHave(ctx, "Load")
 	var report LoadReport
@@ -162,7 +167,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, r io.Reader) (LoadReport, error)
 func (c *Cache[K, V]) load(ctx context.Context, codec *Codec[K, V], body []byte, report *LoadReport) error {
 	in := cursor{rest: body[1:]}
 	e, held, parts := readEntry[V](&in)
-	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.nowAndWall())) {
+	if !in.short && !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(c.wall(c.syncWall())) {
 		report.Expired++
 		return nil
 	}
@@ -204,7 +209,8 @@ func (c Codec[K, V]) appendForms(b []byte) []byte {
 	return appendString(appendString(b, keys), values)
 }
 
-// appendEntry appends e, as far as it is kept in its state; b has the state and the reason already.
+// appendEntry appends the parts of e that are kept in its state; b has the state and
+// the reason already.
 func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	text, err := c.EncodeKey(key)
 	if err != nil {
@@ -249,7 +255,7 @@ func (c Codec[K, V]) appendEntry(b []byte, key K, e Entry[V]) ([]byte, error) {
 	return b, nil
 }
 
-// readEntry reads what of an entry needs no Codec.
+// readEntry reads the parts of an entry that need no Codec.
 func readEntry[V any](in *cursor) (e Entry[V], held why, parts byte) {
 	head := in.bytes(3)
 	e.State, held, parts = State(head[0]), why(head[1]), head[2]
@@ -261,7 +267,7 @@ func readEntry[V any](in *cursor) (e Entry[V], held why, parts byte) {
 	return e, held, parts
 }
 
-// readParts reads the rest of it.
+// readParts reads the other parts of an entry.
 func (c Codec[K, V]) readParts(in *cursor, parts byte, e *Entry[V]) (key K, err error) {
 	if key, err = c.DecodeKey(string(in.string())); err != nil {
 		return key, fmt.Errorf("a key: %w", err)
@@ -344,8 +350,8 @@ type frameReader struct {
 
 var errChanged = errors.New("the stream was changed here: its checksum does not match")
 
-// begin reads what comes before the entries, and compares the forms of keys and values with those that are
-// wanted. (Those of the user's own functions are nobody else's business.)
+// begin reads what comes before the entries, and compares the forms of keys and values with those
+// that are wanted. (Those of the user's own functions are nobody else's business.)
 func (f *frameReader) begin(keys, values string) error {
 	line := make([]byte, len(saveLine+version))
 	n, err := io.ReadFull(f.r, line)
@@ -377,8 +383,8 @@ func (f *frameReader) begin(keys, values string) error {
 	return nil
 }
 
-// entries calls each with the body of every entry, which is valid during the call, and returns how many there
-// were; and why they may not be all.
+// entries calls each with the body of every entry, which is valid during the call, and returns how
+// many there were, and an error if they may not be all.
 func (f *frameReader) entries(ctx context.Context, each func(body []byte)) (read uint64, err error) {
 	for {
 		if ctx.Err() != nil {

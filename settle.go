@@ -14,8 +14,9 @@ import (
 //	fn ──▶ judge ──▶ weigh ──▶ settle
 //	                     └───▶ yieldToFn  (Reconcile found that there was no effect)
 //
-// The first three are or call user code, which may panic (each is contained) or call runtime.Goexit:
-// then what follows runs deferred, on a goroutine that is about to exit, so that nobody is stranded.
+// The first three are or call user code, which may panic (each panic is contained) or call
+// runtime.Goexit: then the remaining steps run deferred, on a goroutine that is about to exit, so
+// that nobody is stranded.
 type ending[K comparable, V any] struct {
 	c      *Cache[K, V]
 	flight *flight[K, V]
@@ -24,7 +25,7 @@ type ending[K comparable, V any] struct {
 	// How fn ended, and when, on the cache's clock.
 	value    V
 	err      error       // fn's, with its markers until judge has heeded them
-	panicked *PanicError // with its stack; err is the same without
+	panicked *PanicError // with its stack; err is the same panic without it
 	returned bool        // neither panic nor Goexit
 	at       time.Duration
 	said     said
@@ -33,23 +34,23 @@ type ending[K comparable, V any] struct {
 	disposition Disposition
 	nobodysFn   bool          // Reconcile says that fn may run, but the leader has left
 	why         why           // it is held, if it is
-	forgotten   bool          // the store says: it is not to be retained
+	forgotten   bool          // the store says that it is not to be retained
 	unheld      bool          // the store has not recorded the hold
-	adopted     bool          // the store had an outcome already, which expires
-	expires     time.Duration // then, and may have by now
-	lost        bool          // the claim was, before anything had begun: there is nothing to record
+	adopted     bool          // the store had an outcome already
+	expires     time.Duration // when that expires; it may have by now
+	lost        bool          // the claim was lost before anything began: nothing is to be recorded
 	weight      int64
 	notes       []note[K] // events to report once the flight has settled
 
 	// With Trace.
 	origin  *Origin
 	traced  func(Event[K]) // what it returned, to be called at the end
-	yielded bool           // to fn, by Reconcile
-	waiters int32          // then
+	yielded bool           // Reconcile has yielded to fn
+	waiters int32          // when it did
 }
 
-// execute runs one execution of f to its end: then f has settled or, if that was Reconcile, fn may be
-// next.
+// execute runs one execution of f to its end: then f has settled or, if that was
+// Reconcile, fn may be next.
 //
 // settle delivers notes. An inline leader reports its evictions after fn, not before, because the
 // Observer may call the cache and wait for this flight.
@@ -57,18 +58,18 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	notes []note[K]) {
 	end := ending[K, V]{c: c, flight: f, exec: e, notes: notes}
 	yield.At("execute")
-	defer func() { // also if fn panics or calls runtime.Goexit
+	defer func() { // even if fn panics or calls runtime.Goexit
 		if !end.returned {
 			end.caught(recover())
 		}
 		end.at = c.now()
 		end.said = e.end(end.at)
 		if end.traced != nil {
-			defer end.traceEnds() // also if the Observer calls runtime.Goexit
+			defer end.traceEnds() // even if the Observer calls runtime.Goexit
 		}
 		end.finish()
 		if end.panicked != nil && e.stays {
-			panic(end.panicked) // with fn's frames still on the stack, for whoever recovers it outside
+			panic(end.panicked) // with fn's frames still on the stack, for a recover outside
 		}
 	}()
 	e.start(c.opts.ExecTimeout)
@@ -83,7 +84,7 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	end.returned = true
 }
 
-// caught notes how fn ended if it did not return: by a panic with v or, if that is nil, by
+// caught notes how fn ended if it did not return: by a panic with v or, if v is nil, by
 // runtime.Goexit.
 func (end *ending[K, V]) caught(v any) {
 	if v == nil {
@@ -100,8 +101,8 @@ func (c *Cache[K, V]) fly(f *flight[K, V]) {
 	c.execute(f, &f.exec, f.fn, nil)
 }
 
-// growStack grows a new goroutine's stack to 8 KiB while it is nearly empty and cheap to copy; settle
-// would outgrow the initial 2 KiB anyway. (Measured: a sixth of a first execution.)
+// growStack grows a new goroutine's stack to 8 KiB while it is nearly empty and cheap to copy;
+// settle would outgrow the initial 2 KiB anyway. (Measured: a sixth of a first execution.)
 //
 //go:noinline
 func growStack(i int) byte {
@@ -109,8 +110,8 @@ func growStack(i int) byte {
 	return room[i]
 }
 
-// reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and after it fn, if
-// there was no effect and fn does not run on the leader's.
+// reconcile runs Options.Reconcile for the held key of f, on a goroutine of its own, and then fn,
+// if there was no effect and fn is not to run on the leader's goroutine.
 func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
 	asks := f.asks
 	held := c.entry(asks.held)
@@ -124,9 +125,10 @@ func (c *Cache[K, V]) reconcile(f *flight[K, V], notes []note[K]) {
 	}, notes)
 }
 
-// finish takes the steps after run.
+// finish judges, weighs and settles. Each step is deferred by the one before it, so that it runs
+// even if a hook calls runtime.Goexit.
 func (end *ending[K, V]) finish() {
-	if end.err == nil && end.c.opts.Weigh == nil { // mostly: no user code is called
+	if end.err == nil && end.c.opts.Weigh == nil { // the usual case: no user code is called
 		end.disposition = Retain
 		end.settle()
 		return
@@ -139,7 +141,7 @@ func (end *ending[K, V]) finish() {
 // yieldOrSettle goes on with fn after Reconcile, or ends the flight.
 func (end *ending[K, V]) yieldOrSettle() {
 	yields := false
-	defer func() { // also if the store or the Observer calls runtime.Goexit
+	defer func() { // even if the store or the Observer calls runtime.Goexit
 		if yields {
 			end.c.emit(end.notes)
 		} else {
@@ -156,13 +158,15 @@ func (end *ending[K, V]) judge() {
 		return
 	}
 	err := end.err
-	end.disposition, end.err = Hold, &unmarked{err} // should Classify or a method of err panic
-	end.why = end.whyHeld(true)
+	end.disposition, end.err = Hold, &unmarked{err} // in case Classify or a method of err panics
+	if end.why = end.whyHeld(); end.why == unsaid { // until it is known that nothing bears a marker
+		end.why = unsaidInPart
+	}
 	end.c.guard(func() {
 		end.err = unmark(err)
 		d, found := markedAs(err, end.classify)
 		if !found {
-			end.why = end.whyHeld(false)
+			end.why = end.whyHeld()
 			d = end.classify(err)
 		} else if byMarkers, _ := markedAs(err, always(Release)); byMarkers == Hold && !end.exec.reconciling {
 			end.why = markedUnknown
@@ -171,8 +175,8 @@ func (end *ending[K, V]) judge() {
 	}, end.c.notePanic(end.flight.key, &end.notes))
 }
 
-// whyHeld returns why an error is held, or a part of it that has no marker, if that is held.
-func (end *ending[K, V]) whyHeld(part bool) why {
+// whyHeld returns why an error without a marker is held, if it is.
+func (end *ending[K, V]) whyHeld() why {
 	switch {
 	case end.exec.reconciling:
 		return learnedNothing
@@ -182,8 +186,6 @@ func (end *ending[K, V]) whyHeld(part bool) why {
 		return failedAfterBegin
 	case end.panicked != nil:
 		return panickedUnsaid
-	case part:
-		return unsaidInPart
 	}
 	return unsaid
 }
@@ -260,8 +262,8 @@ func (end *ending[K, V]) retains() bool {
 	return end.disposition == Retain && !forgotten && end.ttl() > 0
 }
 
-// recordsBegin notes in the store, if there is one, that fn may have its effect from now on, which runs under the
-// claim of Reconcile. It reports false if fn must not run.
+// recordsBegin notes in the store, if there is one, that fn, which is to run under Reconcile's
+// claim, may have its effect from now on. It reports false if fn must not run.
 func (end *ending[K, V]) recordsBegin() bool {
 	f, cl := end.flight, end.exec.env.claim
 	if cl == nil {
@@ -293,8 +295,8 @@ func (end *ending[K, V]) recordsBegin() bool {
 	return false
 }
 
-// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It reports
-// false if the leader has left: then nobody's fn is to run.
+// yieldToFn ends Reconcile, which found that there was no effect: the flight goes on with fn. It
+// reports false if the leader has left: then there is no fn to run.
 func (end *ending[K, V]) yieldToFn() bool {
 	f := end.flight
 	s := end.c.shardOf(f.hash)
@@ -318,7 +320,7 @@ func (end *ending[K, V]) yieldToFn() bool {
 // inserted, and its callers wake.
 func (end *ending[K, V]) settle() {
 	if cl := end.exec.env.claim; cl != nil {
-		defer end.land() // also if what is the user's calls runtime.Goexit
+		defer end.land() // even if user code calls runtime.Goexit
 		end.record(cl)
 		return
 	}
@@ -354,8 +356,8 @@ func (end *ending[K, V]) land() {
 	}
 }
 
-// landLocked keeps what is to be kept and gives the callers of the flight, which is no longer among
-// those of s, its outcome. It returns when what was kept expires.
+// landLocked keeps what is to be kept and gives the flight's callers its outcome. The flight is no
+// longer among those of s. It returns when the record expires.
 func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	c, f, o := end.c, end.flight, &end.flight.outcome
 	o.value, o.err, o.completed, o.source = end.value, end.err, end.at, uint8(Executed)
@@ -384,22 +386,7 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 		}
 		c.keepLocked(s, &d, &end.notes)
 	case Hold:
-		s.stats.Holds++
-		d.state, d.why = Held, end.why
-		d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
-		if c.keeper != nil {
-			c.returnPlace()
-			if o.err = end.unknown(); end.exec.reconciling {
-				o.source, o.value = uint8(NoOutcome), *new(V)
-			}
-		} else if f.asks == nil {
-			c.keepLocked(s, &d, &end.notes)
-			c.nowAndWall()
-			o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
-		} else { // Reconcile learned nothing
-			c.holdAgainLocked(s, f.asks.held, &d)
-			o.source, o.value, o.err = uint8(NoOutcome), *new(V), c.unknown(f.asks.held, end.at)
-		}
+		end.holdLocked(s, &d)
 	case Release:
 		s.stats.Releases++
 		c.returnPlace()
@@ -407,10 +394,11 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 			o.source, o.value = lookAgain, *new(V)
 		}
 	}
-	if o.expires != 0 { // with a Store, whose copy ends earlier
-	} else if d.deadline != forever {
+	switch {
+	case o.expires != 0: // with a Store, whose copy ends earlier
+	case d.deadline != forever:
 		o.expires = d.deadline
-	} else if !d.expiry.IsZero() {
+	case !d.expiry.IsZero():
 		if o.rare == nil {
 			o.rare = new(rare)
 		}
@@ -423,8 +411,32 @@ func (end *ending[K, V]) landLocked(s *shard[K, V]) (deadline time.Duration) {
 	return d.deadline
 }
 
-// wakeLocked counts the calls that the outcome of f answers, and wakes them. without counts those that get an error
-// instead of an outcome: see Stats.without, which must not be asked with mu held.
+// holdLocked holds the key as d, and makes [ErrOutcomeUnknown] the answer to the flight's callers.
+// If Reconcile ran, it learned nothing, and there is no outcome.
+func (end *ending[K, V]) holdLocked(s *shard[K, V], d *draft[K, V]) {
+	c, f, o := end.c, end.flight, &end.flight.outcome
+	s.stats.Holds++
+	d.state, d.why = Held, end.why
+	d.expireAfter(&c.clock, end.at, c.opts.HoldTTL)
+	switch {
+	case c.keeper != nil: // the store keeps it
+		c.returnPlace()
+		o.err = end.unknown()
+	case !end.exec.reconciling:
+		c.keepLocked(s, d, &end.notes)
+		c.syncWall()
+		o.err = &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
+	default:
+		c.holdAgainLocked(s, f.asks.held, d)
+		o.err = c.unknown(f.asks.held, end.at)
+	}
+	if end.exec.reconciling {
+		o.source, o.value = uint8(NoOutcome), *new(V)
+	}
+}
+
+// wakeLocked counts the calls that the outcome of f answers, and wakes them. without counts those
+// that get an error and no outcome: see Stats.without, which must not be called with mu held.
 func (s *shard[K, V]) wakeLocked(f *flight[K, V], without *uint64) {
 	joined, led := &s.stats.Joined, &s.stats.Executed
 	switch f.outcome.source {
@@ -437,8 +449,8 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V], without *uint64) {
 	case uint8(NoOutcome):
 		led, joined = without, without
 	case lookAgain:
-		joined = new(uint64) // they are not over,
-		led = joined         // nor is the leader, if it has not left
+		joined = new(uint64) // their calls are not over,
+		led = joined         // nor is the leader's, if it has not left
 	}
 	*joined += uint64(f.waiters)
 	if !f.leaderLeft {
@@ -456,8 +468,8 @@ func (s *shard[K, V]) wakeLocked(f *flight[K, V], without *uint64) {
 	f.fn, f.asks = nil, nil // callers that hold f must not keep them alive
 }
 
-// without returns the count of calls that got err instead of an outcome. It calls the methods of err, which may be
-// the user's.
+// without returns the count of the calls that got err and no outcome. It calls methods of err,
+// which may be the user's.
 func (s *Stats) without(err error) *uint64 {
 	if _, failed := err.(*storeError); failed { // whatever the store wrapped in it
 		return &s.StoreFailed
@@ -473,7 +485,7 @@ func (s *Stats) without(err error) *uint64 {
 	return &s.StoreFailed
 }
 
-// unannounced reports whether fn may have had an effect that it should have announced, and did not.
+// unannounced reports whether fn may have had an effect without announcing it as it should have.
 func (end *ending[K, V]) unannounced() bool {
 	return end.c.opts.EffectsAnnounced && end.err == nil && end.said == nothing && !end.exec.reconciling
 }

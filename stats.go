@@ -33,9 +33,9 @@ type Stats struct {
 	Evicted     uint64 // unexpired outcomes dropped for capacity
 	Expired     uint64 // records that expired, once they are reclaimed
 	Shed        uint64 // values dropped for weight
-	Unannounced uint64 // executions of a cache with EffectsAnnounced that succeeded without BeginEffect or NoEffect
+	Unannounced uint64 // with EffectsAnnounced: succeeded without BeginEffect, NoEffect or SettleTx
 	StoreErrors uint64 // attempts to ask the Store that failed
-	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Observer and the methods of errors
+	HookPanics  uint64 // panics and Goexits of Classify, Weigh, Trace, Observer, Codec, and errors' methods
 
 	// Now.
 	InFlight int   // flights
@@ -45,21 +45,21 @@ type Stats struct {
 	Weight   int64 // of retained outcomes
 }
 
-// Len returns the number of keys kept and unexpired, which is Stats().Entries. Cost: as of Stats.
+// Len returns the number of keys kept and unexpired, which is Stats().Entries. Cost: as for Stats.
 func (c *Cache[K, V]) Len() (n int) {
 	c.atOneMoment(func(s *shard[K, V]) { n += s.kept.len() })
 	return n
 }
 
-// Stats returns counts and the present state, all of one moment; except that InvalidKey, HookPanics and
-// the replays that took no lock are read just before. It visits each shard and drops what has expired.
-// Cost: the locks of all shards at once, which stops every call but replays for some microseconds.
-// It is meant for a metrics scrape, not for each request.
+// Stats returns counts and the present state, all of one moment; except that InvalidKey, HookPanics
+// and the replays that took no lock are read just before. It visits each shard and drops what has
+// expired. Cost: the locks of all shards at once, which stops every call except replays for some
+// microseconds. It is meant for a metrics scrape, not for each request.
 func (c *Cache[K, V]) Stats() Stats {
 	sum := Stats{Replayed: c.replays.sum()}
 	sum.InvalidKey, sum.HookPanics = c.invalidKeys.Load(), c.hookPanics.Load()
 	if c.keeper != nil {
-		sum.StoreErrors = c.keeper.errors.Load()
+		sum.StoreErrors = c.keeper.failures.Load()
 	}
 	c.atOneMoment(func(s *shard[K, V]) {
 		sum.add(&s.stats)
@@ -73,8 +73,8 @@ func (c *Cache[K, V]) Stats() Stats {
 }
 
 // atOneMoment calls read for each shard with the locks of all held, and nothing expired in them. It
-// alone takes more than one lock of a shard: always in their order, so that two goroutines that do so
-// do not wait for each other.
+// alone takes more than one lock of a shard: always in their order, so that two goroutines that do
+// so do not wait for each other.
 func (c *Cache[K, V]) atOneMoment(read func(*shard[K, V])) {
 	c.reclaimAll()
 	for i := range c.shards {
@@ -125,8 +125,8 @@ type stripe struct {
 	_ [56]byte
 }
 
-// minStripes is enough for a few cores: two goroutines that share a stripe cost each other some 50 ns
-// a replay.
+// minStripes is enough for a few cores: two goroutines that share a stripe cost each other
+// some 50 ns a replay.
 const minStripes = 16
 
 // newCounter returns a counter with some stripes for each core.

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Store keeps one record per key in an engine that exists already, so that Do keeps its word over a crash
-// and among processes. It is the truth; what the process has in memory is a copy of outcomes.
+// Store keeps one record per key in an engine that you already have, so that Do keeps its promises
+// across crashes and among processes. The store is authoritative; a process keeps only copies of
+// outcomes in memory.
 //
 // # States of a record
 //
@@ -16,27 +17,35 @@ import (
 //	                    └──── Settle Release ──▶ absent            ▼  └ lease over, or learned nothing
 //	   claimed (not announced) or begun, lease over: reads as held   reconciling (held + claim + lease)
 //
-// A record is open while an execution owns it: claimed, begun or reconciling. It bears the [ClaimID] of
-// that execution, which every verb compares inside the engine: that is the fence. The lease decides only
-// when others may look; the ownership is lost only to a takeover, which replaces the ID. So a late owner
-// that nobody has replaced still begins and settles, and one that was replaced does neither. What reads as
-// held is computed by who reads: nobody has to write it, and the late owner can still settle.
+// A record is open while an execution owns it: claimed, begun or reconciling. It bears the
+// [ClaimID] of that execution, which every verb compares inside the engine: that is the fence. The
+// lease decides only when others may take over; ownership is lost only to a takeover, which
+// replaces the ID. So a late owner that was not replaced can still begin and settle, and one that
+// was replaced can do neither. That a record reads as held is computed by the reader: nothing has
+// to be written, and a late owner can still settle.
 //
 // # Rules for implementers
 //
-// Each verb is one atomic step of the engine, durable before it returns, and may come twice: the same
-// request, repeated since its answer was lost, gets the same answer and changes nothing more. It may also
-// come late, long after others have acted. All times are the engine's clock; no verb trusts that of a
-// process. [ErrClaimLost] and [ErrInvalidKey] (a key that the engine cannot hold) are answers; every other
-// error means "not known", and the verb is repeated. A verb ends soon after its context, with ctx.Err() and not
-// its cause, which may be one of these. Keys, values and
-// errors are any bytes; a nil slice and an empty one are told apart. All methods are safe for concurrent use.
+// Each verb is one atomic step of the engine, and durable before it returns. It may come twice: a
+// request that is repeated because its answer was lost gets the same answer and changes nothing
+// more (only Forget, whose claim is gone by then, may report false). It may also come late, long
+// after others have acted.
 //
-// What ends as absent stays as a closed row for at least a lease, or until another execution claims the key:
-// it reads as absent, keeps its ID and what it was settled with, answers a repeat of its Settle, and refuses
-// a late Claim with its ID.
+// All times are by the engine's clock; no verb trusts the clock of a process.
 //
-// The package storetest has the tests that a Store must pass.
+// [ErrClaimLost] and [ErrInvalidKey] (a key that the engine cannot hold) are answers. Every
+// other error means that the result is not known, and the verb is repeated. A verb returns
+// soon after its context ends, with ctx.Err() and not with the context's cause, which may be
+// one of these two errors.
+//
+// Keys, values and errors are arbitrary bytes; a nil slice and an empty one differ. All methods
+// must be safe for concurrent use.
+//
+// A record that ends as absent stays as a closed row for at least a lease, or until another
+// execution claims the key: it reads as absent, keeps its ID and what it was settled with, answers
+// a repeat of its Settle, and refuses a late Claim with its ID.
+//
+// Package storetest has the tests that a Store must pass.
 type Store interface {
 	// Claim asks for the right to run. In this order:
 	//
@@ -47,54 +56,60 @@ type Store interface {
 	//	                         fingerprint
 	//	otherwise                not granted
 	//
-	// A grant writes r's ID, lease and HoldTTL and takes a mark of Forget away; of a held record the error,
-	// and the times stay until it settles. The answer is, if it is granted, a Standing with Granted, r's ID
-	// and State 0 for a fresh claim or Held for one that is to be reconciled, with the error and the times of
-	// the hold; otherwise what [Store.Read] says. Granted says nothing about what other requests have done
-	// since.
+	// A grant writes r's ID, lease and HoldTTL, and clears a mark of Forget; the error and the
+	// times of a held record stay until it settles. If the claim is granted, the answer is a
+	// Standing with Granted, r's ID, and State 0 for a fresh claim or Held for one that is to be
+	// reconciled, with the error and the times of the hold. Otherwise it is what [Store.Read]
+	// returns. Granted says nothing about what other requests have done since.
 	Claim(ctx context.Context, r ClaimRequest) (Standing, error)
 
-	// Begin notes, before an effect, that one may have taken place. If the record is open and bears c.ID: it is
-	// begun, and its lease ends in the given time, or later if it did; one that was being reconciled has
-	// started now, and has no error any more. Otherwise [ErrClaimLost].
+	// Begin notes, before an effect, that one may have taken place. If the record is open and bears
+	// c.ID, it is begun, and its lease ends after the given time, or later if it already did; a
+	// record that was being reconciled starts now, and loses its error. Otherwise [ErrClaimLost].
 	Begin(ctx context.Context, c Claim, lease time.Duration) error
 
-	// Settle ends the execution. If the record is open and bears c.ID: Retain makes it retained with value,
-	// error and TTL (a closed row, if it was forgotten, and the answer says Forgotten), Hold makes it held (of
-	// a record that was being reconciled error and times stay, only its end is new), Release a closed row. The
-	// answer is the zero Standing, but for Forgotten.
+	// Settle ends the execution. If the record is open and bears c.ID: Retain makes it retained,
+	// with value, error and TTL (or, if it was forgotten, a closed row, and the answer says
+	// Forgotten); Hold makes it held (if it was being reconciled, its error and times stay, and
+	// only its end is new); Release makes it a closed row. The answer is the zero Standing,
+	// except for Forgotten.
 	//
-	// If it bears c.ID and is closed, nothing changes, and the answer is the outcome that counts: what it
-	// was settled with, also if it reads as absent by now. Otherwise [ErrClaimLost].
+	// If the record bears c.ID and was settled before, nothing changes, and the answer is the
+	// outcome that counts: what it was settled with, even if it reads as absent by now.
+	// Otherwise [ErrClaimLost].
 	Settle(ctx context.Context, c Claim, s Settlement) (Standing, error)
 
-	// Renew moves the ends of the leases of all claims that are open and owned: now + lease. It returns
-	// those that are not, and does not wait for a record that somebody is writing, whose owner is alive.
+	// Renew moves the ends of the leases of all claims whose records are open and bear their IDs to
+	// now + lease, and returns the IDs of the others. It does not wait for a record that is being
+	// written: its owner is alive.
 	Renew(ctx context.Context, cs []Claim, lease time.Duration) (lost []ClaimID, err error)
 
-	// Watch returns nil once the record is no longer in flight by this claim, or its lease has ended; it may
-	// return nil too early.
+	// Watch returns nil once the record is no longer in flight under this claim, or its lease has
+	// ended. It may return nil too early.
 	Watch(ctx context.Context, c Claim) error
 
-	// Read returns what is known of a key. In flight with ExpiresIn 0 is one that is claimed, announced, and
-	// whose lease is over: its owner has certainly begun nothing.
+	// Read returns what is known of a key. InFlight with ExpiresIn 0 means a record that is
+	// claimed, announced, and whose lease is over: its owner has certainly begun nothing.
 	Read(ctx context.Context, key string) (Standing, error)
 
-	// GiveBack undoes a Claim whose answer never came. If the record is open and bears c.ID: claimed becomes a
-	// closed row, reconciling becomes held as it was. Otherwise nothing changes, and that is no error.
+	// GiveBack undoes a Claim whose answer never came. If the record is open and bears c.ID,
+	// claimed becomes a closed row, and reconciling becomes held as it was. Otherwise nothing
+	// changes, which is no error.
 	GiveBack(ctx context.Context, c Claim) error
 
-	// Forget drops the record that bears c.ID, and reports whether there was anything. One that is alive in
-	// flight is marked: it will not be retained (but is held, if it comes to that). If it was settled with
-	// Retain in a user's transaction, the closed row is kept until the lease would have ended.
+	// Forget drops the record that bears c.ID, and reports whether there was anything. A record
+	// that is in flight, with its lease running, is marked: it will not be retained (though it is
+	// held, if it comes to that). If it was settled with Retain in a user's transaction, the closed
+	// row is kept until the lease would have ended.
 	Forget(ctx context.Context, c Claim) (bool, error)
 
-	// Unsettled calls f for every key in flight or held, what reads as held included, until f returns an
-	// error, which it returns. It may scan.
+	// Unsettled calls f for every key that is in flight or reads as held, until f returns an error,
+	// which it returns. It may scan all records.
 	Unsettled(ctx context.Context, f func(key string, s Standing) error) error
 }
 
-// ClaimID names one claim. It is made at random for every request, and never used again.
+// ClaimID names one claim. It is random, made for one request and its repeats,
+// and never used again.
 type ClaimID [16]byte
 
 // Claim is the right to run one execution of a key.
@@ -108,26 +123,28 @@ type ClaimRequest struct {
 	Claim
 	Fingerprint      Fingerprint
 	Lease            time.Duration
-	HoldTTL          time.Duration // of the hold that the record reads as if the owner dies; negative: without end
-	EffectsAnnounced bool          // the owner begins no effect without Begin, or without settling in its transaction
-	Reconcile        bool          // the owner will find out about a held key
-	Replaces         ClaimID       // zero: only where there is nothing; otherwise only over this claim
-	From             State         // in which that was seen: InFlight or Held
+	HoldTTL          time.Duration // of the hold that is left if the owner dies; negative: without end
+	EffectsAnnounced bool          // no effect begins without Begin, except in a transaction that settles
+	Reconcile        bool          // the owner will find out what became of a held key
+	Replaces         ClaimID       // the claim to replace; zero: grant only where there is nothing
+	From             State         // in which that claim was seen: InFlight or Held
 }
 
 // Standing is what a [Store] knows of a key.
 type Standing struct {
 	State            State // Absent, InFlight, Retained or Held
-	Granted          bool  // answer of Claim
+	Granted          bool  // in an answer of Claim
 	Begun, Forgotten bool
 	ID               ClaimID
 	Fingerprint      Fingerprint
-	Value, Err       []byte    // Err is nil if there was none, and of what is held because its owner died
-	StartedAt        time.Time // by the engine's clock; of what waits for Reconcile's answer, those of the hold
-	CompletedAt      time.Time // of what is held because its owner died: when the lease ended
+	Value, Err       []byte // Err is nil if there was none, or if the owner died
 
-	// ExpiresIn is counted by the engine when it answered: until the record expires, or in flight until the
-	// lease ends (0: it has). Negative: never.
+	// Times are by the engine's clock. While a hold is being reconciled, they are those of the
+	// hold. If the owner died, CompletedAt is when the lease ended.
+	StartedAt, CompletedAt time.Time
+
+	// ExpiresIn is how long, when the engine answered, it was until the record expires; or, in
+	// flight, until the lease ends (0: it has ended). Negative: never.
 	ExpiresIn time.Duration
 }
 
@@ -135,5 +152,8 @@ type Standing struct {
 type Settlement struct {
 	Disposition Disposition
 	Value, Err  []byte
-	TTL         time.Duration // of what is retained (not above 0: a closed row); of a hold its HoldTTL, negative: without end
+
+	// TTL is that of a retained outcome (0 or less: a closed row), or the HoldTTL of a hold
+	// (negative: without end).
+	TTL time.Duration
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// The operators' verbs with a Store: they read and change that.
+// The operators' verbs with a Store: they read and change the store.
 
 // read asks the store about a key.
 func (c *Cache[K, V]) read(ctx context.Context, key K, text string) (standing Standing, err error) {
@@ -27,7 +27,7 @@ func (c *Cache[K, V]) read(ctx context.Context, key K, text string) (standing St
 func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok bool, err error) {
 	hash := c.hash(key) // first: it says what is wrong with a key that has none
 	if err := checkKey(&c.traits, key); err != nil {
-		return e, false, nil // it is nobody's
+		return e, false, nil // nothing is ever kept under it
 	}
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok b
 	return e, true, nil
 }
 
-// forgetStored is Forget with a Store: what is kept of the key here has been dropped already.
+// forgetStored is Forget with a Store: the copy in memory has been dropped already.
 func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err error) {
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
@@ -79,8 +79,8 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 	return false, nil
 }
 
-// operate claims a held key for an operator, and settles it. It returns ErrNotHeld if it is not, or somebody
-// else is quicker.
+// operate claims a held key for an operator, and settles it. It returns ErrNotHeld if the key is
+// not held, or another caller is quicker.
 func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origin) (Settlement, error)) error {
 	text, err := c.keeper.encodeKey(key)
 	if err != nil {
@@ -109,11 +109,11 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origi
 		c.keeper.giveBackLater(r.Claim)
 		return notHeld(got.State)
 	}
-	// From here on it is settled, whatever becomes of ctx.
+	// From here on it gets settled, whatever becomes of ctx.
 	return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)
 }
 
-// resolveStored is Resolve with a Store, of an outcome that is known.
+// resolveStored is resolve with a Store.
 func (c *Cache[K, V]) resolveStored(ctx context.Context, key K, value V, cause error, d Disposition) error {
 	_ = c.hash(key) // says what is wrong with a key that has none
 	if checkKey(&c.traits, key) != nil {
@@ -167,7 +167,8 @@ func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], err
 	return e, err
 }
 
-// claimToAsk finds the flight that asks Reconcile about the key, or has a new one ask the store whether it may.
+// claimToAsk finds the flight that asks Reconcile about the key, or starts one that asks the
+// store whether it may.
 func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 	c, s := m.c, m.shard
 	exhausted, asOf := false, uint32(0)
@@ -182,7 +183,7 @@ func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 		case f == nil:
 			hasPlace := false
 			r := s.kept.get(m.reply.hash, m.key)
-			if r != nil { // a copy, which may be old
+			if r != nil { // a copy, which may be out of date
 				c.removeLocked(s, r)
 				hasPlace = true
 			}
@@ -230,8 +231,8 @@ func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 	}
 }
 
-// restoreStored is restore with a Store: it writes the entry through. Held with ErrValueShed is what becomes
-// of one whose value was shed: the store has no such state, and fn must not run.
+// restoreStored is restore with a Store, into which it writes the entry. One whose value was shed
+// becomes held, with ErrValueShed: a store has no state Shed, and fn must not run.
 func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held why) error {
 	if c.closed.Load() {
 		return ErrClosed
@@ -250,7 +251,7 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	case e.State == InFlight:
 		ttl = c.opts.HoldTTL
 	case !e.ExpiresAt.IsZero():
-		ttl = max(e.ExpiresAt.Sub(c.wall(c.nowAndWall())), 1)
+		ttl = max(e.ExpiresAt.Sub(c.wall(c.syncWall())), 1)
 	}
 	if d.state == Shed {
 		d.err = ErrValueShed
@@ -284,7 +285,7 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 	enough := errors.New("enough")
 	var unread error
 	at := c.now()
-	var theirs any // what each panicked with
+	var theirs any // what each panicked with, if it did
 	err := contained(func() error {
 		return c.opts.Store.Unsettled(ctx, func(text string, s Standing) error {
 			var key K
@@ -308,7 +309,7 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 			func() {
 				defer func() {
 					if theirs = recover(); theirs != nil {
-						panic(theirs) // the store's frames have to end, too
+						panic(theirs) // through the store's frames, and raised again below
 					}
 				}()
 				more = each(key, e)
@@ -338,7 +339,7 @@ func (end *ending[K, V]) record(cl *claim) {
 	c, f := end.c, end.flight
 	defer c.keeper.forget(cl) // until then its lease is renewed
 
-	if end.lost { // and nothing ran that is to be recorded
+	if end.lost { // nothing ran that would have to be recorded
 		return
 	}
 	s := Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")} // until there is a better one
@@ -380,7 +381,7 @@ func (end *ending[K, V]) record(cl *claim) {
 	}
 }
 
-// offer makes the outcome, which the store has not taken, one that is held, and has it offered again.
+// offer holds the outcome, which the store has not taken, and has it offered to the store again.
 func (end *ending[K, V]) offer(cl *claim, s Settlement, err error) {
 	f := end.flight
 	end.c.keeper.offerLater(&offer[K]{
@@ -390,7 +391,7 @@ func (end *ending[K, V]) offer(cl *claim, s Settlement, err error) {
 	end.hold(unrecorded, err)
 }
 
-// hold makes the outcome one that is held for that reason, since the store said so.
+// hold makes the outcome held for the given reason, because of what the store said.
 func (end *ending[K, V]) hold(reason why, said error) {
 	if end.disposition = Hold; end.err != nil {
 		said = &bothErrors{said, end.err}
@@ -404,8 +405,8 @@ type bothErrors struct{ store, fn error }
 func (e *bothErrors) Error() string   { return fmt.Sprintf("%v; fn returned: %v", e.store, e.fn) }
 func (e *bothErrors) Unwrap() []error { return []error{e.store, e.fn} }
 
-// settlement returns the outcome as it is to be recorded. One that cannot be encoded is held: its effect is
-// done.
+// settlement returns the outcome as it is to be recorded. An outcome that cannot be encoded is
+// held: its effect has taken place.
 func (end *ending[K, V]) settlement() (s Settlement) {
 	c := end.c
 	if end.disposition == Retain {
@@ -427,8 +428,9 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 	return s
 }
 
-// adopt makes what the store has the outcome, unless that is the one that was sent: an earlier attempt, or the
-// user's own transaction, has settled the claim. It reports whether the outcome is another one now; at is when the store was asked.
+// adopt replaces the outcome by the one that the store has, unless they are the same: an earlier
+// attempt, or the user's own transaction, has settled the claim. It reports whether it did; at is
+// when the store was asked.
 func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duration) (another bool) {
 	end.adopted, end.expires = true, deadlineOf(at, counts.ExpiresIn)
 	if sent.Disposition == Retain && string(sent.Value) == string(counts.Value) && string(sent.Err) == string(counts.Err) {
@@ -443,12 +445,12 @@ func (end *ending[K, V]) adopt(counts Standing, sent Settlement, at time.Duratio
 	return true
 }
 
-// unknown returns what callers get of an outcome that the store holds.
+// unknown returns the error for the callers of a flight whose outcome the store holds.
 func (end *ending[K, V]) unknown() error {
 	c := end.c
-	c.nowAndWall()
+	c.syncWall()
 	e := &unknownError{cause: end.err, why: end.why, until: after(c.wall(end.at), c.opts.HoldTTL)}
-	if end.unheld { // then it looks different
+	if end.unheld { // until the lease ends: what the store says then may differ
 		e.until = c.wall(end.at + c.opts.Lease)
 	}
 	if end.exec.reconciling {
@@ -457,7 +459,7 @@ func (end *ending[K, V]) unknown() error {
 	return e
 }
 
-// copyLocked keeps a copy of the outcome, for a while; it returns when that ends.
+// copyLocked keeps a copy of the outcome for a while, and returns when the copy expires.
 func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duration {
 	c := end.c
 	ttl := end.keeps()
@@ -470,7 +472,7 @@ func (end *ending[K, V]) copyLocked(s *shard[K, V], d *draft[K, V]) time.Duratio
 		c.returnPlace()
 		return forever
 	}
-	c.nowAndWall()
+	c.syncWall()
 	d.times = &times{c.wall(d.started), c.wall(d.done), after(c.wall(d.done), ttl), c.ahead.Load()}
 	d.deadline = deadlineOf(end.at, keep)
 	c.keepLocked(s, d, &end.notes)

@@ -7,12 +7,12 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// table finds the records of one shard by hash. Writers hold the shard's mu; readers need no lock. A
-// reader may miss a record while the table changes; its call then looks again with mu held.
+// table finds the records of one shard by hash. Writers hold the shard's mu; readers need no lock.
+// A reader may miss a record while the table changes; its call then looks again with mu held.
 //
 // It grows and shrinks by one bucket at a time (linear hashing, Litwin 1980), so that no call waits
 // until all of it has been moved. A bucket is one cache line, found through one directory. Its tags
-// alone show, but for one key in a hundred, that a key is absent.
+// alone show that a key is absent, except for one key in a hundred.
 type table[K comparable, V any] struct {
 	segments atomic.Pointer[[]atomic.Pointer[segment[K, V]]]
 	size     atomic.Uint64 // how many buckets there are, and in the upper half the bits that number them
@@ -113,8 +113,8 @@ func (b *bucket[K, V]) put(r *record[K, V]) {
 	}
 }
 
-// remove takes out r, which must be there, and marks it as gone first: a reader that has found r and
-// then sees no such mark has seen it while it was in the table.
+// remove takes out r, which must be there, and marks it as gone first: a reader that has found r
+// and then sees no such mark has seen it while it was in the table.
 func (t *table[K, V]) remove(r *record[K, V]) {
 	r.flags.Or(gone)
 	yield.At(yield.Locked + "gone")
@@ -150,8 +150,8 @@ func (t *table[K, V]) replace(old, r *record[K, V]) {
 	at.records[i].Store(r)
 }
 
-// slot returns the bucket that the hash of r leads to, and the slot where r is: there, or in a bucket
-// behind that.
+// slot returns the bucket that the hash of r leads to, and the slot where r is: there, or in a
+// bucket behind that.
 func (t *table[K, V]) slot(r *record[K, V]) (first, at *bucket[K, V], i int) {
 	first = t.bucket(r.hash)
 	for at = first; at != nil; at = at.more.Load() {
@@ -273,16 +273,17 @@ func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
 	}
 }
 
-// To visit a table part by part, while it grows and shrinks in between, each hash has a position: its bits
-// in reverse. A bucket has the hashes that share their lowest bits, so that it has all positions from one to
-// another; when it is split, each half of them goes to one of the two. So whatever the buckets are, the
-// records from one position to another are the same, and they are in one bucket or in a few.
+// To visit a table part by part, while it grows and shrinks in between, each hash has a position:
+// its bits in reverse. A bucket has the hashes that share their lowest bits, so that it has all
+// positions from one to another; when it is split, each half of them goes to one of the two. So
+// whatever the buckets are, the records from one position to another are the same, and they are in
+// one bucket or in a few.
 const positions = 1 << 32
 
 func position(hash uint32) uint64 { return uint64(bits.Reverse32(hash)) }
 
-// scan visits the records at position at and behind it that are in the bucket of at, and returns the
-// position at which the next bucket begins: positions if there is none.
+// scan visits the records at position at and behind it that are in the bucket of at, and returns
+// the position at which the next bucket begins: positions if there is none.
 func (t *table[K, V]) scan(at uint64, visit func(*record[K, V])) (next uint64) {
 	n := t.buckets()
 	if n == 0 {

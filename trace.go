@@ -7,8 +7,9 @@ import (
 	"fmt"
 )
 
-// Origin is where an execution stands in a distributed trace: a span, in the terms of W3C Trace Context
-// (https://www.w3.org/TR/trace-context/). The zero Origin is that of an execution which was not traced.
+// Origin is the place of an execution in a distributed trace: a span, in the terms of W3C
+// Trace Context (https://www.w3.org/TR/trace-context/). The zero Origin means that the
+// execution was not traced.
 type Origin struct {
 	TraceID [16]byte
 	SpanID  [8]byte
@@ -18,7 +19,8 @@ type Origin struct {
 // originText is how long the text of an Origin is.
 const originText = len("00-") + 32 + len("-") + 16 + len("-00")
 
-// String returns the Origin as the header traceparent has it: 00-<trace>-<span>-<flags>, in lower case.
+// String returns the Origin in the form of the header traceparent:
+// 00-<trace>-<span>-<flags>, in lower case.
 func (o Origin) String() string {
 	flags := byte(0)
 	if o.Sampled {
@@ -30,7 +32,7 @@ func (o Origin) String() string {
 // MarshalText returns what String does, and no error.
 func (o Origin) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote; at anything else it returns an error and changes nothing.
+// UnmarshalText reads what MarshalText wrote. Anything else is an error and changes nothing.
 func (o *Origin) UnmarshalText(text []byte) error {
 	var read Origin
 	var flags [1]byte
@@ -51,7 +53,7 @@ func (o *Origin) UnmarshalText(text []byte) error {
 // trace tells Options.Trace that an execution begins, and returns the context for it.
 func (end *ending[K, V]) trace() context.Context {
 	c, f, e := end.c, end.flight, end.exec
-	var values context.Context // nil unless they are e's, and more
+	var values context.Context // what Trace returned, if it derives from e
 	c.guard(func() {
 		ctx, o, ends := c.opts.Trace(e, f.key, e.reconciling)
 		if end.traced = ends; o != (Origin{}) {
@@ -71,8 +73,8 @@ func (end *ending[K, V]) trace() context.Context {
 	return &traced{e, values}
 }
 
-// traced is an execution with the values that Trace has added. Its end and its deadline are the execution's,
-// also if Trace has derived a context with others.
+// traced is an execution with the values that Trace has added. Its end and its deadline are those
+// of the execution, even if Trace has derived a context with others.
 type traced struct {
 	*execution
 	values context.Context
@@ -80,11 +82,11 @@ type traced struct {
 
 func (t *traced) Value(key any) any { return t.values.Value(key) }
 
-// traceEnds tells what Trace returned that the execution has ended.
+// traceEnds calls the func that Trace returned: the execution has ended.
 func (end *ending[K, V]) traceEnds() {
 	c, f := end.c, end.flight
 	e := Event[K]{Key: f.key, Err: end.err, Waiters: int(end.waiters), Disposition: Release, Led: true}
-	if !end.yielded { // else the flight goes on: nothing of it may be read
+	if !end.yielded { // otherwise the flight goes on, and must not be read
 		e = f.ended(EventExecuted)
 		e.Led = !f.leaderLeft
 	}

@@ -19,10 +19,10 @@ import (
 // gets a second chance and goes to the end once more: the algorithm known as CLOCK (Corbató 1968),
 // which comes near to LRU, and lets a replay move nothing.
 //
-// Most records have the TTL of the cache and are inserted as they complete, so that one line has the
-// first two orders. The others are queued in two heaps: those with a TTL of their own, restored,
-// completed before the last of the line, or given a second chance. Values have a line of their own,
-// at the end of which a value goes for its second chance.
+// Most records have the TTL of the cache and are inserted as they complete, so that one line has
+// the first two orders. The others are queued in two heaps: those with a TTL of their own,
+// restored, completed before the last of the line, or given a second chance. Values have a line of
+// their own, at the end of which a value goes for its second chance.
 type kept[K comparable, V any] struct {
 	ttl        time.Duration // Options.TTL
 	table      table[K, V]
@@ -49,8 +49,8 @@ func (k *kept[K, V]) len() int { return k.table.len }
 // get returns the record of key, expired or not, or nil. Without mu it may miss one.
 func (k *kept[K, V]) get(hash uint64, key K) *record[K, V] { return k.table.get(uint32(hash), key) }
 
-// add inserts r, whose key must be absent. It has the number of its insertion, and its value a turn, if
-// it weighs something.
+// add inserts r, whose key must be absent. It has the number of its insertion, and its value a
+// turn, if it weighs something.
 func (k *kept[K, V]) add(r *record[K, V]) {
 	switch done := r.done(k.ttl); {
 	case r.state() != Held && r.deadline != forever && r.deadline-done == k.ttl && r.deadline >= k.newest:
@@ -135,8 +135,8 @@ func (k *kept[K, V]) firstTurn() (*record[K, V], order.Turn) {
 	return r, first
 }
 
-// firstSpare returns the record that is the first to be evicted as the last resort and its turn; or nil
-// and never.
+// firstSpare returns the record that is the first to be evicted as the last resort and its
+// turn; or nil and never.
 func (k *kept[K, V]) firstSpare() (*record[K, V], order.Turn) {
 	if r, turn := k.spare.First(); r != nil {
 		return r, turn

@@ -9,20 +9,24 @@ import (
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
-// Unsettled calls each for every key in flight or held, in the order in which their executions started,
-// until it returns false: what an operator looks at. No lock is held while it runs. Each key is looked up
-// when its turn comes: one that has settled by then is left out, and one that becomes unsettled meanwhile
-// may be. The error is nil, and ctx is not asked.
+// Unsettled calls each for every key in flight or held, in the order in which their executions
+// started, until it returns false: this is what an operator looks at. No lock is held while each
+// runs. A key is looked up when its turn comes: one that has settled by then is left out, and one
+// that becomes unsettled meanwhile may be left out. Without a Store the error is nil, and ctx is
+// not consulted. With one, it goes through the keys of all processes, in the store's order. Then
+// the error is [ErrStore]: the store failed, or some of its keys and records cannot be decoded
+// (each was called for the rest).
 //
-// Cost: sorting them, some words and a Lookup for each, however many outcomes are retained. The lock of a
-// shard is held while its flights and held records are noted: some 50 µs for a thousand.
+// Cost: sorting the keys, and a few words and a Lookup for each, however many outcomes are
+// retained. The lock of a shard is held while its flights and held records are noted: some 50 µs
+// for a thousand. With a Store: what its Unsettled costs.
 func (c *Cache[K, V]) Unsettled(ctx context.Context, each func(K, Entry[V]) bool) error {
 	mustHave(ctx, "Unsettled")
 	if c.keeper != nil {
 		return c.unsettledStored(ctx, each)
 	}
 	var all []started[K]
-	c.nowAndWall()
+	c.syncWall()
 	for i := range c.shards {
 		all = c.noteUnsettled(all, &c.shards[i])
 	}

@@ -25,12 +25,12 @@ func (s *shard[K, V]) joinLocked(f *flight[K, V]) {
 	}
 }
 
-// ask asks ctx on behalf of a caller that has joined f at its first look. Without an error it may wait,
-// or f has settled. Otherwise it has left f again, and the error says why: the call is from within f,
-// or its context has ended. It leaves f even if a method of ctx panics.
+// checkContext asks ctx on behalf of a caller that has joined f at its first look. Without an error
+// the caller may wait, or f has settled. Otherwise the caller has left f again, and the error says
+// why: the call comes from within f, or ctx has ended. It leaves f even if a method of ctx panics.
 //
 //go:noinline
-func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
+func (c *Cache[K, V]) checkContext(ctx context.Context, s *shard[K, V], f *flight[K, V]) (ended <-chan struct{}, err error) {
 	asked := false
 	defer func() {
 		if !asked {
@@ -49,12 +49,12 @@ func (c *Cache[K, V]) ask(ctx context.Context, s *shard[K, V], f *flight[K, V]) 
 	if err == nil {
 		return ended, nil
 	}
-	return ended, c.refuse(ctx, s, f, err)
+	return ended, c.withdraw(ctx, s, f, err)
 }
 
-// refuse takes a caller out of f that may not wait, as ask has found, and returns err; or nil if f has
-// settled meanwhile.
-func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
+// withdraw takes a caller that may not wait, for the reason err, out of f, and returns err; or nil
+// if f has settled meanwhile.
+func (c *Cache[K, V]) withdraw(ctx context.Context, s *shard[K, V], f *flight[K, V], err error) error {
 	kind, as := EventCallerLeft, &s.stats.CallerLeft
 	if err == ErrReentrant {
 		kind, as = EventRejected, &s.stats.Reentrant
@@ -66,9 +66,9 @@ func (c *Cache[K, V]) refuse(ctx context.Context, s *shard[K, V], f *flight[K, V
 	return err
 }
 
-// join waits for r.flight, which the caller has joined, and reports the call to the Observer. nil means
-// that the caller gets the outcome of the flight.
-func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
+// join waits for r.flight, which the caller has joined, and reports the call to the Observer. It
+// returns nil if the caller gets the outcome of the flight.
+func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], w *waitClock) error {
 	f := r.flight
 	if c.opts.Observer == nil {
 		return c.waitUpTo(ctx, s, r, w)
@@ -93,22 +93,24 @@ func (c *Cache[K, V]) join(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 	return err
 }
 
-// joinOnce is join for a call that will not wait again. It keeps a rare frame out of await's.
+// joinOnce is join for a call that will not wait again. A function of its own, it keeps what is
+// rare out of await's frame.
 //
 //go:noinline
 func (c *Cache[K, V]) joinOnce(ctx context.Context, s *shard[K, V], r *reply[K, V]) error {
-	var w wait
+	var w waitClock
 	return c.join(ctx, s, r, &w)
 }
 
-// wait is when a call has begun to wait: when it first joined a flight, or led one that asks Reconcile.
-type wait struct {
+// waitClock is when a call began to wait: when it first joined a flight, or led one
+// that asks Reconcile.
+type waitClock struct {
 	has   bool
 	began time.Duration
 }
 
-// begins notes that a call begins to wait, the first time.
-func (w *wait) begins(now time.Duration) {
+// begins notes that the call begins to wait. Only the first time counts.
+func (w *waitClock) begins(now time.Duration) {
 	if !w.has {
 		w.has, w.began = true, now
 	}
@@ -125,7 +127,7 @@ func (c *Cache[K, V]) wait(ctx context.Context, s *shard[K, V], r *reply[K, V], 
 }
 
 // waitUpTo is wait for a joined caller, which may have a time limit.
-func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V], w *wait) error {
+func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, V], w *waitClock) error {
 	if r.opts.maxWait == forever {
 		return c.wait(ctx, s, r, joined)
 	}
@@ -148,18 +150,19 @@ func (c *Cache[K, V]) waitUpTo(ctx context.Context, s *shard[K, V], r *reply[K, 
 }
 
 // mayWait returns how long a call with a time limit may wait from now on. The limit counts from its
-// first wait, also if it looks at its key again.
-func (c *Cache[K, V]) mayWait(r *reply[K, V], w *wait) time.Duration {
+// first wait, even if it looks at its key again.
+func (c *Cache[K, V]) mayWait(r *reply[K, V], w *waitClock) time.Duration {
 	w.begins(c.now())
 	return r.opts.maxWait - (c.now() - w.began)
 }
 
-// waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the caller is
-// there still. Otherwise its context has ended, or it may not wait any longer, and fn does not start. For the
-// store's answer it waits without a limit; whose execution runs elsewhere, or Reconcile, like who joined.
+// waitForAnswer waits, as the leader, until it is known whether fn runs, and reports whether the
+// leader is still there. If not, its context has ended or it may wait no longer, and fn does not
+// start. It waits for the store's answer without a limit; for Reconcile, and for an execution in
+// another process, it waits as a joined caller does.
 func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	r := &m.reply
-	mayNotWait := r.opts.maxWait <= 0 // and has left: see ask
+	mayNotWait := r.opts.maxWait <= 0 // and has left already: see startAsking
 	if asks.claiming != nil {
 		select {
 		case <-asks.claiming.decided:
@@ -187,8 +190,8 @@ func (m *call[K, V]) waitForAnswer(asks *asking[K, V]) bool {
 	}
 }
 
-// leavesAnswer is how the leader leaves, which waits no longer, and reports that it has; or false, if the answer
-// is there.
+// leavesAnswer withdraws the leader, which waits no longer, and replies. It reports false, and does
+// nothing, if the answer came first.
 func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	r, counter := &m.reply, &m.shard.stats.CallerLeft
 	if kind == EventRejected {
@@ -201,7 +204,7 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 		}
 	}
 	switch {
-	case asks.claiming != nil && asks.claiming.leaderLeft: // and was counted, since it may not wait at all
+	case asks.claiming != nil && asks.claiming.leaderLeft: // it may not wait, and was counted
 		kind, r.err = EventRejected, errMayNotWait
 	case kind == EventCallerLeft:
 		r.err = left(m.ctx, m.ctx.Err())
@@ -212,8 +215,8 @@ func (m *call[K, V]) leavesAnswer(asks *asking[K, V], kind EventKind) bool {
 	return true
 }
 
-// leaveAnswer removes the leader from f, unless Reconcile has answered. If it was removed already, since it may
-// not wait, it is counted.
+// leaveAnswer removes the leader from f and counts it under counter, unless that was done already.
+// It reports false if fn runs or f has settled.
 func (c *Cache[K, V]) leaveAnswer(s *shard[K, V], f *flight[K, V], counter *uint64) bool {
 	yield.At("leave")
 	s.mu.Lock()
@@ -265,8 +268,8 @@ func left(ctx context.Context, err error) error {
 	return &leftError{cause: harmless(context.Cause(ctx)), err: harmless(err)}
 }
 
-// harmless returns err without its markers; or, should a method of it panic, or what it wraps have no
-// end, an error with no more than the name of its type.
+// harmless returns err without its markers; or, if a method of it panics or it wraps itself, an
+// error that tells its type only.
 func harmless(err error) (safe error) {
 	defer func() {
 		if recover() != nil {

@@ -102,7 +102,8 @@ type current struct {
 	inMemory bool
 }
 
-// currentLocked returns the record of id. Nobody may be writing it.
+// currentLocked returns the record of id as it was last committed, or as it is in memory. If id is busy,
+// it is about to change.
 func (d *DB) currentLocked(s *Store, id id) (now current, err error) {
 	if now.record, now.inMemory = d.inMemory[id]; now.inMemory {
 		return now, nil

@@ -18,16 +18,17 @@
 //	conn, err := grpc.NewClient(target, credentials, grpc.WithChainUnaryInterceptor(idemgrpc.UnaryClient(idemgrpc.ClientOptions{})))
 //	ctx = idemgrpc.WithKey(ctx, idemflight.NewID()) // once; then call as often as it takes
 //
-// Duplicates that come while the first call is being served wait for it and get the same answer; later
-// ones get it replayed, marked "idempotent-replayed: true" in the trailer; the same key with another request is
-// refused; and what may or may not have taken place is not run again. It is package idemflight, in front of
-// a handler: once per key, within the TTL, in one process; with a Store in the options of its cache, in all
-// processes that share that, and over a crash.
+// Duplicates that arrive while the first call is being served wait for it and get the same answer; later
+// ones get it replayed, marked "idempotent-replayed: true" in the trailer. The same key with another request
+// is refused. A call that may or may not have had its effect is not run again. It is package idemflight in
+// front of a handler: a call runs once per key, within the TTL, in one process; with a Store in the options
+// of the cache, in all processes that share the store, and across crashes.
 //
 // # The handler
 //
-// It tells the cache, through its context, what it knows about its effect: NoEffect at the top, BeginEffect
-// before the bank. That is how a failure before the bank runs again, and one after it never does:
+// The handler tells the cache, through its context, what it knows about its effect: NoEffect at the top,
+// BeginEffect before the call to the bank. Thanks to that, a call that failed before the bank runs again when
+// it is retried, and one that failed after it does not:
 //
 //	func (s *server) Pay(ctx context.Context, order *pb.Order) (*pb.Receipt, error) {
 //		idemflight.NoEffect(ctx) // nothing has begun yet: what fails before the bank runs again
@@ -44,7 +45,7 @@
 //		return receipt, err
 //	}
 //
-// [idemflight.Final], Retryable and Unknown decide before all else; clients see the status in them alone.
+// [idemflight.Final], Retryable and Unknown decide before anything else; clients see only the status in them.
 //
 // # What becomes of an answer
 //
@@ -64,24 +65,24 @@
 //	Unavailable, DataLoss, others
 //
 // The last three rows are [ClassifyStatus], and Options.Classify may change them. With the cache option
-// EffectsAnnounced a handler that has said nothing has said NoEffect.
+// EffectsAnnounced, a handler that has said nothing counts as one that has said NoEffect.
 //
-// A panic or runtime.Goexit is no answer. It is held unless NoEffect, EffectsAnnounced or the cache's own
-// Classify, which is asked about nothing else, says otherwise. The panic reaches recovery outside with its
+// A panic or runtime.Goexit is no answer. It holds the key, unless NoEffect, EffectsAnnounced or the cache's
+// own Classify, which is asked about nothing else, says otherwise. The panic reaches recovery outside with its
 // original value.
 //
-// The client of the executing call gets its handler's answer in any case. Duplicates that wait for it share an
-// answer that is released, and get OUTCOME_UNKNOWN where the key is held.
+// The client of the executing call gets the handler's answer in any case. Duplicates that wait for it share a
+// released answer, and get OUTCOME_UNKNOWN if the key is held.
 //
-// What is replayed is message, status with its details, header and trailer, but for what belongs to one
-// exchange: set-cookie, www-authenticate, proxy-authenticate, date, age, server-timing, ratelimit, ratelimit-*,
+// A replay has the message, the status with its details, the header and the trailer, except what belongs to
+// one exchange: set-cookie, www-authenticate, proxy-authenticate, date, age, server-timing, ratelimit, ratelimit-*,
 // x-ratelimit-*, retry-after, grpc-retry-pushback-ms, x-request-id, x-correlation-id, traceparent, tracestate,
 // baggage, grpc-trace-bin, via, cf-ray and access-control-*. Header and trailer are sent with the answer, even
 // after grpc.SendHeader.
 //
 // # Problems
 //
-// What the interceptor answers itself has an ErrorInfo with [Domain] and a reason, and a RetryInfo exactly if the
+// The interceptor's own answers have an ErrorInfo with [Domain] and a reason, and a RetryInfo exactly if the
 // same call, sent again with the same key, can succeed:
 //
 //	MISSING_KEY         InvalidArgument     Require is set and there is no key

@@ -9,26 +9,28 @@ import (
 )
 
 // DefaultCacheOptions returns the options of the cache that New makes if none is given: outcomes
-// for 24 hours, 1,048,576 keys, 256 MiB of answers, 100 duplicates that wait for one key, the last
-// hour protected. Change what you need and give MustNew the rest. The arithmetic:
+// are kept for 24 hours, at most 1,048,576 keys and 256 MiB of answers, none is evicted in its
+// first hour, and 100 duplicates may wait for one key. Change what you need, and pass the result to
+// [idemflight.MustNew]. The arithmetic:
 //
 //   - Rate. 1,048,576 keys in 24 hours are 12 new keys a second. Above that, answers older than an
-//     hour are evicted, least recently used first, and 291 new keys a second fill the place within
+//     hour are evicted, least recently used first, and 291 new keys a second fill the cache within
 //     the protected hour: from then on new keys get 503 (Full) until some of them are an hour old.
-//   - Answers. One is weighed as what it takes in memory: about half a KiB (header map and
-//     Response), its body, the text of its headers and its key. So 256 MiB hold 450,000 tiny
+//   - Answers. The weight of an answer is the memory that it takes: about half a KiB (header map
+//     and Response), its body, the text of its headers and its key. So 256 MiB hold 450,000 tiny
 //     answers, or five a second over 24 hours; of 1 KiB each, 160,000, or two a second. Beyond
-//     that, answers are shed, least recently used first. A shed key answers 409 and still does not
-//     run. Above these rates make MaxWeight larger.
-//   - Memory. 256 MiB of answers, and a quarter KiB for each key beside: 0.5 GiB when full. On top,
-//     each request in progress holds its body (MaxRequestBytes), and one that executes its answer
-//     (MaxResponseBytes): 1,000 of the largest size are 2 GiB. Waiting duplicates are requests in
-//     progress; MaxWaiters bounds them per key, and one more gets 409 at once.
-//   - One scope against another. Places and weight are shared. A client that sends 291 new keys a
-//     second locks the others out in an hour, but never makes anything run twice within MinRetention; one
-//     whose answers have 1 MiB sheds everybody's bodies with 256 requests. So put a rate limit per
-//     scope in front of the middleware (a limit of 10 a second is 36,000 keys in the protected
-//     hour, 3% of the places), and a cache of its own behind routes with large answers.
+//     that, answers are shed, least recently used first. A request whose answer was shed gets 409
+//     and still does not run. Above these rates make MaxWeight larger.
+//   - Memory. 256 MiB of answers, and in addition a quarter KiB for each key: 0.5 GiB when full. On
+//     top of that, each request in progress holds its body (MaxRequestBytes), and one that executes
+//     also its answer (MaxResponseBytes): 1,000 of the largest size are 2 GiB. Waiting duplicates
+//     are requests in progress; MaxWaiters bounds them per key, and one more gets 409 at once.
+//   - One scope against another. Places and weight are shared. A client that sends 291 new
+//     keys a second locks the others out in an hour, but never makes anything run twice within
+//     MinRetention; one whose answers have 1 MiB sheds everybody's bodies with 256 requests.
+//     So put a rate limit per scope in front of the middleware (a limit of 10 a second is
+//     36,000 keys in the protected hour, 3% of the places), and use a separate cache for
+//     routes with large answers.
 //
 // Requests in flight are never evicted.
 func DefaultCacheOptions() idemflight.Options[idemflight.Key, *Response] {

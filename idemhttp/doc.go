@@ -1,5 +1,5 @@
 // Package idemhttp gives net/http servers the Idempotency-Key header: a request that is sent again
-// with the same key does not do its work again, and gets the answer of the first.
+// with the same key does not do its work again, but gets the answer to the first.
 //
 //	keys, err := idemhttp.New(idemhttp.Options{
 //		Scope: func(r *http.Request) (string, error) { return accountOf(r) }, // whose key it is
@@ -11,17 +11,19 @@
 //	mux.Handle("POST /payments", keys.Handler(http.HandlerFunc(pay)))
 //	log.Fatal(http.ListenAndServe(":8080", mux))
 //
-// Duplicates that come while the first request is being served wait for it and get the same answer;
-// later ones get it replayed, marked "Idempotent-Replayed: true"; the same key with another payload
-// is refused; and what may or may not have taken place is not run again. It is package idemflight,
-// in front of a handler: once per key, within the TTL, in one process; with a Store in the options of its cache, in
-// all processes that share that, and over a crash.
+// Duplicates that arrive while the first request is being served wait for it and get the same
+// answer; later ones get it replayed, marked "Idempotent-Replayed: true". The same key with
+// another payload is refused. A request that may or may not have had its effect is not run again.
+// It is package idemflight in front of a handler: a request runs once per key, within the TTL, in
+// one process; with a Store in the options of the cache, in all processes that share the store,
+// and across crashes.
 //
 // # The handler
 //
-// It tells the cache, through the request's context, what it knows about its effect: NoEffect at the
-// top, BeginEffect before the bank. That is how a 500 before the bank runs again, and one after it
-// never does:
+// The handler tells the cache, through the request's context, what it knows about its
+// effect: NoEffect at the top, BeginEffect before the call to the bank. Thanks to that, a
+// request that failed with a 500 before that call runs again when it is retried, and one
+// that failed after it does not:
 //
 //	func pay(w http.ResponseWriter, r *http.Request) {
 //		idemflight.NoEffect(r.Context()) // nothing has begun yet: what fails before the bank runs again
@@ -45,9 +47,9 @@
 //		json.NewEncoder(w).Encode(receipt)
 //	}
 //
-// The cache option EffectsAnnounced says once what NoEffect says in every handler. Set it only where
-// all handlers of the cache call [idemflight.BeginEffect] before their effects: one that does not
-// would run again after its effect.
+// The cache option EffectsAnnounced says once what NoEffect says in every handler. Set it only if
+// all handlers of the cache call [idemflight.BeginEffect] before their effects: a request to one
+// that does not would run again after its effect.
 //
 // # What becomes of an answer
 //
@@ -59,33 +61,35 @@
 //	Release                      nothing                                  runs again
 //	Hold                         nothing                                  does not run: 409, outcome unknown
 //
-// Without a Classify, [ClassifyStatus] reads the status: real answers are retained (2xx, most of 3xx
-// and 4xx), refusals that another attempt may get over are released (401, 404, 429, ...), and what says
-// nothing about the effect is held (408, 499 and most of 5xx). An answer with more than
-// MaxResponseBytes that would be retained is remembered without its body: the next request with its
-// key gets 409, answer no longer available.
+// Without a Classify, [ClassifyStatus] looks at the status: real answers are retained (2xx, most of
+// 3xx and 4xx), refusals that another attempt may get over are released (401, 404, 429, ...), and
+// answers that say nothing about the effect hold the key (408, 499 and most of 5xx). An answer with
+// more than MaxResponseBytes that would be retained is remembered without its body: the next
+// request with its key gets 409, answer no longer available.
 //
-// A panic or runtime.Goexit is no answer. It is held unless NoEffect, EffectsAnnounced or the cache's
-// own Classify, which is asked about nothing else, says otherwise. The panic reaches the server's
-// recovery with its original value.
+// A panic or runtime.Goexit is no answer. It holds the key, unless NoEffect, EffectsAnnounced or
+// the cache's own Classify, which is asked about nothing else, says otherwise. The panic reaches
+// the server's recovery with its original value.
 //
-// The client of the executing request gets its handler's answer in any case. Duplicates that wait for
-// it share an answer that is released, and get 409 where the key is held.
+// The client of the executing request gets the handler's answer in any case. Duplicates that wait
+// for it share a released answer, and get 409 if the key is held.
 //
-// The cache option Reconcile finds out about held keys, and an answer that it returns is replayed: the
-// 409 is then retryable, since the same request sent again asks again. [idemflight.Cache.Resolve]
-// settles one by hand. What either retains without a Response is answered 500.
+// The cache option Reconcile finds out what became of held keys, and an answer that it returns is
+// replayed. With it, the 409 is retryable, since the same request, sent again, asks again.
+// [idemflight.Cache.Resolve] settles a key by hand. If either retains an outcome without a
+// Response, the answer is 500.
 //
-// What is replayed is status, headers as they stood at WriteHeader, body and trailers. Not replayed
-// are Set-Cookie, Set-Cookie2, WWW-Authenticate, Proxy-Authenticate, hop-by-hop headers, Date, Age,
-// Server-Timing, RateLimit, RateLimit-*, X-RateLimit-*, Retry-After (but that of a 202 is),
-// X-Request-Id, X-Correlation-Id, Traceparent, Tracestate, Baggage, Via, Cf-Ray and Access-Control-*. A
-// header that middleware outside has set and the handler left alone is each request's own.
+// A replay has the status, the headers as they stood at WriteHeader, the body and the
+// trailers. Not replayed are Set-Cookie, Set-Cookie2, WWW-Authenticate, Proxy-Authenticate,
+// hop-by-hop headers, Date, Age, Server-Timing, RateLimit, RateLimit-*, X-RateLimit-*,
+// Retry-After (except that of a 202), X-Request-Id, X-Correlation-Id, Traceparent, Tracestate,
+// Baggage, Via, Cf-Ray and Access-Control-*. A header that outer middleware set and the
+// handler left alone is each request's own.
 //
 // # Problems
 //
-// What the middleware answers itself is problem+json (RFC 9457) with a member "retryable", Cache-Control:
-// no-store, and Retry-After exactly if it is retryable. The types are
+// The middleware's own answers are problem+json (RFC 9457), with a member "retryable",
+// Cache-Control: no-store, and a Retry-After exactly if they are retryable. The types are
 // https://github.com/idemflight/idemflight/blob/main/docs/http.md#problem- followed by:
 //
 //	missing-key         400  Require is set and there is no key
@@ -109,23 +113,25 @@
 //
 // # The draft, and where this goes further
 //
-// It follows draft-ietf-httpapi-idempotency-key-header-07: the header and its syntax, 400 for a
-// missing key, 422 for a reused one, 409 for one in flight. It departs from it where the draft
-// leaves a client alone:
+// The package follows draft-ietf-httpapi-idempotency-key-header-07: the header and its syntax, 400
+// for a missing key, 422 for a reused one, 409 for one in flight. It departs from the draft where
+// that leaves the client alone:
 //
-//   - A duplicate in flight waits for the answer, up to MaxWait, since a client that timed out and
-//     retries wants nothing else. MaxWait: idemflight.NoWait is the draft's 409 at once.
-//   - An outcome can be unknown. The draft knows requests that completed, and replays success and
+//   - A duplicate of a request in flight waits for the answer, up to MaxWait, since a client
+//     that timed out and retries wants just that. MaxWait: idemflight.NoWait gives the
+//     draft's 409 at once.
+//   - An outcome can be unknown. The draft assumes that requests complete, and replays success and
 //     error alike; here the key of a request that failed half-way is held, and a 409 that is not
 //     retryable says so.
-//   - A raw key is accepted beside the string of RFC 8941, since most clients send it raw. Both name
-//     the same key. Parameters are refused: the draft defines none.
-//   - Replays are marked, and problems say whether they are retryable. RFC 9457 allows such members.
-//   - Keys are scoped, always. Without a scope, to guess a key is to read somebody's answer.
+//   - A raw key is accepted in addition to the string of RFC 8941, since most clients send it raw.
+//     Both name the same key. Parameters are refused: the draft defines none.
+//   - Replays are marked, and problems say whether they are retryable. RFC 9457
+//     allows such members.
+//   - Keys always have a scope. Without one, whoever guesses a key reads somebody else's answer.
 //
 // # Traps and recipes
 //
-// Redirects, login routes, streams, proxies, frameworks and their adapters, webhooks, CORS, timeouts
-// and shutdown, clients that retry: docs/http.md in the repository tells what to look out for, and
-// what to do. For sizes see [DefaultCacheOptions].
+// Redirects, login routes, streams, proxies, frameworks and their adapters, webhooks, CORS,
+// timeouts and shutdown, clients that retry: docs/http.md in the repository says what to look out
+// for, and what to do. For sizes see [DefaultCacheOptions].
 package idemhttp

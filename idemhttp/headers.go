@@ -126,8 +126,8 @@ func changed(before, now http.Header) http.Header {
 	return now
 }
 
-// owned returns a copy of h whose strings are its own, all in one allocation. A record that shared them
-// would keep alive what they were cut from: a request's path, say, or a body.
+// owned returns a copy of h whose strings are its own, all in one allocation. A record that shared
+// them would keep alive what they were cut from: a request's path, say, or a body.
 func owned(h http.Header) http.Header {
 	if h == nil {
 		return nil

@@ -98,8 +98,8 @@ var keyEscapes = strings.NewReplacer(`"`, `\"`, `\`, `\\`)
 // quoteKey returns a valid key as a string of RFC 8941.
 func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }
 
-// handlerContext is the context of a covered handler: that of its execution, with the key. It is not
-// made by context.WithValue, which would allocate twice.
+// handlerContext is the context of a covered handler: that of its execution, with the key. It is
+// not made by context.WithValue, which would allocate twice.
 type handlerContext struct {
 	context.Context
 	key idemflight.Key
@@ -115,8 +115,8 @@ func (c *handlerContext) Value(key any) any {
 }
 
 // KeyFrom returns the key of the request that a covered handler serves, from its context, and
-// reports whether there is one. Give both its parts to the bank, as one reference, so that the bank
-// too can tell a retry: the ID alone may also be another customer's.
+// reports whether there is one. Pass both its parts to the bank, as one reference, so that the bank
+// can recognize a retry, too: the ID alone may also be another customer's.
 func KeyFrom(ctx context.Context) (idemflight.Key, bool) {
 	if key, ok := ctx.Value(handlerKey{}).(*idemflight.Key); ok {
 		return *key, true

@@ -16,73 +16,80 @@ import (
 
 // Options configures [New]. Only Scope is required. Functions must be safe for concurrent use.
 type Options struct {
-	// Scope tells whose key it is: a stable principal, such as the account that the request was
-	// authenticated for; not a bearer token, which changes between attempts and is a secret. Two
-	// scopes never see each other's answers. An error, and an empty scope, are answered 401 and
-	// run nothing, unless the error has a method StatusCode() int with a status from 400 to 599;
-	// 429 and 5xx are retryable. It must not read the body. [SharedScope] opts out.
+	// Scope returns whose key it is: a stable principal, such as the account for which the
+	// request was authenticated; not a bearer token, which changes between attempts and is a
+	// secret. Two scopes never see each other's answers. After an error or an empty scope nothing
+	// runs, and the answer is 401; if the error has a method StatusCode() int that returns 400 to
+	// 599, it has that status, and 429 and 5xx are retryable. Scope must not read the body.
+	// [SharedScope] opts out.
 	Scope func(*http.Request) (string, error)
 
 	// Cache keeps the answers. nil = MustNew(DefaultCacheOptions()). One cache may serve several
-	// middlewares: a key that a client uses for two of them is then reused (422).
+	// middlewares: then a key that a client uses for two of them counts as reused (422).
 	Cache *idemflight.Cache[idemflight.Key, *Response]
 
-	// HeaderName is where the key is. "" = "Idempotency-Key".
+	// HeaderName is the header that has the key. "" = "Idempotency-Key".
 	HeaderName string
 
-	// Key tells the key of a request that has it elsewhere: in a form field, a header per sender,
-	// the body of an event. It gets the whole body, and a request of its
-	// own from which it may read that, too (by FormValue, say; what it parses is not the handler's). It
-	// must not change the body. "" = no key. What it returns is taken as it is, 1 to 255 bytes of visible ASCII without quotes around. An error is
-	// answered 400, unless it carries a status as one of Scope does. A webhook's signature is
-	// checked here, before its id is believed. Every covered request is then read first, keyless
-	// ones included: 413 and 400 apply to them, and so does Scope. HeaderName beside it is an error.
+	// Key returns the key of a request that has it elsewhere: in a form field, in a header that
+	// depends on the sender, in the body of an event. It gets the whole body, and a copy of the
+	// request from which it may also read the body (by FormValue, say; the handler does not see
+	// what it parses). It must not change the body. "" = no key. The key is taken as it is
+	// returned: 1 to 255 bytes of visible ASCII, without quotes. An error is answered 400,
+	// unless it carries a status as an error of Scope does. This is the place to check a
+	// webhook's signature, before its id is believed. With Key, every covered request is read
+	// first, even one without a key: 413 and 400 apply to it, and so does Scope. Key together
+	// with HeaderName is an error.
 	Key func(r *http.Request, body []byte) (string, error)
 
-	// Require makes a covered request without key a 400. Otherwise it passes untouched.
+	// Require makes the answer to a covered request without a key 400. Otherwise
+	// it passes untouched.
 	Require bool
 
-	// Methods are covered, in whatever case; others pass untouched. Safe methods are an error. nil
-	// = POST and PATCH.
+	// Methods are the methods that are covered, in whatever case; requests with others pass
+	// untouched. A safe method is an error. nil = POST and PATCH.
 	Methods []string
 
-	// MaxWait is how long a duplicate waits for the first request's answer, or for the cache's
-	// Reconcile, before it gets 409. 0 = 30 s; [idemflight.NoWait], or any negative: 409 at once, as
-	// the draft has it. It waits no longer than the server's WriteTimeout leaves, counted from when
-	// the middleware saw the request, less a tenth of it (1 s at most): so the 409 still arrives.
+	// MaxWait is how long a duplicate waits for the first request's answer, or for the
+	// cache's Reconcile, before it gets 409. 0 = 30 s; [idemflight.NoWait], or any negative
+	// value: 409 at once, as in the draft. So that the 409 still arrives, the wait also ends
+	// a tenth of the server's WriteTimeout (at most 1 s) before that, counted from when the
+	// middleware saw the request.
 	MaxWait time.Duration
 
-	// MaxRequestBytes bounds the request's body, which is read into memory before the handler
-	// runs; over it the answer is 413; the body is not even read if its Content-Length is over
-	// it. 0 = 1 MiB.
+	// MaxRequestBytes bounds the request's body, which is read into memory before the
+	// handler runs. If it is larger, the answer is 413; if its Content-Length says so, it is
+	// not even read. 0 = 1 MiB.
 	MaxRequestBytes int64
 
-	// MaxResponseBytes bounds what is buffered and remembered of an answer's body. A larger one is
-	// delivered whole and remembered without its body. 0 = 1 MiB.
+	// MaxResponseBytes bounds how much of an answer's body is buffered and remembered. An answer
+	// with a larger body is delivered whole and remembered without it. 0 = 1 MiB.
 	MaxResponseBytes int64
 
-	// Fingerprint tells a retry from another request with the same key. One that is always zero
-	// switches the check off: a key sent with another payload then gets the first answer. The
+	// Fingerprint tells a retry from another request with the same key. If it always returns zero,
+	// the check is off: a key that is sent with another payload then gets the first answer. The
 	// request's own Body has been read by then. nil = [DefaultFingerprint].
 	Fingerprint func(r *http.Request, body []byte) idemflight.Fingerprint
 
-	// Classify judges an answer, and nothing else does: the cache's Classify is not asked. Retain:
-	// it is stored, whatever the handler said of its effect. Otherwise what the handler said
-	// decides, with BeginEffect (held) or NoEffect (runs again); if it said neither, Release runs
-	// again, and Hold, or anything else, a panic included, holds the key. The Response is complete
-	// and must not be changed. nil = [ClassifyStatus].
+	// Classify judges answers; the cache's own Classify is not asked about them. If it returns
+	// Retain, the answer is stored, whatever the handler said about its effect. Otherwise the
+	// handler decides, with BeginEffect (the key is held) or NoEffect (the next request runs
+	// again). If it said neither, Release lets the next request run again, and Hold, or anything
+	// else, a panic included, holds the key. The Response is complete and must not be changed. nil
+	// = [ClassifyStatus].
 	Classify func(*Response) idemflight.Disposition
 
 	// KeyReusedStatus is the status for a key that was used with another payload, from 400 to 499.
 	// 0 = 422.
 	KeyReusedStatus int
 
-	// ReplayHeader is "true" on every answer of a handler that was not executed for this request,
-	// and on no other. "" = "Idempotent-Replayed".
+	// ReplayHeader is the header that is "true" on every answer of a handler that did not run for
+	// this request, and on no other. "" = "Idempotent-Replayed".
 	ReplayHeader string
 
-	// Problem writes the answers of the middleware itself; Retry-After and Cache-Control are set
-	// before. nil = [WriteProblem], which a hook may call too: problem+json (RFC 9457).
+	// Problem writes the middleware's own answers; Retry-After and Cache-Control have been
+	// set by then. nil = [WriteProblem], which a Problem of your own may call, too:
+	// problem+json (RFC 9457).
 	Problem func(http.ResponseWriter, *http.Request, Problem)
 }
 
@@ -188,18 +195,18 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// Cache returns the cache that keeps the answers: to settle held keys, to watch, to hand over at a
-// restart.
+// Cache returns the cache that keeps the answers, so that you can settle held keys, watch it, and
+// hand the keys over at a restart.
 func (m *Middleware) Cache() *idemflight.Cache[idemflight.Key, *Response] { return m.opts.Cache }
 
 // Handler returns next with idempotency keys. It panics if next is nil.
 //
 // The executing request runs next on its own goroutine. The context that next gets has the values
-// of the request's, but neither its cancellation nor a deadline set outside: it ends at the cache's
-// ExecTimeout and when next returns, so that a client that hangs up neither stops the work nor
-// loses its answer. Neither does the end of the server's BaseContext end it: a handler that must hear
-// of a shutdown is told by a channel of your own. It is the context for [idemflight.BeginEffect] and
-// [idemflight.NoEffect].
+// of the request's context, but neither its cancellation nor a deadline set outside: it ends at the
+// cache's ExecTimeout and when next returns, so that a client that hangs up neither stops the work
+// nor loses its answer. The end of the server's BaseContext does not end it either: if a handler
+// must learn of a shutdown, tell it by a channel of your own. It is the context for
+// [idemflight.BeginEffect] and [idemflight.NoEffect].
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		panic("idemhttp: Handler called with a nil handler")
@@ -227,8 +234,9 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	}
 }
 
-// read finds out the key, its scope and the body, in the order of the checks: what costs nothing
-// first, and nothing is read for a client that Scope refuses. An error comes with its kind of problem.
+// read finds out the key, its scope and the body, in the order of the checks: what costs
+// nothing first, and nothing is read for a client that Scope refuses. An error comes with
+// its kind of problem.
 func (c *call) read() (k kind, err error) {
 	m, r := c.m, c.r
 	if m.opts.Key == nil {
@@ -308,9 +316,10 @@ var calls = sync.Pool{New: func() any {
 	return c
 }}
 
-// release lets another request have c; nothing of c may be used afterwards. Only a body that nobody
-// can have kept goes with it. Otherwise another customer's would be found there: by a handler, which may
-// read its request's body after it has returned, or by a Fingerprint or Key of the user's own.
+// release lets another request have c; nothing of c may be used afterwards. Only a body that
+// nobody can have kept goes with it. Otherwise another customer's would be found there: by a
+// handler, which may read its request's body after it has returned, or by a Fingerprint or
+// Key of the user's own.
 func (c *call) release() {
 	body := c.body
 	if c.rec != nil || c.m.keepsBody {

@@ -8,9 +8,9 @@ import (
 	"github.com/idemflight/idemflight/internal/verdict"
 )
 
-// Response is the answer of a handler as it is remembered. It is shared by all who get it: treat it
+// Response is the answer of a handler as it is remembered. Everyone who gets it shares it: treat it
 // as immutable. Names in Header and Trailer are canonical. A name without values in Header stands
-// for a header that must be absent: one that middleware outside sets and the handler removed, or a
+// for a header that must be absent: one that outer middleware sets and the handler removed, or a
 // Content-Type that the first client did not see.
 type Response struct {
 	Status          int // 0 counts as 200
@@ -19,15 +19,15 @@ type Response struct {
 	BodyOmitted     bool // the body was larger than MaxResponseBytes and is not remembered
 }
 
-// ClassifyStatus is the Options.Classify if none is given.
+// ClassifyStatus is what Options.Classify is by default.
 //
-//	Retain   2xx, 3xx and 4xx, but for those below: real answers
+//	Retain   2xx, 3xx and 4xx, except those below: real answers
 //	Release  307 308, 401 403 404 405 406 407 409 412 415 417 421 423 424 425 426 428 429 431,
 //	         501 505: another request with the same payload may well get over them
-//	Hold     the rest, 408 499 500 502 503 504 and 1xx among them: http.TimeoutHandler, gateways and
-//	         handlers that failed half-way answer them after the effect, too
+//	Hold     the rest, among them 408 499 500 502 503 504 and 1xx: http.TimeoutHandler, gateways and
+//	         handlers that failed half-way may send them after the effect, too
 //
-// Release and Hold count where the handler said nothing about its effect.
+// Release and Hold count if the handler said nothing about its effect.
 func ClassifyStatus(r *Response) idemflight.Disposition {
 	switch r.Status {
 	case http.StatusRequestTimeout, 499: // a client that closed its request, as gateways have it

@@ -8,15 +8,15 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// Problem is an answer of the middleware itself: what RFC 9457 calls a problem, and for the server
-// the cause. It never tells a client anything of another's request.
+// Problem is an answer of the middleware itself: what RFC 9457 calls a problem, and its cause,
+// which is for the server. It never tells a client anything about another client's request.
 type Problem struct {
 	Status    int
 	Type      string // a URI for each kind of problem: see the package documentation
 	Title     string // of the kind
 	Detail    string // for the client's developer: what to do
 	Retryable bool   // the same request with the same key, sent again later, can succeed
-	Err       error  // the cause, not for the client: wraps the sentinel of package idemflight, or is Scope's or Key's own
+	Err       error  // the cause, not for the client: wraps a sentinel of package idemflight, or is what Scope or Key returned
 }
 
 // problemBase precedes the names of the kinds: the page there has a section about each.
@@ -138,8 +138,8 @@ func unwrapped(err error) error {
 	return nil
 }
 
-// unknown is the problem of a held key. If the cache can find out, to send the request again makes it
-// ask again.
+// unknown is the problem of a held key. If the cache can find out, to send the request again
+// makes it ask again.
 func (m *Middleware) unknown() kind {
 	k := problemOutcomeUnknown
 	if m.reconciles {
@@ -159,8 +159,8 @@ func isAnswer(err, sentinel error) bool {
 	return ok && e.Is(sentinel)
 }
 
-// refused returns k as the problem of a request for which Scope or Key returned err: with the status
-// that err carries, otherwise that of k.
+// refused returns k as the problem of a request for which Scope or Key returned err: with the
+// status that err carries, otherwise that of k.
 func (k kind) refused(err error) kind {
 	k.status = statusOf(err, k.status)
 	if k.status == http.StatusTooManyRequests || k.status >= 500 {
@@ -187,10 +187,11 @@ func (m *Middleware) problem(w http.ResponseWriter, r *http.Request, k kind, err
 	})
 }
 
-// WriteProblem answers with p as problem+json (RFC 9457) and the member "retryable". It is what the
-// middleware does if there is no Options.Problem, for those that change or add something: headers
-// that are set already stay, Retry-After and Cache-Control among them, but that Retry-After follows
-// p.Retryable if a hook has changed it. p.Err is not sent.
+// WriteProblem answers with p as problem+json (RFC 9457) with the member "retryable". The
+// middleware does so if there is no Options.Problem; an Options.Problem that changes or
+// adds something may call it. Headers that are set already stay, among them Retry-After
+// and Cache-Control, except that Retry-After is set or removed if p.Retryable was
+// changed. p.Err is not sent.
 func WriteProblem(w http.ResponseWriter, _ *http.Request, p Problem) {
 	body, _ := json.Marshal(struct { // of strings, a number and a bool: cannot fail
 		Type      string `json:"type"`

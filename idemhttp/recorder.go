@@ -108,7 +108,8 @@ func (r *recorder) WriteHeader(status int) {
 	r.declared = declaredLength(h)
 }
 
-// logSuperfluous logs that a final status was there already, to where net/http would have logged it.
+// logSuperfluous logs that a final status was there already, to where net/http
+// would have logged it.
 func (r *recorder) logSuperfluous() {
 	s, _ := r.ctx.Value(http.ServerContextKey).(*http.Server)
 	if s == nil {
@@ -122,7 +123,8 @@ func (r *recorder) logSuperfluous() {
 	logf("http: superfluous response.WriteHeader call from %s (%s:%d)", from.Function, path.Base(from.File), from.Line)
 }
 
-// callerOutside returns the innermost caller that is neither the recorder nor net/http (http.Error, say).
+// callerOutside returns the innermost caller that is neither the recorder nor
+// net/http (http.Error, say).
 func callerOutside() runtime.Frame {
 	var callers [16]uintptr
 	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers[:])])
@@ -158,10 +160,12 @@ func write[T []byte | string](r *recorder, p T) (int, error) {
 	case r.omitted:
 	case int64(len(p)) <= r.limit-int64(len(r.body)):
 		if cap(r.body)-len(r.body) < len(p) {
-			// At first what is declared, as far as a claim is worth it; then doubled: append alone takes ever smaller steps.
+			// At first what is declared, as far as a claim is worth it; then doubled: append alone
+			// takes ever smaller steps.
 			r.body = slices.Grow(r.body, max(len(p), len(r.body), int(min(r.declared, r.limit, defaultMaxBody))))
 		}
-		// No room of a pool: a handler may write after it has returned, and not into another's answer.
+		// No room of a pool: a handler may write after it has returned, and not
+		// into another's answer.
 		r.body = append(r.body, p...)
 	default:
 		if !r.passing {
@@ -327,9 +331,9 @@ func (r *recorder) deliver() {
 }
 
 // trailer returns the trailers of the handler: what sent, the header as it was sent, announces, and
-// what has http.TrailerPrefix, as they stand in h at the end. What was announced and is gone then has
-// no values. What middleware outside has set, also when it wrote the header, and the handler left alone
-// is not the handler's.
+// what has http.TrailerPrefix, as they stand in h at the end. What was announced and is gone then
+// has no values. What middleware outside has set, also when it wrote the header, and the handler
+// left alone is not the handler's.
 func (r *recorder) trailer(sent, h http.Header) http.Header {
 	var out http.Header
 	add := func(name, from string) {

@@ -40,7 +40,8 @@ func (m *Middleware) replay(w http.ResponseWriter, resp *Response) bool {
 	}
 	setLength(h, header, status, body)
 
-	// Trailers that were not announced must be known by now, or net/http sends a small body without.
+	// Trailers that were not announced must be known by now, or net/http sends a
+	// small body without.
 	announced := listed(h["Trailer"])
 	for name, values := range trailer {
 		if len(values) > 0 && f.replays(name) && name != m.opts.ReplayHeader && !slices.Contains(announced, name) {

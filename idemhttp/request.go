@@ -16,8 +16,8 @@ import (
 )
 
 // SharedScope is an Options.Scope for services whose clients are one party: all keys are in one
-// scope, and two clients that send the same key get the same answer. Anywhere else it would show
-// one customer the other's answers.
+// scope, and two clients that send the same key get the same answer. In any other service it would
+// show one customer another's answers.
 func SharedScope(*http.Request) (string, error) { return "shared", nil }
 
 var errNoScope = errors.New("idemhttp: Scope returned an empty scope")
@@ -39,8 +39,8 @@ var errBodyTooLarge = errors.New("idemhttp: the request body is larger than MaxR
 // announces much and sends nothing pins no more, and one that sends some at most four times that.
 const trustedLength = 64 << 10
 
-// readBody reads the body of r to its end, at most limit bytes, into room if that has about the right
-// size: a request that waits for long is not to hold much more memory than what it has read.
+// readBody reads the body of r to its end, at most limit bytes, into room if that has about the
+// right size: a request that waits for long is not to hold much more memory than what it has read.
 func readBody(r *http.Request, limit int64, room []byte) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
@@ -118,7 +118,8 @@ func withBody(ctx context.Context, r *http.Request, body []byte, room *requestBo
 	return r
 }
 
-// withBodyBack returns a copy of r, which has been read, as it was before: with body still to be read.
+// withBodyBack returns a copy of r, which has been read, as it was before: with
+// body still to be read.
 func withBodyBack(r *http.Request, body []byte) *http.Request {
 	back := *r
 	if len(body) > 0 {
@@ -136,13 +137,14 @@ func (b *requestBody) Read(p []byte) (int, error)         { return b.rest.Read(p
 func (b *requestBody) WriteTo(w io.Writer) (int64, error) { return b.rest.WriteTo(w) }
 func (b *requestBody) Close() error                       { return nil }
 
-// DefaultFingerprint is the Options.Fingerprint if none is given: of the method, the path, the query
-// sorted by name, the Content-Type byte for byte, and the body. The path is that of the request line
-// (RequestURI), so that two mounts behind http.StripPrefix differ; without one, URL.EscapedPath. Doubled
-// and trailing slashes do not count, so that a redirect to the canonical path is the same payload; dot
-// segments do. The order of values of one name counts; what does not parse counts as it was sent. Host
-// and other headers do not count. Give your own if your clients cannot send the same bytes again (a
-// multipart body has a random boundary), or a header matters.
+// DefaultFingerprint is what Options.Fingerprint is by default: the fingerprint of the method, the
+// path, the query sorted by name, the Content-Type byte for byte, and the body. The path is that of
+// the request line (RequestURI), so that two mounts behind http.StripPrefix differ; without one,
+// URL.EscapedPath. Doubled and trailing slashes do not count, so that a redirect to the canonical
+// path is the same payload; dot segments do. The order of values with the same name counts; a part
+// of the query that does not parse counts as it was sent. Host and other headers do not count. Use
+// one of your own if your clients cannot send the same bytes again (a multipart body has a random
+// boundary), or if a header matters.
 func DefaultFingerprint(r *http.Request, body []byte) idemflight.Fingerprint {
 	var room [512]byte // on the stack, and enough for most
 	text := append(room[:0], r.Method...)

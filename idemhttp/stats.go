@@ -1,10 +1,11 @@
 package idemhttp
 
-// Stats are the problems that a [Middleware] has answered since New, by kind: the names are those of
-// the types in the package documentation. Together with the cache's own Stats they tell how every
-// covered request ended: the first five kinds never reach the cache, the others are among its calls.
+// Stats counts the problems with which a [Middleware] has answered since New, by kind; the names
+// are those of the types in the package documentation. Together with the cache's own Stats they
+// tell how every covered request ended: requests with one of the first five kinds never reach the
+// cache, the others are among its calls.
 //
-// For an event of each, count or log in Options.Problem, and answer with [WriteProblem].
+// To get an event for each, count or log in Options.Problem, and answer with [WriteProblem].
 type Stats struct {
 	MissingKey, MalformedKey, Scope, UnreadableBody, BodyTooLarge uint64 // refused before the cache
 	KeyReused, InFlight, OutcomeUnknown                           uint64
@@ -12,8 +13,8 @@ type Stats struct {
 	Full, Closed, Store, Left, Failed                             uint64
 }
 
-// Stats returns the counters as they are. Safe for concurrent use; each counter is exact, and they
-// are read one after the other.
+// Stats returns the counters. Safe for concurrent use; each counter is exact, but they are read
+// one after the other.
 func (m *Middleware) Stats() Stats {
 	n := func(id kindID) uint64 { return m.problems[id].Load() }
 	return Stats{

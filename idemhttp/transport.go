@@ -11,31 +11,34 @@ import (
 // defaultHeaderName is the header of draft-ietf-httpapi-idempotency-key-header.
 const defaultHeaderName = "Idempotency-Key"
 
-// Transport is the client's side: an http.RoundTripper that puts a key on every request whose method
-// is not safe (GET, HEAD, OPTIONS and TRACE are). The key is the one that the request already bears,
-// else the one of its context ([WithKey]), else Generate's, else there is none; it is written as a
-// string of RFC 8941. A key that is not valid, an empty header included, is an error, and nothing is
-// sent. The zero value is ready to use, and safe for concurrent use.
+// Transport is the client's side: an http.RoundTripper that puts a key on every request whose
+// method is not safe (GET, HEAD, OPTIONS and TRACE are). The key is the one that the request
+// already has; otherwise the one in its context ([WithKey]), otherwise the one that Generate makes,
+// otherwise none. It is written as a string of RFC 8941. If the key is not valid, which includes an
+// empty header, RoundTrip returns an error, and nothing is sent. The zero value is ready to use,
+// and safe for concurrent use.
 //
-// The key belongs to the intent, so make it outside of the retry loop and give it with [WithKey]. A
-// Generate under a client that retries by calling Do again makes a key per attempt, which protects
-// nothing; it is right only with the retries below it, in Base.
+// The key belongs to the intent, so make it outside of the retry loop and pass it with [WithKey].
+// Under a client that retries by calling Do again, Generate makes a key per attempt, which protects
+// nothing; it is right only if the retries are below it, in Base.
 //
 // A request with a key is sent once. Without Transport it would not be: net/http takes the header
-// Idempotency-Key as leave to send a request again by itself when a reused connection dies, POST or
-// not. So send keys only to servers that honour them. Transport neither retries nor lets net/http do
-// so: the request that Base gets has no GetBody, and in place of no body an empty one whose length
-// net/http cannot know (over HTTP/1.1 it is sent chunked). HTTP/2's own retries, safe as they are,
-// end with it too. A Base that retries keeps the body itself; every attempt carries the same key.
+// Idempotency-Key as permission to resend a request by itself when a reused connection dies, even a
+// POST. So send keys only to servers that honour them. Transport neither retries nor lets net/http
+// do so: the request that Base gets has no GetBody, and instead of no body an empty one whose
+// length net/http cannot know (over HTTP/1.1 it is sent chunked). This also ends HTTP/2's own
+// retries, which would be safe. A Base that retries must keep the body itself; every attempt
+// carries the same key.
 type Transport struct {
 	Base       http.RoundTripper          // nil = http.DefaultTransport
 	HeaderName string                     // "" = "Idempotency-Key"
-	Generate   func(*http.Request) string // makes the key of a request that has none, such as idemflight.NewID does; "" = none
+	Generate   func(*http.Request) string // returns a key for a request that has none, such as idemflight.NewID(); "" = none
 }
 
 type keyToSend struct{}
 
-// WithKey returns a context whose requests [Transport] sends with key: raw, not quoted.
+// WithKey returns a context with which [Transport] sends requests under key, which
+// is raw, not quoted.
 func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, keyToSend{}, key)
 }
@@ -83,8 +86,8 @@ func withKey(req *http.Request, name, value string) *http.Request {
 	return &keyed
 }
 
-// sentOnce takes from req, which it changes, what net/http would send it again with: the way to read
-// its body anew, or the knowledge that there is none.
+// sentOnce takes from req, which it changes, what net/http would send it again with: the way to
+// read its body anew, or the knowledge that there is none.
 func sentOnce(req *http.Request) *http.Request {
 	req.GetBody = nil
 	if req.Body == nil || req.Body == http.NoBody {
@@ -117,7 +120,8 @@ func (t *Transport) key(req *http.Request, name string) (string, error) {
 	return key, checkKey(key)
 }
 
-// CloseIdleConnections closes those of Base; http.Client.CloseIdleConnections calls it.
+// CloseIdleConnections closes the idle connections of Base;
+// http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := orDefault(t.Base, http.DefaultTransport).(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()

@@ -113,7 +113,8 @@ func (p *Page) find(a *answer, r *http.Request, c *shown, text string) {
 	}
 }
 
-// entry answers with an entry that has been on the page, and asks whether to act if that is what is asked for.
+// entry answers with an entry that has been on the page, and asks whether to act if that
+// is what is asked for.
 func (p *Page) entry(a *answer, r *http.Request, c *shown, ask url.Values) {
 	ctx, cancel := context.WithTimeout(r.Context(), lookFor)
 	defer cancel()
@@ -198,14 +199,15 @@ func (p *Page) act(a *answer, r *http.Request, c *shown, form url.Values) {
 	}
 }
 
-// asked reports whether Reconcile was asked although there is an error. (What left a key unknown is an error of
-// the user's and may be anything else as well: so that is looked for first.)
+// asked reports whether Reconcile was asked although there is an error. (The error that left
+// the outcome unknown is the user's and may match anything else, too: so ErrOutcomeUnknown
+// is looked for first.)
 func asked(do string, err error) bool {
 	return do == askAgain && (errors.Is(err, idemflight.ErrOutcomeUnknown) || errors.Is(err, idemflight.ErrCallerLeft))
 }
 
-// actOn acts on the entry, unless it has changed. Between the look and the act is a gap, of which nothing is
-// known but that Resolve and Reconcile refuse what is not held.
+// actOn acts on the entry, unless it has changed. It may change between the look and the act; then
+// Resolve and Reconcile still refuse a key that is not held.
 func (p *Page) actOn(ctx context.Context, c *shown, id, do string, form url.Values) error {
 	row, found, err := c.entries.get(ctx, id)
 	switch {

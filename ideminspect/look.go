@@ -64,8 +64,8 @@ func newShown[K comparable, V any](name string, c *idemflight.Cache[K, V], v Vie
 	return s
 }
 
-// look returns what there is to see, which may be a moment old. Requests wait for each other's looks; one whose
-// context ends leaves.
+// look returns what there is to see, which may be a moment old. Requests wait for each other's
+// looks; one whose context ends leaves.
 func (c *shown) look(ctx context.Context) look {
 	select {
 	case c.busy <- struct{}{}:
@@ -90,7 +90,7 @@ func (c *shown) look(ctx context.Context) look {
 	return l
 }
 
-// dropOld drops the samples that are not recent, but for the last one.
+// dropOld drops the samples that are not recent, except the last one.
 func dropOld(past []sample, now time.Time) []sample {
 	i := 0
 	for i < len(past)-1 && now.Sub(past[i].at) > recent {
@@ -180,8 +180,8 @@ type calls struct {
 	Total     uint64  `json:"total"`
 }
 
-// looks returns a look at each cache. Stores are asked at the same time, so that one that does not answer does
-// not make the page wait longer than two.
+// looks returns a look at each cache. Stores are asked at the same time, so that one that does not
+// answer does not make the page wait longer than two.
 func looks(ctx context.Context, all []*shown) []look {
 	found := make([]look, len(all))
 	var wg sync.WaitGroup

@@ -23,15 +23,18 @@ type Options struct {
 	// Write lets operators settle and forget keys. Otherwise these routes do not exist: 404.
 	Write bool
 
-	// Actor tells who acts, for the log and for the page to show: a name, which must not be empty. An error is
-	// answered 403, and logged. Required with Write. It must be safe for concurrent use.
+	// Actor returns the name of the person who acts, for the log and for the page; it must not
+	// be empty. An error is answered 403 and logged. Required with Write. Actor must be safe
+	// for concurrent use.
 	Actor func(*http.Request) (string, error)
 
-	// Logger is told of every action: Info if it was done, Warn if not. nil = slog.Default(), at each action.
+	// Logger logs every action: at level Info if it was done, Warn if not. nil = slog.Default() at
+	// the time of each action.
 	Logger *slog.Logger
 }
 
-// Page is an [http.Handler]. Make one with [New], and put caches on it with [Add]. Safe for concurrent use.
+// Page is an [http.Handler] that shows caches. Make one with [New], and put caches on it with
+// [Add]. Safe for concurrent use.
 type Page struct {
 	opts  Options
 	cross *http.CrossOriginProtection
@@ -48,8 +51,8 @@ func New(opts Options) (*Page, error) {
 	return &Page{opts: opts, cross: http.NewCrossOriginProtection()}, nil
 }
 
-// Add puts a cache on the page, after those that are there. It panics if p or c is nil, or if name is empty
-// or taken. Safe for concurrent use, also while the page is being served.
+// Add puts a cache on the page, after those that are already there. It panics if p or c is nil, or
+// if name is empty or taken. Safe for concurrent use, even while the page is being served.
 func Add[K comparable, V any](p *Page, name string, c *idemflight.Cache[K, V], v View[K, V]) {
 	switch {
 	case p == nil:
@@ -124,8 +127,8 @@ func (a *answer) Bad() bool { return a.status >= 400 }
 // maxBody bounds the body of a POST: a value, say, that an operator gives.
 const maxBody = 1 << 20
 
-// ServeHTTP answers GET and HEAD with the page, and a POST that looks a key up or acts. It returns soon after
-// the request's context has ended.
+// ServeHTTP answers GET and HEAD with the page, and a POST that looks a key up or acts. It returns
+// soon after the request's context has ended.
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{status: http.StatusOK, Now: time.Now(), Write: p.opts.Write, Nonce: rand.Text()}
 	h := w.Header()
@@ -232,7 +235,8 @@ type rowOf struct {
 	Row entryRow
 }
 
-// pageURL returns the address of a page, relative to where it is mounted: pairs are names and values.
+// pageURL returns the address of a page, relative to where it is mounted: pairs
+// are names and values.
 func pageURL(pairs ...string) string {
 	q := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {

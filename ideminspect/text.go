@@ -15,9 +15,9 @@ const (
 	maxShort = 300  // of an error in the list
 )
 
-// clean returns s as it can be shown anywhere: what is not printable (controls, marks that turn the direction
-// of writing, bytes that are no UTF-8) is escaped as Go has it, but for line ends; and after so many
-// characters it is cut.
+// clean returns s as it can be shown anywhere: what is not printable (controls, marks that turn the
+// direction of writing, bytes that are not UTF-8) is escaped as in Go, except line ends; and the
+// rest is cut off after so many characters.
 func clean(s string, most int) string {
 	var b strings.Builder
 	for n := 0; s != ""; n++ {

@@ -16,32 +16,34 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// View says how a cache is shown. The zero View shows no secret. Functions must be safe for concurrent use; what
-// they return is text, never markup, and is cut if it is long. A panic in Key, Value or TraceURL is shown in
-// place of what they would have returned.
+// View says how a cache is shown. The zero View shows no secrets. Functions must be safe for
+// concurrent use. What they return is taken as text, never as markup, and is cut if it is long. If
+// Key, Value or TraceURL panics, the page shows the panic instead.
 type View[K comparable, V any] struct {
-	// Key shows a key. nil = masked: the scope of an [idemflight.Key] and at most four characters of the rest.
-	// In any case a tag stands beside it, which tells keys apart as long as the process lives.
+	// Key returns a key as it is shown. nil = masked: the scope of an [idemflight.Key] and at most
+	// four characters of the rest. In any case the page also shows a tag, which tells keys apart as
+	// long as the process lives.
 	Key func(K) string
 
-	// ParseKey reads what an operator typed to look a key up; its error is shown. nil = a string is taken as it
-	// is, an [idemflight.Key] is read as [idemflight.Key.String] writes it or, if it is nothing of the kind, as the
-	// scope up to the first slash and the ID after it; keys of other types cannot be looked up.
+	// ParseKey reads what an operator typed to look a key up; its error is shown. nil = a string is
+	// taken as it is; an [idemflight.Key] is read in the form that [idemflight.Key.String] writes
+	// or, if the text does not have that form, as the scope up to the first slash and the ID after
+	// it; keys of other types cannot be looked up.
 	ParseKey func(string) (K, error)
 
-	// Value shows the value of a retained outcome. nil = never shown.
+	// Value returns the value of a retained outcome as it is shown. nil = never shown.
 	Value func(V) string
 
-	// ParseValue reads the value with which an operator says that the effect took place; its error is shown.
-	// nil = It took place is not offered.
+	// ParseValue reads the value that an operator gives when saying that the effect took place; its
+	// error is shown. nil = the action It took place is not offered.
 	ParseValue func(string) (V, error)
 
-	// TraceURL returns the address, http or https, of an execution in a viewer of traces; "" for none. nil = its
-	// trace ID is shown.
+	// TraceURL returns the URL, http or https, of an execution in a trace viewer; "" for none. nil
+	// = the trace ID is shown.
 	TraceURL func(idemflight.Origin) string
 }
 
-// entries are a cache's, whatever its types.
+// entries are the entries of a cache, whatever its types.
 type entries interface {
 	stats() idemflight.Stats
 	look(ctx context.Context) look
@@ -162,9 +164,9 @@ func webAddress(s string) string {
 	return s
 }
 
-// version tells an entry from what it was and will be: by when it ended, or began if it is in flight, and by a
-// digest of the rest that somebody decides upon. Not by when it expires: a Reconcile that learned nothing moves
-// that, and what a Store says of it is no exact time.
+// version tells an entry from what it was and will be: by when it ended, or began if it is in
+// flight, and by a digest of the rest that somebody decides upon. Not by when it expires: a
+// Reconcile that learned nothing moves that, and what a Store says of it is no exact time.
 func version[V any](e idemflight.Entry[V]) string {
 	at := e.CompletedAt
 	if e.State == idemflight.InFlight {
@@ -175,8 +177,8 @@ func version[V any](e idemflight.Entry[V]) string {
 	return fmt.Sprintf("%x-%x", at.UnixNano(), h.Sum64())
 }
 
-// clockError is by how much the same moment may differ when it is asked for again: the cache tells moments in
-// wall time, which is put right in steps of a millisecond and more.
+// clockError is by how much the same moment may differ when it is asked for again: the cache tells
+// moments in wall time, which is put right in steps of a millisecond and more.
 const clockError = 50 * time.Millisecond
 
 // sameVersion reports whether two versions are of one entry that has not changed.
@@ -240,17 +242,15 @@ func (v *view[K, V]) look(ctx context.Context) (l look) {
 	return l
 }
 
+// looksUp returns what to type to look a key up; "" if keys cannot be looked up.
 func (v *view[K, V]) looksUp() string {
-	switch any(*new(K)).(type) {
-	case idemflight.Key:
+	if _, ok := any(*new(K)).(idemflight.Key); ok {
 		return "The whole key: scope/ID"
-	case string:
+	}
+	if _, ok := any(*new(K)).(string); ok || v.v.ParseKey != nil {
 		return "The whole key"
 	}
-	if v.v.ParseKey == nil {
-		return ""
-	}
-	return "The whole key"
+	return ""
 }
 
 // parse reads a key that an operator typed.

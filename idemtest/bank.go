@@ -10,10 +10,12 @@ import (
 	"time"
 )
 
-// Bank is an effect that counts. Charge takes money as often as it is called: keeping an operation to once is the
-// business of the code under test. What goes wrong is scripted by key, call by call.
+// Bank is an effect that can be counted. Charge takes money as often as it is called: it
+// is the business of the code under test to call it once. What goes wrong is scripted
+// per key, call by call.
 //
-// The zero Bank is ready, and must not be copied once it is in use. All methods are safe for concurrent use.
+// The zero Bank is ready, and must not be copied once it is in use. All methods are safe
+// for concurrent use.
 type Bank struct {
 	mu     sync.Mutex // guards what follows; never held while a call waits, or a function of the user runs
 	pages  map[string]*page
@@ -37,8 +39,9 @@ type Receipt struct {
 	Amount int
 }
 
-// Script sets how the next calls of Charge under key go, one step each, after those that were set before. What
-// follows the last is [OK]. A retry of the code under test is a call like any other.
+// Script sets how the next calls of Charge under key go, one step each, after the steps that
+// were set before. Calls after the last step are [OK]. A retry of the code under test is a
+// call like any other.
 func (b *Bank) Script(key string, steps ...Step) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,8 +61,9 @@ func (b *Bank) pageLocked(key string) *page {
 	return p
 }
 
-// Charge takes money once more, if its step does: the table at [Step] says what it returns. It waits where the step
-// says so, at most until ctx ends. If ctx has ended already nothing is sent: no money is taken, no step played.
+// Charge takes money once more, if its step does; the table at [Step] says what it returns. If the
+// step says so, it waits, at most until ctx ends. If ctx has ended already, nothing is sent: no
+// money is taken and no step is played.
 func (b *Bank) Charge(ctx context.Context, key string, amount int) (r Receipt, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -148,8 +152,8 @@ func (c *charge) play(ctx context.Context) (Receipt, error) {
 	return r, nil
 }
 
-// book takes the money and ends the work on the order in one step: Find never sees an order that is neither and yet
-// will be booked.
+// book takes the money and ends the work on the order in one step: Find never sees an order that is
+// neither and yet will be booked.
 func (c *charge) book() Receipt {
 	c.bank.mu.Lock()
 	defer c.bank.mu.Unlock()
@@ -179,7 +183,8 @@ func (c *charge) doneLocked() {
 	}
 }
 
-// leave notes what the caller gets. A call that is ended by a function of the user before it is booked never will be.
+// leave notes what the caller gets. A call that is ended by a function of the user before it is
+// booked never will be.
 func (c *charge) leave(returned bool, r Receipt, err error) {
 	c.bank.mu.Lock()
 	defer c.bank.mu.Unlock()
@@ -199,9 +204,10 @@ func (c *charge) noteLocked(format string, args ...any) {
 	c.page.history.note(fmt.Sprintf("charge %d", c.number), fmt.Sprintf(format, args...))
 }
 
-// Find returns what was booked last under key. [ErrNotFound] is a definite no, of what has arrived so far;
-// [ErrPending] says that an order has arrived and is neither booked nor turned down. So a Reconcile may answer
-// Retryable to the first, and not to the second. If ctx has ended, its error is returned.
+// Find returns what was booked last under key. [ErrNotFound] is a definite no, as far as orders
+// have arrived; [ErrPending] says that an order has arrived that is neither booked nor turned
+// down. So a Reconcile may answer Retryable to the first, but not to the second. If ctx has ended,
+// Find returns its error.
 func (b *Bank) Find(ctx context.Context, key string) (Receipt, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -264,7 +270,8 @@ type event struct {
 	who, whats string
 }
 
-// keepFirst and keepLast bound a history, so that a storm of thousands can be read: how it began, and how it ended.
+// keepFirst and keepLast bound a history, so that a storm of thousands can be read: how it
+// began, and how it ended.
 const keepFirst, keepLast = 30, 20
 
 func (h *history) note(who, what string) {

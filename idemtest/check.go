@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// RequireOnce ends the test, with the history of each key of which it is not so, unless each was charged exactly once.
-// Without keys it is about all that Charge was called with, of which there must be one.
+// RequireOnce ends the test unless each of the keys was charged exactly once, and prints the
+// history of each key for which this is not so. Without keys, it checks all that Charge was called
+// with, which must be at least one.
 //
-// Calls that are at the bank then, for [Hang] and the like, end with the test: after that no time passes in a bubble of
-// testing/synctest, which goroutines must not outlive.
+// Calls that are still at the bank, because of [Hang] for example, end with the test: goroutines
+// must not outlive a testing/synctest bubble, in which no time passes any more by then.
 func (b *Bank) RequireOnce(t testing.TB, keys ...string) {
 	t.Helper()
 	b.endWith(t)
@@ -32,7 +33,7 @@ func (b *Bank) CheckOnce(keys ...string) error {
 	return b.checkLocked(keys, func(charges int) bool { return charges == 1 }, "once")
 }
 
-// RequireAtMostOnce ends the test, with the histories, if a key was charged twice or more often.
+// RequireAtMostOnce ends the test if a key was charged more than once, and prints the histories.
 func (b *Bank) RequireAtMostOnce(t testing.TB) {
 	t.Helper()
 	b.endWith(t)

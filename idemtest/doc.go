@@ -1,9 +1,11 @@
-// Package idemtest tests that code of yours has its effect once, whatever goes wrong meanwhile.
+// Package idemtest helps you test that your code has its effect once, whatever
+// goes wrong meanwhile.
 //
-// [Bank] is an effect that counts: it takes money as often as it is asked to, loses requests and answers as its
-// [Bank.Script] says, and tells what was booked. [Storm] calls your code from many goroutines at once. [Restart]
-// carries the keys into the cache of the next process, or loses them as a crash does. Nothing here sleeps: in a
-// bubble of testing/synctest a day's TTL passes in no time.
+// [Bank] is an effect that can be counted: it takes money as often as it is asked to, loses
+// requests and answers as its [Bank.Script] says, and reports what was booked. [Storm] calls your
+// code from many goroutines at once. [Restart] carries the keys over into the cache of the next
+// process, or loses them as a crash does. Nothing here sleeps for real: in a testing/synctest
+// bubble, a TTL of a day passes in no time.
 //
 //	func TestPay(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -28,11 +30,13 @@
 //		})
 //	}
 //
-// Each check comes twice: RequireOnce ends the test, CheckOnce returns an error, for programs and fuzz targets.
+// Each check comes in two forms: RequireOnce ends the test, and CheckOnce returns an error, for
+// programs and fuzz targets.
 //
 // # What to play
 //
-// The three failures that charge a customer twice are [LoseAnswer] and then a retry, a [Storm] of duplicates, and
-// [Restart] while [Hang] keeps a call at the bank. The one that never charges is [LoseRequest] and then a retry:
-// code that holds the key, and nobody who finds out. Both look the same to the code under test, so play both.
+// The three failures after which a customer is charged twice are [LoseAnswer] and then a retry, a
+// [Storm] of duplicates, and [Restart] while [Hang] keeps a call at the bank. The one after which a
+// customer is never charged is [LoseRequest] and then a retry, if the code holds the key and nobody
+// finds out. LoseAnswer and LoseRequest look the same to the code under test, so play both.
 package idemtest

@@ -11,20 +11,22 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// How is how a process ends, for [Restart].
+// How says how [Restart] ends a process.
 type How int
 
 const (
-	// Planned: Close, Save, exit; Load, listen. Executions have ten seconds to end, and what is in flight after that
-	// is interrupted: held. (In a bubble of testing/synctest these are no time.) With a Store there is nothing to save.
+	// Planned: Close, Save, exit; then Load, listen. Executions have ten seconds to end, which pass
+	// in no time in a testing/synctest bubble. A key that is still in flight then is interrupted:
+	// held. With a Store there is nothing to save.
 	Planned How = iota
 
-	// Crash: the process is killed, and what it leaves behind is in its Store: the outcomes, and of what was in
-	// flight the claim, whose lease is over. Without a Store that is nothing at all.
+	// Crash: the process is killed. What it leaves behind is in its Store: the outcomes, and for
+	// each key that was in flight the claim, whose lease is over. Without a Store, nothing is left.
 	Crash
 
-	// Torn: as Planned, but the second half of the stream is missing, as after a full disk. Load must say so; what is
-	// whole is restored. A service must not listen then: what a retry does now is what that rule is for.
+	// Torn: like Planned, but the second half of the stream is missing, as after a full disk. Load
+	// must say so; the entries that are whole are restored. A service must not listen then: what a
+	// retry does now shows why.
 	Torn
 )
 
@@ -44,16 +46,18 @@ func (h How) String() string {
 // grace is what a planned restart gives to executions.
 const grace = 10 * time.Second
 
-// Restart ends the process of old, and starts that of new: a cache made with the options that the next process has,
-// with nothing in flight. Afterwards old takes no new executions, and the test goes on with new. What cannot be
-// played, or fails, ends the test.
+// Restart ends the process of old and starts that of new: a cache made with the options of the next
+// process, with nothing in flight. Afterwards old starts no new executions, and the test goes on
+// with new. If something cannot be played, or fails, the test ends.
 //
-// No goroutine can be killed: an fn that old runs still goes on, as far as its context lets it, and so may its effect,
-// like a request that was on the wire. What it returns goes nowhere but to its own callers.
+// No goroutine can be killed: an fn that runs in old goes on, as far as its context lets
+// it, and so may its effect, like a request that was on the wire. What it returns reaches
+// only its own callers.
 //
-// Executions that are in flight at a Crash with a Store, or for longer than a planned restart waits, are dead only if the
-// Store can be told so: by a method KillAll(), as storetest.Memory has it, which means all that share the Store. To
-// crash with another engine, kill a process: storetest.RunProcesses shows how.
+// Executions that are in flight at a Crash with a Store, or for longer than a planned restart
+// waits, are dead only if the Store can be told so, by a method KillAll() like that of
+// storetest.Memory, which kills the owners in all caches that share the Store. To crash with
+// another engine, kill a process: storetest.RunProcesses shows how.
 func Restart[K comparable, V any](t testing.TB, old, new *idemflight.Cache[K, V], how How) {
 	t.Helper()
 	note, err := restart(old, new, how)
@@ -127,7 +131,8 @@ func carry[K comparable, V any](old, new *idemflight.Cache[K, V]) (note string, 
 	return load(new, stream.Bytes())
 }
 
-// tear takes to new what half a stream has of old's keys, of which Load must say that it is not all.
+// tear takes to new what half a stream has of old's keys, of which Load must say
+// that it is not all.
 func tear[K comparable, V any](old, new *idemflight.Cache[K, V]) (note string, err error) {
 	var stream bytes.Buffer
 	if err := old.Save(&stream); err != nil {

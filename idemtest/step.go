@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Step is how one call of [Bank.Charge] goes. The zero Step is [OK].
+// Step says how one call of [Bank.Charge] goes. The zero Step is [OK].
 //
 //	step         money taken  the caller gets
 //	OK           yes          a Receipt
@@ -23,7 +23,8 @@ import (
 //	PanicAfter   yes          a panic
 //	Slow(d)      yes          a Receipt, after d
 //
-// Where no answer comes the money is taken, but for LoseRequest: code that then charges again is found out.
+// Whenever no answer comes, the money is taken, except after LoseRequest: so code that then
+// charges again is caught.
 type Step struct {
 	end    ending
 	during *during
@@ -53,7 +54,7 @@ type during struct {
 	f    func(context.Context)
 }
 
-// The steps, as the table at [Step] has them.
+// The steps: see the table at [Step].
 var (
 	OK          = Step{end: answers}
 	Decline     = Step{end: declines}
@@ -66,8 +67,9 @@ var (
 	PanicAfter  = Step{end: panicsAfter}
 )
 
-// Slow is [OK] after the time d: in a bubble of testing/synctest that is no time. A caller whose ctx ends before
-// gets [ErrNoAnswer] at once, and its money is taken all the same: the order is with the bank.
+// Slow is [OK] after the time d, which passes in no time in a testing/synctest bubble. A caller
+// whose ctx ends before that gets [ErrNoAnswer] at once, and its money is taken all the same: the
+// bank has the order.
 func Slow(d time.Duration) Step {
 	return Step{during: &during{fmt.Sprintf("Slow(%v)", d), func(ctx context.Context) {
 		t := time.NewTimer(d)
@@ -79,15 +81,16 @@ func Slow(d time.Duration) Step {
 	}}}
 }
 
-// During returns a Step that calls f while the bank works on the order, and then is s. f may tell the test that the
-// order has arrived, and keep it there: outside of testing/synctest, where Slow takes real time. If ctx has ended
-// when f returns, the caller has left: money that s takes is taken, and nobody gets the answer.
+// During returns a Step that calls f while the bank works on the order, and then goes on as s. f
+// may tell the test that the order has arrived, and keep it there: that is for tests outside of
+// testing/synctest, where [Slow] would take real time. If ctx has ended when f returns, the caller
+// has left: if s takes money, it is taken, and nobody gets the answer.
 func (s Step) During(f func(ctx context.Context)) Step {
 	s.during = &during{s.String() + ", During", f}
 	return s
 }
 
-// String returns the name of the step, as the table at [Step] has it.
+// String returns the name of the step, as in the table at [Step].
 func (s Step) String() string {
 	switch {
 	case s.during != nil:
@@ -98,8 +101,8 @@ func (s Step) String() string {
 	return endings[s.end]
 }
 
-// Errors of [Bank]. Around each that is not an answer there is what a client of a real bank would see, for errors.Is
-// and errors.As, and for classifiers such as [idemflight.ClassifyLenient].
+// Errors of [Bank]. Those that are no answer also wrap what the client of a real bank would see,
+// for errors.Is and errors.As, and for classifiers such as [idemflight.ClassifyLenient].
 var (
 	ErrDeclined = errors.New("idemtest: the card was declined")      // a real answer, and final
 	ErrRefused  = errors.New("idemtest: the bank cannot be reached") // nothing was sent: certainly not charged

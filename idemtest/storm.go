@@ -19,12 +19,13 @@ type Outcome[V any] struct {
 	Panic any   // what it panicked with, or nil
 }
 
-// Storm has n callers call at once, and returns how each ended, by i, once all have. Each runs on a goroutine of its
-// own, waits until all are there, and has a context of its own, made from t.Context(), that ends when its call has
-// returned, as that of a request does. A panic is an Outcome. Storm itself neither sleeps nor gives up: in a bubble
-// of testing/synctest a call that never returns is a deadlock, which ends the test, elsewhere give it a deadline.
+// Storm makes n calls at once and returns their outcomes, by i, once all have returned. Each call
+// runs on a goroutine of its own, which waits until all are ready, and has a context of its own,
+// derived from t.Context(), which ends when the call has returned, like the context of a request. A
+// panic is an Outcome. Storm itself neither sleeps nor gives up: in a testing/synctest bubble, a
+// call that never returns is a deadlock, which ends the test; elsewhere, give it a deadline.
 //
-// t may be nil, outside of tests. An n below 1 ends the test, or panics.
+// Outside of tests, t may be nil. An n below 1 ends the test or, if t is nil, panics.
 func Storm[V any](t testing.TB, n int, call func(ctx context.Context, i int) (V, error)) []Outcome[V] {
 	base := context.Background()
 	if t != nil {
@@ -73,7 +74,7 @@ func (o *Outcome[V]) become(call func() (V, error)) {
 	returned = true
 }
 
-// String returns the outcome in a line.
+// String returns the outcome on one line.
 func (o Outcome[V]) String() string {
 	switch {
 	case o.Panic != nil:
@@ -95,14 +96,16 @@ func sameError(a, b error) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
-	// Of a held key the error says to the callers of the flight and to later ones the same in other words.
+	// Of a held key the error says to the callers of the flight and to later ones the
+	// same in other words.
 	unknown := errors.Is(a, idemflight.ErrOutcomeUnknown) && errors.Is(b, idemflight.ErrOutcomeUnknown)
 	return unknown || a.Error() == b.Error()
 }
 
-// RequireSame ends the test unless all outcomes are the same, and there is one: equal values, and errors that are nil,
-// or of one text, or all [idemflight.ErrOutcomeUnknown]. A panic is never the same. That the outcome is a good one is
-// for the test to check, of any of them.
+// RequireSame ends the test unless there are outcomes and all of them are the same: equal
+// values, and errors that are all nil, all of the same text, or all
+// [idemflight.ErrOutcomeUnknown]. A panic is never the same. Whether the outcome is the right
+// one is for the test to check, for any one of them.
 func RequireSame[V comparable](t testing.TB, rs []Outcome[V]) {
 	t.Helper()
 	must(t, CheckSame(rs))

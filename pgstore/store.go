@@ -141,7 +141,7 @@ func (s *Store) Settle(ctx context.Context, c idemflight.Claim, st idemflight.Se
 	return x.outcome(), nil
 }
 
-// settleArgs returns the arguments of the statement settle, but for the store's name and the key.
+// settleArgs returns the arguments of the statement settle, except the store's name and the key.
 func settleArgs(c idemflight.Claim, st idemflight.Settlement) []any {
 	state, closing := "x", true
 	switch {

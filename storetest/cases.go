@@ -252,7 +252,8 @@ func reconcileThenBegun(s *suite) {
 	})
 }
 
-// reconcileClearsTheMark: what is found out about a held key is kept, though its first owner was forgotten.
+// reconcileClearsTheMark: what is found out about a held key is kept, though its first
+// owner was forgotten.
 func reconcileClearsTheMark(s *suite) {
 	r := s.dead(s.forgotten(s.begun(s.claimed(request()))))
 	r, _ = s.toFindOut(r)
@@ -295,7 +296,8 @@ func lateOwnerSettles(s *suite) {
 	require.Equal(s, hold.Err, s.reads(r, storetable.Held).Err)
 }
 
-// lateDuplicatesOfClaims: a Claim that comes again after its execution is over is refused, whatever it asked for.
+// lateDuplicatesOfClaims: a Claim that comes again after its execution is over is refused,
+// whatever it asked for.
 func lateDuplicatesOfClaims(s *suite) {
 	ended := func(q idemflight.ClaimRequest, end func(idemflight.ClaimRequest)) {
 		s.Helper()
@@ -357,7 +359,8 @@ func lateGiveBack(s *suite) {
 // racers claim at the same time.
 const racers = 8
 
-// race has racers claim through two stores, each with the request that it is given, and returns those granted.
+// race has racers claim through two stores, each with the request that it is given, and
+// returns those granted.
 func (s *suite) race(request func() idemflight.ClaimRequest) (granted []idemflight.ClaimRequest) {
 	s.Helper()
 	stores := []*suite{s, newSuite(s.T, s.open)}
@@ -427,7 +430,8 @@ func raceForAReconcile(s *suite) {
 	s.lost(r)
 }
 
-// oneOf runs two verbs at once, through two stores, and asserts that one of them succeeds, and one alone.
+// oneOf runs two verbs at once, through two stores, and asserts that one of them
+// succeeds, and one alone.
 func (s *suite) oneOf(what string, first, second func(s *suite) bool) {
 	s.Helper()
 	other := newSuite(s.T, s.open)
@@ -457,7 +461,8 @@ func raceOfBeginAndTakeOver(s *suite) {
 	}
 }
 
-// raceOfSettleAndReconcile: a late owner's outcome counts, or that of who finds out. Both would be two answers.
+// raceOfSettleAndReconcile: a late owner's outcome counts, or that of who finds out. Both
+// would be two answers.
 func raceOfSettleAndReconcile(s *suite) {
 	for range rounds {
 		r := s.dead(s.begun(s.claimed(request())))

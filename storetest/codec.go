@@ -14,16 +14,18 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// CheckCodec tests what comes back of values and errors that were written by c: by [idemflight.Cache.Save] in
-// one process, or into a Store by another. It fails for
+// CheckCodec tests what comes back of values and errors that c has written, by
+// [idemflight.Cache.Save] or into a Store. It fails for
 //
-//   - each of values that cannot be written or read, or is not equal to what it was, as reflect.DeepEqual has it
-//     (a time.Time from time.Now is not: its monotonic clock is not written, so give Round(0) of it);
-//   - each of errs that has not the same text, or of which errors.Is finds nothing any more: neither the error
-//     itself nor one that it wraps. Give it those that callers tell apart; what they test for needs a name in
-//     c.Sentinels. Those parts that errors.Is does not find are logged.
+//   - each value that cannot be written or read, or that is not equal to what it was, by
+//     reflect.DeepEqual (a time.Time from time.Now is not: its monotonic clock is not written, so
+//     use its Round(0));
+//   - each error that does not have the same text, or in which errors.Is finds nothing any
+//     more: neither the error itself nor one that it wraps. Pass the errors that callers tell
+//     apart; whatever they test for needs a name in c.Sentinels. The parts that errors.Is does
+//     not find are logged.
 //
-// errors.As finds none of the types that an error had, whatever the Codec. Keys are not looked at.
+// errors.As finds none of the types that an error had, whatever the Codec. Keys are not checked.
 func CheckCodec[K comparable, V any](t *testing.T, c idemflight.Codec[K, V], values []V, errs []error) {
 	t.Helper()
 	failures, notes := checkCodec(c, values, errs)

@@ -17,7 +17,7 @@ import (
 // Verbs are the names by which [Memory.Fail] and [Memory.Asked] know the methods of a Store.
 var Verbs = []string{"Claim", "Begin", "Settle", "Renew", "Watch", "Read", "GiveBack", "Forget", "Unsettled"}
 
-// When is a moment of a verb.
+// When is a moment in the course of a verb.
 type When int
 
 const (
@@ -36,9 +36,10 @@ func (w When) String() string {
 // ErrFailed is in every error that [Memory.Fail] makes.
 var ErrFailed = errors.New("storetest: this verb was told to fail")
 
-// Memory is an [idemflight.Store] in memory, for tests: of caches that share it, and of what they do when
-// it fails. Its clock is time.Now, that of a bubble in testing/synctest; it has no goroutines. All methods are
-// safe for concurrent use. Keys, values and errors are copied. One that is made by [Mem] is ready.
+// Memory is an [idemflight.Store] in memory, for tests: of caches that share it, and of what they
+// do when it fails. Make one with [Mem]. Its clock is time.Now, so in a testing/synctest bubble
+// that of the bubble; it has no goroutines. All methods are safe for concurrent use. Keys, values
+// and errors are copied.
 type Memory struct {
 	// mu guards all that follows. Hooks and f of Unsettled never run with mu held.
 	mu      sync.Mutex
@@ -63,21 +64,22 @@ func Mem() *Memory {
 	}
 }
 
-// Hook is called at each verb with its name: see [Memory.Hook]. The Claim has the key alone at Read, and is
-// zero at Renew and Unsettled.
+// Hook is called for each verb, with its name: see [Memory.Hook]. The Claim has only the key for
+// Read, and is zero for Renew and Unsettled.
 type Hook func(ctx context.Context, when When, verb string, c idemflight.Claim) error
 
-// Hook has h called before and after each verb acts, on the goroutine that asked, without a lock: h may wait,
-// or ask m itself. What it returns, if not nil, is the error of the verb: before, it does not act; after, its
-// answer is lost. After is called also where the answer is an error. It replaces the hook before; nil is none.
+// Hook has h called before and after each verb acts, on the goroutine that asked, without a lock: h
+// may wait, or ask m itself. If h returns an error, that is the error of the verb: returned before,
+// the verb does not act; returned after, its answer is lost. After is called even if the answer is
+// an error. h replaces the previous hook; nil means none.
 func (m *Memory) Hook(h Hook) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hook = h
 }
 
-// Fail lets a verb fail with [ErrFailed], so many times from now on, before it acts or after; 0 ends it,
-// negative is without end. It panics if there is no such verb.
+// Fail lets a verb fail with [ErrFailed] the next so many times, before it acts or after; 0 ends
+// it, and a negative number means without end. It panics if there is no such verb.
 func (m *Memory) Fail(verb string, when When, times int) {
 	mustKnow(verb)
 	m.mu.Lock()
@@ -85,8 +87,8 @@ func (m *Memory) Fail(verb string, when When, times int) {
 	m.fails[moment{verb, when}] = times
 }
 
-// Asked returns how often a verb was called so far, those that failed included. It panics if there is no such
-// verb.
+// Asked returns how often a verb was called so far, failures included. It panics if
+// there is no such verb.
 func (m *Memory) Asked(verb string) int {
 	mustKnow(verb)
 	m.mu.Lock()
@@ -100,8 +102,8 @@ func mustKnow(verb string) {
 	}
 }
 
-// Kill has the owner of the claim thought dead: its lease ends now. It reports whether the claim was open. It
-// looks at all records.
+// Kill makes the owner of the claim look dead: its lease ends now. It reports whether the claim was
+// open. It goes through all records.
 func (m *Memory) Kill(id idemflight.ClaimID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -115,8 +117,9 @@ func (m *Memory) Kill(id idemflight.ClaimID) bool {
 	return false
 }
 
-// KillAll has the owners of all open claims dead for good, as if their processes had been killed: the leases end now, and
-// what the owners still ask changes nothing; they are told that they have lost their claims.
+// KillAll makes the owners of all open claims dead for good, as if their processes had been
+// killed: the leases end now, and whatever the owners still ask changes nothing; they learn that
+// they have lost their claims.
 func (m *Memory) KillAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -282,8 +285,8 @@ func (m *Memory) Watch(ctx context.Context, c idemflight.Claim) error {
 	})
 }
 
-// watch returns a channel that is closed when the record changes, and how long its lease is; nil if it is not
-// in flight by c.
+// watch returns a channel that is closed when the record changes, and how long its lease is; nil if
+// it is not in flight by c.
 func (m *Memory) watch(c idemflight.Claim) (changed chan struct{}, lease time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

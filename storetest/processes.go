@@ -21,27 +21,32 @@ import (
 	"github.com/idemflight/idemflight"
 )
 
-// RunProcesses tests that caches in several processes keep their word over a Store when the processes die, or are
-// paused. binary is a program of the store's author that calls [Worker]; it is started many times with args and
-// the environment of the test. [Run] tests the same Store within one process, and comes first.
+// RunProcesses tests that caches in several processes keep their promises over a Store when the
+// processes die, or are paused. binary is a program by the store's author that calls [Worker]; it
+// is started many times, with args and the environment of the test. Call [Run] first, which tests
+// the same Store within one process.
 //
-//   - Killed: what another process is told, and which effects there are, while an owner lives, and after kill -9 at
-//     each step of its call.
-//   - Paused: an owner is stopped for longer than its lease. If it was replaced, it neither begins nor settles; if
-//     not, it does both, late. What happens between BeginEffect and the effect is left out: nobody can promise it.
-//   - Storm: processes, two at a time, that are killed 60 to 260 ms after they have opened the store, and in the end one
-//     that is not, until all keys have an answer: no effect comes twice, nobody is told anything but what was effected.
+//   - Killed: which answers another process gets, and which effects there are, while an owner
+//     lives, and after kill -9 at each step of its call.
+//   - Paused: an owner is stopped for longer than its lease. If it was replaced, it neither begins
+//     nor settles; if not, it does both, late. A pause between BeginEffect and the effect is left
+//     out: nobody can promise anything about it.
+//   - Storm: two processes at a time are killed 60 to 260 ms after they have opened the store,
+//     until a last one, which is not killed, has an answer for every key: no effect comes twice,
+//     and every answer is what was effected.
 //
-// A Store whose leases end with the process (it says an ExpiresIn that is negative) is thought to be for one process
-// at a time: then one worker lives at a time, and while it does, another one must get an error at open, or find its
-// keys in flight.
+// A Store whose leases end with the process (its ExpiresIn is negative) is taken to be for one
+// process at a time: then only one worker lives at a time, and while it does, another one must get
+// an error from open, or find its keys in flight.
 //
-// It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how often the storm kills (with -short 8, else 20);
-// if it is set, a storm without BeginEffect follows, which must show effects that come twice: so the storm would have
-// found them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or after they act, and
-// IDEMFLIGHT_RESTART is a command of the shell that kills the engine and starts it again, which the storm runs every
-// few seconds. Leases last 1 or 2 s: an engine that takes a second for a verb fails the tests. Keys are random, and stay in
-// the engine for an hour. Where processes cannot be paused (Windows), that part is skipped.
+// It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how
+// often the storm kills (by default 20 times, with -short 8). If it is set, a storm without
+// BeginEffect follows, which must show effects that come twice: this proves that the storm would
+// find them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or
+// after they act. IDEMFLIGHT_RESTART is a shell command that kills the engine and starts it again;
+// the storm runs it every few seconds. Leases last 1 or 2 s: an engine that takes a second for a
+// verb fails the tests. Keys are random, and stay in the engine for an hour. Where processes cannot
+// be paused (Windows), that part is skipped.
 func RunProcesses(t *testing.T, binary string, args ...string) {
 	f := &fleet{binary: binary, args: args, lease: 2 * time.Second}
 	f.bound = f.probe(t)
@@ -146,8 +151,8 @@ func (c *child) send(o order) {
 	_, _ = c.stdin.Write(append(b, '\n')) // if it is dead that shows when it is to answer
 }
 
-// hears returns the first report of c that match accepts, or an error if c dies or too much time passes. One
-// goroutine may wait at a time.
+// hears returns the first report of c that match accepts, or an error if c dies or too much time
+// passes. One goroutine may wait at a time.
 func (c *child) hears(what string, match func(report) bool) (report, error) {
 	tooLate := time.NewTimer(patience)
 	defer tooLate.Stop()
@@ -251,7 +256,8 @@ type ordeal struct {
 	writes string // who has effected, once it has been told; "" if nobody
 }
 
-// What a caller is told, and who effects: values of the executions of the first, the second and the earlier owner.
+// What a caller is told, and who effects: values of the executions of the first, the second
+// and the earlier owner.
 const (
 	first   = "first"
 	second  = "second"
@@ -345,8 +351,8 @@ func (f *fleet) killed(t *testing.T) {
 	}
 }
 
-// leaveAlone asserts that other finds the keys in flight as long as their owner lives. Whoever waits for an answer to
-// its claim renews nothing yet, so its lease may be over by now.
+// leaveAlone asserts that other finds the keys in flight as long as their owner lives. Whoever
+// waits for an answer to its claim renews nothing yet, so its lease may be over by now.
 func (f *fleet) leaveAlone(t *testing.T, other *child, ordeals []*ordeal) {
 	t.Helper()
 	alive := slices.DeleteFunc(slices.Clone(ordeals), func(o *ordeal) bool { return o.stopAt == claimSent || o.stopAt == afterSettle })
@@ -361,7 +367,8 @@ func (f *fleet) leaveAlone(t *testing.T, other *child, ordeals []*ordeal) {
 	}
 }
 
-// check asserts that the second caller was told what it must be, and that there are the effects that must be.
+// check asserts that the second caller was told what it must be, and that there are the
+// effects that must be.
 func (f *fleet) check(t *testing.T, o *ordeal, r report) {
 	t.Helper()
 	if o.wants == unknown {
@@ -382,8 +389,8 @@ func (f *fleet) checkEffects(t *testing.T, o *ordeal) {
 	require.Equal(t, want, f.effectsOf(o.key), "the effects, by the executions that had them")
 }
 
-// pauses are what the first caller can be paused at: those in which the second one replaces it, and those in
-// which it finds that the lease is over, and changes nothing.
+// pauses are what the first caller can be paused at: those in which the second one replaces it, and
+// those in which it finds that the lease is over, and changes nothing.
 func pauses() (replaced, spared []*ordeal) {
 	add := func(to *[]*ordeal, name string, m mode, at step, wants, writes string) {
 		*to = append(*to, &ordeal{name: name, key: newKey(), mode: m, stopAt: at, wants: wants, writes: writes})
@@ -405,8 +412,9 @@ func pauses() (replaced, spared []*ordeal) {
 	return replaced, spared
 }
 
-// paused stops two workers for longer than their leases: one that renews them when it wakes, and so may learn
-// from that what has become of them, and one whose renewals fail, so that Begin and Settle are the first to ask.
+// paused stops two workers for longer than their leases: one that renews them when it wakes, and so
+// may learn from that what has become of them, and one whose renewals fail, so that Begin and
+// Settle are the first to ask.
 func (f *fleet) paused(t *testing.T) {
 	if !canPause {
 		t.Skip("processes cannot be paused here")

@@ -1,6 +1,7 @@
-// Package storetest has what tests of an [idemflight.Store] and of caches with one need: [Run], the tests that
-// every Store must pass; [RunProcesses], those for which processes die; [Mem], a Store in memory that fails when it is
-// told to; and [CheckCodec], which shows what of a user's values and errors comes back from a Store.
+// Package storetest helps to test an [idemflight.Store], and caches with one: [Run] has the tests
+// that every Store must pass; [RunProcesses] those in which processes die; [Mem] makes a Store in
+// memory that fails when it is told to; and [CheckCodec] shows what comes back of your values and
+// errors from a Store.
 package storetest
 
 import (
@@ -18,22 +19,24 @@ import (
 	"github.com/idemflight/idemflight/internal/storetable"
 )
 
-// Crasher is a [idemflight.Store] whose leases end with the process of the owner, not with time. [Run] calls
-// Crash where an owner is to be dead: all owners of open records of the engine are dead then, and the Store
-// goes on, as that of the next process. Claims with EffectsAnnounced that have not begun may be absent then.
+// Crasher is an [idemflight.Store] whose leases end with the process of the owner, not with time.
+// [Run] calls Crash where a test needs a dead owner: then all owners of open records in the engine
+// are dead, and the Store goes on as the Store of the next process. Claims with EffectsAnnounced
+// that have not begun may be absent then.
 //
-// In flight, such a Store says an ExpiresIn that is negative: the lease has no end.
+// For a record in flight, the ExpiresIn of such a Store is negative: the lease has no end.
 type Crasher interface {
 	idemflight.Store
 	Crash(t *testing.T)
 }
 
-// Run tests that a Store does what [idemflight.Store] promises, each row of its table in a test of its own.
-// open returns a Store on the same engine and name at every call within one test: two of them are two processes.
-// Keys are random, so what the engine holds already does no harm, and what the tests leave there is small.
+// Run tests that a Store does what [idemflight.Store] promises, with a test for each row of its
+// table. Within one test, each call of open returns a Store on the same engine and name: two of
+// them stand for two processes. Keys are random, so it does no harm if the engine is not empty, and
+// what the tests leave there is small.
 //
-// Leases end by time, or, if the Store is a [Crasher], by Crash. No test depends on how fast the engine is,
-// unless a verb takes most of a minute.
+// Leases end with time or, if the Store is a [Crasher], by Crash. No test depends on how fast the
+// engine is, unless a verb takes most of a minute.
 func Run(t *testing.T, open func(t *testing.T) idemflight.Store) {
 	for _, state := range storetable.States {
 		t.Run("Table/"+name(state.Name), func(t *testing.T) { runState(t, open, state) })
@@ -114,7 +117,8 @@ func requestFor(key string) idemflight.ClaimRequest {
 	}
 }
 
-// over returns a new request that replaces r, which was seen in that state; from Held, it is to reconcile.
+// over returns a new request that replaces r, which was seen in that state; from Held,
+// it is to reconcile.
 func over(r idemflight.ClaimRequest, from idemflight.State) idemflight.ClaimRequest {
 	replaces := r.ID
 	r.ID, r.Replaces, r.From, r.Reconcile = newID(), replaces, from, from == idemflight.Held
@@ -359,7 +363,7 @@ func (s *suite) inState(state storetable.State) (owner idemflight.ClaimRequest, 
 	return owner, readsAs(s.read(owner.Key))
 }
 
-// unchanged asserts that the key of r reads as before, but for the time that has passed.
+// unchanged asserts that the key of r reads as before, except for the time that has passed.
 func (s *suite) unchanged(r idemflight.ClaimRequest, before idemflight.Standing) {
 	s.Helper()
 	sameRecord(s, before, s.read(r.Key), "nothing may change")
@@ -536,8 +540,8 @@ func (s *suite) forgetIs(want string, r idemflight.ClaimRequest, before idemflig
 	}
 }
 
-// strangersAreRefused asserts that no verb with an ID that the record does not bear does anything, and no
-// Claim that replaces what is not there.
+// strangersAreRefused asserts that no verb with an ID that the record does not bear does anything,
+// and no Claim that replaces what is not there.
 func (s *suite) strangersAreRefused(r idemflight.ClaimRequest) {
 	s.Helper()
 	before := s.read(r.Key)
@@ -561,8 +565,8 @@ func (s *suite) strangersAreRefused(r idemflight.ClaimRequest) {
 	}
 }
 
-// withReconcile returns q with Reconcile as given; of one that is dead and announced, which may be taken over
-// in any case, a request that may not.
+// withReconcile returns q with Reconcile as given; of one that is dead and announced, which may be
+// taken over in any case, a request that may not.
 func withReconcile(q idemflight.ClaimRequest, reconcile bool, seen idemflight.Standing) idemflight.ClaimRequest {
 	if q.Reconcile = reconcile; readsAs(seen) == storetable.Dead {
 		q.From = idemflight.Held

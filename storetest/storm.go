@@ -52,8 +52,8 @@ func failingWanted(t *testing.T) (failing int) {
 	return failing
 }
 
-// restarts runs the command in IDEMFLIGHT_RESTART, if there is one, over and over: it kills the engine, and starts
-// it again. It returns what to call in the end, which says how often that was.
+// restarts runs the command in IDEMFLIGHT_RESTART, if there is one, over and over: it kills the
+// engine, and starts it again. It returns what to call in the end, which says how often that was.
 func restarts(t *testing.T) (stop func() int) {
 	t.Helper()
 	command := os.Getenv("IDEMFLIGHT_RESTART")
@@ -120,8 +120,8 @@ func (s *tempest) hear(r report) bool {
 	return true
 }
 
-// next returns what a child is to do: first what has no answer. It is nil if all have one, and there is no kill
-// to come.
+// next returns what a child is to do: first what has no answer. It is nil if all have one, and
+// there is no kill to come.
 func (s *tempest) next() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,8 +297,8 @@ func (f *fleet) storm(t *testing.T, kills int) {
 	require.LessOrEqual(t, v.late, len(s.keys)/100, "effects after the end of their lease: this machine is too slow to test anything")
 }
 
-// control asserts that the storm would have found two effects: fn leaves BeginEffect out, in a cache to which it is
-// promised.
+// control asserts that the storm would have found two effects: fn leaves BeginEffect out, in a
+// cache to which it is promised.
 func (f *fleet) control(t *testing.T, kills int) {
 	s := f.rage(t, kills, true)
 	v := s.judge()

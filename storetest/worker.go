@@ -19,7 +19,8 @@ import (
 // workerVariable has, in the environment of a worker, its setting.
 const workerVariable = "IDEMFLIGHT_WORKER"
 
-// linePrefix begins the lines of a worker's standard output that are for RunProcesses. Others are ignored.
+// linePrefix begins the lines of a worker's standard output that are for RunProcesses.
+// Others are ignored.
 const linePrefix = "storetest "
 
 // setting is what a worker is told before it opens the store.
@@ -122,12 +123,13 @@ type stop struct {
 	release chan struct{}
 }
 
-// Worker is the main function of a program that [RunProcesses] starts, as often as it likes: it opens the store with
-// open and does what it is told on its standard input, until that ends or it is killed. It never returns.
+// Worker is to be called by the main function of a program that [RunProcesses] starts, any number
+// of times. It opens the store with open and does what it is told on its standard input, until that
+// ends or it is killed. It never returns.
 //
-// Every process opens the same engine and name; where these are, the program learns from its arguments, or from
-// what the test puts into the environment. An error of open is told to RunProcesses, which fails. It exits with
-// status 2 if RunProcesses did not start it.
+// Every process must open the same engine and name, which the program learns from its arguments, or
+// from what the test puts into the environment. If open returns an error, RunProcesses fails with
+// it. If RunProcesses did not start the program, Worker exits with status 2.
 func Worker(open func() (idemflight.Store, error)) {
 	w := &worker{stops: make(map[string]*stop), caches: make(map[mode]*idemflight.Cache[string, string])}
 	if err := json.Unmarshal([]byte(os.Getenv(workerVariable)), &w.setting); err != nil {
@@ -175,7 +177,8 @@ func (w *worker) open(open func() (idemflight.Store, error)) (err error) {
 	return nil
 }
 
-// report writes a line at once, so that what has been reported is known even if the process dies now.
+// report writes a line at once, so that what has been reported is known even if
+// the process dies now.
 func (w *worker) report(r report) {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -403,9 +406,9 @@ func (w *worker) storm(o order) {
 	w.report(report{Step: passed})
 }
 
-// stormCall is a call of key with what comes by chance: whether it waits, how long the effect and its answer take,
-// whether fn fails, and, of half of the keys, whether they are announced. If unguarded, all are announced, and none
-// calls BeginEffect.
+// stormCall is a call of key with what comes by chance: whether it waits, how long the effect and
+// its answer take, whether fn fails, and, of half of the keys, whether they are announced. If
+// unguarded, all are announced, and none calls BeginEffect.
 func (w *worker) stormCall(key string, unguarded bool) report {
 	var options []idemflight.CallOption
 	if mathrand.IntN(4) > 0 {
@@ -441,8 +444,8 @@ func (w *worker) stormCall(key string, unguarded bool) report {
 	return answerTo(key, value, err)
 }
 
-// ledger is the file of what workers have effected. It has lines of one size, each added by one write, so that
-// neither a kill nor another process tears one: no line crosses a page.
+// ledger is the file of what workers have effected. It has lines of one size, each added by one
+// write, so that neither a kill nor another process tears one: no line crosses a page.
 type ledger struct {
 	path string
 	file *os.File

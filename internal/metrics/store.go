@@ -23,9 +23,8 @@ const (
 	unsettled
 )
 
-// Measured is a Store that tells how long each verb took, and whether it failed: ErrClaimLost and ErrInvalidKey
-// are answers, and what ended because whoever asked has gone is no failure either. It allocates nothing, but for
-// Unsettled.
+// Measured is a Store that tells how long each verb took, and whether it failed. ErrClaimLost and ErrInvalidKey
+// are answers, and a verb that ended because its caller left has not failed either. Only Unsettled allocates.
 type Measured struct {
 	Store idemflight.Store
 	Told  func(ctx context.Context, verb int, took time.Duration, failed bool)

@@ -83,7 +83,7 @@ func after(t int64, d time.Duration) int64 {
 	return t + int64(d)
 }
 
-// left returns what is left until t: never negative, but for Forever.
+// left returns the time that is left until t; negative only for Forever.
 func (at At) left(t int64) time.Duration {
 	if t == Forever {
 		return -1

@@ -102,7 +102,7 @@ var faults = []struct {
 		{In: "(*Cache).restore", Old: "err := c.restorableLocked(s, hash, key, &notes); err != nil", New: "err := c.restorableLocked(s, hash, key, &notes); err == ErrClosed"},
 	}, []string{"restore/3"}},
 	{"a reconciled flight that learned nothing returns its place", false, []plant.Edit{
-		{In: "(*ending).landLocked", Old: "s.stats.Holds++", New: "s.stats.Holds++; if end.exec.reconciling { c.returnPlace() }"},
+		{In: "(*ending).holdLocked", Old: "s.stats.Holds++", New: "s.stats.Holds++; if end.exec.reconciling { c.returnPlace() }"},
 	}, []string{"reconcile-nothing/2"}},
 
 	{"fn starts for a leader that has left", true, []plant.Edit{
@@ -115,7 +115,7 @@ var faults = []struct {
 		{In: "(*call).follow", Old: "case r.flight.outcome.source == lookAgain: r.flight = nil; return false", New: ""},
 	}, []string{"look-again/2"}},
 	{"an inline leader stays while Reconcile runs", false, []plant.Edit{
-		{In: "(*call).ask", Old: "m.reply.ended = m.ctx.Done()", New: ""},
+		{In: "(*call).startAsking", Old: "m.reply.ended = m.ctx.Done()", New: ""},
 	}, []string{"reconcile-leave-inline/2"}},
 	{"a Reconcile that learned nothing leaves no pause", false, []plant.Edit{
 		{In: "(*Cache).holdAgainLocked", Old: "r.more.pause = &pause{d.done + pauseTime, d.err}", New: ""},

@@ -33,8 +33,8 @@ var storeFaults = []fault{
 	// 30. A claim ends by Settle, or by a takeover.
 	{name: "store-ids-are-the-same", promise: "30", sentence: "the claim ID is the fence: no other process has it", in: "newClaimID", old: "rand.Read(id[:])", new: `rand.Read(id[:]); id = ClaimID([]byte("everybody's same"))`},
 	{name: "store-one-id-per-process", promise: "30", sentence: "every request has an ID of its own", in: "(*Cache).request", old: "Claim{text, newClaimID()}", new: `Claim{text, ClaimID([]byte(fmt.Sprintf("%16p", c)))}`},
-	{name: "store-begin-of-the-replaced", promise: "30", sentence: "an execution of which the claim was taken over cannot Begin", in: "BeginEffect", old: "return e.refuse(cl, err)", new: "if err = e.refuse(cl, err); err == ErrClaimLost { return nil }; return err"},
-	{name: "store-lost-while-asked-is-unsaid", promise: "30", sentence: "BeginEffect answers ErrClaimLost once fn's context has ended for that", in: "(*execution).refuse", old: "if asked.lost { err = ErrClaimLost }", new: ""},
+	{name: "store-begin-of-the-replaced", promise: "30", sentence: "an execution of which the claim was taken over cannot Begin", in: "BeginEffect", old: "return e.takeBack(cl, err)", new: "if err = e.takeBack(cl, err); err == ErrClaimLost { return nil }; return err"},
+	{name: "store-lost-while-asked-is-unsaid", promise: "30", sentence: "BeginEffect answers ErrClaimLost once fn's context has ended for that", in: "(*execution).takeBack", old: "if asked.lost { err = ErrClaimLost }", new: ""},
 	{name: "store-settles-though-lost", promise: "30", sentence: "SettleTx of who was replaced is refused", in: "Settling", old: "case lost: return Claim{}, Settlement{}, ErrClaimLost", new: "case lost:"},
 	{name: "store-lost-outcome-counts", promise: "30", sentence: "cannot Settle while the key is another's", in: "(*ending).record", old: "end.hold(takenOver, ErrClaimLost)", new: ""},
 	{name: "store-lost-is-asked-for-long", promise: "30", sentence: "ErrClaimLost is an answer, not to be asked for again", in: "isAnswer", old: "errors.Is(err, ErrClaimLost) ||", new: ""},
@@ -101,15 +101,15 @@ var storeFaults = []fault{
 	{name: "store-failure-uncounted", promise: "38", sentence: "calls that ended with ErrStore count as StoreFailed", in: "(*Stats).without", old: "return &s.StoreFailed", new: "return &s.OutcomeUnknown"},
 	{name: "store-invalid-key-uncounted", promise: "38", sentence: "a key that the store does not take is ErrInvalidKey, and counts so", in: "(*Stats).without", old: "return &s.InvalidKey", new: "return &s.StoreFailed"},
 	{name: "store-invalid-key-is-asked-again", promise: "38", sentence: "ErrInvalidKey is an answer", in: "isAnswer", old: "|| errors.Is(err, ErrInvalidKey)", new: ""},
-	{name: "store-attempt-uncounted", promise: "38", sentence: "StoreErrors: attempts that failed", in: "(*Cache).storeFailed", old: "c.keeper.errors.Add(1)", new: ""},
+	{name: "store-attempt-uncounted", promise: "38", sentence: "StoreErrors: attempts that failed", in: "(*Cache).storeFailed", old: "c.keeper.failures.Add(1)", new: ""},
 	{name: "store-attempt-untold", promise: "38", sentence: "EventStore: an attempt failed", in: "(*Cache).storeFailed", old: "c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})", new: ""},
 	{name: "store-unanswered-is-not-given-back", promise: "38", sentence: "a claim whose answer never came is given back", in: "(*Cache).request", old: "if !known { c.keeper.giveBackLater(r.Claim) }", new: "_ = known"},
 	{name: "store-given-back-once", promise: "38", sentence: "a claim whose answer never came is given back, until the store takes it", in: "(*keeper).giveBack", old: "unused = append(unused, id)", new: ""},
-	{name: "store-refusal-ignored", promise: "38", sentence: "an error that is ErrStore: do not begin", in: "BeginEffect", old: "return e.refuse(cl, err)", new: "_ = e.refuse(cl, err)"},
-	{name: "store-refused-has-begun", promise: "38", sentence: "it counts as the other refusals do: nothing has begun", in: "(*execution).refuse", old: "asked.begins--", new: ""},
-	{name: "store-refused-says-nothing", promise: "38", sentence: "it counts as the other refusals do: as NoEffect at the top", in: "(*execution).refuse", old: "e.last = max(e.last, noEffect)", new: ""},
+	{name: "store-refusal-ignored", promise: "38", sentence: "an error that is ErrStore: do not begin", in: "BeginEffect", old: "return e.takeBack(cl, err)", new: "_ = e.takeBack(cl, err)"},
+	{name: "store-refused-has-begun", promise: "38", sentence: "it counts as the other refusals do: nothing has begun", in: "(*execution).takeBack", old: "asked.begins--", new: ""},
+	{name: "store-refused-says-nothing", promise: "38", sentence: "it counts as the other refusals do: as NoEffect at the top", in: "(*execution).takeBack", old: "e.last = max(e.last, noEffect)", new: ""},
 	{name: "store-unrecorded-is-success", promise: "38", sentence: "an outcome that the store did not take is a Hold", in: "(*ending).offer", old: "end.hold(unrecorded, err)", new: ""},
-	{name: "store-unrecorded-value-lost", promise: "38", sentence: "and fn's value beside it", in: "(*ending).landLocked", old: "if o.err = end.unknown(); end.exec.reconciling {", new: "if o.err, o.value = end.unknown(), *new(V); end.exec.reconciling {"},
+	{name: "store-unrecorded-value-lost", promise: "38", sentence: "and fn's value beside it", in: "(*ending).holdLocked", old: "o.err = end.unknown()", new: "o.err, o.value = end.unknown(), *new(V)"},
 	{name: "store-unrecorded-is-not-offered", promise: "38", sentence: "the core offers it again", in: "(*keeper).beatAgain", old: "defer k.within(k.offer)", new: ""},
 	{name: "store-offered-once", promise: "38", sentence: "with every heartbeat", in: "(*keeper).offer", old: "c.storeFailed(o.key, err); continue", new: "c.storeFailed(o.key, err)"},
 	{name: "store-offer-has-no-payload", promise: "38", sentence: "its own later calls are answered, of the same payload", in: "(*inquiry).unrecorded", old: "o.fingerprint != q.flight.fingerprint", new: "o == nil"},
@@ -138,7 +138,7 @@ var storeFaults = []fault{
 	// 41. Copies for LocalTTL.
 	{name: "store-copy-as-long-as-the-record", promise: "41", sentence: "for at most LocalTTL", in: "(*Cache).copyOf", old: "keep := c.opts.LocalTTL", new: "keep := c.opts.TTL"},
 	{name: "store-own-copy-as-long-as-the-record", promise: "41", sentence: "for at most LocalTTL, of an execution here too", in: "(*ending).copyLocked", old: "keep := c.opts.LocalTTL", new: "keep := max(ttl, c.opts.LocalTTL)"},
-	{name: "store-held-copied", promise: "41", sentence: "retained outcomes only: a held key is asked about at every call", hint: "TestPromise43_", in: "(*ending).landLocked", old: "d.expireAfter(&c.clock, end.at, c.opts.HoldTTL); if c.keeper != nil {", new: "d.expireAfter(&c.clock, end.at, c.opts.HoldTTL); if c.keeper != nil && end.exec.reconciling {"},
+	{name: "store-held-copied", promise: "41", sentence: "retained outcomes only: a held key is asked about at every call", hint: "TestPromise43_", in: "(*ending).holdLocked", old: "case c.keeper != nil:", new: "case c.keeper != nil && end.exec.reconciling:"},
 	{name: "store-forget-leaves-the-copy", promise: "41", sentence: "Forget drops the copy here at once", in: "(*Cache).drop", old: "case r != nil:", new: "case r != nil && c.keeper != nil: case r != nil:"},
 	{name: "store-forgotten-elsewhere-is-copied", promise: "41", sentence: "what was forgotten elsewhere while in flight is not retained, and not copied", in: "(*ending).record", old: "end.forgotten = err == nil && counts.Forgotten", new: ""},
 	{name: "store-forgotten-meanwhile-is-copied", promise: "41", sentence: "what was forgotten here while the store was asked is not copied", in: "(*inquiry).landAs", old: "q.s.mu.Lock(); if d != nil", new: "q.s.mu.Lock(); f.forgotten = false; if d != nil"},
@@ -151,7 +151,7 @@ var storeFaults = []fault{
 	{name: "store-place-of-a-refusal-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight", in: "(*inquiry).settle", old: "q.c.returnPlace()", new: ""},
 	{name: "store-place-of-a-replay-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is not copied", in: "(*inquiry).landAs", old: "case d == nil: c.returnPlace()", new: "case d == nil:"},
 	{name: "store-place-of-an-outcome-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is not copied here", in: "(*ending).copyLocked", old: "c.returnPlace()", new: ""},
-	{name: "store-place-of-a-hold-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is held", in: "(*ending).landLocked", old: "c.returnPlace(); if o.err = end.unknown(); end.exec.reconciling", new: "if o.err = end.unknown(); end.exec.reconciling"},
+	{name: "store-place-of-a-hold-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is held", in: "(*ending).holdLocked", old: "c.returnPlace(); o.err = end.unknown()", new: "o.err = end.unknown()"},
 	{name: "store-weight-lost", promise: "42", sentence: "MaxWeight bounds memory: what is not copied weighs nothing", in: "(*ending).copyLocked", old: "c.returnWeight(d.weight)", new: ""},
 
 	// 43. Operators act on the store.
@@ -170,7 +170,7 @@ var storeFaults = []fault{
 	{name: "store-resolve-ends-half-way", promise: "43", sentence: "an operator who leaves has resolved, or has not", in: "(*Cache).operate", old: "context.WithoutCancel(ctx)", new: "ctx"},
 	{name: "store-restore-here-only", promise: "43", sentence: "Restore and Load write through", in: "(*Cache).restoreStored", old: "return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)", new: "return nil"},
 	{name: "store-restore-without-payload", promise: "43", sentence: "they move keys into the store, with their fingerprints", in: "(*Cache).restoreStored", old: "ClaimRequest{Fingerprint: e.Fingerprint}", new: "ClaimRequest{}"},
-	{name: "store-restore-anew", promise: "43", sentence: "they move keys into the store, with their ends", in: "(*Cache).restoreStored", old: "max(e.ExpiresAt.Sub(c.wall(c.nowAndWall())), 1)", new: "c.opts.TTL"},
+	{name: "store-restore-anew", promise: "43", sentence: "they move keys into the store, with their ends", in: "(*Cache).restoreStored", old: "max(e.ExpiresAt.Sub(c.wall(c.syncWall())), 1)", new: "c.opts.TTL"},
 	{name: "store-restore-over-what-is-there", promise: "43", sentence: "Restore wants an absent key", in: "(*Cache).restoreStored", old: `case !got.Granted: return fmt.Errorf("idemflight: Restore of a key that the store has already, %v: restored twice?", got.State)`, new: "case !got.Granted: return nil"},
 
 	// 44. Save, Close.

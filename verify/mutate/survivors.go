@@ -16,7 +16,7 @@ var equivalent = []explained{
 		"(*call).claimLocked: delete assignment: f.exec.started = f.startedAt",
 	}},
 	{".", "a joined caller whose context has ended leaves at once either way: if not here, then where it would wait, counted and told the same", []string{
-		"(*Cache).ask: conditionals negation: err == nil",
+		"(*Cache).checkContext: conditionals negation: err == nil",
 	}},
 	{".", "which of its counters counts a replay: the sum is the same, the cores share a cache line or not", []string{
 		"(*counter).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
@@ -47,9 +47,9 @@ var equivalent = []explained{
 		"(*kept).firstDue: conditionals boundary: q.deadline < r.deadline",
 	}},
 	{".", "the tolerance is for the noise between two readings; to store within it changes what is told by less than that", []string{
-		"(*clock).nowAndWall: conditionals boundary: off < -tolerance",
-		"(*clock).nowAndWall: conditionals boundary: off > tolerance",
-		"(*clock).nowAndWall: arithmetic base: -tolerance",
+		"(*clock).syncWall: conditionals boundary: off < -tolerance",
+		"(*clock).syncWall: conditionals boundary: off > tolerance",
+		"(*clock).syncWall: arithmetic base: -tolerance",
 	}},
 	{"./idemhttp", "where exactly a body moves out of room that is too large: either side costs a little, memory or a copy", []string{
 		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/8",
