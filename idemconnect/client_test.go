@@ -185,6 +185,7 @@ func TestClassifyError(t *testing.T) {
 		{unknown, idemflight.Hold},
 		{own(connect.CodeFailedPrecondition, "idemflight", "ANSWER_UNAVAILABLE"), idemflight.Hold},
 		{own(connect.CodeUnavailable, "idemflight", "IN_FLIGHT"), idemflight.Hold},
+		{own(connect.CodeAborted, "idemflight", "IN_FLIGHT"), idemflight.Hold}, // whatever the code
 		{own(connect.CodeDeadlineExceeded, "idemflight", "LEFT"), idemflight.Hold},
 		{full, idemflight.Release},
 		{own(connect.CodeUnavailable, "idemflight", "CLOSED"), idemflight.Release},

@@ -73,13 +73,13 @@ func TestReplay_LeavesWhatInterceptorsOutsideSet(t *testing.T) {
 		calls++
 		info.ResponseHeader().Set("served", fmt.Sprint(calls))
 		info.ResponseHeader().Set("changed", fmt.Sprint(calls))
-		info.ResponseTrailer().Set("served", fmt.Sprint(calls))
+		info.ResponseTrailer().Set("served", fmt.Sprint("call ", calls))
 	}, nothing))
 	c := s.client(t)
 	c.call(t.Context(), "k", "pay")
 	again := c.call(t.Context(), "k", "pay")
 	require.Equal(t, []string{"2"}, again.Header.Values("served"))
-	require.Equal(t, []string{"2"}, again.Trailer.Values("served"))
+	require.Equal(t, []string{"call 2"}, again.Trailer.Values("served"))
 	require.Equal(t, []string{"/payments/1"}, again.Header.Values("location"))
 	require.Equal(t, []string{"1", "by the handler"}, again.Header.Values("changed"))
 }
