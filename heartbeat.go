@@ -171,19 +171,25 @@ func (k *keeper[K, V]) disarmLocked() {
 }
 
 // beat does what is due, on a goroutine of its own. The next beat begins a third of a lease after
-// this one began, even while this one is still offering: a renewal that hangs must not cost the
-// lease, and an offer must not delay a renewal. Whatever follows user code is deferred, because the
-// Observer may call runtime.Goexit.
+// this one began, even while this one is still offering: an offer must not delay a renewal. A
+// renewal that hangs is given up after a sixth, and tried again at once: an execution that was
+// just too young for one beat has a third of its lease left at the next. Whatever follows user
+// code is deferred, because the Observer may call runtime.Goexit.
 func (k *keeper[K, V]) beat() {
-	defer k.beatAgain(k.c.now())
-	k.within(k.renew)
+	began, next := k.c.now(), k.c.opts.Lease/6
+	defer func() { k.beatAgain(began + next) }()
+	k.within(k.c.opts.Lease/6, func(ctx context.Context) {
+		if k.renew(ctx) {
+			next = k.c.opts.Lease / 3
+		}
+	})
 }
 
-func (k *keeper[K, V]) beatAgain(began time.Duration) {
+func (k *keeper[K, V]) beatAgain(at time.Duration) {
 	k.mu.Lock()
 	k.armed = false
 	if !k.idleLocked() {
-		k.armInLocked(max(k.c.opts.Lease/3-(k.c.now()-began), firstPause))
+		k.armInLocked(max(at-k.c.now(), firstPause))
 	}
 	busy := k.offering
 	k.offering = true
@@ -197,31 +203,30 @@ func (k *keeper[K, V]) beatAgain(began time.Duration) {
 		k.offering = false
 		k.disarmLocked()
 	}()
-	defer k.within(k.offer)
-	k.within(k.giveBack)
+	defer k.within(k.c.opts.Lease/3, k.offer)
+	k.within(k.c.opts.Lease/3, k.giveBack)
 }
 
-// within gives part of a beat a third of a lease.
-func (k *keeper[K, V]) within(part func(context.Context)) {
-	ctx, cancel := context.WithTimeout(context.Background(), k.c.opts.Lease/3)
+// within gives part of a beat so much time.
+func (k *keeper[K, V]) within(limit time.Duration, part func(context.Context)) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	part(ctx)
 }
 
-// renew renews the leases of the executions that have run for a sixth of a lease or longer. So
-// if one beat passes a lease over, and the next one hangs for its third, a sixth is left when
-// the third beat comes.
-func (k *keeper[K, V]) renew(ctx context.Context) {
+// renew renews the leases of the executions that have run for a third of a lease or longer, and
+// reports whether the store answered.
+func (k *keeper[K, V]) renew(ctx context.Context) bool {
 	var due []Claim
 	k.mu.Lock()
 	for _, cl := range k.claims {
-		if k.c.now()-cl.since >= k.c.opts.Lease/6 {
+		if k.c.now()-cl.since >= k.c.opts.Lease/3 {
 			due = append(due, cl.Claim)
 		}
 	}
 	k.mu.Unlock()
 	if len(due) == 0 {
-		return
+		return true
 	}
 	var lost []ClaimID
 	err := contained(func() (err error) {
@@ -244,6 +249,7 @@ func (k *keeper[K, V]) renew(ctx context.Context) {
 			e.lose()
 		}
 	}
+	return err == nil
 }
 
 // giveBack gives back claims for which it is not known whether they were granted.

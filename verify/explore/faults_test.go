@@ -53,7 +53,7 @@ var faults = []struct {
 		{In: "(*Cache).leave", Old: "if f.settled { return false }", New: ""},
 	}, []string{"leave-joined/3"}},
 	{"an outcome is stored after Forget", true, []plant.Edit{
-		{In: "(*ending).retains", Old: "!end.flight.forgotten &&", New: ""},
+		{In: "(*ending).retains", Old: "forgotten := end.flight.forgotten", New: "forgotten := false"},
 	}, []string{"forget/2"}},
 	{"an unknown outcome is forgotten with the value", false, []plant.Edit{
 		{In: "(*ending).land", Old: "end.disposition == Retain && !end.retains()", New: "!end.retains() && (end.disposition == Retain || f.forgotten)"},
