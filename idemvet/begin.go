@@ -3,6 +3,7 @@ package idemvet
 import (
 	"go/ast"
 	"go/types"
+	"strings"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/ast/inspector"
@@ -14,7 +15,8 @@ var Begin = &analysis.Analyzer{
 	Name: "idembegin",
 	Doc: `find calls of BeginEffect whose error is ignored
 
-An error says that the effect must not begin: it would come too late, or nothing guards it.
+An error says that the effect must not begin: it would come too late, or nothing guards it. In a test, the blank
+identifier is taken for a decision: _ = idemflight.BeginEffect(ctx).
 
 With -idembegin.missing the check also reports an fn that sends something by an http.Client, database/sql, pgx
 or a gRPC connection without having called BeginEffect.`,
@@ -32,7 +34,7 @@ func init() {
 func runBegin(pass *analysis.Pass) (any, error) {
 	c := pass.ResultOf[calls].(*code)
 	for _, cur := range c.said {
-		if c.isCallTo(cur.Node().(ast.Expr), "BeginEffect") && isIgnored(cur) {
+		if c.isCallTo(cur.Node().(ast.Expr), "BeginEffect") && isIgnored(cur, isTest(pass, cur.Node())) {
 			pass.ReportRangef(cur.Node(), "the error of BeginEffect is ignored: it says that the effect must not begin")
 		}
 	}
@@ -50,20 +52,24 @@ func runBegin(pass *analysis.Pass) (any, error) {
 	return nil, nil
 }
 
-// isIgnored reports whether the one result of the call at cur goes nowhere.
-func isIgnored(cur inspector.Cursor) bool {
-	parent, at := cur.Parent().Node(), cur.ParentEdgeIndex()
-	switch n := parent.(type) {
+// isIgnored reports whether the one result of the call at cur goes nowhere. The blank identifier may be enough.
+func isIgnored(cur inspector.Cursor, blankHeeds bool) bool {
+	at := cur.ParentEdgeIndex()
+	switch n := cur.Parent().Node().(type) {
 	case *ast.ExprStmt, *ast.DeferStmt, *ast.GoStmt:
 		return true
 	case *ast.AssignStmt:
-		return isBlank(n.Lhs[at])
+		return isBlank(n.Lhs[at]) && !blankHeeds
 	case *ast.ValueSpec:
-		return isBlank(n.Names[at])
+		return isBlank(n.Names[at]) && !blankHeeds
 	case *ast.ParenExpr:
-		return isIgnored(cur.Parent())
+		return isIgnored(cur.Parent(), blankHeeds)
 	}
 	return false
+}
+
+func isTest(pass *analysis.Pass, n ast.Node) bool {
+	return strings.HasSuffix(pass.Fset.File(n.Pos()).Name(), "_test.go")
 }
 
 func isBlank(e ast.Expr) bool {

@@ -147,9 +147,14 @@ func isMethod(f *types.Func, names ...string) bool {
 
 // isType reports whether t, or what it points to, is the named type.
 func isType(t types.Type, path, name string) bool {
+	n, ok := deref(t).(*types.Named)
+	return ok && n.Obj().Pkg() != nil && n.Obj().Pkg().Path() == path && n.Obj().Name() == name
+}
+
+// deref returns what t points to, or t, and no alias of it.
+func deref(t types.Type) types.Type {
 	if p, ok := types.Unalias(t).(*types.Pointer); ok {
 		t = p.Elem()
 	}
-	n, ok := types.Unalias(t).(*types.Named)
-	return ok && n.Obj().Pkg() != nil && n.Obj().Pkg().Path() == path && n.Obj().Name() == name
+	return types.Unalias(t)
 }

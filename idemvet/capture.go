@@ -57,14 +57,13 @@ func (c *code) lent(cur inspector.Cursor, v *types.Var) string {
 	case c.isBody(v):
 		return "the body of a request"
 	}
+	if _, ok := contextOf(cur); ok { // idemcontext's, too
+		return ""
+	}
 	for _, l := range lentTypes {
-		if !l.is(v.Type()) || l.parameter && v.Kind() != types.ParamVar {
-			continue
+		if l.is(v.Type()) && (v.Kind() == types.ParamVar || !l.parameter) {
+			return l.what
 		}
-		if l.name == "Request" && c.isContextOf(cur) { // idemcontext's, too
-			continue
-		}
-		return l.what
 	}
 	return ""
 }
@@ -92,10 +91,7 @@ var lentTypes = []lentType{
 }
 
 func (l lentType) is(t types.Type) bool {
-	if p, ok := types.Unalias(t).(*types.Pointer); ok {
-		t = p.Elem()
-	}
-	n, ok := types.Unalias(t).(*types.Named)
+	n, ok := deref(t).(*types.Named)
 	return ok && n.Obj().Name() == l.name && n.Obj().Pkg() != nil && withoutVersion(n.Obj().Pkg().Path()) == l.path
 }
 

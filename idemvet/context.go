@@ -5,6 +5,7 @@ import (
 	"go/types"
 
 	"golang.org/x/tools/go/analysis"
+	"golang.org/x/tools/go/ast/edge"
 	"golang.org/x/tools/go/ast/inspector"
 )
 
@@ -41,15 +42,19 @@ func runContext(pass *analysis.Pass) (any, error) {
 	return nil, nil
 }
 
-// handsOn reports whether the use cur of v, a captured variable, is one of the callers' contexts.
+// handsOn reports whether fn uses one of the callers' contexts at cur, where v stands, which it captures.
 func (c *code) handsOn(cur inspector.Cursor, v *types.Var, callers map[*types.Var]bool) bool {
+	ctx := cur
 	if !isContext(v.Type()) {
-		return callers[v] && c.isContextOf(cur)
+		var ok bool
+		if ctx, ok = contextOf(cur); !ok {
+			return false
+		}
 	}
-	if c.isSaying(cur.Parent().Node()) { // which idemeffect reports
+	if c.isSaying(outsideParens(ctx)) { // which idemeffect reports
 		return false
 	}
-	for a := range c.ancestryOf(cur.Node().(ast.Expr)).vars {
+	for a := range c.ancestryOf(ctx.Node().(ast.Expr)).vars {
 		if callers[a] {
 			return true
 		}
@@ -57,10 +62,21 @@ func (c *code) handsOn(cur inspector.Cursor, v *types.Var, callers map[*types.Va
 	return false
 }
 
-// isContextOf reports whether cur, at an *http.Request, is followed by .Context().
-func (c *code) isContextOf(cur inspector.Cursor) bool {
+// contextOf returns the call x.Context(), if cur is at that x.
+func contextOf(cur inspector.Cursor) (call inspector.Cursor, ok bool) {
 	sel, ok := cur.Parent().Node().(*ast.SelectorExpr)
-	return ok && sel.Sel.Name == "Context"
+	call = cur.Parent().Parent()
+	return call, ok && sel.Sel.Name == "Context" && cur.Parent().ParentEdgeKind() == edge.CallExpr_Fun
+}
+
+// outsideParens returns the first node around cur that is not a pair of parentheses.
+func outsideParens(cur inspector.Cursor) ast.Node {
+	for {
+		cur = cur.Parent()
+		if _, ok := cur.Node().(*ast.ParenExpr); !ok {
+			return cur.Node()
+		}
+	}
 }
 
 // isSaying reports whether n is a call of BeginEffect or NoEffect.

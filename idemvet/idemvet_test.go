@@ -10,40 +10,46 @@ import (
 	"github.com/idemflight/idemflight/idemvet"
 )
 
-// testdata is a module that takes idemflight from this repository.
-func testdata() string { return analysistest.TestData() }
-
-func TestContext(t *testing.T) { analysistest.Run(t, testdata(), idemvet.Context, "./context") }
-
-func TestCapture(t *testing.T) { analysistest.Run(t, testdata(), idemvet.Capture, "./capture") }
-
-func TestKey(t *testing.T) { analysistest.Run(t, testdata(), idemvet.Key, "./key") }
-
-func TestKeyLocal(t *testing.T) {
-	with(t, idemvet.Key, "local")
-	analysistest.Run(t, testdata(), idemvet.Key, "./keylocal")
+// all runs all analyzers at once. So packages are loaded once, and a test of one analyzer, which has a package of
+// its name, is one of the others, too: that they are silent about it.
+var all = &analysis.Analyzer{
+	Name:     "all",
+	Doc:      "run all analyzers",
+	Requires: idemvet.Analyzers[0].Requires,
+	Run: func(pass *analysis.Pass) (any, error) {
+		for _, a := range idemvet.Analyzers {
+			if _, err := a.Run(pass); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	},
 }
 
-func TestBegin(t *testing.T) { analysistest.Run(t, testdata(), idemvet.Begin, "./begin") }
-
-func TestBeginMissing(t *testing.T) {
-	with(t, idemvet.Begin, "missing")
-	analysistest.Run(t, testdata(), idemvet.Begin, "./beginmissing")
+// The module in testdata takes idemflight from this repository. What is expected stands in its code.
+func TestAnalyzers(t *testing.T) {
+	analysistest.Run(t, analysistest.TestData(), all,
+		"./context", "./capture", "./key", "./begin", "./effect", "./mark")
 }
 
-func TestEffect(t *testing.T) { analysistest.Run(t, testdata(), idemvet.Effect, "./effect") }
-
-func TestMark(t *testing.T) {
-	analysistest.RunWithSuggestedFixes(t, testdata(), idemvet.Mark, "./mark", "./mark/named")
+func TestFlags(t *testing.T) {
+	set(t, idemvet.Key, "local")
+	set(t, idemvet.Begin, "missing")
+	analysistest.Run(t, analysistest.TestData(), all, "./keylocal", "./beginmissing")
 }
 
-// with sets a flag of an analyzer for one test.
-func with(t *testing.T, a *analysis.Analyzer, flag string) {
+func set(t *testing.T, a *analysis.Analyzer, flag string) {
 	require.NoError(t, a.Flags.Set(flag, "true"))
 	t.Cleanup(func() { require.NoError(t, a.Flags.Set(flag, "false")) })
 }
 
-// Drivers refuse analyzers that are not valid.
-func TestAnalyzersAreValid(t *testing.T) {
+func TestFix(t *testing.T) {
+	analysistest.RunWithSuggestedFixes(t, analysistest.TestData(), idemvet.Mark, "./fix")
+}
+
+func TestDriversAcceptTheAnalyzers(t *testing.T) {
 	require.NoError(t, analysis.Validate(idemvet.Analyzers))
+	for _, a := range idemvet.Analyzers {
+		require.Equal(t, idemvet.Analyzers[0].Requires, a.Requires, "%s: test all of them as all does", a.Name)
+	}
 }

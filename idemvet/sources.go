@@ -35,12 +35,16 @@ func sourcesOf(info *types.Info, root inspector.Cursor) sources {
 				set(name, nth(n.Values, i))
 			}
 		case *ast.CompositeLit:
-			fields, _ := types.Unalias(info.TypeOf(n)).Underlying().(*types.Struct)
+			fields, ok := deref(info.TypeOf(n)).Underlying().(*types.Struct) // it is a pointer in []*T{{}}
+			if !ok {
+				continue
+			}
 			for i, element := range n.Elts {
-				if pair, ok := element.(*ast.KeyValueExpr); ok && fields != nil {
+				if pair, ok := element.(*ast.KeyValueExpr); ok {
 					set(pair.Key, pair.Value)
-				} else if fields != nil {
-					s[fields.Field(i).Origin()] = append(s[fields.Field(i).Origin()], element)
+				} else {
+					field := fields.Field(i).Origin()
+					s[field] = append(s[field], element)
 				}
 			}
 		case *ast.RangeStmt:
@@ -84,16 +88,16 @@ func variable(info *types.Info, e ast.Expr) *types.Var {
 	return v.Origin()
 }
 
-// only returns what the local variable that e names is set to, if that is so once; otherwise nil.
+// only returns what the variable that e names is set to, if that is so once; otherwise nil.
 func (c *code) only(e ast.Expr) ast.Expr {
 	v := variable(c.info, e)
-	if v == nil || v.Kind() != types.LocalVar || len(c.sources[v]) != 1 {
+	if v == nil || len(c.sources[v]) != 1 || v.Kind() != types.LocalVar && (v.Kind() != types.PackageVar || v.Exported()) {
 		return nil
 	}
 	return c.sources[v][0]
 }
 
-// literal returns the function literal that e is, or that the local variable e is set to, or nil.
+// literal returns the function literal that e is, or that the variable e is set to, or nil.
 func (c *code) literal(e ast.Expr) *ast.FuncLit {
 	if from := c.only(e); from != nil {
 		e = from

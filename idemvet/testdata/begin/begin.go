@@ -38,6 +38,6 @@ func heeded(ctx context.Context) error {
 var payments = idemflight.MustNew(idemflight.Options[string, *http.Response]{})
 
 // Only with -idembegin.missing: see package beginmissing.
-func missing(ctx context.Context, c *http.Client, r *http.Request) {
-	payments.Do(ctx, "key", func(ctx context.Context) (*http.Response, error) { return c.Do(r) })
+func missing(ctx context.Context, c *http.Client) {
+	payments.Do(ctx, "key", func(ctx context.Context) (*http.Response, error) { return c.Post("/", "", nil) })
 }

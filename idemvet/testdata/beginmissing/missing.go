@@ -19,14 +19,16 @@ type clients struct {
 	db   *sql.DB
 	grpc grpc.ClientConnInterface
 	tx   pgx.Tx
+
+	order *http.Request
 }
 
-func (c clients) missing(ctx context.Context, r *http.Request) {
+func (c clients) missing(ctx context.Context) {
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
-		if _, err := c.http.Do(r); err != nil { // want `fn sends something without having called BeginEffect`
+		if _, err := c.http.Do(c.order); err != nil { // want `fn sends something without having called BeginEffect`
 			return "", err
 		}
-		_, err := c.http.Do(r) // once is enough
+		_, err := c.http.Do(c.order) // once is enough
 		return "", err
 	})
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
@@ -56,26 +58,26 @@ func (c clients) begin(ctx context.Context) error { return c.begins(ctx) }
 
 func (c clients) begins(ctx context.Context) error { return idemflight.BeginEffect(ctx) }
 
-func (c clients) announced(ctx context.Context, r *http.Request) {
+func (c clients) announced(ctx context.Context) {
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
 		if err := idemflight.BeginEffect(ctx); err != nil {
 			return "", err
 		}
-		_, err := c.http.Do(r)
+		_, err := c.http.Do(c.order)
 		return "", err
 	})
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
 		if err := c.begin(ctx); err != nil {
 			return "", err
 		}
-		_, err := c.http.Do(r)
+		_, err := c.http.Do(c.order)
 		return "", err
 	})
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) { // reads only
 		_, err := c.http.Get("/")
 		return "", err
 	})
-	c.http.Do(r) // not in an fn
+	c.http.Do(c.order) // not in an fn
 }
 
 func (c clients) ignored(ctx context.Context) {

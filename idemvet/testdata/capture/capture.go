@@ -35,7 +35,11 @@ func request(w http.ResponseWriter, r *http.Request) {
 	})
 	host := r.Host
 	payments.Do(ctx, "key", func(context.Context) (string, error) { return host, nil })
-	payments.Do(ctx, "key", func(context.Context) (string, error) { return "", r.Context().Err() }) // idemcontext reports it
+	payments.Do(ctx, "key", func(context.Context) (string, error) { return "", r.Context().Err() }) // want `fn uses the context of its caller`
+	payments.Do(ctx, "key", func(context.Context) (string, error) {
+		later := r.Context // want `must not use r`
+		return "", later().Err()
+	})
 }
 
 func inline(w http.ResponseWriter, r *http.Request, options []idemflight.CallOption) {
@@ -55,9 +59,12 @@ func stays(r *http.Request) {
 	payments.Do(context.TODO(), "key", use)
 	payments.Do(context.WithoutCancel(r.Context()), "key", use)
 	payments.Do(context.WithValue(context.WithoutCancel(r.Context()), "a", 1), "key", use)
-	background := context.Background()
+	local := context.Background()
+	payments.Do(local, "key", use)
 	payments.Do(background, "key", use)
 }
+
+var background = context.Background()
 
 func leaves(r *http.Request) {
 	ctx, cancel := context.WithCancel(context.Background())

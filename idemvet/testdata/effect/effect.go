@@ -22,7 +22,7 @@ func callers(ctx context.Context, r *http.Request) {
 		return "", idemflight.BeginEffect(ctx) // want `this context is not that of the fn around it`
 	}, idemflight.Inline())
 	payments.Do(ctx, "key", func(context.Context) (string, error) {
-		short, cancel := context.WithTimeout(ctx, time.Second)
+		short, cancel := context.WithTimeout(ctx, time.Second) // want `fn uses the context of its caller`
 		defer cancel()
 		return "", idemflight.BeginEffect(short) // want `this context is not that of the fn around it`
 	})
@@ -30,6 +30,12 @@ func callers(ctx context.Context, r *http.Request) {
 		func(context.Context, string) (string, error) {
 			return "", idemflight.BeginEffect(ctx) // want `this context is not that of the fn around it`
 		})
+}
+
+func request(r *http.Request) {
+	payments.Do(r.Context(), "key", func(context.Context) (string, error) {
+		return "", idemflight.BeginEffect((r.Context())) // want `this context is not that of the fn around it`
+	})
 }
 
 func ofFn(ctx context.Context) {

@@ -67,6 +67,9 @@ func given(ctx context.Context, customer, id string) {
 	number.Do(ctx, time.Now().Unix()/60, pay)
 	number.Do(ctx, int64(time.Now().YearDay()), pay)
 
+	// One of a hundred.
+	number.Do(ctx, rand.Int64N(100), pay)
+
 	made := idemflight.NewID()
 	for range 3 {
 		if _, err := texts.Do(ctx, made, pay); err == nil {

@@ -231,3 +231,30 @@ func caches(ctx context.Context, s shop, given *cache) {
 }
 
 func replace(c **cache) { *c = nil }
+
+// till is set up in ways that do not name its type, or its field.
+type till struct{ keys *cache }
+
+var tills = []*till{
+	{keys: idemflight.MustNew(options{})},
+	{keys: idemflight.MustNew(options{EffectsAnnounced: true})},
+}
+
+type drawer struct{ keys *cache }
+
+var drawers = []drawer{{idemflight.MustNew(options{})}, {idemflight.MustNew(options{EffectsAnnounced: true})}}
+
+func several(ctx context.Context) {
+	silent := func(ctx context.Context) (string, error) {
+		if ctx.Err() != nil {
+			return "", errAmount
+		}
+		return "", idemflight.BeginEffect(ctx)
+	}
+	for _, t := range tills {
+		t.keys.Do(ctx, "key", silent)
+	}
+	for _, d := range drawers {
+		d.keys.Do(ctx, "key", silent)
+	}
+}
