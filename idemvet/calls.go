@@ -60,7 +60,7 @@ func read(pass *analysis.Pass) *code {
 		f := typeutil.StaticCallee(c.info, call)
 		switch {
 		case f == nil || f.Pkg() == nil || f.Pkg().Path() != core:
-		case isMethod(f, "Do", "DoResult"):
+		case f.Signature().Recv() != nil && (f.Name() == "Do" || f.Name() == "DoResult"):
 			if sel, ok := ast.Unparen(call.Fun).(*ast.SelectorExpr); ok && len(call.Args) >= 3 {
 				c.once = append(c.once, &onceCall{cur: cur, cache: sel.X, ctx: call.Args[0], key: call.Args[1]})
 			}
@@ -88,9 +88,10 @@ func read(pass *analysis.Pass) *code {
 
 func (o *onceCall) call() *ast.CallExpr { return o.cur.Node().(*ast.CallExpr) }
 
-// mayBeInline reports whether one of o's options is Inline, or is not written in the call.
+// mayBeInline reports whether one of o's options is Inline, or is not written in the call. Of several in a slice, the
+// slice is the one.
 func (c *code) mayBeInline(o *onceCall) bool {
-	return o.call().Ellipsis.IsValid() || slices.ContainsFunc(o.call().Args[3:], func(option ast.Expr) bool {
+	return slices.ContainsFunc(o.call().Args[3:], func(option ast.Expr) bool {
 		return !c.isCallTo(option, "WithFingerprint", "WithTTL", "WithMaxWait")
 	})
 }
@@ -137,12 +138,6 @@ func (c *code) isCallTo(e ast.Expr, names ...string) bool {
 // isFunc reports whether f is one of these functions of package idemflight.
 func isFunc(f *types.Func, names ...string) bool {
 	return f.Pkg() != nil && f.Pkg().Path() == core && f.Signature().Recv() == nil && slices.Contains(names, f.Name())
-}
-
-// isMethod reports whether f is one of these methods of idemflight.Cache.
-func isMethod(f *types.Func, names ...string) bool {
-	recv := f.Signature().Recv()
-	return recv != nil && isType(recv.Type(), core, "Cache") && slices.Contains(names, f.Name())
 }
 
 // isType reports whether t, or what it points to, is the named type.

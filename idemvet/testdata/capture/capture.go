@@ -67,12 +67,21 @@ func stays(r *http.Request) {
 var background = context.Background()
 
 func leaves(r *http.Request) {
-	ctx, cancel := context.WithCancel(context.Background())
+	use := func(context.Context) (string, error) {
+		return r.Host, nil // want `must not use r`
+	}
+	above, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	payments.Do(ctx, "key", func(context.Context) (string, error) { return r.Host, nil }) // want `must not use r`
-	ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	payments.Do(above, "key", use)
+}
+
+func leavesBelow(r *http.Request) {
+	use := func(context.Context) (string, error) {
+		return r.Host, nil // want `must not use r`
+	}
+	below, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
-	payments.Do(ctx, "key", func(context.Context) (string, error) { return r.Host, nil }) // want `must not use r`
+	payments.Do(below, "key", use)
 }
 
 func body(w http.ResponseWriter, r *http.Request) {

@@ -39,13 +39,17 @@ func request(r *http.Request) {
 }
 
 func ofFn(ctx context.Context) {
-	var kept context.Context
+	var kept, either context.Context
 	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
 		idemflight.NoEffect(ctx)
 		short, cancel := context.WithTimeout(context.WithValue(ctx, "a", 1), time.Second)
 		defer cancel()
-		kept = short
+		kept, either = short, ctx
+		if kept.Err() == nil {
+			either = kept
+		}
 		idemflight.NoEffect(kept)
+		idemflight.NoEffect(either)
 		func() {
 			idemflight.NoEffect(context.WithoutCancel(short))
 		}()

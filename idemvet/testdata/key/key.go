@@ -70,6 +70,9 @@ func given(ctx context.Context, customer, id string) {
 	// One of a hundred.
 	number.Do(ctx, rand.Int64N(100), pay)
 
+	once := idemflight.NewID() // reported with -idemkey.local only
+	texts.Do(ctx, once, pay)
+
 	made := idemflight.NewID()
 	for range 3 {
 		if _, err := texts.Do(ctx, made, pay); err == nil {

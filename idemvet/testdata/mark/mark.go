@@ -135,12 +135,19 @@ func unsure(ctx context.Context, b bank, do func() error) {
 		if err = new(order).validate(); err == nil {
 			return "cached", err // nil
 		}
+		if err != nil {
+			idle()
+		} else {
+			return "cached", err // nil
+		}
 		if result == "" {
 			return
 		}
 		return "", idemflight.BeginEffect(ctx)
 	})
 }
+
+func idle() {}
 
 // An effect without BeginEffect, on a way that does not lead to one.
 func unannounced(ctx context.Context, o order, c *http.Client) {
@@ -215,7 +222,8 @@ func caches(ctx context.Context, s shop, given *cache) {
 	s.judged.Do(ctx, "key", silent)
 	s.Known.Do(ctx, "key", silent)
 	given.Do(ctx, "key", silent)
-	idemflight.MustNew(options{Classify: idemflight.ClassifyLenient}).Do(ctx, "key", silent)
+	classifies := idemflight.MustNew(options{Classify: idemflight.ClassifyLenient})
+	classifies.Do(ctx, "key", silent)
 	o := options{}
 	o.EffectsAnnounced = true
 	set := idemflight.MustNew(o)
@@ -232,17 +240,16 @@ func caches(ctx context.Context, s shop, given *cache) {
 
 func replace(c **cache) { *c = nil }
 
-// till is set up in ways that do not name its type, or its field.
+// A till and a drawer are set up in ways that do not name their type, or their field.
 type till struct{ keys *cache }
 
-var tills = []*till{
-	{keys: idemflight.MustNew(options{})},
-	{keys: idemflight.MustNew(options{EffectsAnnounced: true})},
-}
+var tills = []*till{{keys: idemflight.MustNew(options{EffectsAnnounced: true})}, newTill()}
+
+func newTill() *till { return &till{keys: idemflight.MustNew(options{})} }
 
 type drawer struct{ keys *cache }
 
-var drawers = []drawer{{idemflight.MustNew(options{})}, {idemflight.MustNew(options{EffectsAnnounced: true})}}
+var drawers = []drawer{{keys: idemflight.MustNew(options{})}, {idemflight.MustNew(options{EffectsAnnounced: true})}}
 
 func several(ctx context.Context) {
 	silent := func(ctx context.Context) (string, error) {
