@@ -3,7 +3,6 @@ package idemvet
 import (
 	"go/ast"
 	"go/types"
-	"strings"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/ast/inspector"
@@ -66,10 +65,6 @@ func isIgnored(cur inspector.Cursor, blankHeeds bool) bool {
 		return isIgnored(cur.Parent(), blankHeeds)
 	}
 	return false
-}
-
-func isTest(pass *analysis.Pass, n ast.Node) bool {
-	return strings.HasSuffix(pass.Fset.File(n.Pos()).Name(), "_test.go")
 }
 
 func isBlank(e ast.Expr) bool {

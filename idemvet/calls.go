@@ -6,6 +6,7 @@ import (
 	"iter"
 	"reflect"
 	"slices"
+	"strings"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/analysis/passes/inspect"
@@ -106,7 +107,7 @@ func (c *code) fnAround(cur inspector.Cursor) *ast.FuncLit {
 	return nil
 }
 
-// captured yields each use, in fn, of a variable of a function around it.
+// captured yields each use in fn of a variable of a function around it.
 func (c *code) captured(fn *ast.FuncLit) iter.Seq2[inspector.Cursor, *types.Var] {
 	return func(yield func(inspector.Cursor, *types.Var) bool) {
 		body, _ := c.all.Root().FindNode(fn)
@@ -121,6 +122,11 @@ func (c *code) captured(fn *ast.FuncLit) iter.Seq2[inspector.Cursor, *types.Var]
 
 func isCaptured(v *types.Var, fn *ast.FuncLit) bool {
 	return v.Kind() != types.PackageVar && !v.IsField() && !within(v, fn)
+}
+
+// isTest reports whether n is in the file of a test.
+func isTest(pass *analysis.Pass, n ast.Node) bool {
+	return strings.HasSuffix(pass.Fset.File(n.Pos()).Name(), "_test.go")
 }
 
 func within(v *types.Var, n ast.Node) bool { return n.Pos() <= v.Pos() && v.Pos() < n.End() }
