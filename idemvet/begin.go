@@ -94,9 +94,15 @@ func (c *code) unannounced(fn *ast.FuncLit) (sent *ast.CallExpr) {
 		case f == nil || isFunc(f, "NoEffect", "Final", "Retryable", "Unknown"):
 		case c.speaks(f):
 			return nil
-		case sent == nil && sends[f.FullName()]:
+		case sent == nil && c.isSent(call):
 			sent = call
 		}
 	}
 	return sent
+}
+
+// isSent reports whether call sends something.
+func (c *code) isSent(call *ast.CallExpr) bool {
+	f, ok := typeutil.Callee(c.info, call).(*types.Func)
+	return ok && sends[f.FullName()]
 }

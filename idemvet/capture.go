@@ -57,7 +57,7 @@ func (c *code) lent(cur inspector.Cursor, v *types.Var) string {
 	case c.isBody(v):
 		return "the body of a request"
 	}
-	if _, ok := contextOf(cur); ok { // idemcontext's, too
+	if _, ok := contextOf(cur); ok && isType(v.Type(), "net/http", "Request") { // idemcontext's, too
 		return ""
 	}
 	for _, l := range lentTypes {

@@ -41,7 +41,7 @@ func runMark(pass *analysis.Pass) (any, error) {
 			continue
 		}
 		for _, ret := range c.beforeBegin(o.fn) {
-			err := ret.Results[len(ret.Results)-1]
+			err := ret.Results[1]
 			if !c.isPlainError(err) {
 				continue
 			}
@@ -113,12 +113,12 @@ func (c *code) beforeBegin(fn *ast.FuncLit) (returns []*ast.ReturnStmt) {
 }
 
 // isDoubtful reports whether something is called in b after which it is not certain any more that an error holds
-// the key, and wrongly so. A block that leads to BeginEffect has no effect, since that announces it; but it may
-// call what says a word.
+// the key, and wrongly so. A block that leads to BeginEffect should have no effect, since that announces it, and must
+// not call what may say a word.
 func (c *code) isDoubtful(b *cfg.Block, leads bool) bool {
 	for _, n := range b.Nodes {
 		for call := range c.callsIn(n) {
-			if leads && c.maySpeak(call) || !leads && !c.isHarmless(call) {
+			if leads && (c.maySpeak(call) || c.isSent(call)) || !leads && !c.isHarmless(call) {
 				return true
 			}
 		}
@@ -148,28 +148,24 @@ func (c *code) isPanic(call *ast.CallExpr) bool {
 // isPlainError reports whether err, in a return statement, is certainly an error, and has no marker.
 func (c *code) isPlainError(err ast.Expr) bool {
 	switch e := ast.Unparen(err).(type) {
-	case *ast.UnaryExpr, *ast.CompositeLit: // &MyError{} and MyError{}
+	case *ast.CompositeLit:
 		return true
+	case *ast.UnaryExpr:
+		return e.Op == token.AND // &MyError{}
 	case *ast.CallExpr:
 		f := typeutil.StaticCallee(c.info, e)
 		return f != nil && (f.FullName() == "errors.New" || f.FullName() == "fmt.Errorf")
 	case *ast.Ident, *ast.SelectorExpr:
 		v := variable(c.info, e)
-		if v == nil {
-			return false
-		}
-		if v.Kind() == types.PackageVar {
-			return !c.isMarked(v)
-		}
-		return c.isTested(err, v)
+		return v != nil && !c.isMarked(v) && (v.Kind() == types.PackageVar || c.isTested(err, v))
 	}
 	return false
 }
 
-// isMarked reports whether v, an error of package level, is set to one with a marker.
+// isMarked reports whether v, an error, may be set to one with a marker.
 func (c *code) isMarked(v *types.Var) bool {
 	for _, from := range c.sources[v] {
-		if from == nil || c.speaksIn(from) {
+		if from == nil || !c.isCallTo(from, "BeginEffect") && c.speaksIn(from) {
 			return true
 		}
 	}

@@ -166,6 +166,33 @@ func unannounced(ctx context.Context, o order, c *http.Client) {
 		}
 		return "", errAmount
 	})
+	payments.Do(ctx, "key", func(ctx context.Context) (string, error) {
+		if _, err := c.Post("/authorize", "", nil); err != nil {
+			return "", err
+		}
+		return "", idemflight.BeginEffect(ctx)
+	})
+}
+
+func fromOutside(ctx context.Context, plain error, errs chan error) {
+	marked := idemflight.Final(plain)
+	payments.Do(ctx, "key", func(ctx context.Context) (_ string, err error) {
+		switch {
+		case plain != nil:
+			return "", plain // want `this error holds the key`
+		case marked != nil:
+			return "", marked
+		case ctx == nil:
+			return "", <-errs // or nil
+		}
+		if err = ctx.Err(); err != nil {
+			return "", err // want `this error holds the key`
+		}
+		if err = idemflight.BeginEffect(ctx); err != nil {
+			return "", err
+		}
+		return charge(ctx)
+	})
 }
 
 // In steps, each with a key of its own, the words of the inner fn are not the outer one's.
