@@ -6,9 +6,10 @@ step public names
 apicheck=$PWD/../shared/apicheck/run
 [ -x "$apicheck" ] || { echo "no apicheck beside this checkout: skipped"; exit 0; }
 
-# In a copy without tests, since it compiles them again for each part.
+# In a copy without tests, since it compiles them again for each part; with the race detector, as the modules are
+# compiled elsewhere.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z | grep -zv '_test\.go$' | tar -c --null -T - | tar -x -C "$copy"
 cd "$copy"
-"$apicheck" $(sed 's/#.*//' .ci/apicheck)
+GOFLAGS="${GOFLAGS-} -race" "$apicheck" $(sed 's/#.*//' .ci/apicheck)
