@@ -453,9 +453,9 @@ func TestPromise30_OneCallRenewsAllThatRunLong(t *testing.T) {
 		}
 		run("a")
 		run("b")
-		time.Sleep(5 * time.Second)
-		run("younger")
 		time.Sleep(6 * time.Second)
+		run("younger") // for less than a sixth of the lease when the first beat comes
+		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		require.Equal(t, [][]string{{"a", "b"}}, m.seen())
 		time.Sleep(10 * time.Second)

@@ -433,7 +433,7 @@ var coreFaults = []fault{
 
 	// 23. Forget.
 	{name: "forget-keeps-held", promise: "23", sentence: "Forget drops what is kept", in: "(*Cache).drop", old: "case r != nil:", new: "case r != nil && r.state() != Held:"},
-	{name: "forgotten-is-retained", promise: "23", sentence: "its callers get the outcome, which is then not retained", in: "(*ending).retains", old: "&& !end.flight.forgotten", new: ""},
+	{name: "forgotten-is-retained", promise: "23", sentence: "its callers get the outcome, which is then not retained", in: "(*ending).retains", old: "&& !forgotten", new: "&& (!forgotten || true)"},
 	{name: "forgotten-hold-is-released", promise: "23", sentence: "a Hold is held all the same", in: "(*ending).land", old: "end.disposition == Retain &&", new: "end.disposition == Hold && f.forgotten || end.disposition == Retain &&"},
 	{name: "forget-in-flight-false", promise: "23", sentence: "on a key in flight it returns true", in: "(*Cache).drop", old: "r != nil || f != nil", new: "r != nil"},
 	{name: "forgotten-stays-in-the-table", promise: "23", sentence: "Forget drops what is kept", hint: "TestReplay_", in: "(*table).remove", old: "at.set(i, nil)", new: ""},
@@ -497,7 +497,7 @@ var coreFaults = []fault{
 	{name: "took-missing", promise: "25", sentence: "Took: of the execution", in: "(*flight).ended", old: "Took: o.took,", new: ""},
 	{name: "panics-uncounted", promise: "25", sentence: "Panics: those that ended by panic or Goexit", in: "(*ending).landLocked", old: "!end.returned", new: "end.panicked != nil"},
 	{name: "releases-of-reconcile-uncounted", promise: "25", sentence: "executions of fn and of Reconcile that ended", in: "(*ending).yieldToFn", old: "s.stats.Releases++", new: ""},
-	{name: "learned-nothing-counts-as-joined", promise: "25", sentence: "calls whose Reconcile learned nothing count as OutcomeUnknown, the joined ones too", in: "(*shard).wakeLocked", old: "joined = led", new: ""},
+	{name: "learned-nothing-counts-as-joined", promise: "25", sentence: "calls whose Reconcile learned nothing count as OutcomeUnknown, the joined ones too", in: "(*shard).wakeLocked", old: "led, joined = without, without", new: "led = without"},
 	{name: "log-without-the-key", promise: "25", sentence: `LogEvents: key under "key"`, hint: "TestLogEvents", in: "LogEvents", old: `, slog.Any("key", e.Key)`, new: ""},
 	{name: "goexit-of-an-observer", promise: "25", sentence: "each event is told, also if the Observer calls runtime.Goexit at one", hint: "TestPromise14_|TestPromise25_|TestObserver", in: "(*Cache).emit", old: "if told < len(notes) { c.emit(notes[told:]) }", new: ""},
 	{name: "forget-untold", promise: "25", sentence: "Forget emits EventForgotten", in: "(*Cache).Forget", old: "c.noteIn(ctx, &notes, Event[K]{Kind: EventForgotten, Key: key})", new: ""},
