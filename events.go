@@ -161,7 +161,7 @@ func (e Event[K]) logged() (slog.Level, string) {
 	case EventExecuted, EventReconciled, EventFinished:
 		return e.loggedEnd()
 	case EventJoined:
-		if _, unknown := e.Err.(*unknownError); unknown {
+		if errors.Is(finite(e.Err), ErrOutcomeUnknown) {
 			return slog.LevelWarn, "idemflight: joined, outcome unknown"
 		}
 		return slog.LevelDebug, "idemflight: joined"
