@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,14 +19,21 @@ import (
 
 const (
 	clientTimeout  = 700 * time.Millisecond // how long a client waits for an answer before it hangs up and asks again
-	clientPatience = 2 * time.Minute        // after which it goes without a receipt
+	clientPatience = 2 * time.Minute        // after which it goes without an answer
 )
 
-// receipts are what clients were told, by order: different ones only.
-type receipts map[string][]receipt
+// answers are what clients were told in the end, by order: different answers only.
+type answers map[string][]answer
+
+type answer struct {
+	status int
+	charge int64 // of a receipt
+}
+
+func (a answer) receipt() bool { return a.status == http.StatusCreated }
 
 // ask asks for n orders, at that rate, and adds what the clients are told.
-func (rs receipts) ask(ctx context.Context, addr string, n, rate int) error {
+func (as answers) ask(ctx context.Context, addr string, n, rate int) error {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
 	attacker := vegeta.NewAttacker(vegeta.Client(retrying(ctx, transport)))
@@ -40,9 +48,9 @@ func (rs receipts) ask(ctx context.Context, addr string, n, rate int) error {
 	}
 	pace := atMost{vegeta.ConstantPacer{Freq: rate, Per: time.Second}, uint64(n)}
 	var failed error
-	for answer := range attacker.Attack(target, pace, 0, "") {
-		if answer.Error == "" && answer.Code == http.StatusCreated { // otherwise this order has no receipt, which is counted
-			failed = cmp.Or(failed, rs.add(answer.Body))
+	for told := range attacker.Attack(target, pace, 0, "") {
+		if told.Code != 0 { // otherwise its client has lost its patience
+			failed = cmp.Or(failed, as.add(path.Base(told.URL), int(told.Code), told.Body))
 		}
 	}
 	return cmp.Or(ctx.Err(), failed)
@@ -50,13 +58,17 @@ func (rs receipts) ask(ctx context.Context, addr string, n, rate int) error {
 
 func orderID(n int) string { return fmt.Sprintf("order-%d", n) }
 
-func (rs receipts) add(body []byte) error {
-	var r receipt
-	if err := json.Unmarshal(body, &r); err != nil {
-		return fmt.Errorf("%q is no receipt: %w", body, err)
+func (as answers) add(order string, status int, body []byte) error {
+	a := answer{status: status}
+	if status == http.StatusCreated {
+		var r receipt
+		if err := json.Unmarshal(body, &r); err != nil || r.Order != order {
+			return fmt.Errorf("%q is no receipt of %s", body, order)
+		}
+		a.charge = r.Charge
 	}
-	if !slices.Contains(rs[r.Order], r) {
-		rs[r.Order] = append(rs[r.Order], r)
+	if !slices.Contains(as[order], a) {
+		as[order] = append(as[order], a)
 	}
 	return nil
 }

@@ -74,28 +74,42 @@ func TestTheStormFindsDoubles(t *testing.T) {
 
 func TestTallyFindsWhatItCounts(t *testing.T) {
 	const order = "order-0"
-	one, other := receipt{order, 1}, receipt{order, 2}
+	one, other, refusal := answer{201, 1}, answer{201, 2}, answer{status: 409}
 	for name, c := range map[string]struct {
-		charges  []int64
-		receipts []receipt
-		want     tally
+		charges []int64
+		answers []answer
+		want    tally
 	}{
-		"charged and told":           {[]int64{1}, []receipt{one}, tally{charges: 1}},
-		"charged twice":              {[]int64{1, 2}, []receipt{one}, tally{charges: 2, twice: 1}},
-		"told, not charged":          {nil, []receipt{one}, tally{uncharged: 1}},
-		"told of another charge":     {[]int64{1}, []receipt{other}, tally{charges: 1, uncharged: 1}},
-		"told two things, both true": {[]int64{1, 2}, []receipt{one, other}, tally{charges: 2, twice: 1, contradicted: 1}},
-		"told two things, one true":  {[]int64{1}, []receipt{one, other}, tally{charges: 1, uncharged: 1, contradicted: 1}},
-		"charged, not told":          {[]int64{1}, nil, tally{charges: 1, unanswered: 1}},
+		"charged and told":           {[]int64{1}, []answer{one}, tally{charges: 1}},
+		"charged twice":              {[]int64{1, 2}, []answer{one}, tally{charges: 2, twice: 1}},
+		"told, not charged":          {nil, []answer{one}, tally{uncharged: 1}},
+		"told of another charge":     {[]int64{1}, []answer{other}, tally{charges: 1, uncharged: 1}},
+		"told two things, both true": {[]int64{1, 2}, []answer{one, other}, tally{charges: 2, twice: 1, contradicted: 1}},
+		"told two things, one true":  {[]int64{1}, []answer{one, other}, tally{charges: 1, uncharged: 1, contradicted: 1}},
+		"served, and then refused":   {[]int64{1}, []answer{one, refusal}, tally{charges: 1, contradicted: 1}},
+		"charged, and refused":       {[]int64{1}, []answer{refusal}, tally{charges: 1, unserved: 1}},
+		"charged, not told":          {[]int64{1}, nil, tally{charges: 1, unserved: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := tally{orders: 1, restarts: 1, resent: 1}
-			got.count(map[string][]int64{order: c.charges}, receipts{order: c.receipts})
+			got.count(map[string][]int64{order: c.charges}, answers{order: c.answers})
 			c.want.orders, c.want.restarts, c.want.resent = 1, 1, 1
 			require.Equal(t, c.want, got)
 			require.Equal(t, name != "charged and told", got.verdict(rolling) != nil, "the verdict")
 		})
 	}
+}
+
+func TestAnswersThatDifferAreKept(t *testing.T) {
+	told := answers{}
+	require.NoError(t, told.add("order-1", 201, receipt{"order-1", 7}.body()))
+	require.NoError(t, told.add("order-1", 201, receipt{"order-1", 7}.body()), "the same again")
+	require.NoError(t, told.add("order-1", 201, receipt{"order-1", 8}.body()))
+	require.NoError(t, told.add("order-1", 409, []byte("no")))
+	require.NoError(t, told.add("order-2", 409, []byte("no")))
+	require.Equal(t, answers{"order-1": {{201, 7}, {201, 8}, {409, 0}}, "order-2": {{409, 0}}}, told)
+	require.Error(t, told.add("order-1", 201, receipt{"order-2", 9}.body()), "the receipt of another order")
+	require.Error(t, told.add("order-1", 201, nil), "no receipt")
 }
 
 func TestStormThatDoesNotBiteIsAnError(t *testing.T) {

@@ -27,8 +27,9 @@ type config struct {
 
 const (
 	execTimeout = 2 * time.Second
-	lease       = 2 * time.Second // of a process that was killed
-	hang        = 3 * proxyTimeout / 2
+	lease       = 2 * time.Second      // so that clients do not wait long for the dead; the default is 30s
+	hang        = 3 * proxyTimeout / 2 // of a handler: nginx does not wait for so long
+	patience    = 20 * time.Second     // with what is under way when a server stops
 )
 
 // serve is a server process, until SIGTERM. It prints a line once it listens.
@@ -45,29 +46,30 @@ func serve(text string) error {
 	}
 	defer db.Close()
 	handler := shop{bank{db}}
-	orders, closeOrders := bare(handler), func(context.Context) error { return nil }
-	if !c.Bare {
-		own, err := connect(ctx, c.DSN, c.Schema)
-		if err != nil {
-			return err
-		}
-		defer own.Close()
-		store, err := pgstore.Open(ctx, own, "orders", pgstore.Options{})
-		if err != nil {
-			return err
-		}
-		keys, err := guard(handler.bank, store)
-		if err != nil {
-			return err
-		}
-		orders, closeOrders = keys.Handler(handler), keys.Cache().Close
+	if c.Bare {
+		return listenAndServe(ctx, c.Addr, bare(handler))
 	}
-	return listenAndServe(ctx, c.Addr, orders, closeOrders)
+	own, err := connect(ctx, c.DSN, c.Schema)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	store, err := pgstore.Open(ctx, own, "orders", pgstore.Options{})
+	if err != nil {
+		return err
+	}
+	keys, err := guard(handler.bank, store)
+	if err != nil {
+		return err
+	}
+	err = listenAndServe(ctx, c.Addr, keys.Handler(handler))
+	closing, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return errors.Join(err, keys.Cache().Close(closing))
 }
 
-// listenAndServe serves orders until ctx ends, and then stops as a server should: it listens no more, answers what has
-// begun, and closes the cache.
-func listenAndServe(ctx context.Context, addr string, orders http.Handler, closeOrders func(context.Context) error) error {
+// listenAndServe serves orders until ctx ends. Then it listens no more, and answers what has begun.
+func listenAndServe(ctx context.Context, addr string, orders http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("POST /orders/{order}", orders)
 	web := &http.Server{Handler: mux}
@@ -83,9 +85,9 @@ func listenAndServe(ctx context.Context, addr string, orders http.Handler, close
 		return err
 	case <-ctx.Done():
 	}
-	patience, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	closing, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return errors.Join(web.Shutdown(patience), closeOrders(patience))
+	return web.Shutdown(closing)
 }
 
 // guard returns the middleware under test.
@@ -103,8 +105,10 @@ func guard(b bank, store idemflight.Store) (*idemhttp.Middleware, error) {
 
 // reconcile finds out what became of a held order.
 func (b bank) reconcile(ctx context.Context, key idemflight.Key, held idemflight.Entry[*idemhttp.Response]) (*idemhttp.Response, error) {
-	// Asked first, since it must not be too early when the bank answers.
-	over := time.Since(held.StartedAt) > execTimeout+time.Second // the second is for the way from the claim to fn
+	// Once it is over, the bank refuses what is still on its way (see charge). The second is for the time between the
+	// claim and fn; all clocks are those of one machine. The clock is read before the bank is asked: what the bank
+	// does not know by then will not come.
+	over := time.Since(held.StartedAt) > execTimeout+time.Second
 	r, err := b.find(ctx, key.ID)
 	switch {
 	case errors.Is(err, errNotCharged) && over:

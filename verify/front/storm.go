@@ -96,7 +96,7 @@ func (s storm) run(ctx context.Context, m mode) (t tally, err error) {
 	if err := pgstore.Migrate(ctx, db); err != nil {
 		return t, err
 	}
-	told := receipts{}
+	told := answers{}
 	if t, err = s.sell(ctx, m, schema, told); err != nil {
 		return t, err
 	}
@@ -107,7 +107,7 @@ func (s storm) run(ctx context.Context, m mode) (t tally, err error) {
 
 // sell lets clients ask for orders while the servers are restarted, and adds to told what they are told. When it
 // returns, all processes have ended.
-func (s storm) sell(ctx context.Context, m mode, schema string, told receipts) (t tally, err error) {
+func (s storm) sell(ctx context.Context, m mode, schema string, told answers) (t tally, err error) {
 	var servers [2]*server
 	var addrs []string
 	for i := range servers {

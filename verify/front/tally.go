@@ -16,27 +16,26 @@ type tally struct {
 	// Orders with something wrong.
 	twice        int // charged more than once
 	uncharged    int // with a receipt of a charge that is not in the bank
-	contradicted int // with receipts that differ
-	unanswered   int // without a receipt
+	contradicted int // with answers that differ
+	unserved     int // without a receipt
 }
 
 // count compares what the bank has charged with what the clients were told.
-func (t *tally) count(charged map[string][]int64, told receipts) {
+func (t *tally) count(charged map[string][]int64, told answers) {
 	for n := range t.orders {
-		charges, receipts := charged[orderID(n)], told[orderID(n)]
+		charges, answers := charged[orderID(n)], told[orderID(n)]
 		t.charges += len(charges)
 		if len(charges) > 1 {
 			t.twice++
 		}
-		if slices.ContainsFunc(receipts, func(r receipt) bool { return !slices.Contains(charges, r.Charge) }) {
+		if slices.ContainsFunc(answers, func(a answer) bool { return a.receipt() && !slices.Contains(charges, a.charge) }) {
 			t.uncharged++
 		}
-		switch len(receipts) {
-		case 0:
-			t.unanswered++
-		case 1:
-		default:
+		if len(answers) > 1 {
 			t.contradicted++
+		}
+		if !slices.ContainsFunc(answers, answer.receipt) {
+			t.unserved++
 		}
 	}
 }
@@ -48,7 +47,7 @@ func (t tally) verdict(m mode) error {
 		return errors.New("no storm: nothing was restarted, or nginx sent nothing again")
 	case m.bare && t.twice == 0:
 		return errors.New("no storm: without idemhttp nothing was charged twice")
-	case !m.bare && t.twice+t.uncharged+t.contradicted+t.unanswered > 0:
+	case !m.bare && t.twice+t.uncharged+t.contradicted+t.unserved > 0:
 		return errors.New("ORDERS WERE CHARGED TWICE, OR NOT AS THEIR CLIENTS WERE TOLD")
 	}
 	return nil
@@ -59,5 +58,5 @@ const tableHead = `| | orders | requests | resent by nginx | restarts | charges 
 
 func (t tally) row(name string) string {
 	return fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %d |", name, t.orders, t.requests, t.resent,
-		t.restarts, t.charges, t.twice, t.uncharged, t.contradicted, t.unanswered)
+		t.restarts, t.charges, t.twice, t.uncharged, t.contradicted, t.unserved)
 }
