@@ -34,7 +34,8 @@ type Options[K comparable, V any] struct {
 	// HoldTTL is how long a held key (outcome unknown) stays held. 0 = [DefaultHoldTTL], but at
 	// least TTL; negative = until it is resolved or forgotten. After HoldTTL the key is released
 	// although nobody has found out: the next call runs fn again and may repeat the effect. For
-	// payments make it negative, and set Reconcile or have Stats.Held alert a person.
+	// payments make it negative, and set Reconcile or have a person alerted: by Stats.Held, or with
+	// a Store by Unsettled, since Stats does not count what only the store holds.
 	HoldTTL time.Duration
 
 	// MaxEntries bounds the number of keys in flight and kept, together and exactly. It should
@@ -154,7 +155,9 @@ type Options[K comparable, V any] struct {
 	Store Store
 
 	// Lease is how long an execution in another process is thought to be alive after its last sign
-	// of life. 0 = [DefaultLease]. Less than 1 s is an error, and so is a Lease without a Store.
+	// of life. A sixth of it must be enough for Renew, which the store is asked once for all
+	// executions of a cache. 0 = [DefaultLease]. Less than 1 s is an error, and so is a Lease
+	// without a Store.
 	Lease time.Duration
 
 	// LocalTTL is how long an outcome is replayed from memory before the store is asked again, and

@@ -41,7 +41,7 @@ type Stats struct {
 	InFlight int   // flights
 	Waiters  int   // joined callers that wait
 	Entries  int   // kept and unexpired; with InFlight at most MaxEntries
-	Held     int   // of these, held
+	Held     int   // of these, held; 0 with a Store, which keeps them: see Unsettled
 	Weight   int64 // of retained outcomes
 }
 

@@ -73,7 +73,7 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 			return was, err
 		}
 		if attempts > 1 {
-			return true, nil // an earlier attempt dropped it, and what is there now is not meant
+			return true, nil // an earlier attempt may have dropped it, and what is there now is not meant
 		}
 	}
 	return false, nil

@@ -59,7 +59,7 @@ type Options struct {
 	Fingerprint func(procedure string, req proto.Message) idemflight.Fingerprint
 
 	// Classify judges the error, as clients see it, of a handler that has neither called BeginEffect or
-	// NoEffect nor marked its error; with the cache option EffectsAnnounced it is not asked. The
+	// NoEffect nor marked its error; with the cache option EffectsAnnounced it does not count. The
 	// cache's Classify is not asked about an error at all. Anything but the three dispositions, a
 	// panic included, holds the key. nil = [ClassifyCode].
 	Classify func(*connect.Error) idemflight.Disposition

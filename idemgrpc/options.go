@@ -63,7 +63,7 @@ type Options struct {
 	Fingerprint func(fullMethod string, req proto.Message) idemflight.Fingerprint
 
 	// Classify judges a status other than OK of a handler that has neither called BeginEffect or
-	// NoEffect nor marked its error; with the cache option EffectsAnnounced it is not asked. The
+	// NoEffect nor marked its error; with the cache option EffectsAnnounced it does not count. The
 	// cache's Classify is not asked about a status at all. Anything but the three dispositions, a
 	// panic included, holds the key. nil = [ClassifyStatus].
 	Classify func(*status.Status) idemflight.Disposition

@@ -386,7 +386,11 @@ func (c *call) execute(ctx context.Context) (*Response, error) {
 	c.rec = newRecorder(c.w, c.r, c.m.opts.MaxResponseBytes, c.m.opts.ReplayHeader)
 	c.rec.ctx = handlerContext{ctx, c.key}
 	run(c.next, c.rec.writer(), c.r, withBody(&c.rec.ctx, c.r, c.body, &c.rec.request))
-	return c.m.outcome(c.rec.finish())
+	resp, err := c.m.outcome(c.rec.finish())
+	if err == nil && resp.Status >= 400 { // a refusal, and not the success that EventUnannounced is about
+		idemflight.NoEffect(ctx)
+	}
+	return resp, err
 }
 
 // run runs the handler with copied, the copy of the server's request that it may read.

@@ -116,3 +116,23 @@ func TestStore_ThatCannotBeAskedIsAProblemOfItsOwn(t *testing.T) {
 		require.Equal(t, 1, ran)
 	})
 }
+
+// What a handler refuses is no success that it should have announced; what it does is.
+func TestEffectsAnnounced_ARefusalIsNoEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := idemhttp.DefaultCacheOptions()
+		o.EffectsAnnounced = true
+		cache := idemflight.MustNew(o)
+		status := http.StatusUnprocessableEntity
+		s := inMemory(newMiddleware(t, idemhttp.Options{Cache: cache}).Handler(http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })))
+		defer s.stop()
+		_, err := s.post(t.Context(), "refused", "body")
+		require.NoError(t, err)
+		require.Zero(t, cache.Stats().Unannounced)
+		status = http.StatusCreated
+		_, err = s.post(t.Context(), "done", "body")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, cache.Stats().Unannounced)
+	})
+}

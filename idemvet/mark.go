@@ -212,7 +212,7 @@ func (c *code) judgesNothing(e ast.Expr) bool {
 		return false
 	}
 	for _, from := range c.sources[v] {
-		if from == nil || !c.isCallTo(from, "New", "MustNew") || !c.hasNoJudge(from.(*ast.CallExpr).Args[0]) {
+		if from == nil || !c.isCallTo(from, "New", "MustNew") || !c.hasNoJudge(ast.Unparen(from).(*ast.CallExpr).Args[0]) {
 			return false
 		}
 	}

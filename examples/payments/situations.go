@@ -148,7 +148,7 @@ func situations(cfg config) []situation {
 			note:    "* Forgotten by then: one charge in each TTL is in order (a day by default).",
 		},
 		{
-			name:    "restart with a payment running",
+			name:    "restart between two payments",
 			play:    playRestart,
 			charges: 2,
 			answers: "201, cut off, 201 replayed, 409 outcome-unknown, 201 replayed",

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"slices"
+
 	"github.com/idemflight/idemflight"
 )
 
@@ -49,20 +51,29 @@ func ClassifyError(err error, reasonOf func(error) (reason string, isStatus bool
 	return w.classify(err)
 }
 
-// walk goes through what an error wraps, and does not go on forever in one that wraps itself:
-// idemflight.ClassifyLenient holds that.
+// walk goes through what an error wraps, and does not go on forever in one that wraps itself: it holds that, as
+// idemflight.ClassifyLenient does.
 type walk struct {
 	reasonOf func(error) (reason string, isStatus bool)
 	left     int
 }
 
 func (w *walk) classify(err error) idemflight.Disposition {
-	for inside := err; w.left > 0 && inside != nil; w.left-- {
+	for inside := err; inside != nil; {
+		if w.left--; w.left < 0 {
+			return idemflight.Hold
+		}
 		if reason, isStatus := w.reasonOf(inside); isStatus {
 			if d, known := dispositions[reason]; known {
 				return d
 			}
 			break
+		}
+		// First: many have an Unwrap beside it, which shows the last error only, or a chain that hides the others.
+		if e, ok := inside.(interface{ WrappedErrors() []error }); ok {
+			if parts := e.WrappedErrors(); slices.ContainsFunc(parts, isError) {
+				return w.classifyJoined(parts)
+			}
 		}
 		switch e := inside.(type) {
 		case interface{ Unwrap() error }:
@@ -75,6 +86,8 @@ func (w *walk) classify(err error) idemflight.Disposition {
 	}
 	return idemflight.ClassifyLenient(err)
 }
+
+func isError(err error) bool { return err != nil }
 
 func (w *walk) classifyJoined(errs []error) idemflight.Disposition {
 	d := idemflight.Release

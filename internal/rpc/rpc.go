@@ -4,7 +4,6 @@
 package rpc
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/idemflight/idemflight"
@@ -17,7 +16,7 @@ import (
 func Judge(err error, classify func() idemflight.Disposition) error {
 	d, panicked := try(classify)
 	if panicked != nil {
-		err = errors.Join(err, panicked)
+		err = fmt.Errorf("%w (and %v)", err, panicked) // one error, whose marker still decides
 	}
 	return &verdict.Error{Err: err, Retain: d == idemflight.Retain, Hold: d != idemflight.Release}
 }

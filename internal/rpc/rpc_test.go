@@ -129,3 +129,67 @@ type status struct{ cause error }
 
 func (s *status) Error() string { return s.cause.Error() }
 func (s *status) Unwrap() error { return s.cause }
+
+// reason is a status with the reason of a problem.
+type reason string
+
+func (r reason) Error() string { return string(r) }
+
+func reasonOf(err error) (string, bool) {
+	r, is := err.(reason)
+	return string(r), is
+}
+
+// older is a multi-error from before errors.Join, whose Unwrap shows the last one only.
+type older []error
+
+func (e older) Error() string          { return "several" }
+func (e older) Unwrap() error          { return e[len(e)-1] }
+func (e older) WrappedErrors() []error { return e }
+
+// joined joins itself.
+type joined struct{}
+
+func (joined) Error() string   { return "joined" }
+func (joined) Unwrap() []error { return []error{joined{}, joined{}} }
+
+func TestClassifyError_LooksAtEveryAttempt(t *testing.T) {
+	full, unknown := reason("FULL"), reason("OUTCOME_UNKNOWN")
+	for name, tt := range map[string]struct {
+		err  error
+		want idemflight.Disposition
+	}{
+		"one that ran nothing":             {full, idemflight.Release},
+		"wrapped":                          {fmt.Errorf("pay: %w", full), idemflight.Release},
+		"a deadline, then nothing ran":     {older{context.DeadlineExceeded, full}, idemflight.Hold},
+		"unknown, then nothing ran":        {older{unknown, full}, idemflight.Hold},
+		"nothing ran, twice":               {older{full, full}, idemflight.Release},
+		"joined":                           {errors.Join(full, unknown), idemflight.Hold},
+		"an error without end":             {joined{}, idemflight.Hold},
+		"an error without end, and others": {errors.Join(full, joined{}), idemflight.Hold},
+	} {
+		require.Equal(t, tt.want, rpc.ClassifyError(tt.err, reasonOf), name)
+	}
+}
+
+// A classifier that panics leaves it open whether to run again, but for what the handler has marked.
+func TestJudge_AMarkerDecidesBeforeAPanic(t *testing.T) {
+	panics := func() idemflight.Disposition { panic("oops") }
+	declined := errors.New("declined")
+	for name, tt := range map[string]struct {
+		err  error
+		want idemflight.State
+	}{
+		"Final":     {idemflight.Final(declined), idemflight.Retained},
+		"Retryable": {idemflight.Retryable(declined), idemflight.Absent},
+		"no marker": {declined, idemflight.Held},
+	} {
+		c := idemflight.MustNew(idemflight.Options[string, int]{})
+		_, err := c.Do(t.Context(), "k", func(context.Context) (int, error) { return 0, rpc.Judge(tt.err, panics) })
+		require.ErrorIs(t, err, declined, name)
+		require.ErrorContains(t, err, "oops", name)
+		e, _, err := c.Lookup(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, tt.want, e.State, name)
+	}
+}

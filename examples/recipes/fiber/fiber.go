@@ -41,9 +41,17 @@ type server struct {
 	payments *idemflight.Cache[idemflight.Key, idemtest.Receipt]
 }
 
-// New returns a server of payments, charged at bank.
-func New(bank *idemtest.Bank) (*fiber.App, error) {
-	payments, err := idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{})
+var errNoSuchAmount = errors.New("no such amount")
+
+// refusals are the errors that answerError tells apart. From a store an error comes back as text, and as these.
+var refusals = map[string]error{"no such amount": errNoSuchAmount, "declined": idemtest.ErrDeclined}
+
+// New returns a server of payments, charged at bank. Their keys are in store; nil: in memory.
+func New(bank *idemtest.Bank, store idemflight.Store) (*fiber.App, error) {
+	payments, err := idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{
+		Store: store,
+		Codec: idemflight.Codec[idemflight.Key, idemtest.Receipt]{Sentinels: refusals},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +81,11 @@ func (s server) pay(c fiber.Ctx) error {
 	result, err := s.payments.DoResult(c.Context(), key, func(ctx context.Context) (idemtest.Receipt, error) {
 		return s.charge(ctx, key, order.Amount) // nothing of c
 	}, idemflight.WithFingerprint(payload), idemflight.WithMaxWait(maxWait))
+	if result.Source != idemflight.Executed && result.Source != idemflight.NoOutcome {
+		c.Set("Idempotent-Replayed", "true")
+	}
 	if err != nil {
 		return err
-	}
-	if result.Source != idemflight.Executed {
-		c.Set("Idempotent-Replayed", "true")
 	}
 	return c.Status(fiber.StatusCreated).JSON(result.Value)
 }
@@ -87,7 +95,7 @@ func (s server) charge(ctx context.Context, key idemflight.Key, amount int) (ide
 	idemflight.NoEffect(ctx) // nothing has begun yet: what fails before the bank runs again
 
 	if amount <= 0 {
-		return idemtest.Receipt{}, idemflight.Final(fiber.ErrUnprocessableEntity) // a real answer: replayed
+		return idemtest.Receipt{}, idemflight.Final(errNoSuchAmount) // a real answer: replayed
 	}
 	if err := idemflight.BeginEffect(ctx); err != nil { // from here on, a failure is "unknown"
 		return idemtest.Receipt{}, err
@@ -95,10 +103,9 @@ func (s server) charge(ctx context.Context, key idemflight.Key, amount int) (ide
 	receipt, err := s.bank.Charge(ctx, key.String(), amount)
 	switch {
 	case errors.Is(err, idemtest.ErrDeclined):
-		err = idemflight.Final(fiber.ErrPaymentRequired) // a real answer, too
+		err = idemflight.Final(err) // a real answer, too
 	case errors.Is(err, idemtest.ErrRefused):
 		idemflight.NoEffect(ctx) // certainly not charged: the next attempt may try again
-		err = fiber.ErrServiceUnavailable
 	}
 	return receipt, err // any other error: charged or not, held
 }
@@ -115,8 +122,12 @@ func answerError(c fiber.Ctx, err error) error {
 	case errors.Is(err, idemflight.ErrInvalidKey): // none was sent
 		status = fiber.StatusBadRequest
 	case errors.Is(err, idemflight.ErrInFlight), errors.Is(err, idemflight.ErrCallerLeft), errors.Is(err, idemflight.ErrFull),
-		errors.Is(err, idemflight.ErrClosed), errors.Is(err, idemflight.ErrStore):
+		errors.Is(err, idemflight.ErrClosed), errors.Is(err, idemflight.ErrStore), errors.Is(err, idemtest.ErrRefused):
 		status = fiber.StatusServiceUnavailable
+	case errors.Is(err, errNoSuchAmount):
+		status = fiber.StatusUnprocessableEntity
+	case errors.Is(err, idemtest.ErrDeclined):
+		status = fiber.StatusPaymentRequired
 	case errors.As(err, &own):
 		status = own.Code
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/idemflight/idemflight/examples/recipes/internal/paytest"
 	"github.com/idemflight/idemflight/idemhttp"
 	"github.com/idemflight/idemflight/idemtest"
+	"github.com/idemflight/idemflight/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -45,7 +46,7 @@ func overFasthttp(app *fiber.App) http.Handler {
 }
 
 func open(t *testing.T, bank *idemtest.Bank) *fiber.App {
-	app, err := fiberpay.New(bank)
+	app, err := fiberpay.New(bank, nil)
 	require.NoError(t, err)
 	return app
 }
@@ -89,6 +90,22 @@ func TestADeadlineEndsTheWaitAndNotTheWork(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, pay(t.Context(), rent).Status, "after a second")
 		require.Equal(t, http.StatusCreated, pay(t.Context(), rent).Status, "half a second later")
 		bank.RequireOnce(t, "ann/rent")
+	})
+}
+
+// TestRefusalsOverAStore: another process replays them, from the text that the store has.
+func TestRefusalsOverAStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bank idemtest.Bank
+		bank.Script("ann/rent", idemtest.Decline)
+		store := storetest.Mem()
+		for range 2 {
+			app, err := fiberpay.New(&bank, store)
+			require.NoError(t, err)
+			pay := paytest.HTTP(overFasthttp(app))
+			require.Equal(t, http.StatusPaymentRequired, pay(t.Context(), paytest.Payment{Account: paytest.Ann, Key: "rent", Amount: 900}).Status)
+			require.Equal(t, http.StatusUnprocessableEntity, pay(t.Context(), paytest.Payment{Account: paytest.Ann, Key: "none"}).Status)
+		}
 	})
 }
 

@@ -34,9 +34,12 @@ import (
 
 //go:generate go run github.com/99designs/gqlgen@v0.17.98 generate
 
-// New returns a GraphQL server of payments, charged at bank.
-func New(bank *idemtest.Bank) (http.Handler, error) {
-	payments, err := idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{})
+// New returns a GraphQL server of payments, charged at bank. Their keys are in store; nil: in memory.
+func New(bank *idemtest.Bank, store idemflight.Store) (http.Handler, error) {
+	payments, err := idemflight.New(idemflight.Options[idemflight.Key, idemtest.Receipt]{
+		Store: store,
+		Codec: idemflight.Codec[idemflight.Key, idemtest.Receipt]{Sentinels: refusals},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +82,9 @@ var (
 	errBadKey       = fmt.Errorf("the key must have 1 to %d bytes", maxKey)
 	errNoSuchAmount = errors.New("no such amount")
 )
+
+// refusals are the errors that presentError tells apart. From a store an error comes back as text, and as these.
+var refusals = map[string]error{"no such amount": errNoSuchAmount, "declined": idemtest.ErrDeclined}
 
 const (
 	maxKey  = 255              // bytes, as in idemhttp: the cache keeps them
@@ -125,7 +131,8 @@ func presentError(ctx context.Context, err error) *gqlerror.Error {
 	var code string
 	switch {
 	case errors.Is(err, idemflight.ErrOutcomeUnknown): // first: it wraps what fn returned
-		code = "OUTCOME_UNKNOWN" // retryable, too, where the cache has a Reconcile
+		code = "OUTCOME_UNKNOWN"      // retryable, too, where the cache has a Reconcile
+		e.Message = "outcome unknown" // and not what the bank said
 	case errors.Is(err, idemflight.ErrKeyReused):
 		code = "KEY_REUSED"
 	case errors.Is(err, errBadKey):

@@ -17,7 +17,7 @@ import (
 )
 
 func open(t *testing.T, bank *idemtest.Bank) http.Handler {
-	server, err := gqlgenpay.New(bank)
+	server, err := gqlgenpay.New(bank, nil)
 	require.NoError(t, err)
 	return server
 }

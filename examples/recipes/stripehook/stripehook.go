@@ -10,7 +10,8 @@
 //
 //	Done              200
 //	Later             503: Stripe delivers it again, with growing delays
-//	Unknown           503: each delivery asks Reconcile; put an alert on Stats.Held, which pages somebody
+//	Unknown           503: each delivery asks Reconcile; have the age of the oldest held event
+//	                  (idemprom, Cache.Unsettled) page somebody
 //	a bad signature   400
 //
 // An event can come again for 3 days by Stripe's own retries, for 15 from the Dashboard and for 30 by its CLI

@@ -18,7 +18,7 @@ type (
 	options = idemflight.Options[string, string]
 )
 
-var payments = idemflight.MustNew(options{TTL: 1})
+var payments = (idemflight.MustNew(options{TTL: 1}))
 
 var (
 	errAmount = errors.New("bad amount")
