@@ -365,7 +365,11 @@ func (c Codec[K, V]) encodeHeld(origin *Origin, err error, held why) []byte {
 	if err == nil {
 		return []byte(marks + "\n")
 	}
-	return withMarks(marks, c.encodeError(err))
+	written := c.encodeError(err)
+	if len(written) == len("\n") {
+		marks += "," // or an error without text would be none
+	}
+	return withMarks(marks, written)
 }
 
 // withMarks returns an error as it is written, with marks.

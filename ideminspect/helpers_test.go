@@ -53,18 +53,18 @@ type site struct {
 	log   *logged
 }
 
+// actor knows people by a header.
+func actor(r *http.Request) (string, error) {
+	if r.Header.Get("X-User") == "" {
+		return "", errors.New("nobody is signed in")
+	}
+	return r.Header.Get("X-User"), nil
+}
+
 // newSite returns a page on which nora may act.
 func newSite(t testing.TB, opts options, v view) *site {
 	log := &logged{}
-	page, err := ideminspect.New(ideminspect.Options{
-		Write: true, Logger: newLogger(log),
-		Actor: func(r *http.Request) (string, error) {
-			if r.Header.Get("X-User") == "" {
-				return "", errors.New("nobody is signed in")
-			}
-			return r.Header.Get("X-User"), nil
-		},
-	})
+	page, err := ideminspect.New(ideminspect.Options{Write: true, Logger: newLogger(log), Actor: actor})
 	require.NoError(t, err)
 	c := idemflight.MustNew(opts)
 	ideminspect.Add(page, "payments", c, v)

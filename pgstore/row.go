@@ -1,9 +1,12 @@
 package pgstore
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/idemflight/idemflight"
 )
@@ -17,25 +20,60 @@ type row struct {
 	leased    *time.Time // nil: closed
 	until     *time.Time // nil: without end
 	now       time.Time
+	damage    string // what no verb writes; then only now is set beside it
 }
 
 // scan reads before and the columns from r.
 func (x *row) scan(r pgx.Row, before ...any) error {
-	var id, fingerprint []byte
+	var id, fingerprint, value, failure []byte
 	var state string
-	var completed *time.Time
-	err := r.Scan(append(before, &id, &state, &x.announced, &x.Forgotten, &fingerprint, &x.Value, &x.Err,
-		&x.StartedAt, &completed, &x.leased, &x.until, &x.now)...)
+	var announced, forgotten bool
+	var started, completed, leased, until pgtype.Timestamptz
+	err := r.Scan(append(before, &id, &state, &announced, &forgotten, &fingerprint, &value, &failure,
+		&started, &completed, &leased, &until, &x.now)...)
 	if err != nil {
 		return err
 	}
-	copy(x.ID[:], id)
-	copy(x.Fingerprint[:], fingerprint)
-	x.state = state[0]
-	if completed != nil {
-		x.CompletedAt = *completed
+	switch {
+	case len(id) != len(x.ID):
+		x.damage = fmt.Sprintf("its claim has %d bytes", len(id))
+	case len(fingerprint) != len(x.Fingerprint):
+		x.damage = fmt.Sprintf("its fingerprint has %d bytes", len(fingerprint))
+	case len(state) != 1 || !strings.Contains("cbrhxd", state):
+		x.damage = fmt.Sprintf("its state is %q", state)
+	case leased.Valid && strings.Contains("rxd", state), !leased.Valid && strings.Contains("cb", state):
+		x.damage = fmt.Sprintf("its state is %q, and it is open: %v", state, leased.Valid)
+	case strings.Contains("xd", state) && (!until.Valid || until.Time.After(x.now)):
+		x.damage = fmt.Sprintf("its state is %q, and it has not ended", state)
+	}
+	for _, t := range []pgtype.Timestamptz{started, completed, leased, until} {
+		if t.InfinityModifier != pgtype.Finite {
+			x.damage = "it has a time that is infinite"
+		}
+	}
+	if x.damage != "" {
+		return nil
+	}
+	x.Standing = idemflight.Standing{
+		ID: idemflight.ClaimID(id), Fingerprint: idemflight.Fingerprint(fingerprint), Forgotten: forgotten,
+		Value: value, Err: failure, StartedAt: started.Time, CompletedAt: completed.Time,
+	}
+	x.state, x.announced = state[0], announced
+	if leased.Valid {
+		x.leased = &leased.Time
+	}
+	if until.Valid {
+		x.until = &until.Time
 	}
 	return nil
+}
+
+// whole returns the error of a row that is damaged.
+func (x row) whole(key string) error {
+	if x.damage == "" {
+		return nil
+	}
+	return fmt.Errorf("pgstore: the row of key %q is damaged: %s", key, x.damage)
 }
 
 // standing returns what x reads as.

@@ -187,9 +187,8 @@ func (s *Store) Read(ctx context.Context, key string) (idemflight.Standing, erro
 	if len(key) > maxKey {
 		return idemflight.Standing{}, errKeyTooLong
 	}
-	var x row
-	err := x.scan(s.pool.QueryRow(ctx, s.sql.read, s.name, []byte(key)))
-	return x.standing(), noRowIsNone(err)
+	x, err := readRow(s.pool.QueryRow(ctx, s.sql.read, s.name, []byte(key)), key)
+	return x.standing(), err
 }
 
 // GiveBack is [idemflight.Store].GiveBack. Cost: one round trip.
@@ -208,13 +207,15 @@ func (s *Store) Forget(ctx context.Context, c idemflight.Claim) (bool, error) {
 const page = 200
 
 // Unsettled is [idemflight.Store].Unsettled, in the order of the keys' bytes. f may call the store: no
-// connection is held meanwhile. What changes during the scan may be missed. Cost: a scan of the name's rows
-// by its index, with one round trip for every 200 keys found.
+// connection is held meanwhile. What changes during the scan may be missed. Rows that are damaged do not end it:
+// it returns what is wrong with them at the end. Cost: a scan of the name's rows by its index, with one round
+// trip for every 200 keys found.
 func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.Standing) error) error {
 	type found struct {
 		key []byte
 		row
 	}
+	var damaged []error
 	for from := []byte{}; ; {
 		rows, err := s.pool.Query(ctx, s.sql.unsettled, s.name, from, page)
 		if err != nil {
@@ -228,6 +229,10 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.S
 			return err
 		}
 		for _, x := range all {
+			if err := x.whole(string(x.key)); err != nil {
+				damaged = append(damaged, err)
+				continue
+			}
 			if seen := x.standing(); seen.State == idemflight.InFlight || seen.State == idemflight.Held {
 				if err := f(string(x.key), seen); err != nil {
 					return err
@@ -235,7 +240,7 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, s idemflight.S
 			}
 		}
 		if len(all) < page {
-			return nil
+			return errors.Join(damaged...)
 		}
 		from = append(all[page-1].key, 0) // the next one in the order of bytes
 	}
@@ -255,17 +260,23 @@ func (s *Store) writeAndRead(ctx context.Context, relaxed bool, key, sql string,
 			return nil
 		})
 	}
-	b.Queue(s.sql.read, s.name, []byte(key)).QueryRow(func(r pgx.Row) error { return noRowIsNone(x.scan(r)) })
+	b.Queue(s.sql.read, s.name, []byte(key)).QueryRow(func(r pgx.Row) (err error) {
+		x, err = readRow(r, key)
+		return err
+	})
 	err = s.pool.SendBatch(ctx, &b).Close()
 	return wrote, x, err
 }
 
-// noRowIsNone returns err, but nil where a row was not found.
-func noRowIsNone(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+// readRow returns the row of key, the zero row if there is none, or the error of one that is damaged.
+func readRow(r pgx.Row, key string) (x row, err error) {
+	switch err := x.scan(r); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return row{}, nil
+	case err != nil:
+		return row{}, err
 	}
-	return err
+	return x, x.whole(key)
 }
 
 // micros is d as the statements take it, in µs.

@@ -51,7 +51,7 @@ func address() string {
 }
 
 // missing skips the test, or fails it where servers are required.
-func missing(t *testing.T, what string, err error) {
+func missing(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("IDEMFLIGHT_SERVERS") == "required" {
 		t.Fatalf("IDEMFLIGHT_SERVERS=required, and there is no %s: %v", what, err)
@@ -60,7 +60,7 @@ func missing(t *testing.T, what string, err error) {
 }
 
 // shared is a client of the Redis that is there.
-func shared(t *testing.T) *redis.Client {
+func shared(t testing.TB) *redis.Client {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address(), time.Second)
 	if err != nil {
@@ -70,7 +70,7 @@ func shared(t *testing.T) *redis.Client {
 	return client(t, address())
 }
 
-func client(t *testing.T, addr string) *redis.Client {
+func client(t testing.TB, addr string) *redis.Client {
 	c := redis.NewClient(&redis.Options{Addr: addr})
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
@@ -146,7 +146,7 @@ func freePort(t *testing.T) (addr, port string) {
 }
 
 // open opens a store of the test's own, whose keys are gone after it.
-func open(t *testing.T, c redis.UniversalClient) *redisstore.Store {
+func open(t testing.TB, c redis.UniversalClient) *redisstore.Store {
 	t.Helper()
 	s, err := redisstore.Open(t.Context(), c, nameFor(t, c), redisstore.Options{})
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func open(t *testing.T, c redis.UniversalClient) *redisstore.Store {
 }
 
 // nameFor returns a name for a store of the test's own, whose keys are gone after it.
-func nameFor(t *testing.T, c redis.UniversalClient) string {
+func nameFor(t testing.TB, c redis.UniversalClient) string {
 	name := uniqueName()
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -194,7 +194,7 @@ func request(key string) idemflight.ClaimRequest {
 }
 
 // claim claims key, and fails the test if that is not granted.
-func claim(t *testing.T, s *redisstore.Store, r idemflight.ClaimRequest) idemflight.Claim {
+func claim(t testing.TB, s *redisstore.Store, r idemflight.ClaimRequest) idemflight.Claim {
 	t.Helper()
 	x, err := s.Claim(t.Context(), r)
 	require.NoError(t, err)
@@ -202,7 +202,7 @@ func claim(t *testing.T, s *redisstore.Store, r idemflight.ClaimRequest) idemfli
 	return r.Claim
 }
 
-func readOf(t *testing.T, s *redisstore.Store, key string) idemflight.Standing {
+func readOf(t testing.TB, s *redisstore.Store, key string) idemflight.Standing {
 	t.Helper()
 	x, err := s.Read(t.Context(), key)
 	require.NoError(t, err)

@@ -77,9 +77,21 @@ func (s *Store) run(ctx context.Context, verb *redis.Script, key string, args ..
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	return soon(ctx, func() (any, error) {
+	reply, err := soon(ctx, func() (any, error) {
 		return verb.Run(ctx, s.client, []string{s.prefix + key + suffix}, args...).Result()
 	})
+	return reply, naming(key, err)
+}
+
+// damaged reports whether the prelude of the scripts has found a record that no verb has written.
+func damaged(err error) bool { return redis.HasErrorPrefix(err, "DAMAGED") }
+
+// naming returns err, with the key if it is about the record.
+func naming(key string, err error) error {
+	if damaged(err) {
+		return fmt.Errorf("redisstore: key %q: %w", key, err)
+	}
+	return err
 }
 
 // runEach runs a script for each of the engine's keys, with the arguments of the same index, in one round

@@ -86,7 +86,7 @@ func (s *Store) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Dur
 		renewed, failed := cmd.Int64()
 		switch {
 		case failed != nil:
-			err = failed // one says as much as all
+			err = naming(cs[i].Key, failed) // one says as much as all
 		case renewed == 0:
 			lost = append(lost, cs[i].ID)
 		}
@@ -120,13 +120,15 @@ func (s *Store) Forget(ctx context.Context, c idemflight.Claim) (bool, error) {
 // It scans: SCAN goes over all keys of the engine's database, of every master in a cluster, also those of
 // other stores and programs; a million keys are a thousand round trips, about a second. The keys of this
 // store are read, a thousand in a round trip. A key that is claimed or settled meanwhile may be missing or be
-// told as it was. The same goes for one whose slot moves to another master.
+// told as it was. The same goes for one whose slot moves to another master. Records that are damaged do not end
+// it: it returns what is wrong with them at the end.
 func (s *Store) Unsettled(ctx context.Context, f func(key string, x idemflight.Standing) error) error {
 	engines, err := soon(ctx, func() ([]redis.Cmdable, error) { return masters(ctx, s.client) })
 	if err != nil {
 		return err
 	}
 	told := map[string]bool{} // SCAN may return a key twice
+	var bad []error
 	for _, engine := range engines {
 		for cursor := uint64(0); ; {
 			var keys []string
@@ -134,15 +136,17 @@ func (s *Store) Unsettled(ctx context.Context, f func(key string, x idemflight.S
 			if err != nil {
 				return err
 			}
-			if err := s.tell(ctx, keys, told, f); err != nil {
+			unread, err := s.tell(ctx, keys, told, f)
+			if err != nil {
 				return err
 			}
+			bad = append(bad, unread...)
 			if cursor == 0 {
 				break
 			}
 		}
 	}
-	return nil
+	return errors.Join(bad...)
 }
 
 // scan returns the next of the store's keys that an engine has, and where to go on; 0 is the end.
@@ -161,10 +165,11 @@ func (s *Store) scan(ctx context.Context, engine redis.Cmdable, cursor uint64) (
 
 var globEscape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
 
-// tell calls f for those of the engine's keys that are in flight or held, and were not told before.
-func (s *Store) tell(ctx context.Context, keys []string, told map[string]bool, f func(string, idemflight.Standing) error) error {
+// tell calls f for those of the engine's keys that are in flight or held, and were not told before. It returns
+// what is wrong with those that are damaged.
+func (s *Store) tell(ctx context.Context, keys []string, told map[string]bool, f func(string, idemflight.Standing) error) (bad []error, err error) {
 	if len(keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	args := make([][]any, len(keys))
 	for i := range args {
@@ -172,27 +177,35 @@ func (s *Store) tell(ctx context.Context, keys []string, told map[string]bool, f
 	}
 	cmds, err := s.runEach(ctx, read, keys, args)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, cmd := range cmds {
+		if told[keys[i]] {
+			continue
+		}
+		key := strings.TrimSuffix(strings.TrimPrefix(keys[i], s.prefix), suffix)
 		reply, err := cmd.Result()
-		if err != nil {
-			return err
+		switch {
+		case damaged(err):
+			told[keys[i]] = true
+			bad = append(bad, naming(key, err))
+			continue
+		case err != nil:
+			return nil, err
 		}
 		x, err := standing(reply)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if x.State == idemflight.Absent || told[keys[i]] {
+		if x.State == idemflight.Absent {
 			continue
 		}
 		told[keys[i]] = true
-		key := strings.TrimSuffix(strings.TrimPrefix(keys[i], s.prefix), suffix)
 		if err := f(key, x); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return bad, nil
 }
 
 // masters returns the engines that have the keys, each of them once.

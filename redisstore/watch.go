@@ -173,7 +173,7 @@ func (s *Store) lookAt(ctx context.Context, due []look) {
 			continue
 		}
 		if s.watches.claims[l.claim] == l.by {
-			l.by.err = err
+			l.by.err = naming(l.claim.Key, err)
 			close(l.by.done)
 			s.watches.dropLocked(l.claim, l.by)
 		}

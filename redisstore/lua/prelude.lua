@@ -19,8 +19,25 @@ local function text(number) return string.format('%.0f', number) end
 -- The record, but for val and err, which may be large. The first six fields are numbers.
 local r = {}
 local names = {'leased', 'lease', 'hold', 'expires', 'started', 'completed', 'id', 'st', 'fp', 'announced', 'forgotten'}
-for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-	r[names[i]] = value and i <= 6 and tonumber(value) or value
+local found = redis.pcall('HMGET', KEYS[1], unpack(names)) -- an error if it is not a hash
+local whole, empty = not found.err, not found.err
+for i, value in ipairs(found) do
+	if value and i <= 6 then
+		value = tonumber(value)
+		whole = whole and value and math.abs(value) < 2 ^ 60
+	end
+	r[names[i]] = value
+	empty = empty and value == false
+end
+
+-- What no verb writes is an error, and stays as it is: an effect may have taken place.
+if whole and not empty then
+	local owned, closed = r.lease and r.leased and r.hold, r.lease and not r.leased and r.expires
+	local fits = {c = owned, b = owned, r = closed, h = (owned or closed) and r.expires, x = closed, g = closed}
+	whole = fits[r.st] and r.id and #r.id == 16 and r.fp and #r.fp == 16
+end
+if not whole and not empty then
+	return redis.error_reply('DAMAGED the record of this key is not one that the store has written')
 end
 
 local alive = r.leased and r.leased > now

@@ -341,7 +341,14 @@ func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
 	targets := []struct{ dir, pkg, name string }{
 		{"..", "./idemhttp", "FuzzKey"},
 		{"..", "./idemhttp", "FuzzRecorder"},
+		{"..", "./ideminspect", "FuzzPage"},
 		{"..", ".", "FuzzLogEvents"},
+		{"..", ".", "FuzzLoad"},
+		{"..", "./storetest", "FuzzCodec"},
+		{"..", "./internal/record", "FuzzDecode"},
+		{"..", "./internal/rpc", "FuzzParseKey"},
+		{"../pgstore", ".", "FuzzRow"},
+		{"../redisstore", ".", "FuzzHash"},
 		{".", "./model", "FuzzCacheAgreesWithTheContract"},
 	}
 	execs := make([]int, len(targets))
