@@ -308,6 +308,11 @@ func (d *driver) compare(reference func()) {
 		e, ok := d.lookup(key)
 		return !ok || e.State == idemflight.InFlight
 	}}
+	for _, c := range d.calls {
+		if c.returned.Load() {
+			obs.failed[c.call] = c.err
+		}
+	}
 	for _, r := range begun {
 		if r.held == nil {
 			obs.flown[r.callID] = true
@@ -325,7 +330,7 @@ func (d *driver) compare(reference func()) {
 			if e.Err != nil && e.Err != idemflight.ErrOutcomeUnknown {
 				disagree("EventEvicted with error %v", e.Err)
 			}
-			if evicted := (eviction{e.Key, e.Err != nil}); !d.ref.toldEvicted(evicted) {
+			if evicted := (eviction{e.Key, e.Err != nil}); !d.ref.toldEvicted(evicted, obs.failed) {
 				obs.evicted = append(obs.evicted, evicted)
 			}
 		case idemflight.EventShed:
@@ -348,12 +353,6 @@ func (d *driver) compare(reference func()) {
 			disagree("%v with a context other than Background", e.Kind)
 		}
 	}
-	for _, c := range d.calls {
-		if c.returned.Load() {
-			obs.failed[c.call] = c.err
-		}
-	}
-
 	d.left = map[int]bool{}
 	for id, events := range callEvents { // before fn began, if that was in this step
 		d.left[id] = events[0].Kind == idemflight.EventCallerLeft && !obs.flown[id]

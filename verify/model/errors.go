@@ -237,7 +237,7 @@ type cause struct {
 	spec     *errSpec // returned by fn
 	panicked any      // fn panicked with it
 	goexit   bool
-	sentinel error // put there by the library
+	sentinel error  // put there by the library
 	read     *cause // this, written by Save and read again by Load
 }
 

@@ -134,7 +134,7 @@ type record struct {
 	err                *cause
 	fp                 idemflight.Fingerprint
 	started, completed time.Time
-	anyCompleted       bool // the contract does not say when it completed
+	anyCompleted       bool      // the contract does not say when it completed
 	deadline           time.Time // zero: none
 	ttl                time.Duration
 	weight             int64
@@ -192,6 +192,12 @@ type eviction struct {
 	held bool // as its Err says
 }
 
+// toTell is an eviction for a call that runs fn itself, and that has it told when it returns.
+type toTell struct {
+	eviction
+	by *call
+}
+
 // disagreement is panicked with where cache and contract part.
 type disagreement string
 
@@ -203,8 +209,8 @@ type reference struct {
 	now     time.Time
 	kept    map[string]*record
 	flights map[string]*flight
-	stale   []*record  // expired, not yet told
-	untold  []eviction // evicted, not yet told
+	stale   []*record // expired, not yet told
+	untold  []toTell  // evicted, not yet told
 	closed  bool
 	stats   idemflight.Stats
 
@@ -368,7 +374,7 @@ func (m *reference) do(c *call) {
 		m.leave(c)
 	case m.closed:
 		m.reject(c, idemflight.ErrClosed, &m.stats.Closed)
-	case !m.room():
+	case !m.room(c):
 		m.reject(c, idemflight.ErrFull, &m.stats.Full)
 	default:
 		m.fly(c, c.fp, nil)
@@ -432,8 +438,8 @@ func (m *reference) replay(c *call, r *record) {
 }
 
 // room reports whether a new key finds a place, one that the cache was seen to make included; the
-// cache may choose whom to evict among those that the contract lets go.
-func (m *reference) room() bool {
+// cache may choose whom to evict among those that the contract lets go. The key is that of c, or is put back.
+func (m *reference) room(c *call) bool {
 	m.insertions++
 	if m.places() < m.maxEntries {
 		return true
@@ -449,12 +455,12 @@ func (m *reference) room() bool {
 			unreplayed = unreplayed || !r.replayed
 		}
 	}
-	must := unreplayed || any && m.protect < 0     // an outcome goes
-	if (any || spare) && len(m.obs.evicted) == 0 { // a caller that runs fn itself tells afterwards
+	must := unreplayed || any && m.protect < 0 // an outcome goes
+	if (any || spare) && len(m.obs.evicted) == 0 && c != nil {
 		for key, r := range m.kept {
 			if m.evictable(r) && m.obs.gone(key) {
 				m.obs.evicted = []eviction{{key, r.state == idemflight.Held}}
-				m.untold = append(m.untold, m.obs.evicted[0])
+				m.untold = append(m.untold, toTell{m.obs.evicted[0], c})
 				break
 			}
 		}
@@ -974,9 +980,13 @@ func (m *reference) busy() bool {
 	return false
 }
 
-// toldEvicted reports whether an EventEvicted is one that was still to be told.
-func (m *reference) toldEvicted(e eviction) bool {
-	i := slices.Index(m.untold, e)
+// toldEvicted reports whether an EventEvicted is one that was still to be told, and by one of the calls that
+// have returned.
+func (m *reference) toldEvicted(e eviction, returned map[*call]error) bool {
+	i := slices.IndexFunc(m.untold, func(u toTell) bool {
+		_, ok := returned[u.by]
+		return ok && u.eviction == e
+	})
 	if i >= 0 {
 		m.untold = slices.Delete(m.untold, i, i+1)
 	}
@@ -1071,7 +1081,7 @@ func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, g
 	case r.expired(m.now):
 		legal = append(legal, idemflight.ErrExpired)
 	}
-	if len(legal) == 0 && !m.room() {
+	if len(legal) == 0 && !m.room(nil) {
 		legal = append(legal, idemflight.ErrFull)
 	}
 	switch {

@@ -67,7 +67,7 @@ func (m *reference) load(s *saved, got idemflight.LoadReport, why error, whole b
 		if r.state == idemflight.Retained && r.value%100 == unreadable {
 			legal = append(legal, errUnreadable)
 		}
-		if len(legal) == 0 && !m.room() {
+		if len(legal) == 0 && !m.room(nil) {
 			legal = append(legal, idemflight.ErrFull)
 		}
 		switch {
