@@ -131,20 +131,20 @@ func (c *Cache[K, V]) draftFrom(key K, e Entry[V], notes *[]note[K]) (*draft[K, 
 			return nil, errors.New("idemflight: Restore of an entry without ExpiresAt; only a held one may have none")
 		}
 	case Held:
-		if e.ExpiresAt.IsZero() {
-			return d, nil
-		}
 	default:
 		return nil, fmt.Errorf("idemflight: Restore of an entry whose State is %v: want in flight, retained, held or shed", e.State)
+	}
+	// MinRetention and the order of turns go by the time of completion, even one long past, but not
+	// by one in the future, which a clock that ran ahead has left.
+	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
+	if e.ExpiresAt.IsZero() {
+		return d, nil
 	}
 	left := e.ExpiresAt.Sub(now)
 	if left <= 0 {
 		return nil, fmt.Errorf("%w, %v ago", ErrExpired, -left)
 	}
 	d.deadline = deadlineOf(at, left)
-	// MinRetention and the order of turns go by the time of completion, even one long past, but not
-	// by one in the future, which a clock that ran ahead has left.
-	d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)
 	if e.State == Retained {
 		d.value = e.Value
 		d.weight = c.weightOf(key, e.Value, notes)

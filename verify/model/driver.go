@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"slices"
@@ -34,6 +35,8 @@ type target interface {
 	Resolve(ctx context.Context, key string, value int, err error) error
 	Reconcile(ctx context.Context, key string) (idemflight.Entry[int], error)
 	Restore(ctx context.Context, key string, e idemflight.Entry[int]) error
+	Save(w io.Writer) error
+	Load(ctx context.Context, r io.Reader) (idemflight.LoadReport, error)
 	Len() int
 	Stats() idemflight.Stats
 	Close(ctx context.Context) error
@@ -95,9 +98,12 @@ type driver struct {
 	execs  []*execution
 	ended  []*execution
 	closes []*closing
-	// weighed tells of which keys Weigh was seen to panic in this step.
-	weighed map[string]bool
-	left    map[int]bool // calls that were seen to leave in this step
+	left   map[int]bool // calls that were seen to leave in this step
+
+	fresh  func() target // makes the cache of the next process
+	before []*reference  // of the processes before this one
+	wrote  []string      // keys that the Codec has written, in order
+	saved  *saved        // what was saved last
 
 	mu     sync.Mutex // guards what follows, which the cache's goroutines write
 	events []seen
@@ -152,12 +158,14 @@ func callID(ctx context.Context) int {
 }
 
 // run runs one program, drawn from t, against a target made by fresh, and returns where it and the
-// reference disagree, and what was counted. It must be called in a bubble.
-func run(t *rapid.T, fresh func(options) target) (counted *reference, err error) {
+// reference disagree, and the references, one for each process, for what they have counted. It must be
+// called in a bubble.
+func run(t *rapid.T, fresh func(options) target) (counted []*reference, err error) {
 	d := &driver{t: t, quit: make(chan struct{}), byID: map[int]*call{}}
 	cfg := drawConfig(t)
 	d.ref = newReference(cfg, time.Now())
-	d.c = fresh(d.options(cfg))
+	d.fresh = func() target { return fresh(d.options(cfg)) }
+	d.c = d.fresh()
 	defer func() {
 		if r := recover(); r != nil {
 			said, ok := r.(disagreement)
@@ -177,6 +185,7 @@ func run(t *rapid.T, fresh func(options) target) (counted *reference, err error)
 		"sleep": {4, d.doSleep}, "forget": {1, d.doForget}, "resolve": {1, d.doResolve}, "restore": {1, d.doRestore},
 		"reconcile": {2, d.doReconcile}, "abandoned": {2, d.doAbandoned}, "nested": {1, d.doNested}, "look": {2, d.doLook}, "late": {1, d.doLate}, "scan": {1, d.doScan},
 		"race": {1, d.doRace}, "misuse": {1, d.doMisuse}, "close": {1, d.doClose},
+		"save": {1, d.doSave}, "load": {1, d.doLoad}, "restart": {1, d.doRestart},
 	} {
 		if name == "close" && !cfg.closes || name == "scan" && !cfg.scans {
 			continue
@@ -187,13 +196,14 @@ func run(t *rapid.T, fresh func(options) target) (counted *reference, err error)
 	}
 	t.Repeat(actions)
 	d.finale()
-	return d.ref, nil
+	return append(d.before, d.ref), nil
 }
 
 func (d *driver) options(cfg config) options {
 	o := options{
 		TTL: cfg.ttl, HoldTTL: cfg.holdTTL, MaxEntries: cfg.maxEntries, MinRetention: cfg.protect, MaxWeight: cfg.maxWeight,
 		ExecTimeout: cfg.execTimeout, MaxWaiters: cfg.maxWaiters, EffectsAnnounced: cfg.announced, Observer: d.observe,
+		Codec: d.codec(),
 	}
 	if cfg.defaultHold {
 		o.HoldTTL = 0
@@ -294,10 +304,15 @@ func (d *driver) compare(reference func()) {
 	d.events, d.begun = nil, nil
 	d.mu.Unlock()
 
-	obs := &observed{failed: map[*call]error{}, flown: map[int]bool{}, gone: func(key string) bool {
+	obs := &observed{failed: map[*call]error{}, flown: map[int]bool{}, weighed: map[string]bool{}, gone: func(key string) bool {
 		e, ok := d.lookup(key)
 		return !ok || e.State == idemflight.InFlight
 	}}
+	for _, c := range d.calls {
+		if c.returned.Load() {
+			obs.failed[c.call] = c.err
+		}
+	}
 	for _, r := range begun {
 		if r.held == nil {
 			obs.flown[r.callID] = true
@@ -315,7 +330,7 @@ func (d *driver) compare(reference func()) {
 			if e.Err != nil && e.Err != idemflight.ErrOutcomeUnknown {
 				disagree("EventEvicted with error %v", e.Err)
 			}
-			if evicted := (eviction{e.Key, e.Err != nil}); !d.ref.toldEvicted(evicted) {
+			if evicted := (eviction{e.Key, e.Err != nil}); !d.ref.toldEvicted(evicted, obs.failed) {
 				obs.evicted = append(obs.evicted, evicted)
 			}
 		case idemflight.EventShed:
@@ -338,18 +353,12 @@ func (d *driver) compare(reference func()) {
 			disagree("%v with a context other than Background", e.Kind)
 		}
 	}
-	for _, c := range d.calls {
-		if c.returned.Load() {
-			obs.failed[c.call] = c.err
-		}
-	}
-
-	d.weighed, d.left = map[string]bool{}, map[int]bool{}
+	d.left = map[int]bool{}
 	for id, events := range callEvents { // before fn began, if that was in this step
 		d.left[id] = events[0].Kind == idemflight.EventCallerLeft && !obs.flown[id]
 	}
 	for key := range panicked {
-		d.weighed[key] = true
+		obs.weighed[key] = true
 	}
 	m := d.ref
 	m.step(obs)

@@ -237,7 +237,8 @@ type cause struct {
 	spec     *errSpec // returned by fn
 	panicked any      // fn panicked with it
 	goexit   bool
-	sentinel error // put there by the library
+	sentinel error  // put there by the library
+	read     *cause // this, written by Save and read again by Load
 }
 
 // original says what is wrong with got as the error that records, Reconcile and callers get of an
@@ -267,6 +268,8 @@ func (c *cause) original(got error) string {
 			return fmt.Sprintf("error %v instead of a *PanicError", got)
 		}
 		return stackless(p)
+	case c.read != nil:
+		return c.read.readAgain(got)
 	default:
 		return c.spec.unmarked(got)
 	}
@@ -324,6 +327,8 @@ func (c *cause) unknown(got error) string {
 			return fmt.Sprintf("the panic is not in %v", got)
 		}
 		return stackless(p)
+	case c.read != nil:
+		return c.read.named(got)
 	case c.spec != nil:
 		return c.spec.reached(got)
 	}

@@ -1,9 +1,13 @@
 package model
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +31,8 @@ type bent struct {
 	resolve             func(ctx context.Context, key string, value int, err error) error
 	reconcile           func(ctx context.Context, key string) (idemflight.Entry[int], error)
 	restore             func(key string, e idemflight.Entry[int]) error
+	save                func(w io.Writer) error
+	load                func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error)
 	length              func() int
 	stats               func() idemflight.Stats
 	close               func(ctx context.Context) error
@@ -123,6 +129,20 @@ func (b *bent) Restore(ctx context.Context, key string, e idemflight.Entry[int])
 	return b.cache.Restore(ctx, key, e)
 }
 
+func (b *bent) Save(w io.Writer) error {
+	if b.save != nil {
+		return b.save(w)
+	}
+	return b.cache.Save(w)
+}
+
+func (b *bent) Load(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+	if b.load != nil {
+		return b.load(ctx, r)
+	}
+	return b.cache.Load(ctx, r)
+}
+
 func (b *bent) Len() int {
 	if b.length != nil {
 		return b.length()
@@ -179,6 +199,37 @@ func (b *bent) holdAnew() func(key string) {
 		if e, _ := b.look(key); e.State == idemflight.Held && !closed {
 			b.drop(key)
 			_ = b.cache.Restore(unheard, key, e)
+		}
+	}
+}
+
+// loads makes a fault of what Load has brought back: change reports whether it has changed an entry, which is
+// then put in place of that. Without a State nothing is.
+func loads(change func(o *options, e *idemflight.Entry[int]) (changed bool)) func(*options, *bent) {
+	return func(o *options, b *bent) {
+		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+			before := maps.Collect(b.cache.All())
+			report, err := b.cache.Load(ctx, r)
+			for key, e := range maps.Collect(b.cache.All()) {
+				if _, was := before[key]; was || e.Value%100 == unweighed || !change(o, &e) {
+					continue // what Weigh panics at would be told twice
+				}
+				if b.drop(key); e.State != idemflight.Absent {
+					_ = b.cache.Restore(unheard, key, e)
+				}
+			}
+			return report, err
+		}
+	}
+}
+
+// loadAnswers makes a fault of what Load returns.
+func loadAnswers(change func(report *idemflight.LoadReport, err *error)) func(*options, *bent) {
+	return func(_ *options, b *bent) {
+		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+			report, err := b.cache.Load(ctx, r)
+			change(&report, &err)
+			return report, err
 		}
 	}
 }
@@ -439,6 +490,173 @@ var faults = map[string]func(o *options, b *bent){
 				b.drop(key)
 			}
 			return b.cache.Restore(unheard, key, e)
+		}
+	},
+	"what was in flight is free after a restart": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		interrupted := e.State == idemflight.Held && e.Err == idemflight.ErrInterrupted
+		if interrupted {
+			e.State = idemflight.Absent
+		}
+		return interrupted
+	}),
+	"what was in flight is retained after a restart": loads(func(o *options, e *idemflight.Entry[int]) bool {
+		interrupted := e.State == idemflight.Held && e.Err == idemflight.ErrInterrupted
+		if interrupted {
+			e.State, e.ExpiresAt = idemflight.Retained, time.Now().Add(o.TTL)
+		}
+		return interrupted
+	}),
+	"what is held is free after a restart": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		held := e.State == idemflight.Held && e.Err != idemflight.ErrInterrupted
+		if held {
+			e.State = idemflight.Absent
+		}
+		return held
+	}),
+	"why a key is held is forgotten by a restart": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		return e.State == idemflight.Held && e.Err != idemflight.ErrInterrupted
+	}),
+	"a restart begins the TTL anew": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		older := e.State == idemflight.Retained && e.CompletedAt.Before(time.Now())
+		e.ExpiresAt = e.ExpiresAt.Add(time.Since(e.CompletedAt))
+		return older
+	}),
+	"a restart loses fingerprints": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		has := e.State == idemflight.Retained && e.Fingerprint != idemflight.Fingerprint{}
+		e.Fingerprint = idemflight.Fingerprint{}
+		return has
+	}),
+	"a restart loses values": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		has := e.State == idemflight.Retained && e.Value != 0
+		e.Value = 0
+		return has
+	}),
+	"a restart loses what errors.Is finds": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		has := e.State == idemflight.Retained && e.Err != nil
+		if has {
+			e.Err = errors.New(e.Err.Error())
+		}
+		return has
+	}),
+	"a restart loses what errors say": loads(func(_ *options, e *idemflight.Entry[int]) bool {
+		stored, ok := e.Err.(*idemflight.StoredError)
+		if ok = ok && e.State == idemflight.Retained; ok {
+			e.Err = &idemflight.StoredError{Names: stored.Names}
+		}
+		return ok
+	}),
+	"Load overwrites what is there": func(o *options, b *bent) {
+		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+			stream, _ := io.ReadAll(r)
+			other := idemflight.MustNew(options{Codec: o.Codec})
+			_, _ = other.Load(ctx, bytes.NewReader(stream))
+			for key := range other.All() {
+				if e, _ := b.look(key); e.State == idemflight.Retained {
+					b.drop(key)
+				}
+			}
+			return b.cache.Load(ctx, bytes.NewReader(stream))
+		}
+	},
+	"Load does not notice a cut": loadAnswers(func(_ *idemflight.LoadReport, err *error) {
+		if errors.Is(*err, io.ErrUnexpectedEOF) {
+			*err = nil
+		}
+	}),
+	"Load does not notice a changed byte": loadAnswers(func(_ *idemflight.LoadReport, err *error) {
+		if *err != nil && strings.Contains((*err).Error(), "was changed") {
+			*err = nil
+		}
+	}),
+	"Load says nothing of what it refuses": loadAnswers(func(report *idemflight.LoadReport, err *error) {
+		if report.Refused > 0 {
+			*err = nil
+		}
+	}),
+	"Load refuses what has expired": loadAnswers(func(report *idemflight.LoadReport, _ *error) {
+		report.Refused, report.Expired = report.Refused+report.Expired, 0
+	}),
+	"Load counts what was interrupted as restored": loadAnswers(func(report *idemflight.LoadReport, _ *error) {
+		report.Restored, report.Interrupted = report.Restored+report.Interrupted, 0
+	}),
+	"a damaged stream is not loaded at all": func(_ *options, b *bent) {
+		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+			before := maps.Collect(b.cache.All())
+			report, err := b.cache.Load(ctx, r)
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				for key := range b.cache.All() {
+					if _, was := before[key]; !was {
+						b.drop(key)
+					}
+				}
+				return idemflight.LoadReport{}, err
+			}
+			return report, err
+		}
+	},
+	"Load is told": func(o *options, b *bent) {
+		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
+			report, err := b.cache.Load(ctx, r)
+			for range report.Restored {
+				o.Observer(ctx, event{Kind: idemflight.EventResolved})
+			}
+			return report, err
+		}
+	},
+	"Save says nothing of what it could not write": func(_ *options, b *bent) {
+		b.save = func(w io.Writer) error { _ = b.cache.Save(w); return nil }
+	},
+	"a closed cache saves nothing": func(o *options, b *bent) {
+		closed := false
+		b.close = func(ctx context.Context) error { closed = true; return b.cache.Close(ctx) }
+		b.save = func(w io.Writer) error {
+			if closed {
+				return idemflight.MustNew(options{Codec: o.Codec}).Save(w)
+			}
+			return b.cache.Save(w)
+		}
+	},
+	"Save takes away what it has written": func(_ *options, b *bent) {
+		b.save = func(w io.Writer) error {
+			err := b.cache.Save(w)
+			for key, e := range b.cache.All() {
+				if e.State == idemflight.Retained {
+					b.drop(key)
+				}
+			}
+			return err
+		}
+	},
+	"WithTTL(0) counts for what Reconcile finds": func(_ *options, b *bent) {
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if res.Source == idemflight.Reconciled && c.ttl != nil && *c.ttl <= 0 {
+				b.drop(c.key)
+			}
+			return res, err
+		}
+	},
+	"the pause goes on for the next hold of its key": func(o *options, b *bent) {
+		var mu sync.Mutex
+		type pause struct{ of, begins time.Time }
+		pauses := map[string]pause{}
+		b.call = func(ctx context.Context, c call, way way, fn fnOf) (result, error) {
+			e, _ := b.look(c.key)
+			mu.Lock()
+			p, ok := pauses[c.key]
+			mu.Unlock()
+			if ok && time.Since(p.begins) < time.Second && e.State == idemflight.Held && !e.StartedAt.Equal(p.of) && e.Fingerprint == c.fp {
+				err := fmt.Errorf("Reconcile learned nothing: %w", idemflight.ErrOutcomeUnknown)
+				o.Observer(ctx, event{Kind: idemflight.EventRejected, Key: c.key, Err: err})
+				return result{}, err
+			}
+			res, err := b.cache.do(ctx, &c, way, fn)
+			if e, _ := b.look(c.key); err != nil && strings.Contains(err.Error(), "Reconcile learned nothing") {
+				mu.Lock()
+				pauses[c.key] = pause{e.StartedAt, time.Now()}
+				mu.Unlock()
+			}
+			return res, err
 		}
 	},
 	"Close refuses nothing": func(_ *options, b *bent) { b.close = func(context.Context) error { return nil } },

@@ -22,15 +22,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// agrees runs one program in a bubble, and hands on what the reference has counted.
+// agrees runs one program in a bubble, and hands on what each reference has counted.
 func agrees(counted func(*reference)) func(*rapid.T) {
 	return func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			m, err := run(t, newCache)
+			processes, err := run(t, newCache)
 			if err != nil {
 				t.Fatal(err)
 			}
-			counted(m)
+			for _, m := range processes {
+				counted(m)
+			}
 		})
 	}
 }
@@ -44,6 +46,12 @@ func TestCacheAgreesWithTheContract(t *testing.T) {
 		sums["lastResorts"] += uint64(m.lastResorts)
 		sums["paused"] += uint64(m.paused)
 		sums["learned"] += uint64(m.learned)
+		sums["restored"] += uint64(m.loaded.Restored)
+		sums["interrupted"] += uint64(m.loaded.Interrupted)
+		sums["expiredMeanwhile"] += uint64(m.loaded.Expired)
+		sums["refused"] += uint64(m.loaded.Refused)
+		sums["unwritten"] += uint64(m.unwritten)
+		sums["damaged"] += uint64(m.damaged)
 		v := reflect.ValueOf(m.stats)
 		for i := range v.NumField() {
 			if f := v.Field(i); f.Kind() == reflect.Uint64 {

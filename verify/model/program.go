@@ -71,7 +71,7 @@ func (d *driver) drawFingerprint(t *rapid.T) (f idemflight.Fingerprint) {
 // drawValue draws a value that is like no other, and what it weighs.
 func (d *driver) drawValue(t *rapid.T) int {
 	d.nextID++
-	return d.nextID*100 + pick(t, "weight", 1, 0, 5, 9, 20, 21, 98, 99)
+	return d.nextID*100 + pick(t, "weight", 1, 0, 5, 9, 20, 21, unwritable, unreadable, lessThan0, unweighed)
 }
 
 func (d *driver) drawEnding(t *rapid.T) *ending {
@@ -544,23 +544,15 @@ func (d *driver) doRestore(t *rapid.T) {
 		e.Err = spec.err
 	}
 	var got error
-	d.step(func() { got = d.c.Restore(context.Background(), key, e) }, func() {
-		d.ref.restore(key, e, spec, got)
-		if got != nil { // the contract does not say whether Weigh is asked before
-			if _, panics := weightOf(e.Value); panics && d.ref.maxWeight > 0 && d.weighed[key] {
-				d.ref.stats.HookPanics++
-				d.ref.panicked[key]++
-			}
-		}
-	})
+	d.step(func() { got = d.c.Restore(context.Background(), key, e) }, func() { d.ref.restore(key, e, spec, got) })
 }
 
 // doClose closes the cache, from outside or from within an execution.
 func (d *driver) doClose(t *rapid.T) {
-	d.ref.closed = true
 	if len(d.execs) > 0 && rapid.Bool().Draw(t, "from within") {
 		e := d.drawExec(t)
 		var err error
+		d.ref.closed = true
 		d.step(func() { err = d.c.Close(e.ctx) }, func() {
 			if err != idemflight.ErrReentrant {
 				disagree("Close from within an execution answers %v", err)
@@ -578,6 +570,12 @@ func (d *driver) doClose(t *rapid.T) {
 		c.ctx, c.cancel = context.WithCancelCause(context.Background())
 		c.cancel(errors.New("dead on arrival"))
 	}
+	d.close(c)
+}
+
+// close closes the cache.
+func (d *driver) close(c *closing) {
+	d.ref.closed = true
 	d.closes = append(d.closes, c)
 	d.step(func() {
 		go func() {
@@ -674,8 +672,8 @@ func (d *driver) lookAtStats() {
 	})
 }
 
-// finale ends what runs, lets time pass, and looks at the books once more.
-func (d *driver) finale() {
+// endAll ends what runs, and looks at the books.
+func (d *driver) endAll() {
 	for len(d.execs) > 0 {
 		d.finish(d.execs[0], &ending{value: 1})
 	}
@@ -684,6 +682,11 @@ func (d *driver) finale() {
 		disagree("the call on %q is left waiting", d.calls[0].key)
 	}
 	d.lookAtStats()
+}
+
+// finale ends what runs, lets time pass, and looks at the books once more.
+func (d *driver) finale() {
+	d.endAll()
 	d.sleep(time.Now().Add(time.Hour))
 	if d.ref.defaultHold {
 		d.sleep(time.Now().Add(12 * 24 * time.Hour))

@@ -134,8 +134,7 @@ type record struct {
 	err                *cause
 	fp                 idemflight.Fingerprint
 	started, completed time.Time
-	anyCompleted       bool // the contract does not say when it completed
-	restored           bool
+	anyCompleted       bool      // the contract does not say when it completed
 	deadline           time.Time // zero: none
 	ttl                time.Duration
 	weight             int64
@@ -184,12 +183,19 @@ type observed struct {
 	failed  map[*call]error   // of calls that have returned by the end of the step
 	gone    func(string) bool // reports whether nothing is kept of a key after the step
 	flown   map[int]bool      // calls whose fn has begun
+	weighed map[string]bool   // keys at which Weigh has panicked
 }
 
 // eviction is an EventEvicted.
 type eviction struct {
 	key  string
 	held bool // as its Err says
+}
+
+// toTell is an eviction for a call that runs fn itself, and that has it told when it returns.
+type toTell struct {
+	eviction
+	by *call
 }
 
 // disagreement is panicked with where cache and contract part.
@@ -203,8 +209,8 @@ type reference struct {
 	now     time.Time
 	kept    map[string]*record
 	flights map[string]*flight
-	stale   []*record  // expired, not yet told
-	untold  []eviction // evicted, not yet told
+	stale   []*record // expired, not yet told
+	untold  []toTell  // evicted, not yet told
 	closed  bool
 	stats   idemflight.Stats
 
@@ -213,6 +219,8 @@ type reference struct {
 
 	// How often a program came to what no counter of Stats tells.
 	lookedAgain, lastResorts, paused, learned int
+	loaded                                    idemflight.LoadReport
+	unwritten, damaged                        int // entries that Save, and streams that Load could not do with
 
 	// What the step must have brought about.
 	answers  map[*call]answer
@@ -366,7 +374,7 @@ func (m *reference) do(c *call) {
 		m.leave(c)
 	case m.closed:
 		m.reject(c, idemflight.ErrClosed, &m.stats.Closed)
-	case !m.room():
+	case !m.room(c):
 		m.reject(c, idemflight.ErrFull, &m.stats.Full)
 	default:
 		m.fly(c, c.fp, nil)
@@ -430,8 +438,8 @@ func (m *reference) replay(c *call, r *record) {
 }
 
 // room reports whether a new key finds a place, one that the cache was seen to make included; the
-// cache may choose whom to evict among those that the contract lets go.
-func (m *reference) room() bool {
+// cache may choose whom to evict among those that the contract lets go. The key is that of c, or is put back.
+func (m *reference) room(c *call) bool {
 	m.insertions++
 	if m.places() < m.maxEntries {
 		return true
@@ -447,12 +455,12 @@ func (m *reference) room() bool {
 			unreplayed = unreplayed || !r.replayed
 		}
 	}
-	must := unreplayed || any && m.protect < 0     // an outcome goes
-	if (any || spare) && len(m.obs.evicted) == 0 { // a caller that runs fn itself tells afterwards
+	must := unreplayed || any && m.protect < 0 // an outcome goes
+	if (any || spare) && len(m.obs.evicted) == 0 && c != nil {
 		for key, r := range m.kept {
 			if m.evictable(r) && m.obs.gone(key) {
 				m.obs.evicted = []eviction{{key, r.state == idemflight.Held}}
-				m.untold = append(m.untold, m.obs.evicted[0])
+				m.untold = append(m.untold, toTell{m.obs.evicted[0], c})
 				break
 			}
 		}
@@ -972,9 +980,13 @@ func (m *reference) busy() bool {
 	return false
 }
 
-// toldEvicted reports whether an EventEvicted is one that was still to be told.
-func (m *reference) toldEvicted(e eviction) bool {
-	i := slices.Index(m.untold, e)
+// toldEvicted reports whether an EventEvicted is one that was still to be told, and by one of the calls that
+// have returned.
+func (m *reference) toldEvicted(e eviction, returned map[*call]error) bool {
+	i := slices.IndexFunc(m.untold, func(u toTell) bool {
+		_, ok := returned[u.by]
+		return ok && u.eviction == e
+	})
 	if i >= 0 {
 		m.untold = slices.Delete(m.untold, i, i+1)
 	}
@@ -1052,64 +1064,88 @@ func (m *reference) resolve(id int, key string, value int, err *errSpec, got err
 
 // restore is Restore (promise 24). got is what it returned.
 func (m *reference) restore(key string, e idemflight.Entry[int], err *errSpec, got error) {
-	var legal []error // nil stands for an error of no name
-	if key == "" {
+	r := &record{
+		key: key, state: e.State, value: e.Value, fp: e.Fingerprint,
+		started: e.StartedAt, completed: e.CompletedAt, deadline: e.ExpiresAt,
+	}
+	if err != nil {
+		r.err = &cause{spec: err}
+	}
+	legal := m.refusals(r)
+	switch {
+	case e.State < idemflight.InFlight || e.State > idemflight.Shed:
+		legal = append(legal, errNameless)
+	case e.State == idemflight.InFlight, e.State == idemflight.Held && e.ExpiresAt.IsZero():
+	case e.ExpiresAt.IsZero():
+		legal = append(legal, errNameless)
+	case r.expired(m.now):
+		legal = append(legal, idemflight.ErrExpired)
+	}
+	if len(legal) == 0 && !m.room(nil) {
+		legal = append(legal, idemflight.ErrFull)
+	}
+	switch {
+	case len(legal) > 0:
+		m.weighedInVain(r)
+		if !isOneOf(got, legal) {
+			disagree("Restore of %q: error %v, want one of %v", key, got, legal)
+		}
+	case got != nil:
+		disagree("Restore of %q: %v, want success", key, got)
+	default:
+		m.putBack(r)
+	}
+}
+
+// errNameless stands for any error that is none of names.
+var errNameless = errors.New("one that says in words what is wrong")
+
+// isOneOf reports whether got is one of the legal errors.
+func isOneOf(got error, legal []error) bool {
+	return slices.ContainsFunc(legal, func(want error) bool {
+		return want == errNameless && isNameless(got) == "" || errors.Is(got, want)
+	})
+}
+
+// refusals returns the errors with which the cache may refuse to take r back, whatever r is, but for want
+// of room.
+func (m *reference) refusals(r *record) (legal []error) {
+	if r.key == "" {
 		legal = append(legal, idemflight.ErrInvalidKey)
 	}
 	if m.closed {
 		legal = append(legal, idemflight.ErrClosed)
 	}
-	if m.kept[key] != nil || m.flights[key] != nil {
-		legal = append(legal, nil)
+	if m.kept[r.key] != nil || m.flights[r.key] != nil {
+		legal = append(legal, errNameless)
 	}
-	switch {
-	case e.State < idemflight.InFlight || e.State > idemflight.Shed:
-		legal = append(legal, nil)
-	case e.State == idemflight.InFlight, e.State == idemflight.Held && e.ExpiresAt.IsZero():
-	case e.ExpiresAt.IsZero():
-		legal = append(legal, nil)
-	case !e.ExpiresAt.After(m.now):
-		legal = append(legal, idemflight.ErrExpired)
+	return legal
+}
+
+// weighedInVain is for r that is refused: the contract does not say whether Weigh is asked before.
+func (m *reference) weighedInVain(r *record) {
+	if m.obs.weighed[r.key] {
+		m.weigh(r.key, r.value)
 	}
-	if len(legal) == 0 && !m.room() {
-		legal = append(legal, idemflight.ErrFull)
+}
+
+// putBack puts r, for which there is a place, back.
+func (m *reference) putBack(r *record) {
+	r.ttl = r.deadline.Sub(r.completed)
+	if r.state != idemflight.Retained {
+		r.value = 0
 	}
-	if len(legal) > 0 {
-		ok := false
-		for _, want := range legal {
-			if want == nil {
-				ok = ok || isNameless(got) == ""
-			} else {
-				ok = ok || errors.Is(got, want)
-			}
-		}
-		if !ok {
-			disagree("Restore of %q: error %v, want one of %v", key, got, legal)
-		}
-		return
-	}
-	if got != nil {
-		disagree("Restore of %q: %v, want success", key, got)
-	}
-	r := &record{key: key, state: e.State, fp: e.Fingerprint, started: e.StartedAt, completed: e.CompletedAt, restored: true}
-	if err != nil {
-		r.err = &cause{spec: err}
-	}
-	switch {
-	case e.State == idemflight.InFlight:
-		r.state, r.err, r.completed, r.anyCompleted = idemflight.Held, &cause{sentinel: idemflight.ErrInterrupted}, m.now, true
+	switch r.state {
+	case idemflight.InFlight:
+		r.state, r.err = idemflight.Held, &cause{sentinel: idemflight.ErrInterrupted}
+		r.completed, r.anyCompleted = m.now, true
 		m.hold(r)
-	case e.State == idemflight.Held:
-		r.deadline, r.ttl = e.ExpiresAt, e.ExpiresAt.Sub(e.CompletedAt)
-		m.kept[key] = r
-	default:
-		r.deadline, r.ttl = e.ExpiresAt, e.ExpiresAt.Sub(e.CompletedAt)
-		weight := int64(0)
-		if e.State == idemflight.Retained {
-			r.value = e.Value
-			weight = m.weigh(key, e.Value)
-		}
-		m.put(r, weight)
+	case idemflight.Held:
+		m.kept[r.key] = r
+	case idemflight.Retained:
+		m.put(r, m.weigh(r.key, r.value))
+	case idemflight.Shed:
+		m.put(r, 0)
 	}
 }
 
@@ -1155,14 +1191,24 @@ func (m *reference) all() idemflight.Stats {
 	return s
 }
 
-// weightOf is Weigh: values say what they weigh.
+// Values say in their last two digits what they weigh, or something else about them.
+const (
+	unwritable = 96 // the Codec panics when it is to write it
+	unreadable = 97 // and fails when it is to read it
+	lessThan0  = 98 // what it weighs
+	unweighed  = 99 // Weigh panics
+)
+
+// weightOf is Weigh.
 func weightOf(value int) (w int64, panics bool) {
-	switch w := int64(value % 100); w {
-	case 98:
+	switch digits := value % 100; digits {
+	case unwritable, unreadable:
+		return 1, false
+	case lessThan0:
 		return -3, false
-	case 99:
+	case unweighed:
 		return 0, true
 	default:
-		return w, false
+		return int64(digits), false
 	}
 }
