@@ -66,7 +66,7 @@ func TestExplore(t *testing.T) {
 
 // most returns how many schedules of sc are run at most.
 func (sc *scenario) most(long bool) int {
-	switch n := len(sc.actors); {
+	switch n := sc.callers(); {
 	case *most > 0:
 		return *most
 	case testing.Short():
