@@ -59,8 +59,8 @@ type scheduler struct {
 	// written only while everybody else is blocked.
 	free bool
 
-	// With a store. Any point may then be the first of a goroutine. Where nobody can go on, those that
-	// wait for time go on: moved says when one has parked or ended.
+	// With a store. Any point may then be the first of a goroutine that an actor's call made. Where
+	// nobody can go on, those that wait for time go on: moved says when one has parked or ended.
 	stored   bool
 	failures int           // how many verbs may fail yet
 	pause    time.Duration // after a failure this may pass at any moment, so that the verb is repeated
@@ -207,7 +207,8 @@ func (s *scheduler) current(point string) *thread {
 			break
 		}
 	}
-	if parent != &s.timers && !births[point] && !s.stored && !alwaysCompareGoroutines {
+	mayBeNew := births[point] || s.stored && parent.actor
+	if parent != &s.timers && !mayBeNew && !alwaysCompareGoroutines {
 		return parent
 	}
 	id := goid()
@@ -216,7 +217,7 @@ func (s *scheduler) current(point string) *thread {
 			return t
 		}
 	}
-	if !births[point] && !s.stored && parent != &s.timers {
+	if !mayBeNew && parent != &s.timers {
 		panic(fmt.Sprintf("explore: a goroutine made by %s is first seen at %q: add it to births", parent.name, point))
 	}
 	parent.children++
