@@ -93,7 +93,7 @@ var faults = []fault{
 		{In: "(*call).decide", Old: `yield.At("meet")`, New: `if m.kind = 0; c.closed.Load() { m.kind = -1 }; yield.At("meet")`},
 		{In: "(*call).decideLocked", Old: "!c.closed.Load()", New: "m.kind != -1"},
 	}, []string{"close/2"}},
-	{"the timer that stops does not look at the places again", true, []plant.Edit{
+	{"the timer that stops does not look at the places again", false, []plant.Edit{
 		{In: "(*Cache).disarm", Old: "if c.places.Load() > 0 { c.rearm() }", New: ""},
 	}, []string{"disarm/2"}},
 	{"the timer that has fired is not set again", false, []plant.Edit{

@@ -12,7 +12,11 @@ import (
 func (w *storedWorld) observe() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.shots = append(w.shots, w.read())
+	now := w.read()
+	if n := len(w.shots); w.trace != nil && (n == 0 || now.ID != w.shots[n-1].ID || now.State != w.shots[n-1].State || now.Begun != w.shots[n-1].Begun) {
+		w.trace("     the key is %v (%d), claim %x, begun: %v", now.State, valueOf(now), now.ID[:2], now.Begun)
+	}
+	w.shots = append(w.shots, now)
 	return w.wrong == nil
 }
 

@@ -31,7 +31,8 @@ func inTurn(all ...storedScript) storedScript {
 	}
 }
 
-// Keys that are held before: with an effect, and without.
+// Before the schedule begins these leave the key held, with an effect and without.
+
 func heldCharged(c *client)   { c.does(chargesAndFails) }
 func heldUncharged(c *client) { c.does(beginsAndFails) }
 
@@ -44,9 +45,6 @@ func storedScenarios() (all []scenario) {
 	for _, sc := range []scenario{
 		{name: "store", doc: "two processes share a store, two verbs of which fail", through: "Watch", stored: &stored{
 			failures: 2, actors: []storedScript{calls(charges), calls(charges)}}},
-		{name: "store-local", doc: "… and outcomes are replayed from memory", stored: &stored{
-			options: func(o *storedOptions) { o.LocalTTL = 0 }, failures: 1,
-			actors: []storedScript{inTurn(calls(charges), calls(charges)), inTurn(calls(charges), calls(charges))}}},
 		{name: "store-takeover", doc: "an owner looks dead, and goes on late", stored: &stored{
 			failures: 1, actors: []storedScript{calls(charges), calls(charges), kill}}},
 		{name: "store-unannounced", doc: "… whose effect is not announced", stored: &stored{
