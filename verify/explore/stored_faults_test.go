@@ -35,7 +35,7 @@ var storedFaults = []fault{
 		{In: "(*Cache).Forget", Old: "was, err = c.forgetStored(ctx, key); c.drop(s, hash, key, &notes)", New: "was, err = c.forgetStored(ctx, key)"},
 	}, []string{"store-forget-local/3"}},
 	{"an operator who has not been granted the claim goes on", false, []plant.Edit{
-		{In: "(*Cache).operate", Old: "case !got.Granted: return notHeld(got.State)", New: ""},
+		{In: "(*Cache).operate", Old: "case !got.Granted: return notHeld(got.State); case got.State != Held: c.keeper.giveBackLater(r.Claim); return notHeld(got.State)", New: "case got.Forgotten:"},
 		{In: "(*Cache).operate", Old: "return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)", New: "_ = c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease); return nil"},
 	}, []string{"store-resolve/3"}},
 }
