@@ -197,7 +197,7 @@ const (
 
 // current returns the thread that calls. Goroutines are told apart by their profiler labels, which
 // cost nothing to read, and which a goroutine inherits: so the first time one is seen its number
-// counts too.
+// counts too. With a store it counts for actors at every point: what their calls make may park anywhere first.
 func (s *scheduler) current(point string) *thread {
 	label := runtime_getProfLabel()
 	parent := &s.timers

@@ -10,6 +10,7 @@ import (
 
 type storedScript = func(c *client)
 
+// calls returns the script of one call of Do.
 func calls(d deed, opts ...idemflight.CallOption) storedScript {
 	return func(c *client) { c.does(d, opts...) }
 }
@@ -39,6 +40,7 @@ func heldUncharged(c *client) { c.does(beginsAndFails) }
 
 func unannounced(o *storedOptions) { o.EffectsAnnounced = false }
 
+// beat is how often a cache does what it owes to the store.
 const beat = idemflight.DefaultLease / 3
 
 // storedScenarios are those of two processes that share a store.
@@ -70,7 +72,7 @@ func storedScenarios() (all []scenario) {
 		{name: "store-resolve", doc: "two operators resolve one held key", stored: &stored{
 			prepare: heldUncharged, failures: 1,
 			actors: []storedScript{resolveStored(nil), resolveStored(idemflight.Retryable(errors.New("no effect"))), calls(charges)}}},
-		{name: "store-operator", doc: "an operator's Reconcile beside calls in the other process", through: "operate", stored: &stored{
+		{name: "store-operator", doc: "an operator's Reconcile beside calls in the other process", stored: &stored{
 			reconcile: true, prepare: heldCharged, failures: 1,
 			actors: []storedScript{reconcileStored, calls(charges), kill, reconcileStored}}},
 		{name: "store-outage", doc: "a verb fails until its caller gives up; heartbeats give back and offer again", through: "GiveBack", stored: &stored{
