@@ -19,6 +19,9 @@
 // Some points lie inside a critical section, between two steps that a goroutine without the lock can
 // see: while one is parked there, only those go on that need no lock (see scheduler).
 //
+// Where two processes share a store (see stored), the verbs of the store are points, too, whether one
+// fails is a choice, and the oracle follows the record in the store instead.
+//
 // What it assumes: between two points a goroutine meets nobody. That holds since whatever is shared
 // lies in one critical section between two points, or is a single atomic step; the race detector,
 // which the ordinary suites run under, is what finds the memory that is neither. A look into the

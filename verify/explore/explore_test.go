@@ -66,7 +66,7 @@ func TestExplore(t *testing.T) {
 
 // most returns how many schedules of sc are run at most.
 func (sc *scenario) most(long bool) int {
-	switch n := len(sc.actors); {
+	switch n := sc.callers(); {
 	case *most > 0:
 		return *most
 	case testing.Short():
@@ -177,7 +177,7 @@ func order(name string) int {
 func TestLabelsTellGoroutinesApart(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer func() { alwaysCompareGoroutines = false }()
-	for _, name := range []string{"do/3", "do-stays/3", "reconcile-inline/3", "expiry-keys/2", "reentrant/3"} {
+	for _, name := range []string{"do/3", "do-stays/3", "reconcile-inline/3", "expiry-keys/2", "reentrant/3", "store-operator/4"} {
 		sc := find(t, name)
 		alwaysCompareGoroutines = false
 		byLabel := sc.explore(t, 300)
@@ -192,7 +192,7 @@ func TestLabelsTellGoroutinesApart(t *testing.T) {
 // The same choices give the same schedule, and every schedule is run once.
 func TestSchedulesAreDeterministicAndDifferent(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	for _, name := range []string{"do/3", "evict-spread/2", "expiry-keys/2", "close/3"} {
+	for _, name := range []string{"do/3", "evict-spread/2", "expiry-keys/2", "close/3", "store-outage/2"} {
 		sc := find(t, name)
 		seen := map[string]bool{}
 		var picks []choice

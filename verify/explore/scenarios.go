@@ -93,7 +93,7 @@ func shrinksOn(buckets int) func(*world) {
 const perBucket = 4 // as the library has it
 
 // scenarios are all there are, each with the first two, three and four of its actors.
-var scenarios = expand([]scenario{
+var scenarios = append(expand([]scenario{
 	{name: "do", apart: true, doc: "Do with Do of one key", through: yield.Locked + "put",
 		actors: []script{do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds), do(keyA, succeeds)}},
 	{name: "do-stays", apart: true, doc: "… whose callers run fn themselves",
@@ -301,7 +301,7 @@ var scenarios = expand([]scenario{
 	{name: "reentrant", doc: "fn calls Do for its own key, and for another",
 		keys: 2, spread: true,
 		actors: []script{do(keyA, nests(keyA)), do(keyA, succeeds), do(keyA, nests(keyB)), do(keyB, succeeds)}},
-})
+}), storedScenarios()...)
 
 // nests calls Do for k from inside, and then succeeds.
 func nests(k key) *body {

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/idemflight/idemflight"
 	"github.com/idemflight/idemflight/internal/yield"
 )
 
@@ -35,6 +36,7 @@ type thread struct {
 	asOf  time.Time // when it came there, and read the clock
 	waits time.Time // since when it waits for another, if it does
 	after string    // the point of the scenario at which it was parked last, if the library has had none since
+	fate  fate      // of the store's verb before which it was parked last
 	actor bool      // of the scenario: it has to come to its end; what the library made is seen only at its points
 	ended bool      // of actors
 }
@@ -56,6 +58,13 @@ type scheduler struct {
 	// free turns the points off: the driver itself calls the cache, or the schedule is over. It is
 	// written only while everybody else is blocked.
 	free bool
+
+	// With a store. Any point may then be the first of a goroutine that an actor's call made. Where
+	// nobody can go on, those that wait for time go on: moved says when one has parked or ended.
+	stored   bool
+	failures int           // how many verbs may fail yet
+	pause    time.Duration // after a failure this may pass at any moment, so that the verb is repeated
+	moved    chan struct{}
 
 	mu      sync.Mutex
 	threads []*thread
@@ -148,6 +157,7 @@ func (s *scheduler) parkLocked(t *thread, point string) {
 		t.asOf = time.Now()
 	}
 	s.mu.Unlock()
+	s.moves()
 	<-t.resume
 }
 
@@ -187,7 +197,7 @@ const (
 
 // current returns the thread that calls. Goroutines are told apart by their profiler labels, which
 // cost nothing to read, and which a goroutine inherits: so the first time one is seen its number
-// counts too.
+// counts too. With a store it counts for actors at every point: what their calls make may park anywhere first.
 func (s *scheduler) current(point string) *thread {
 	label := runtime_getProfLabel()
 	parent := &s.timers
@@ -197,7 +207,8 @@ func (s *scheduler) current(point string) *thread {
 			break
 		}
 	}
-	if parent != &s.timers && !births[point] && !alwaysCompareGoroutines {
+	mayBeNew := births[point] || s.stored && parent.actor
+	if parent != &s.timers && !mayBeNew && !alwaysCompareGoroutines {
 		return parent
 	}
 	id := goid()
@@ -206,7 +217,7 @@ func (s *scheduler) current(point string) *thread {
 			return t
 		}
 	}
-	if !births[point] && parent != &s.timers {
+	if !mayBeNew && parent != &s.timers {
 		panic(fmt.Sprintf("explore: a goroutine made by %s is first seen at %q: add it to births", parent.name, point))
 	}
 	parent.children++
@@ -240,6 +251,7 @@ func (s *scheduler) spawn(name string, actor bool, f func(t *thread)) {
 			s.mu.Lock()
 			t.ended = true
 			s.mu.Unlock()
+			s.moves()
 		}()
 		close(ready)
 		f(t)
@@ -277,8 +289,25 @@ func goid() (id uint64) {
 // choice is one that had an alternative: the pick, of how many.
 type choice struct{ pick, of int }
 
+// fate is what becomes of a verb of the store.
+type fate int
+
+const (
+	acts fate = iota
+	failsBefore
+	failsAfter // it acts, and its answer is lost
+)
+
+func (f fate) String() string { return [...]string{"", ": fails", ": acts, and its answer is lost"}[f] }
+
+// fates are the verbs of a store, each with the number of its fates: where nothing changes, a lost
+// answer is none of its own.
+var fates = map[string]int{
+	"Claim": 3, "Begin": 3, "Settle": 3, "Renew": 3, "GiveBack": 3, "Forget": 3, "Watch": 2, "Read": 2,
+}
+
 // plan is what a schedule is to do: the choices to make, then always the first; and how often a
-// thread that could go on may be interrupted, negative for any number.
+// thread that could go on may be interrupted, or a verb fail, negative for any number.
 type plan struct {
 	picks []choice
 	bound int
@@ -294,6 +323,18 @@ var errOtherwise = errors.New("not deterministic")
 // after the other; after is called whenever everybody is blocked, and stops the schedule by
 // returning false: it must take no lock while there is a holder.
 func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (made []choice, interruptions int, err error) {
+	choose := func(n int) (int, error) {
+		c := choice{0, n}
+		if i := len(made); i < len(p.picks) {
+			want := p.picks[i]
+			if want.of != 0 && want.of != n || want.pick >= n {
+				return 0, fmt.Errorf("%w: choice %d was one of %d, and is now one of %d", errOtherwise, i, want.of, n)
+			}
+			c.pick = want.pick
+		}
+		made = append(made, c)
+		return c.pick, nil
+	}
 	var options []*thread
 	tick := &thread{name: "clock"}
 	idle := false
@@ -321,7 +362,11 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 			}
 			idle = true
 			s.step++
-			time.Sleep(time.Nanosecond) // a timer that is due fires only when everybody waits for time
+			if s.stored {
+				idle = !s.await()
+			} else {
+				time.Sleep(time.Nanosecond) // a timer that is due fires only when everybody waits for time
+			}
 			continue
 		}
 		idle = false
@@ -330,6 +375,9 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 			options = append(options, tick)
 		}
 		if len(options) == 0 {
+			if s.stored && s.await() {
+				continue
+			}
 			return made, interruptions, fmt.Errorf("stranded: %s", s.waiting())
 		}
 		slices.SortFunc(options, func(a, b *thread) int {
@@ -347,23 +395,30 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 		}
 		t := options[0]
 		if n := len(options); n > 1 {
-			c := choice{0, n}
-			if i := len(made); i < len(p.picks) {
-				want := p.picks[i]
-				if want.of != 0 && want.of != n || want.pick >= n {
-					return made, interruptions, fmt.Errorf("%w: choice %d was one of %d, and is now one of %d", errOtherwise, i, want.of, n)
-				}
-				c.pick = want.pick
+			pick, err := choose(n)
+			if err != nil {
+				return made, interruptions, err
 			}
-			made = append(made, c)
-			t = options[c.pick]
-			if canGoOn && c.pick != 0 {
+			t = options[pick]
+			if canGoOn && pick != 0 {
 				interruptions++
+			}
+		}
+		t.fate = acts
+		if n := fates[t.point]; n > 0 && s.failures > 0 && interruptions != p.bound {
+			pick, err := choose(n)
+			if err != nil {
+				return made, interruptions, err
+			}
+			if t.fate = fate(pick); t.fate != acts { // counts as an interruption
+				interruptions++
+				s.failures--
+				clock = append([]time.Duration{s.pause}, clock...)
 			}
 		}
 		s.step++
 		if s.trace != nil {
-			s.trace(stepFormat, s.step, t.name, t.point)
+			s.trace(stepFormat, s.step, t.name, t.point+t.fate.String())
 		}
 		s.last = t
 		if t == tick {
@@ -382,6 +437,30 @@ func (s *scheduler) drive(p plan, clock []time.Duration, after func() bool) (mad
 		}
 		t.from, t.point = t.point, ""
 		t.resume <- struct{}{}
+	}
+}
+
+// moves says that a thread has parked or ended.
+func (s *scheduler) moves() {
+	select {
+	case s.moved <- struct{}{}:
+	default:
+	}
+}
+
+// await lets time pass until a thread has parked or ended. It reports false if none has for a while.
+func (s *scheduler) await() bool {
+	select {
+	case <-s.moved: // before
+	default:
+	}
+	enough := time.NewTimer(3 * idemflight.DefaultLease)
+	defer enough.Stop()
+	select {
+	case <-s.moved:
+		return true
+	case <-enough.C:
+		return false
 	}
 }
 

@@ -65,6 +65,16 @@ type scenario struct {
 	settled bool // and so does the one after a flight has settled
 	apart   bool // others may come in between fn's end and the settling of its flight: which nobody can tell but by time, effects and weight
 	expect  func(w *world) error
+
+	stored *stored // two processes that share a store: then only name, doc and through count besides
+}
+
+// callers returns how many actors sc has.
+func (sc *scenario) callers() int {
+	if sc.stored != nil {
+		return len(sc.stored.actors)
+	}
+	return len(sc.actors)
 }
 
 // world is one schedule of a scenario.
@@ -123,6 +133,9 @@ type ran struct {
 
 // run runs one schedule of sc in a bubble of its own.
 func (sc *scenario) run(t *testing.T, p plan, trace func(string, ...any)) (r ran) {
+	if sc.stored != nil {
+		return sc.stored.run(t, sc, p, trace)
+	}
 	synctest.Test(t, func(*testing.T) {
 		w := newWorld(sc, trace)
 		yield.Hook(w.park)
