@@ -74,7 +74,7 @@ type explained struct {
 func reasonFor(list []explained, m *mutant) string {
 	for _, e := range list {
 		for _, name := range e.names {
-			if e.pkg == m.Pkg && name == m.name() {
+			if name == m.name() {
 				return e.reason
 			}
 		}
