@@ -88,6 +88,7 @@ func TestEnd(t *testing.T) {
 	long, err := record.Begin(open, first.Claim, 500, at)
 	require.NoError(t, err)
 	require.EqualValues(t, 1000+500, record.End(settle(long, idemflight.Settlement{}), at), "of a closed row: as long as the lease would have been")
+	require.EqualValues(t, 1000+500, record.End(settle(long, idemflight.Settlement{Disposition: idemflight.Retain}), at), "of one retained with TTL 0: as of a closed row")
 	held := settle(open, idemflight.Settlement{Disposition: idemflight.Hold, TTL: -1})
 	require.EqualValues(t, record.Forever, record.End(held, at), "of one held without end")
 }
@@ -104,6 +105,19 @@ func TestSlicesAreCopied(t *testing.T) {
 	require.Equal(t, "value", string(x.Value))
 	x.Value[0] = 'X'
 	require.Equal(t, "value", string(record.Read(r, at).Value))
+}
+
+// What it was settled with counts, and that it was forgotten is part of the answer.
+func TestARepeatOfSettleTellsThatItWasForgotten(t *testing.T) {
+	at := record.At{Now: 1000}
+	r, _, err := record.Settle(claimed(first, at), first.Claim, retain, at)
+	require.NoError(t, err)
+	r, found := record.Forget(r, first.Claim, at)
+	require.True(t, found)
+	_, x, err := record.Settle(r, first.Claim, retain, at)
+	require.NoError(t, err)
+	require.Equal(t, idemflight.Retained, x.State)
+	require.True(t, x.Forgotten)
 }
 
 func full() record.Record {
