@@ -32,15 +32,17 @@ func TestSecondOpenIsRefusedAtOnce(t *testing.T) {
 	require.NoError(t, again.Close())
 }
 
-// refused asserts that a file is not opened, that the error names it, and that it is left as it is.
+// refused asserts that a file is not opened, that the error names it, and that it is left as it is and free.
 func refused(t *testing.T, content []byte, why string) {
 	t.Helper()
 	path := newPath(t)
 	require.NoError(t, os.WriteFile(path, content, 0o600))
-	_, err := boltstore.Open(path, boltstore.Options{})
-	require.Error(t, err)
-	require.ErrorContains(t, err, path)
-	require.ErrorContains(t, err, why)
+	for range 2 { // the second would tell that the first has not closed it
+		_, err := boltstore.Open(path, boltstore.Options{})
+		require.Error(t, err)
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, why)
+	}
 	after, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.True(t, string(content) == string(after), "the file was changed")
@@ -69,10 +71,25 @@ func TestForeignFiles(t *testing.T) {
 		}
 		return b.Put([]byte("version"), []byte{0, 0, 0, 0, 0, 0, 0, 2})
 	}), "version")
+	opening := func(key, value string) []byte {
+		return bucket(func(tx *bolt.Tx) error {
+			head, err := tx.CreateBucket([]byte("idemflight"))
+			require.NoError(t, err)
+			require.NoError(t, head.Put([]byte("version"), []byte{0, 0, 0, 0, 0, 0, 0, 1}))
+			opened, err := head.CreateBucket([]byte("opened"))
+			require.NoError(t, err)
+			return opened.Put([]byte(key), []byte(value))
+		})
+	}
+	refused(t, opening("short", "8 bytes."), "an opening of another form")
+	refused(t, opening("8 bytes.", "a long one"), "an opening of another form")
 
 	empty := newPath(t)
 	require.NoError(t, os.WriteFile(empty, bucket(func(*bolt.Tx) error { return nil }), 0o600))
 	open(t, empty) // made, and then the power failed
+	nothing := newPath(t)
+	require.NoError(t, os.WriteFile(nothing, nil, 0o600))
+	open(t, nothing) // before anything was written to it
 
 	_, err := boltstore.Open(t.TempDir(), boltstore.Options{})
 	require.Error(t, err, "a directory")
@@ -188,13 +205,20 @@ func TestDamagedPages(t *testing.T) {
 			native.PutUint32(page[32+4:], native.Uint32(page[16+4:])-16)
 			native.PutUint32(page[32+8:], native.Uint32(page[16+8:]))
 		}, "not in order"},
-		"a child twice":           {branch, func(page []byte) { child(1, native.Uint64(page[16+8:]))(page) }, "met twice"},
-		"a child at the head":     {branch, child(0, 1), "page 1 of"},
-		"a child after the end":   {branch, child(0, 1<<40), "page 1099511627776 of"},
-		"a bucket without a root": {leaf, inBuckets(func(e, _ []byte) { native.PutUint32(e[12:], 8) }), "do not fit"},
+		"a key before its parent's": {leaf, func(page []byte) { page[16+native.Uint32(page[16+4:])] = 0 }, "not in order"},
+		"a part of another page":    {leaf, set32(12, 1), "met twice"},
+		"a child twice":             {branch, func(page []byte) { child(1, native.Uint64(page[16+8:]))(page) }, "met twice"},
+		"a child at the head":       {branch, child(0, 1), "page 1 of"},
+		"a child after the end":     {branch, child(0, 1<<40), "page 1099511627776 of"},
+		"a bucket without a root":   {leaf, inBuckets(func(e, _ []byte) { native.PutUint32(e[12:], 8) }), "do not fit"},
 		"a bucket of another kind": {leaf, inBuckets(func(_, value []byte) {
 			if native.Uint64(value) == 0 {
 				native.PutUint16(value[16+8:], branch)
+			}
+		}), "a bucket that does not fit"},
+		"a bucket with the number of a page": {leaf, inBuckets(func(_, value []byte) {
+			if native.Uint64(value) == 0 {
+				native.PutUint64(value[16:], 2)
 			}
 		}), "a bucket that does not fit"},
 	} {
