@@ -1,9 +1,13 @@
 package boltstore_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	mathrand "math/rand/v2"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -28,15 +32,17 @@ func TestSecondOpenIsRefusedAtOnce(t *testing.T) {
 	require.NoError(t, again.Close())
 }
 
-// refused asserts that a file is not opened, that the error names it, and that it is left as it is.
+// refused asserts that a file is not opened, that the error names it, and that it is left as it is and free.
 func refused(t *testing.T, content []byte, why string) {
 	t.Helper()
 	path := newPath(t)
 	require.NoError(t, os.WriteFile(path, content, 0o600))
-	_, err := boltstore.Open(path, boltstore.Options{})
-	require.Error(t, err)
-	require.ErrorContains(t, err, path)
-	require.ErrorContains(t, err, why)
+	for range 2 { // the second would tell that the first has not closed it
+		_, err := boltstore.Open(path, boltstore.Options{})
+		require.Error(t, err)
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, why)
+	}
 	after, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.True(t, string(content) == string(after), "the file was changed")
@@ -65,10 +71,25 @@ func TestForeignFiles(t *testing.T) {
 		}
 		return b.Put([]byte("version"), []byte{0, 0, 0, 0, 0, 0, 0, 2})
 	}), "version")
+	opening := func(key, value string) []byte {
+		return bucket(func(tx *bolt.Tx) error {
+			head, err := tx.CreateBucket([]byte("idemflight"))
+			require.NoError(t, err)
+			require.NoError(t, head.Put([]byte("version"), []byte{0, 0, 0, 0, 0, 0, 0, 1}))
+			opened, err := head.CreateBucket([]byte("opened"))
+			require.NoError(t, err)
+			return opened.Put([]byte(key), []byte(value))
+		})
+	}
+	refused(t, opening("short", "8 bytes."), "an opening of another form")
+	refused(t, opening("8 bytes.", "a long one"), "an opening of another form")
 
 	empty := newPath(t)
 	require.NoError(t, os.WriteFile(empty, bucket(func(*bolt.Tx) error { return nil }), 0o600))
 	open(t, empty) // made, and then the power failed
+	nothing := newPath(t)
+	require.NoError(t, os.WriteFile(nothing, nil, 0o600))
+	open(t, nothing) // before anything was written to it
 
 	_, err := boltstore.Open(t.TempDir(), boltstore.Options{})
 	require.Error(t, err, "a directory")
@@ -139,6 +160,111 @@ func TestDamagedFiles(t *testing.T) {
 		_ = d.Close()
 	}
 	t.Logf("%d of %d were opened", opened, rounds)
+}
+
+// TestDamagedPages: what bbolt would panic over is found before, and said. Every page of a kind is damaged alike,
+// whether the file uses it or not.
+func TestDamagedPages(t *testing.T) {
+	const branch, leaf, bucket = 1, 2, 1
+	var (
+		native = binary.NativeEndian
+		set32  = func(at int, to uint32) func([]byte) {
+			return func(page []byte) { native.PutUint32(page[at:], to) }
+		}
+		set16 = func(at int, to uint16) func([]byte) {
+			return func(page []byte) { native.PutUint16(page[at:], to) }
+		}
+		child = func(of int, to uint64) func([]byte) {
+			return func(page []byte) { native.PutUint64(page[16+16*of+8:], to) }
+		}
+	)
+	// inBuckets damages the values of a page that are buckets; these begin with their root, 8 bytes.
+	inBuckets := func(damage func(element, value []byte)) func([]byte) {
+		return func(page []byte) {
+			for i := range int(native.Uint16(page[10:])) {
+				if e := page[16+16*i:]; native.Uint32(e) == bucket {
+					damage(e, e[native.Uint32(e[4:])+native.Uint32(e[8:]):])
+				}
+			}
+		}
+	}
+	good := image(t)
+	for what, c := range map[string]struct {
+		flags  uint16
+		damage func(page []byte)
+		why    string
+	}{
+		"another number":         {leaf, func(page []byte) { page[0]++ }, "does not say that it is"},
+		"longer than the file":   {leaf, set32(12, 1<<20), "does not say that it is"},
+		"of two kinds":           {leaf, set16(8, branch|leaf), "do not fit"},
+		"more elements than fit": {leaf, set16(10, 1<<16-1), "do not fit"},
+		"no children":            {branch, set16(10, 0), "do not fit"},
+		"a value outside":        {leaf, set32(16+12, 1<<20), "do not fit"},
+		"an unknown element":     {leaf, set32(16, 2), "do not fit"},
+		"a key twice": {leaf, func(page []byte) {
+			native.PutUint32(page[32+4:], native.Uint32(page[16+4:])-16)
+			native.PutUint32(page[32+8:], native.Uint32(page[16+8:]))
+		}, "not in order"},
+		"a key before its parent's": {leaf, func(page []byte) { page[16+native.Uint32(page[16+4:])] = 0 }, "not in order"},
+		"a part of another page":    {leaf, set32(12, 1), "met twice"},
+		"a child twice":             {branch, func(page []byte) { child(1, native.Uint64(page[16+8:]))(page) }, "met twice"},
+		"a child at the head":       {branch, child(0, 1), "page 1 of"},
+		"a child after the end":     {branch, child(0, 1<<40), "page 1099511627776 of"},
+		"a bucket without a root":   {leaf, inBuckets(func(e, _ []byte) { native.PutUint32(e[12:], 8) }), "do not fit"},
+		"a bucket of another kind": {leaf, inBuckets(func(_, value []byte) {
+			if native.Uint64(value) == 0 {
+				native.PutUint16(value[16+8:], branch)
+			}
+		}), "a bucket that does not fit"},
+		"a bucket with the number of a page": {leaf, inBuckets(func(_, value []byte) {
+			if native.Uint64(value) == 0 {
+				native.PutUint64(value[16:], 2)
+			}
+		}), "a bucket that does not fit"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bad := bytes.Clone(good)
+			size := os.Getpagesize()
+			for at := 2 * size; at < len(bad); at += size {
+				if page := bad[at : at+size]; native.Uint16(page[8:]) == c.flags {
+					c.damage(page)
+				}
+			}
+			require.False(t, bytes.Equal(good, bad), "nothing was damaged")
+			refused(t, bad, c.why)
+		})
+	}
+}
+
+// TestFilesAreClosed, whether they were opened or refused.
+func TestFilesAreClosed(t *testing.T) {
+	const own = "/proc/self/fd"
+	if _, err := os.Stat(own); err != nil {
+		t.Skip("no", own, "to look at")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the collector closes files, too
+	dir := t.TempDir()
+	good, cut, foreign := filepath.Join(dir, "good"), filepath.Join(dir, "cut"), filepath.Join(dir, "foreign")
+	require.NoError(t, os.WriteFile(cut, image(t)[:3*4096], 0o600))
+	db, err := bolt.Open(foreign, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte("mine")); return err }))
+	require.NoError(t, db.Close())
+	for range 2 { // it makes the file, and finds it
+		d, err := boltstore.Open(good, boltstore.Options{})
+		require.NoError(t, err)
+		require.NoError(t, d.Close())
+	}
+	for _, path := range []string{cut, foreign} {
+		_, err = boltstore.Open(path, boltstore.Options{})
+		require.Error(t, err)
+	}
+	all, err := os.ReadDir(own)
+	require.NoError(t, err)
+	for _, fd := range all {
+		file, _ := os.Readlink(filepath.Join(own, fd.Name())) // or it has been closed meanwhile
+		require.False(t, strings.HasPrefix(file, dir), "%s is still open", file)
+	}
 }
 
 // TestDamagedRecord is an error of its key alone, and is not claimed.

@@ -1,6 +1,8 @@
 package record_test
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"math"
 	"testing"
 	"time"
@@ -86,6 +88,7 @@ func TestEnd(t *testing.T) {
 	long, err := record.Begin(open, first.Claim, 500, at)
 	require.NoError(t, err)
 	require.EqualValues(t, 1000+500, record.End(settle(long, idemflight.Settlement{}), at), "of a closed row: as long as the lease would have been")
+	require.EqualValues(t, 1000+500, record.End(settle(long, idemflight.Settlement{Disposition: idemflight.Retain}), at), "of one retained with TTL 0: as of a closed row")
 	held := settle(open, idemflight.Settlement{Disposition: idemflight.Hold, TTL: -1})
 	require.EqualValues(t, record.Forever, record.End(held, at), "of one held without end")
 }
@@ -102,6 +105,19 @@ func TestSlicesAreCopied(t *testing.T) {
 	require.Equal(t, "value", string(x.Value))
 	x.Value[0] = 'X'
 	require.Equal(t, "value", string(record.Read(r, at).Value))
+}
+
+// What it was settled with counts, and that it was forgotten is part of the answer.
+func TestARepeatOfSettleTellsThatItWasForgotten(t *testing.T) {
+	at := record.At{Now: 1000}
+	r, _, err := record.Settle(claimed(first, at), first.Claim, retain, at)
+	require.NoError(t, err)
+	r, found := record.Forget(r, first.Claim, at)
+	require.True(t, found)
+	_, x, err := record.Settle(r, first.Claim, retain, at)
+	require.NoError(t, err)
+	require.Equal(t, idemflight.Retained, x.State)
+	require.True(t, x.Forgotten)
 }
 
 func full() record.Record {
@@ -139,6 +155,38 @@ func TestDecodeRefusesForeignBytes(t *testing.T) {
 	require.Error(t, err, "a byte too many")
 	_, err = record.Decode(record.Encode(record.Record{}))
 	require.Error(t, err, "an absent record is not written")
+}
+
+// The checksum of these bytes is right: they are refused for their form.
+func TestDecodeRefusesAnotherForm(t *testing.T) {
+	seal := func(body []byte) []byte {
+		return binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	good := record.Encode(full())
+	body := good[: len(good)-4 : len(good)-4]
+	require.Equal(t, good, seal(body), "a record ends with the CRC-32C of all before")
+	for i := range body {
+		_, err := record.Decode(seal(body[:i:i]))
+		require.Error(t, err, "cut after %d bytes", i)
+	}
+	for what, changed := range map[string]struct {
+		at int
+		to byte
+	}{
+		"another version":      {0, 2},
+		"an absent record":     {1, byte(record.Absent)},
+		"an unknown state":     {1, byte(record.Closed) + 1},
+		"an unknown flag":      {2, 8},
+		"a new disposition":    {3, byte(idemflight.Hold) + 1},
+		"an error without end": {len(body) - 1, 2},
+	} {
+		bad := append([]byte(nil), body...)
+		bad[changed.at] = changed.to
+		_, err := record.Decode(seal(bad))
+		require.Error(t, err, what)
+	}
+	_, err := record.Decode(seal(append(body, 0)))
+	require.Error(t, err, "a byte too many")
 }
 
 func FuzzDecode(f *testing.F) {

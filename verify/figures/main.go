@@ -314,21 +314,27 @@ func mutated(ctx context.Context, dir string, quick bool) (row, error) {
 	if _, err := goCommand(ctx, args...); err != nil {
 		return row{}, err
 	}
-	var sum struct {
-		Share float64
+	var reports []struct {
 		Total struct {
 			Mutants, Killed, Equivalent int
 			NotViable                   int `json:"not_viable"`
 			TimedOut                    int `json:"timed_out"`
 		}
 	}
-	if err := readJSON(file, &sum); err != nil {
+	if err := readJSON(file, &reports); err != nil {
 		return row{}, err
 	}
-	viable := sum.Total.Mutants - sum.Total.NotViable
+	var viable, killed, equivalent, hang int
+	for _, r := range reports {
+		viable += r.Total.Mutants - r.Total.NotViable
+		killed += r.Total.Killed
+		equivalent += r.Total.Equivalent
+		hang += r.Total.TimedOut
+	}
+	share := 100 * float64(killed) / float64(max(1, viable-hang))
 	return row{
-		fmt.Sprintf("%s mutants that compile: %s killed, %d survive, each with its reason (so %.1f %% killed); beside them %d make a suite hang", grouped(viable), grouped(sum.Total.Killed), sum.Total.Equivalent, sum.Share, sum.Total.TimedOut),
-		fmt.Sprintf("%s of %s", grouped(sum.Total.Killed), grouped(viable-sum.Total.TimedOut)), command,
+		fmt.Sprintf("%s mutants that compile: %s killed, %d survive, each with its reason (so %.1f %% killed); beside them %d make a suite hang", grouped(viable), grouped(killed), equivalent, share, hang),
+		fmt.Sprintf("%s of %s", grouped(killed), grouped(viable-hang)), command,
 	}, nil
 }
 

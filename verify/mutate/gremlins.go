@@ -67,46 +67,46 @@ type gremlinsReport struct {
 	} `json:"files"`
 }
 
-// askGremlins lists the mutants of the library below root. gremlins measures first what the tests
-// cover, which takes long; here the runner measures that itself, so gremlins gets a copy without them.
-func askGremlins(ctx context.Context, root string) (gremlinsReport, error) {
+// askGremlins lists the mutants of t, and more. gremlins measures first what the tests cover, which
+// takes long; here the runner measures that itself, so gremlins gets a copy without them.
+func askGremlins(ctx context.Context, root string, t target) (gremlinsReport, error) {
 	var report gremlinsReport
 	dir, err := os.MkdirTemp("", "gremlins-")
 	if err != nil {
 		return report, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	copyFile := func(path string) error {
-		text, err := os.ReadFile(filepath.Join(root, path))
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-			return err
-		}
-		return os.WriteFile(to, text, 0o600)
-	}
-	needed := []string{"go.mod", "go.sum"}
-	modules, err := goList(root, "-deps", "./...")
+	deps, err := goList(filepath.Join(root, t.module), "-deps", filepath.Join(root, t.name))
 	if err != nil {
 		return report, err
 	}
-	for _, l := range modules { // with what the mutated packages import of the module
-		if rel, err := filepath.Rel(root, l.Dir); err == nil && filepath.IsLocal(rel) && l.Name != "main" {
-			for _, name := range l.GoFiles {
-				needed = append(needed, filepath.Join(rel, name))
+	needed := []string{"go.mod", "go.sum"} // a nested module is replaced by the root's
+	if t.module != "." {
+		needed = append(needed, filepath.Join(t.module, "go.mod"), filepath.Join(t.module, "go.sum"))
+	}
+	for _, l := range deps {
+		if folder, ok := l.in(root); ok {
+			for _, name := range slices.Concat(l.GoFiles, l.EmbedFiles) {
+				needed = append(needed, filepath.Join(folder, name))
 			}
 		}
 	}
 	for _, path := range needed {
-		if err := copyFile(path); err != nil {
+		text, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			return report, err
+		}
+		to := filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return report, err
+		}
+		if err := os.WriteFile(to, text, 0o600); err != nil {
 			return report, err
 		}
 	}
 	out := filepath.Join(dir, "report.json")
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"run", gremlins}, gremlinsArgs...), out)...)
-	cmd.Dir = dir
+	cmd.Dir = filepath.Join(dir, t.module)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return report, fmt.Errorf("gremlins: %w\n%s", err, text)
 	}
@@ -114,12 +114,18 @@ func askGremlins(ctx context.Context, root string) (gremlinsReport, error) {
 	if err != nil {
 		return report, err
 	}
-	return report, json.Unmarshal(text, &report)
+	if err := json.Unmarshal(text, &report); err != nil {
+		return report, err
+	}
+	for i := range report.Files { // below the module
+		report.Files[i].FileName = filepath.Join(t.module, report.Files[i].FileName)
+	}
+	return report, nil
 }
 
-// addGremlins adds to the sites of pkgs what report lists. Files that this system does not build, and
-// packages that are not asked for, are left out.
-func addGremlins(pkgs []*pkg, report gremlinsReport) error {
+// addGremlins adds to the sites of p what report lists. Other packages, and files that this system does
+// not build, are left out.
+func addGremlins(p *pkg, report gremlinsReport) error {
 	type place struct{ line, column int }
 	listed := map[string]map[place][]string{}
 	for _, f := range report.Files {
@@ -129,29 +135,27 @@ func addGremlins(pkgs []*pkg, report gremlinsReport) error {
 		}
 		listed[filepath.ToSlash(f.FileName)] = kinds
 	}
-	for _, p := range pkgs {
-		for _, f := range p.files {
-			kinds := listed[f.path]
-			f.within(func(n ast.Node, parents []ast.Node, decl string) {
-				pos, old := tokenOf(n)
-				if !pos.IsValid() {
-					return
-				}
-				at := p.set.Position(pos)
-				here := place{at.Line, at.Column}
-				seen := map[token.Token]bool{old: true} // several kinds may come to the same
-				slices.Sort(kinds[here])                // for one name in each run
-				for _, kind := range kinds[here] {
-					if to, ok := gremlinTokens[kind][old]; ok && !seen[to] {
-						seen[to] = true
-						f.add(n, parents, mutant{Decl: decl, Kind: strings.ToLower(strings.ReplaceAll(kind, "_", " ")), to: to})
-					}
-				}
-				delete(kinds, here)
-			})
-			for at, kinds := range kinds {
-				return fmt.Errorf("gremlins lists %v at %s:%d:%d, where no token is that it could mean", kinds, f.path, at.line, at.column)
+	for _, f := range p.files {
+		kinds := listed[f.path]
+		f.within(func(n ast.Node, parents []ast.Node, decl string) {
+			pos, old := tokenOf(n)
+			if !pos.IsValid() {
+				return
 			}
+			at := p.set.Position(pos)
+			here := place{at.Line, at.Column}
+			seen := map[token.Token]bool{old: true} // several kinds may come to the same
+			slices.Sort(kinds[here])                // for one name in each run
+			for _, kind := range kinds[here] {
+				if to, ok := gremlinTokens[kind][old]; ok && !seen[to] {
+					seen[to] = true
+					f.add(n, parents, mutant{Decl: decl, Kind: strings.ToLower(strings.ReplaceAll(kind, "_", " ")), to: to})
+				}
+			}
+			delete(kinds, here)
+		})
+		for at, kinds := range kinds {
+			return fmt.Errorf("gremlins lists %v at %s:%d:%d, where no token is that it could mean", kinds, f.path, at.line, at.column)
 		}
 	}
 	return nil

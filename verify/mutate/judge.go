@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,9 +32,8 @@ type result struct {
 
 // bench asks the suites.
 type bench struct {
-	root     string
-	pkgs     []*pkg
-	programs []*program    // one for each package, in their order
+	pkg      *pkg
+	programs []*program    // the suites, in the order in which they are asked
 	patience time.Duration // beside five times what a suite takes when no mutant is alive
 
 	mu    sync.Mutex
@@ -48,8 +46,7 @@ const (
 )
 
 // judge asks the tests that meet m, those most likely to notice it first; then, since which line a
-// test meets may be the scheduler's choice, its whole suite; and last the suites of the packages that
-// import it.
+// test meets may be the scheduler's choice, the whole suites.
 func (b *bench) judge(ctx context.Context, m *mutant) (result, error) {
 	start := time.Now()
 	r := result{mutant: *m, Verdict: doesNotBuild}
@@ -65,18 +62,19 @@ func (b *bench) judge(ctx context.Context, m *mutant) (result, error) {
 }
 
 func (b *bench) askGuarded(ctx context.Context, m *mutant) (verdict, string, string, error) {
-	own := b.index(m)
-	first, rest := b.order(b.programs[own], m.ID)
-	for _, names := range [][]string{first, rest} {
-		if len(names) == 0 {
-			continue
-		}
-		if v, by, detail, err := b.ask(ctx, b.programs[own], m.ID, names, slices.Concat(first, rest)); err != nil || v != survived {
-			return v, by, detail, err
+	for _, p := range b.programs {
+		first, rest := b.order(p, m.ID)
+		for _, names := range [][]string{first, rest} {
+			if len(names) == 0 {
+				continue
+			}
+			if v, by, detail, err := b.ask(ctx, p, m.ID, names, slices.Concat(first, rest)); err != nil || v != survived {
+				return v, by, detail, err
+			}
 		}
 	}
 	fails := 0
-	for _, p := range b.programs[own:] {
+	for _, p := range b.programs {
 		if v, by, detail, err := b.ask(ctx, p, m.ID, nil, nil); err != nil || v != survived {
 			return v, by, detail, err
 		}
@@ -95,21 +93,21 @@ func (b *bench) askAlone(ctx context.Context, m *mutant, onlyFails bool) (verdic
 		return "", "", "", err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	for i := b.index(m); i < len(b.programs); i++ {
-		names := b.programs[i].Fails
+	for i, behind := range b.programs {
+		names := behind.Fails
 		if onlyFails && len(names) == 0 {
 			continue
 		} else if !onlyFails {
 			names = nil
 		}
-		p, err := compile(ctx, b.pkgs[i], b.root, dir, "alone", map[string][]byte{filepath.Join(b.root, m.File): m.alone()})
+		p, err := b.pkg.compile(ctx, b.pkg.suites[i], dir, map[string][]byte{m.site.file.abs(): m.alone()})
 		if err != nil {
-			if ctx.Err() == nil && i == b.index(m) {
+			if ctx.Err() == nil && i == 0 {
 				return doesNotBuild, "", "", nil
 			}
 			return "", "", "", err
 		}
-		p.Tests, p.Takes = b.programs[i].Tests, b.programs[i].Takes
+		p.Tests, p.Takes = behind.Tests, behind.Takes
 		if v, by, detail, err := b.ask(ctx, p, 0, names, nil); err != nil || v != survived {
 			return v, by, detail, err
 		}
@@ -208,10 +206,6 @@ func (b *bench) order(p *program, id int) (first, rest []string) {
 		}
 	}
 	return first, rest
-}
-
-func (b *bench) index(m *mutant) int {
-	return slices.IndexFunc(b.pkgs, func(p *pkg) bool { return p.test == m.Pkg })
 }
 
 // parallel calls do for 0 … n-1, workers at once, until one fails; told after each, one at a time.

@@ -1,17 +1,18 @@
 // Command mutate changes the library in small ways, one at a time, and asks its ordinary test suites
 // each time: at least one test must fail.
 //
-//	go run -C verify ./mutate                    all mutants; goes on where it was interrupted
-//	go run -C verify ./mutate -sample 100        some, in a few minutes
-//	go run -C verify ./mutate -run 'ttl.go|Do'   those whose file or declaration matches
-//	go run -C verify ./mutate -list              what there is
+//	go run -C verify ./mutate                       the core and idemhttp; goes on where it was interrupted
+//	go run -C verify ./mutate -package ./boltstore  another package: targets.go has them
+//	go run -C verify ./mutate -sample 100           some of each package, in a few minutes
+//	go run -C verify ./mutate -run 'ttl.go|Do'      those whose file or declaration matches
+//	go run -C verify ./mutate -list                 what there is
 //
 // The mutants are those that gremlins lists, and one for each statement that can be deleted, which
 // gremlins does not do. The source is never touched: mutants are put in place with the go command's
 // -overlay, most of them in one program (guard.go says how).
 //
 // It exits with 1 if a mutant survives, or makes a suite hang, without a known reason, if the list of
-// reasons is out of date, or if less than 95 % of what is killed or survives is killed; and with 2 if it cannot work.
+// reasons is out of date, or if less than 97 % of what is killed or survives is killed; and with 2 if it cannot work.
 package main
 
 import (
@@ -33,6 +34,7 @@ import (
 
 func main() {
 	var (
+		names   = flag.String("package", ".,./idemhttp", fmt.Sprintf("what to mutate, with commas between: of %v", targets))
 		pattern = flag.String("run", "", "only mutants whose file:declaration matches this regular expression")
 		sample  = flag.Int("sample", 0, "only so many of them, chosen by chance")
 		seed    = flag.Uint64("seed", 1, "of the choice")
@@ -42,7 +44,7 @@ func main() {
 		workers = flag.Int("workers", max(1, runtime.NumCPU()), "how many suites run at once")
 		dir     = flag.String("state", "", "where results are kept for the next run (default: in the user's cache)")
 		root    = flag.String("dir", "", "the library's root (default: as go.mod has it)")
-		report  = flag.String("json", "", "also write the report to this file")
+		file    = flag.String("json", "", "also write the reports to this file")
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -50,6 +52,10 @@ func main() {
 	re, err := regexp.Compile(*pattern)
 	if err != nil {
 		fail(fmt.Errorf("-run: %w", err))
+	}
+	chosen, err := chooseTargets(*names)
+	if err != nil {
+		fail(err)
 	}
 	if *root == "" {
 		if *root, err = suite.LibraryDir(); err != nil {
@@ -63,32 +69,39 @@ func main() {
 		}
 		*dir = filepath.Join(cache, "idemflight-mutate")
 	}
-	s, err := newSession(ctx, *root, *dir, askGremlins, ".", "./idemhttp")
-	if err != nil {
-		fail(err)
-	}
-	chosen := choose(s.mutants, re, *sample, *seed)
-	if *list {
-		for _, m := range chosen {
-			fmt.Printf("%s:%d\t%s%s\n", m.File, m.Line, m.name(), map[treatment]string{alone: " (compiled alone)", notViable: " (not viable)"}[m.how])
+	good, reports := true, []report(nil)
+	for _, t := range chosen {
+		s, err := newSession(ctx, *root, *dir, t, askGremlins)
+		if err != nil {
+			fail(err)
 		}
-		return
+		mutants := choose(s.mutants, re, *sample, *seed)
+		if *list {
+			for _, m := range mutants {
+				fmt.Printf("%s:%d\t%s%s\n", m.File, m.Line, m.name(), map[treatment]string{alone: " (compiled alone)", notViable: " (not viable)"}[m.how])
+			}
+			continue
+		}
+		if *fresh {
+			clear(s.state.results)
+		}
+		results, err := s.run(ctx, mutants, *workers, *verbose)
+		if err != nil && ctx.Err() == nil {
+			fail(err)
+		}
+		rep := newReport(t.name, results, s.mutants, equivalent)
+		rep.print(os.Stdout)
+		reports = append(reports, rep)
+		if good = good && rep.good() && err == nil; err != nil { // interrupted
+			break
+		}
 	}
-	if *fresh {
-		clear(s.state.results)
-	}
-	results, err := s.run(ctx, chosen, *workers, *verbose)
-	if err != nil && ctx.Err() == nil {
-		fail(err)
-	}
-	rep := newReport(results, s.mutants, equivalent)
-	rep.print(os.Stdout)
-	if *report != "" {
-		if err := rep.write(*report); err != nil {
+	if *file != "" {
+		if err := write(reports, *file); err != nil {
 			fail(err)
 		}
 	}
-	if !rep.good() || err != nil {
+	if !good {
 		os.Exit(1)
 	}
 }

@@ -11,7 +11,6 @@ import (
 // mutant is one small change of the source.
 type mutant struct {
 	ID   int    `json:"-"` // from 1, in the order of the source
-	Pkg  string `json:"package"`
 	File string `json:"file"`
 	Line int    `json:"line"`
 	Decl string `json:"in"`   // "(*Cache).Do"
@@ -53,7 +52,7 @@ func (f *file) add(n ast.Node, parents []ast.Node, m mutant) {
 	} else {
 		f.sites = slices.Insert(f.sites, i, s)
 	}
-	m.Pkg, m.File, m.Line, m.site = f.pkg.test, f.path, f.pkg.set.Position(n.Pos()).Line, s
+	m.File, m.Line, m.site = f.path, f.pkg.set.Position(n.Pos()).Line, s
 	if pos, _ := tokenOf(n); m.to != token.ILLEGAL && pos.IsValid() {
 		m.Line = f.pkg.set.Position(pos).Line
 	}
@@ -98,20 +97,18 @@ func inList(n ast.Node, parents []ast.Node) bool {
 
 // addDeletions adds for each statement that does something, and that the rest compiles without, a
 // mutant that deletes it; and for each case of a select one in which it never comes.
-func addDeletions(pkgs []*pkg) {
-	for _, p := range pkgs {
-		for _, f := range p.files {
-			f.within(func(n ast.Node, parents []ast.Node, decl string) {
-				if clause, ok := n.(*ast.CommClause); ok && channelOf(clause) != nil {
-					f.add(channelOf(clause), parents, mutant{Decl: decl, Kind: "delete case"})
+func addDeletions(p *pkg) {
+	for _, f := range p.files {
+		f.within(func(n ast.Node, parents []ast.Node, decl string) {
+			if clause, ok := n.(*ast.CommClause); ok && channelOf(clause) != nil {
+				f.add(channelOf(clause), parents, mutant{Decl: decl, Kind: "delete case"})
+			}
+			if inList(n, parents) {
+				if kind := f.deletable(n); kind != "" {
+					f.add(n, parents, mutant{Decl: decl, Kind: "delete " + kind})
 				}
-				if inList(n, parents) {
-					if kind := f.deletable(n); kind != "" {
-						f.add(n, parents, mutant{Decl: decl, Kind: "delete " + kind})
-					}
-				}
-			})
-		}
+			}
+		})
 	}
 }
 
@@ -176,23 +173,19 @@ func channelOf(clause *ast.CommClause) ast.Expr {
 	return nil
 }
 
-// number returns all mutants of pkgs, numbered and each with a name of its own.
-func number(pkgs []*pkg) []*mutant {
+// number returns all mutants of p, numbered and each with a name of its own.
+func number(p *pkg) []*mutant {
 	var all []*mutant
-	for _, p := range pkgs {
-		times := map[string]int{}
-		for _, f := range p.files {
-			for _, s := range f.sites {
-				for _, m := range s.mutants {
-					name := m.name()
-					if times[name]++; times[name] > 1 {
-						m.Text += fmt.Sprintf(" #%d", times[name])
-					}
-					all = append(all, m)
-					m.ID = len(all)
-				}
+	times := map[string]int{}
+	for _, f := range p.files {
+		f.each(func(m *mutant) {
+			name := m.name()
+			if times[name]++; times[name] > 1 {
+				m.Text += fmt.Sprintf(" #%d", times[name])
 			}
-		}
+			all = append(all, m)
+			m.ID = len(all)
+		})
 	}
 	return all
 }

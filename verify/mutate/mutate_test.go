@@ -12,24 +12,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sample returns a session with a small library of its own whose suite is testdata/suite. What
+// sample returns a session with a small nested module of its own whose suite is testdata/suite. What
 // gremlins says of it was recorded: testdata/gremlins.json.
 func sample(t *testing.T, suite, state string) *session {
 	t.Helper()
 	root := t.TempDir()
+	dir := filepath.Join(root, "sample")
+	require.NoError(t, os.Mkdir(dir, 0o700))
 	for to, from := range map[string]string{"sample.go": "sample.go", "sample_test.go": suite} {
 		text, err := os.ReadFile(filepath.Join("testdata", from))
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(root, to), text, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, to), text, 0o600))
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module sample\n\ngo 1.26\n"), 0o600))
-	s, err := newSession(t.Context(), root, state, func(context.Context, string) (listed gremlinsReport, err error) {
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module github.com/idemflight/idemflight/sample\n\ngo 1.26\n"), 0o600))
+	nested := target{"./sample", "./sample", []string{"./sample"}}
+	s, err := newSession(t.Context(), root, state, nested, func(context.Context, string, target) (listed gremlinsReport, err error) {
 		text, err := os.ReadFile(filepath.Join("testdata", "gremlins.json"))
 		if err != nil {
 			return listed, err
 		}
 		return listed, json.Unmarshal(text, &listed)
-	}, ".")
+	})
 	require.NoError(t, err)
 	return s
 }
@@ -43,7 +46,7 @@ func byName(all []result) map[string]result {
 }
 
 // To leave out what adds zero: no test can tell.
-var harmless = []explained{{".", "zero is added", []string{"(*Box).Sum: delete branch: continue"}}}
+var harmless = []explained{{"./sample", "zero is added", []string{"(*Box).Sum: delete branch: continue"}}}
 
 func TestAGoodSuiteKillsAllMutants(t *testing.T) {
 	state := t.TempDir()
@@ -83,7 +86,7 @@ func TestAGoodSuiteKillsAllMutants(t *testing.T) {
 	}
 	require.Len(t, results, 25, "no other mutants")
 
-	r := newReport(results, s.mutants, harmless)
+	r := newReport("./sample", results, s.mutants, harmless)
 	require.True(t, r.Total.Killed == 21 && r.Total.TimedOut == 1 && r.Total.NotViable == 2 && r.Total.Equivalent == 1, "%+v", r.Total)
 	require.Zero(t, r.Total.Unexplained)
 
@@ -92,14 +95,17 @@ func TestAGoodSuiteKillsAllMutants(t *testing.T) {
 	results, err = again.run(t.Context(), again.mutants, 1, false)
 	require.NoError(t, err)
 	require.Len(t, results, 25)
-	require.Equal(t, r.Total, newReport(results, again.mutants, harmless).Total)
+	require.Equal(t, r.Total, newReport("./sample", results, again.mutants, harmless).Total)
 
 	// With other tests, what survived is asked again.
 	lax := sample(t, "lax_test.go", state)
 	for _, m := range lax.mutants {
-		_, known := lax.state.known(m, lax.sources[m.Pkg], lax.tests[m.Pkg])
+		_, known := lax.state.known(m)
 		require.Equal(t, byName(results)[m.name()].Verdict != survived, known, m.name())
-		_, known = lax.state.known(m, "of another source", lax.tests[m.Pkg])
+	}
+	lax.state.now.Sources = "others"
+	for _, m := range lax.mutants {
+		_, known := lax.state.known(m)
 		require.False(t, known, "of another source: %s", m.name())
 	}
 }
@@ -117,7 +123,7 @@ func TestALaxSuiteLetsMutantsLive(t *testing.T) {
 	} {
 		require.Equal(t, want, byName(results)[name].Verdict, name)
 	}
-	r := newReport(results, s.mutants, harmless)
+	r := newReport("./sample", results, s.mutants, harmless)
 	require.False(t, r.good())
 	require.Positive(t, r.Left)
 	var out bytes.Buffer
@@ -127,15 +133,15 @@ func TestALaxSuiteLetsMutantsLive(t *testing.T) {
 
 // A reason for a mutant that is killed, or that there is not, is out of date.
 func TestStaleReasons(t *testing.T) {
-	m := &mutant{Pkg: ".", Decl: "F", Kind: "delete call", Text: "f()"}
-	list := []explained{{".", "why not", []string{m.name(), "G: delete call: g()"}}}
-	dead := newReport([]result{{mutant: *m, Verdict: killed}}, []*mutant{m}, list)
-	require.Equal(t, []string{". F: delete call: f(): killed", ". G: delete call: g(): no such mutant"}, dead.Stale)
+	m := &mutant{Decl: "F", Kind: "delete call", Text: "f()"}
+	list := []explained{{".", "why not", []string{m.name(), "G: delete call: g()"}}, {"./other", "of another package", []string{m.name()}}}
+	dead := newReport(".", []result{{mutant: *m, Verdict: killed}}, []*mutant{m}, list)
+	require.Equal(t, []string{"F: delete call: f(): killed", "G: delete call: g(): no such mutant"}, dead.Stale)
 	require.False(t, dead.good())
-	alive := newReport([]result{{mutant: *m, Verdict: survived}}, []*mutant{m}, list[:1])
+	alive := newReport(".", []result{{mutant: *m, Verdict: survived}}, []*mutant{m}, list[:1])
 	require.Equal(t, 1, alive.Total.Equivalent)
 	require.Equal(t, "why not", alive.Survived[0].Reason)
-	hangs := newReport([]result{{mutant: *m, Verdict: timedOut}}, []*mutant{m}, nil)
+	hangs := newReport(".", []result{{mutant: *m, Verdict: timedOut}}, []*mutant{m}, nil)
 	require.Equal(t, 1, hangs.Total.Unexplained, "it hangs, and nobody knows where")
 }
 
@@ -150,7 +156,7 @@ func TestOfASourceOnlyTheCodeCounts(t *testing.T) {
 
 func TestGuards(t *testing.T) {
 	s := sample(t, "good_test.go", t.TempDir())
-	f := s.pkgs[0].files[0]
+	f := s.pkg.files[0]
 	only := func(name string) string {
 		return string(f.guard(func(m *mutant) bool { return m.name() == name }))
 	}
@@ -182,13 +188,13 @@ func TestWhereItHangs(t *testing.T) {
 	const lib = "github.com/idemflight/idemflight"
 	for name, c := range map[string]struct{ out, by, want string }{
 		"a lock":     {"goroutine 7 [sync.Mutex.Lock, 1 minutes]:\nsync.(*Mutex).Lock(...)\n" + lib + ".(*Cache[...]).Do(0x1)\n", "TestIt/a (hangs)", "sync.Mutex.Lock in (*Cache).Do"},
-		"a loop":     {"goroutine 7 [runnable, synctest bubble 3]:\n" + lib + ".mutant_on(...)\n" + lib + "/idemhttp.send(0x1)\n", "TestIt/a (hangs)", "runnable in send"},
-		"the test":   {"goroutine 7 [chan receive]:\n" + lib + "_test.TestIt.func1()\n", "TestIt/a (hangs)", "chan receive in TestIt.func1"},
+		"a loop":     {"goroutine 7 [runnable, synctest bubble 3]:\n" + lib + ".mutant_on(...)\n" + lib + "/internal/record.after(0x1)\n", "TestIt/a (hangs)", "runnable in after"},
+		"the test":   {"goroutine 7 [chan receive]:\n" + lib + "/boltstore_test.TestIt.func1()\n", "TestIt/a (hangs)", "chan receive in TestIt.func1"},
 		"who knows?": {"goroutine 7 [IO wait]:\nnet.(*conn).Read(0x1)\n", "TestIt/a (hangs)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := ended{out: []byte("=== RUN   TestOther\n" + head + c.out)}
-			e.read(lib)
+			e.read()
 			require.True(t, e.hung)
 			require.Equal(t, c.by, e.caughtBy)
 			require.Equal(t, c.want, e.waits)

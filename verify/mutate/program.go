@@ -21,7 +21,6 @@ import (
 // program is a package's compiled suite.
 type program struct {
 	Package string
-	Library string // the path of the module
 	Dir     string // where it runs
 	Binary  string
 	Tests   []*test       // that pass without a mutant, the quickest first
@@ -39,8 +38,8 @@ type test struct {
 // memory bounds the address space of a suite, in KiB: a mutant may allocate without end.
 const memory = 8 << 20
 
-// compile compiles the suite of p with edited in place.
-func compile(ctx context.Context, p *pkg, root, dir, name string, edited map[string][]byte) (*program, error) {
+// compile compiles the suite of l with edited in place, into dir.
+func (p *pkg) compile(ctx context.Context, l listed, dir string, edited map[string][]byte) (*program, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -48,11 +47,11 @@ func compile(ctx context.Context, p *pkg, root, dir, name string, edited map[str
 	if err != nil {
 		return nil, err
 	}
-	prog := &program{Package: p.test, Library: p.library, Dir: p.dir, Binary: filepath.Join(dir, name+".test")}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", replace, "-o", prog.Binary, p.test)
-	cmd.Dir = root
+	prog := &program{Package: l.ImportPath, Dir: l.Dir, Binary: filepath.Join(dir, "suite.test")}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", replace, "-o", prog.Binary, l.ImportPath)
+	cmd.Dir = p.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s does not compile: %w\n%s", p.test, err, suite.LastLines(string(out), 20))
+		return nil, fmt.Errorf("%s does not compile: %w\n%s", l.ImportPath, err, suite.LastLines(string(out), 20))
 	}
 	return prog, nil
 }
@@ -93,7 +92,7 @@ func (p *program) run(ctx context.Context, alive int, names []string, timeout ti
 	}
 	e := ended{passed: err == nil, out: out.Bytes(), took: time.Since(start)}
 	if !e.passed {
-		e.read(p.Library)
+		e.read()
 		e.hung = e.hung || limited.Err() != nil
 	}
 	return e, nil
@@ -109,7 +108,7 @@ var (
 )
 
 // read reads who noticed the mutant from the output.
-func (e *ended) read(library string) {
+func (e *ended) read() {
 	running, failed, how := "", "", ""
 	for line := range strings.Lines(string(e.out)) {
 		if m := startLine.FindStringSubmatch(line); m != nil {
@@ -134,17 +133,19 @@ func (e *ended) read(library string) {
 		e.caughtBy = strings.TrimSpace(e.caughtBy + " (" + how + ")")
 	}
 	if e.hung {
-		e.waits = whereItHangs(string(e.out), library)
+		e.waits = whereItHangs(string(e.out))
 	}
 }
 
-var goroutineLine = regexp.MustCompile(`^goroutine \d+(?: gp=\S+ m=\S+(?: mp=\S+)?)? \[([^\],]+)`)
+var (
+	goroutineLine = regexp.MustCompile(`^goroutine \d+(?: gp=\S+ m=\S+(?: mp=\S+)?)? \[([^\],]+)`)
+	frameLine     = regexp.MustCompile(`^` + regexp.QuoteMeta(suite.Library) + `(?:/[a-z/]+)?(_test)?\.(\S+)\(`)
+)
 
 // whereItHangs tells from the stacks of a suite that timed out what goes on in the library: a goroutine
 // that runs does not come to its end, one that waits does so in vain. Where there is none, the tests
 // wait for what does not happen.
-func whereItHangs(out, library string) string {
-	frameLine := regexp.MustCompile(`^` + regexp.QuoteMeta(library) + `(?:/idemhttp)?(_test)?\.(\S+)\(`)
+func whereItHangs(out string) string {
 	var own, tests []string
 	state := ""
 	for line := range strings.Lines(out) {

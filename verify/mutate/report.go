@@ -9,9 +9,8 @@ import (
 	"text/tabwriter"
 )
 
-// counts are those of one kind of mutants in one package.
+// counts are those of one kind of mutants.
 type counts struct {
-	Package     string `json:"package"`
 	Kind        string `json:"kind"`
 	Mutants     int    `json:"mutants"`
 	NotViable   int    `json:"not_viable"`
@@ -39,8 +38,9 @@ func (c counts) share() float64 {
 	return 100 * float64(c.Killed) / float64(max(1, c.viable()-c.TimedOut))
 }
 
-// report is what a run shows.
+// report is what a run shows of one package.
 type report struct {
+	Package  string   `json:"package"`
 	Total    counts   `json:"total"`
 	Kinds    []counts `json:"kinds"`
 	Share    float64  `json:"share"` // see counts.share
@@ -57,18 +57,19 @@ type told struct {
 }
 
 // least is the least share that is good, in percent.
-const least = 95
+const least = 97
 
-// newReport sums results up; all are the mutants that there are.
-func newReport(results []result, all []*mutant, list []explained) report {
-	var r report
+// newReport sums up the results of the package of that name; all are the mutants that there are.
+func newReport(name string, results []result, all []*mutant, list []explained) report {
+	r := report{Package: name}
+	list = slices.DeleteFunc(slices.Clone(list), func(e explained) bool { return e.pkg != name })
 	verdicts := map[string]verdict{}
 	for _, res := range results {
-		verdicts[res.Pkg+" "+res.name()] = res.Verdict
-		i := slices.IndexFunc(r.Kinds, func(c counts) bool { return c.Package == res.Pkg && c.Kind == res.Kind })
+		verdicts[res.name()] = res.Verdict
+		i := slices.IndexFunc(r.Kinds, func(c counts) bool { return c.Kind == res.Kind })
 		if i < 0 {
 			i = len(r.Kinds)
-			r.Kinds = append(r.Kinds, counts{Package: res.Pkg, Kind: res.Kind})
+			r.Kinds = append(r.Kinds, counts{Kind: res.Kind})
 		}
 		c := counts{Mutants: 1}
 		reason := reasonFor(list, &res.mutant)
@@ -100,15 +101,14 @@ func newReport(results []result, all []*mutant, list []explained) report {
 	r.Share, r.Left = r.Total.share(), len(all)-len(results)
 	exist := map[string]bool{}
 	for _, m := range all {
-		exist[m.Pkg+" "+m.name()] = true
+		exist[m.name()] = true
 	}
 	for _, e := range list {
 		for _, name := range e.names {
-			key := e.pkg + " " + name
-			if v := verdicts[key]; !exist[key] {
-				r.Stale = append(r.Stale, key+": no such mutant")
+			if v := verdicts[name]; !exist[name] {
+				r.Stale = append(r.Stale, name+": no such mutant")
 			} else if v == killed || v == doesNotBuild {
-				r.Stale = append(r.Stale, key+": "+string(v))
+				r.Stale = append(r.Stale, name+": "+string(v))
 			}
 		}
 	}
@@ -122,10 +122,11 @@ func (r report) good() bool {
 
 func (r report) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "package\tmutants\tnot viable\tkilled\ttimed out\tequivalent\tunexplained\tkilled\t  kind")
+	fmt.Fprintf(w, "%s:\n", r.Package)
+	fmt.Fprintln(t, "mutants\tnot viable\tkilled\ttimed out\tequivalent\tunexplained\tkilled\t  kind")
 	row := func(c counts) {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f %%\t  %s\n",
-			c.Package, c.Mutants, c.NotViable, c.Killed, c.TimedOut, c.Equivalent, c.Unexplained, c.share(), c.Kind)
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%.1f %%\t  %s\n",
+			c.Mutants, c.NotViable, c.Killed, c.TimedOut, c.Equivalent, c.Unexplained, c.share(), c.Kind)
 	}
 	for _, c := range r.Kinds {
 		row(c)
@@ -158,8 +159,8 @@ func (r report) print(w io.Writer) {
 	}
 }
 
-func (r report) write(path string) error {
-	text, err := json.MarshalIndent(r, "", "\t")
+func write(reports []report, path string) error {
+	text, err := json.MarshalIndent(reports, "", "\t")
 	if err != nil {
 		return err
 	}

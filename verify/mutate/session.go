@@ -4,50 +4,42 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
-// session is the library with its mutants, and what earlier runs found.
+// session is a package with its mutants, and what earlier runs found.
 type session struct {
-	root    string
-	pkgs    []*pkg
+	root    string // the library's
+	pkg     *pkg
 	mutants []*mutant
 	state   *state
-	sources map[string]string // hashes, by package, of it and of what it imports of the library
-	tests   map[string]string // and of the tests that are asked
 }
 
 // lister says which mutants gremlins has: askGremlins, but for tests.
-type lister func(ctx context.Context, root string) (gremlinsReport, error)
+type lister func(ctx context.Context, root string, t target) (gremlinsReport, error)
 
-// newSession reads the packages that tests names, those that others import first, and lists mutants.
-func newSession(ctx context.Context, root, stateDir string, ask lister, tests ...string) (*session, error) {
-	pkgs, err := load(root, tests...)
+// newSession reads the package of t and lists its mutants; states is where each package has its own.
+func newSession(ctx context.Context, root, states string, t target, ask lister) (*session, error) {
+	p, err := load(root, t)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{root: root, pkgs: pkgs, sources: map[string]string{}, tests: map[string]string{}}
-	if s.state, err = openState(stateDir); err != nil {
+	now, err := hash(root, p)
+	if err != nil {
 		return nil, err
 	}
-	var before, after []byte
-	for _, p := range pkgs {
-		before = append(before, p.sourcesHash()...)
-		s.sources[p.test] = digest(before)
+	dir := filepath.Join(states, t.folder())
+	s := &session{root: root, pkg: p}
+	if s.state, err = openState(dir, now); err != nil {
+		return nil, err
 	}
-	for i := len(pkgs) - 1; i >= 0; i-- {
-		h, err := pkgs[i].testsHash()
-		if err != nil {
-			return nil, err
-		}
-		after = append(after, h...)
-		s.tests[pkgs[i].test] = digest(after)
-	}
-	listed, err := cached(filepath.Join(stateDir, "gremlins-"+digest(before)+".json"), func() (gremlinsReport, error) {
-		say("gremlins lists its mutants")
-		return ask(ctx, root)
+	listed, err := cached(filepath.Join(dir, "gremlins-"+now.Sources+".json"), func() (gremlinsReport, error) {
+		say("%s: gremlins lists its mutants", t)
+		return ask(ctx, root, t)
 	})
 	if err != nil {
 		return nil, err
@@ -57,31 +49,23 @@ func newSession(ctx context.Context, root, stateDir string, ask lister, tests ..
 
 // mutate lists the mutants and finds out which of them compile.
 func (s *session) mutate(listed gremlinsReport) error {
-	if err := addGremlins(s.pkgs, listed); err != nil {
+	if err := addGremlins(s.pkg, listed); err != nil {
 		return err
 	}
-	addDeletions(s.pkgs)
-	s.mutants = number(s.pkgs)
-	for _, p := range s.pkgs {
-		if err := p.treat(); err != nil {
-			return err
-		}
-	}
-	return nil
+	addDeletions(s.pkg)
+	s.mutants = number(s.pkg)
+	return s.pkg.treat()
 }
 
 // bench compiles and measures the suites, if no earlier run did so with the same source and tests.
 func (s *session) bench(ctx context.Context, workers int) (*bench, error) {
-	b := &bench{root: s.root, pkgs: s.pkgs, patience: time.Second, kills: map[string]int{}}
-	edited := overlay(s.root, s.pkgs)
+	b := &bench{pkg: s.pkg, patience: time.Second, kills: map[string]int{}}
+	edited := s.pkg.overlay()
 	var all []byte
-	for _, p := range s.pkgs {
-		all = append(all, p.guards()...)
-		for _, f := range p.files {
-			all = append(all, edited[filepath.Join(s.root, f.path)]...)
-		}
+	for _, path := range slices.Sorted(maps.Keys(edited)) {
+		all = append(all, edited[path]...)
 	}
-	now := digest(all, []byte(s.tests[s.pkgs[0].test]))
+	now := digest(all, []byte(s.state.now.Sources), []byte(s.state.now.Tests))
 	dir := filepath.Join(s.state.dir, "suites-"+now)
 	if old, err := filepath.Glob(filepath.Join(s.state.dir, "suites-*")); err == nil {
 		for _, o := range old {
@@ -90,22 +74,22 @@ func (s *session) bench(ctx context.Context, workers int) (*bench, error) {
 			}
 		}
 	}
-	for i, p := range s.pkgs {
-		name := fmt.Sprintf("%d_%s", i, p.name)
+	for i, l := range s.pkg.suites {
+		name := fmt.Sprintf("%d_%s", i, l.Name)
 		prog, err := cached(filepath.Join(dir, name+".json"), func() (*program, error) {
-			say("%s: compiling the suite with its guards", p.test)
-			prog, err := compile(ctx, p, s.root, dir, name, edited)
+			say("%s: compiling the suite with its guards", l.ImportPath)
+			prog, err := s.pkg.compile(ctx, l, filepath.Join(dir, name), edited)
 			if err != nil {
 				return nil, err
 			}
-			say("%s: measuring which test meets which mutant", p.test)
+			say("%s: measuring which test meets which mutant", l.ImportPath)
 			return prog, prog.measure(ctx, workers, func(int, int) {})
 		})
 		if err != nil {
 			return nil, err
 		}
 		if len(prog.Fails) > 0 {
-			say("%s: bear no guards, and are asked without: %v", p.test, prog.Fails)
+			say("%s: bear no guards, and are asked without: %v", l.ImportPath, prog.Fails)
 		}
 		b.programs = append(b.programs, prog)
 	}
@@ -118,7 +102,7 @@ func (s *session) run(ctx context.Context, chosen []*mutant, workers int, verbos
 	results := make([]result, len(chosen))
 	var todo []int
 	for i, m := range chosen {
-		if r, ok := s.state.known(m, s.sources[m.Pkg], s.tests[m.Pkg]); ok {
+		if r, ok := s.state.known(m); ok {
 			results[i] = r
 		} else {
 			todo = append(todo, i)
@@ -126,7 +110,7 @@ func (s *session) run(ctx context.Context, chosen []*mutant, workers int, verbos
 	}
 	var err error
 	if len(todo) > 0 {
-		say("%d mutants, %d of them known from before", len(chosen), len(chosen)-len(todo))
+		say("%s: %d mutants, %d of them known from before", s.pkg, len(chosen), len(chosen)-len(todo))
 		err = s.try(ctx, chosen, todo, results, workers, verbose)
 	}
 	var done []result
@@ -154,7 +138,7 @@ func (s *session) try(ctx context.Context, chosen []*mutant, todo []int, results
 		if verbose || r.Verdict == survived || r.Verdict == timedOut {
 			say("%s", r.line())
 		}
-		return s.state.keep(r, s.sources[m.Pkg], s.tests[m.Pkg])
+		return s.state.keep(r)
 	}, func() {
 		if done++; done%50 == 0 {
 			say("%d of %d", done, len(todo))

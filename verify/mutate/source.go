@@ -21,12 +21,11 @@ import (
 
 // pkg is a package whose source is mutated, parsed.
 type pkg struct {
+	target
 	path, dir string
-	library   string // the path of the first package, which is the module's
-	name      string
-	test      string // how go test is told of it: "." or "./idemhttp"
+	goName    string // of its package clause
 	files     []*file
-	tests     []string // the names of its test files
+	suites    []listed // the packages whose tests are asked
 	set       *token.FileSet
 	imports   types.Importer
 	info      types.Info
@@ -41,6 +40,9 @@ type file struct {
 	sites  []*site // in the order of the source, the outer before the inner
 }
 
+// abs returns where f is.
+func (f *file) abs() string { return filepath.Join(f.pkg.dir, filepath.Base(f.path)) }
+
 func (f *file) offset(p token.Pos) int { return f.pkg.set.Position(p).Offset }
 
 // text returns the source of n.
@@ -49,12 +51,17 @@ func (f *file) text(n ast.Node) string { return string(f.source[f.offset(n.Pos()
 // listed is what go list says of a package.
 type listed struct {
 	ImportPath, Name, Dir, Export string
-	GoFiles, TestGoFiles          []string
-	XTestGoFiles                  []string
+	GoFiles, EmbedFiles, Deps     []string
+}
+
+// in reports whether l is part of the library, whose root is given, and if so where.
+func (l listed) in(root string) (folder string, ok bool) {
+	folder, err := filepath.Rel(root, l.Dir)
+	return folder, err == nil && filepath.IsLocal(folder)
 }
 
 func goList(dir string, args ...string) ([]listed, error) {
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Dir,Export,GoFiles,TestGoFiles,XTestGoFiles"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Dir,Export,GoFiles,EmbedFiles,Deps"}, args...)...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -74,9 +81,11 @@ func goList(dir string, args ...string) ([]listed, error) {
 	}
 }
 
-// load parses and checks the packages that tests names ("." and "./idemhttp"), below root.
-func load(root string, tests ...string) ([]*pkg, error) {
-	deps, err := goList(root, slices.Concat([]string{"-export", "-deps"}, tests, guardImports)...)
+// load parses and checks the package of t; root is the library's.
+func load(root string, t target) (*pkg, error) {
+	p := &pkg{target: t, dir: filepath.Join(root, t.name), set: token.NewFileSet()}
+	folders := slices.Concat([]string{p.dir}, p.suiteDirs(root))
+	deps, err := goList(filepath.Join(root, t.module), slices.Concat([]string{"-export", "-deps"}, folders, guardImports)...)
 	if err != nil {
 		return nil, err
 	}
@@ -84,38 +93,42 @@ func load(root string, tests ...string) ([]*pkg, error) {
 	for _, d := range deps {
 		exports[d.ImportPath], byDir[d.Dir] = d.Export, d
 	}
-	var pkgs []*pkg
-	for _, test := range tests {
-		l := byDir[filepath.Join(root, test)]
-		p := &pkg{path: l.ImportPath, dir: l.Dir, name: l.Name, test: test, set: token.NewFileSet()}
-		if p.library = p.path; len(pkgs) > 0 {
-			p.library = pkgs[0].path
-		}
-		p.tests = slices.Concat(l.TestGoFiles, l.XTestGoFiles)
-		p.imports = importer.ForCompiler(p.set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
-		for _, name := range l.GoFiles {
-			path := filepath.Join(l.Dir, name)
-			source, err := os.ReadFile(path)
-			if err != nil {
-				return nil, err
-			}
-			syntax, err := parser.ParseFile(p.set, path, source, parser.ParseComments|parser.SkipObjectResolution)
-			if err != nil {
-				return nil, err
-			}
-			shown, err := filepath.Rel(root, path)
-			if err != nil {
-				return nil, err
-			}
-			p.files = append(p.files, &file{pkg: p, path: filepath.ToSlash(shown), source: source, syntax: syntax})
-		}
-		p.info = types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
-		if err := p.check(nil, &p.info); err != nil {
-			return nil, fmt.Errorf("%s as it is: %w", test, err)
-		}
-		pkgs = append(pkgs, p)
+	for _, dir := range p.suiteDirs(root) {
+		p.suites = append(p.suites, byDir[dir])
 	}
-	return pkgs, nil
+	l := byDir[p.dir]
+	p.path, p.goName = l.ImportPath, l.Name
+	p.imports = importer.ForCompiler(p.set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	for _, name := range l.GoFiles {
+		path := filepath.Join(l.Dir, name)
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		syntax, err := parser.ParseFile(p.set, path, source, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		shown, err := filepath.Rel(root, path)
+		if err != nil {
+			return nil, err
+		}
+		p.files = append(p.files, &file{pkg: p, path: filepath.ToSlash(shown), source: source, syntax: syntax})
+	}
+	p.info = types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
+	if err := p.check(nil, &p.info); err != nil {
+		return nil, fmt.Errorf("%s as it is: %w", t, err)
+	}
+	return p, nil
+}
+
+// suiteDirs returns where the packages are whose tests are asked.
+func (t target) suiteDirs(root string) []string {
+	var dirs []string
+	for _, s := range t.suites {
+		dirs = append(dirs, filepath.Join(root, s))
+	}
+	return dirs
 }
 
 // check returns the first error that the compiler's front end has with the package, edited having

@@ -58,7 +58,7 @@ func (p *pkg) checkGuards(f *file, in func(*mutant) bool) error {
 }
 
 // guards returns what is added to the package for its guards.
-func (p *pkg) guards() []byte { return fmt.Appendf(nil, guardSource, p.name) }
+func (p *pkg) guards() []byte { return fmt.Appendf(nil, guardSource, p.goName) }
 
 func (f *file) each(visit func(*mutant)) {
 	for _, s := range f.sites {
@@ -82,14 +82,11 @@ func isGuardable(m *mutant) bool {
 	return true
 }
 
-// overlay returns the sources of pkgs, by their paths, with all guarded mutants in them.
-func overlay(root string, pkgs []*pkg) map[string][]byte {
-	edited := map[string][]byte{}
-	for _, p := range pkgs {
-		edited[filepath.Join(p.dir, guardFile)] = p.guards()
-		for _, f := range p.files {
-			edited[filepath.Join(root, f.path)] = f.guard(isGuarded)
-		}
+// overlay returns the sources of p, by their paths, with all guarded mutants in them.
+func (p *pkg) overlay() map[string][]byte {
+	edited := map[string][]byte{filepath.Join(p.dir, guardFile): p.guards()}
+	for _, f := range p.files {
+		edited[f.abs()] = f.guard(isGuarded)
 	}
 	return edited
 }

@@ -3,7 +3,7 @@ package sample_test
 import (
 	"testing"
 
-	"sample"
+	"github.com/idemflight/idemflight/sample"
 )
 
 func TestPut(t *testing.T) {
