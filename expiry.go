@@ -27,8 +27,21 @@ const (
 type reclaimer struct {
 	mu      sync.Mutex
 	timer   *time.Timer
+	calls   *callee      // what the timer refers to
+	reclaim func()       // that of the cache
 	next    atomic.Int64 // the deadline that the timer was set for; forever if it is stopped
 	stopped bool         // by Close
+}
+
+// callee is all that the timer refers to: the cache while the timer is set, nothing while it is
+// stopped. For the runtime may keep a timer that was stopped until the time at which it would have
+// fired.
+type callee struct{ reclaim atomic.Pointer[func()] }
+
+func (to *callee) fire() {
+	if reclaim := to.reclaim.Load(); reclaim != nil {
+		(*reclaim)()
+	}
 }
 
 // arm makes the timer fire in time for deadline. Must be called without a lock, after the record
@@ -48,11 +61,14 @@ func (c *Cache[K, V]) arm(deadline time.Duration) {
 	// Relative to the deadline even if it has passed; otherwise every late insertion would postpone
 	// the timer.
 	d := min(deadline-c.now(), forever-reclaimDelay) + reclaimDelay
-	if t.timer == nil {
-		t.timer = time.AfterFunc(d, c.reclaim)
-	} else {
+	if t.timer != nil {
+		t.calls.reclaim.Store(&t.reclaim)
 		t.timer.Reset(d)
+		return
 	}
+	t.reclaim, t.calls = c.reclaim, new(callee)
+	t.calls.reclaim.Store(&t.reclaim)
+	t.timer = time.AfterFunc(d, t.calls.fire)
 }
 
 // disarm stops the timer if nothing is kept any more, so that it does not keep an abandoned cache
@@ -82,6 +98,7 @@ func (t *reclaimer) pause() {
 	t.next.Store(int64(forever))
 	if t.timer != nil {
 		t.timer.Stop()
+		t.calls.reclaim.Store(nil)
 	}
 }
 

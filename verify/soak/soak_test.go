@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -42,6 +43,29 @@ func TestSmallRoundsAreSound(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), `"Seed":1`)
 	require.Contains(t, r.text(), "0 violations")
+}
+
+// TestAClosedCacheIsGoneAlsoWhereTheRuntimeKeepsItsTimer closes a cache whose timer is far away, with others
+// before and after it: then the runtime does not remove it at once.
+func TestAClosedCacheIsGoneAlsoWhereTheRuntimeKeepsItsTimer(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // they are kept apart for each processor
+	others := func(after time.Duration) {
+		for range 16 {
+			t.Cleanup(func(timer *time.Timer) func() { return func() { timer.Stop() } }(time.AfterFunc(after, func() {})))
+		}
+	}
+	others(10 * time.Minute)
+	c := newCache(options{TTL: time.Hour})
+	v := &value{id: 1}
+	kept := weak.Make(v)
+	_, err := c.call(context.Background(), byDo, 1, func(context.Context) (*value, error) { return v, nil })
+	require.NoError(t, err)
+	others(2 * time.Hour)
+	require.NoError(t, c.Close(context.Background()))
+	c, v = nil, nil
+
+	runtime.GC()
+	require.Nil(t, kept.Value(), "what a closed cache has kept is still referred to")
 }
 
 // TestMixIsReplayed draws rounds, and the calls of a client, twice.
