@@ -135,7 +135,7 @@ func failure(text string, kind byte) error {
 func FuzzCodec(f *testing.F) {
 	const origin = "@00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 	for i, text := range []string{
-		"", "a/b", "a%2Fb/%00", "a%2fb/c", "-7", "+7", "32768", "\xff/", "context.Canceled,declined\nno, it was",
+		"", "a/b", "a%2Fb/%00", "a%2fb/c", "a/%41", "-7", "+7", "32768", "\xff/", "context.Canceled,declined\nno, it was",
 		"declined,context.Canceled,declined\n", ",\n", "\n", "%2\n", origin, origin + "\n", origin + ",declined\nx", origin + "declined\nx",
 		"=1\n", "=1,declined\nx", "=255\nx", origin + "=4,declined\nx", "=\n", "=-1\n", "@",
 	} {
