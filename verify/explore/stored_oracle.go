@@ -313,7 +313,9 @@ func (w *storedWorld) checkError(v *visit) error {
 	case errors.Is(err, idemflight.ErrStore):
 		legal = w.failed || len(w.sc.clock) > 0 // or has been waited for too long
 	case errors.Is(err, idemflight.ErrClaimLost):
-		legal = lost()
+		// Or Resolve has released the key, the answer was lost, and another has claimed it since: a
+		// repeat finds nothing of it any more.
+		legal = lost() || v.acted && w.failed
 	case errors.Is(err, idemflight.ErrOutcomeUnknown):
 		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.Held })
 	case errors.Is(err, idemflight.ErrInFlight):
