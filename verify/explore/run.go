@@ -31,12 +31,13 @@ func (sc *scenario) explore(t *testing.T, most int) result {
 	if res.All || res.Violation != "" {
 		return res
 	}
-	took := res.Took
+	took, passed := res.Took, res.Passed
 	for bound, sum := 0, 0; ; bound++ {
 		res = sc.exploreBound(t, most-sum, bound)
 		took += res.Took
 		sum += res.Schedules
-		res.Schedules, res.Took = sum, took
+		passed = passed || res.Passed
+		res.Schedules, res.Took, res.Passed = sum, took, passed
 		if res.Violation != "" || sum >= most {
 			return res
 		}

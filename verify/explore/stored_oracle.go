@@ -313,11 +313,17 @@ func (w *storedWorld) checkError(v *visit) error {
 	case errors.Is(err, idemflight.ErrStore):
 		legal = w.failed || len(w.sc.clock) > 0 // or has been waited for too long
 	case errors.Is(err, idemflight.ErrClaimLost):
-		legal = lost()
+		// Or Resolve has released the key, the answer was lost, and another has claimed it since: a
+		// repeat finds nothing of it any more.
+		legal = lost() || v.acted && w.failed
 	case errors.Is(err, idemflight.ErrOutcomeUnknown):
 		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.Held })
 	case errors.Is(err, idemflight.ErrInFlight):
-		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.InFlight })
+		// A flight of its own process may be in flight for longer than the record: it has yet to hear.
+		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.InFlight }) ||
+			slices.ContainsFunc(w.visits, func(o *visit) bool {
+				return o != v && o.kind == "do" && o.by.process == v.by.process && o.start <= v.end && o.end >= v.start
+			})
 	}
 	if !legal {
 		return errors.New("that was not true at any moment")
