@@ -241,6 +241,16 @@ func TestDamagedPages(t *testing.T) {
 	}
 }
 
+// TestFileThatIsCutShort while it is open: a fault of its memory is an error, and not the end of the process.
+func TestFileThatIsCutShort(t *testing.T) {
+	path := newPath(t)
+	require.NoError(t, os.WriteFile(path, image(t), 0o600))
+	s := storeOf(t, open(t, path))
+	require.NoError(t, os.Truncate(path, int64(2*os.Getpagesize())))
+	_, err := s.Read(t.Context(), "key1")
+	require.ErrorContains(t, err, "the file is damaged")
+}
+
 // TestFilesAreClosed, whether they were opened or refused.
 func TestFilesAreClosed(t *testing.T) {
 	const own = "/proc/self/fd"
