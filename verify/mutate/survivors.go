@@ -75,6 +75,17 @@ var equivalent = []explained{
 		"Open: delete call: _ = dir.Sync()",
 		"Open: invert logical: fresh && !o.NoSync",
 	}},
+	{"./boltstore", "it counts after a panic in bolt.Open, and no file is known, since check looks first, that makes it panic", []string{
+		"openBolt: delete assignment: o.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) { file,…",
+		"openBolt: conditionals negation: file != nil",
+		"openBolt: delete call: _ = file.Close()",
+	}},
+	{"./boltstore", "how many openings are listed, by one: what is not listed is held a little longer", []string{
+		"(*DB).begin: conditionals boundary: len(d.opened) > maxOpenings",
+	}},
+	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
+		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
