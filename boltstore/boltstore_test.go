@@ -547,8 +547,16 @@ func TestManyOpenings(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, d.Close())
 	}
-	s := storeOf(t, open(t, path))
+	d = open(t, path)
+	s := storeOf(t, d)
 	require.Equal(t, idemflight.Held, state(t, s, "k"), "of an epoch that is no longer listed")
+	for _, key := range []string{"late", "later"} {
+		claim(t, s, key, false)
+		require.NoError(t, d.Close())
+		d = open(t, path)
+		s = storeOf(t, d)
+		require.Equal(t, idemflight.Held, state(t, s, key), "each opening is an epoch of its own, however many there were")
+	}
 }
 
 // child claims and begins, says so, and waits to be killed.

@@ -188,7 +188,8 @@ func TestDamagedPages(t *testing.T) {
 			}
 		}
 	}
-	good := image(t)
+	good, size := image(t), os.Getpagesize()
+	var bad []byte
 	for what, c := range map[string]struct {
 		flags  uint16
 		damage func(page []byte)
@@ -206,11 +207,16 @@ func TestDamagedPages(t *testing.T) {
 			native.PutUint32(page[32+8:], native.Uint32(page[16+8:]))
 		}, "not in order"},
 		"a key before its parent's": {leaf, func(page []byte) { page[16+native.Uint32(page[16+4:])] = 0 }, "not in order"},
-		"a part of another page":    {leaf, set32(12, 1), "met twice"},
-		"a child twice":             {branch, func(page []byte) { child(1, native.Uint64(page[16+8:]))(page) }, "met twice"},
-		"a child at the head":       {branch, child(0, 1), "page 1 of"},
-		"a child after the end":     {branch, child(0, 1<<40), "page 1099511627776 of"},
-		"a bucket without a root":   {leaf, inBuckets(func(e, _ []byte) { native.PutUint32(e[12:], 8) }), "do not fit"},
+		"a key on two pages": {branch, func(page []byte) { // the last of one child is the first of the next
+			child, next := bad[int(native.Uint64(page[16+8:]))*size:], page[32:]
+			last := child[16*native.Uint16(child[10:]):]
+			copy(last[native.Uint32(last[4:]):], next[native.Uint32(next):][:native.Uint32(next[4:])])
+		}, "not in order"},
+		"a part of another page":  {leaf, set32(12, 1), "met twice"},
+		"a child twice":           {branch, func(page []byte) { child(1, native.Uint64(page[16+8:]))(page) }, "met twice"},
+		"a child at the head":     {branch, child(0, 1), "page 1 of"},
+		"a child after the end":   {branch, child(0, 1<<40), "page 1099511627776 of"},
+		"a bucket without a root": {leaf, inBuckets(func(e, _ []byte) { native.PutUint32(e[12:], 8) }), "do not fit"},
 		"a bucket of another kind": {leaf, inBuckets(func(_, value []byte) {
 			if native.Uint64(value) == 0 {
 				native.PutUint16(value[16+8:], branch)
@@ -223,8 +229,7 @@ func TestDamagedPages(t *testing.T) {
 		}), "a bucket that does not fit"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			bad := bytes.Clone(good)
-			size := os.Getpagesize()
+			bad = bytes.Clone(good)
 			for at := 2 * size; at < len(bad); at += size {
 				if page := bad[at : at+size]; native.Uint16(page[8:]) == c.flags {
 					c.damage(page)
@@ -234,6 +239,16 @@ func TestDamagedPages(t *testing.T) {
 			refused(t, bad, c.why)
 		})
 	}
+}
+
+// TestFileThatIsCutShort while it is open: a fault of its memory is an error, and not the end of the process.
+func TestFileThatIsCutShort(t *testing.T) {
+	path := newPath(t)
+	require.NoError(t, os.WriteFile(path, image(t), 0o600))
+	s := storeOf(t, open(t, path))
+	require.NoError(t, os.Truncate(path, int64(2*os.Getpagesize())))
+	_, err := s.Read(t.Context(), "key1")
+	require.ErrorContains(t, err, "the file is damaged")
 }
 
 // TestFilesAreClosed, whether they were opened or refused.

@@ -61,6 +61,31 @@ var equivalent = []explained{
 	{"./idemhttp", "room of four times what has come and not just what is still to come: more memory while the request is in progress, in as many steps", []string{
 		"grown: arithmetic base: announced + 1 - have",
 	}},
+	{"./boltstore", "an index out of range is met then, which contain makes the same refusal of", []string{
+		"(*pages).check: conditionals boundary: number >= all",
+		"(*pages).check: conditionals boundary: more >= all-number",
+		"(*pages).check: arithmetic base: all-number",
+	}},
+	{"./boltstore", "elements outside of the page are looked at then, and refused: they are no elements, or there is nothing", []string{
+		"(*pages).checkPage: arithmetic base: pageHeader+count*elementSize",
+		"(*pages).checkPage: arithmetic base: count*elementSize",
+	}},
+	{"./boltstore", "whether the name of a new file is on the disk shows when the power fails", []string{
+		"Open: delete assignment: fresh = true",
+		"Open: delete call: _ = dir.Sync()",
+		"Open: invert logical: fresh && !o.NoSync",
+	}},
+	{"./boltstore", "it counts after a panic in bolt.Open, and no file is known, since check looks first, that makes it panic", []string{
+		"openBolt: delete assignment: o.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) { file,…",
+		"openBolt: conditionals negation: file != nil",
+		"openBolt: delete call: _ = file.Close()",
+	}},
+	{"./boltstore", "how many openings are listed, by one: what is not listed is held a little longer", []string{
+		"(*DB).begin: conditionals boundary: len(d.opened) > maxOpenings",
+	}},
+	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
+		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
