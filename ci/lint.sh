@@ -16,7 +16,6 @@ go vet ./...
 step other systems
 GOOS=windows go build . # its tests run in .github/workflows/ci.yml
 GOOS=plan9 go build .
-GOARCH=386 go vet . ./storetest ./internal/...
 
 step docs: promises, errors, links
 go run ./internal/docs -check

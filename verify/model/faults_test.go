@@ -598,7 +598,10 @@ var faults = map[string]func(o *options, b *bent){
 		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
 			report, err := b.cache.Load(ctx, r)
 			for range report.Restored {
-				o.Observer(ctx, event{Kind: idemflight.EventResolved})
+				func() {
+					defer func() { _ = recover() }() // the program's Observer may panic, which the library contains
+					o.Observer(ctx, event{Kind: idemflight.EventResolved})
+				}()
 			}
 			return report, err
 		}
