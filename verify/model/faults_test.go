@@ -598,10 +598,7 @@ var faults = map[string]func(o *options, b *bent){
 		b.load = func(ctx context.Context, r io.Reader) (idemflight.LoadReport, error) {
 			report, err := b.cache.Load(ctx, r)
 			for range report.Restored {
-				func() {
-					defer func() { _ = recover() }() // the program's Observer may panic, which the library contains
-					o.Observer(ctx, event{Kind: idemflight.EventResolved})
-				}()
+				tell(ctx, o, event{Kind: idemflight.EventResolved})
 			}
 			return report, err
 		}
@@ -650,7 +647,7 @@ var faults = map[string]func(o *options, b *bent){
 			mu.Unlock()
 			if ok && time.Since(p.begins) < time.Second && e.State == idemflight.Held && !e.StartedAt.Equal(p.of) && e.Fingerprint == c.fp {
 				err := fmt.Errorf("Reconcile learned nothing: %w", idemflight.ErrOutcomeUnknown)
-				o.Observer(ctx, event{Kind: idemflight.EventRejected, Key: c.key, Err: err})
+				tell(ctx, o, event{Kind: idemflight.EventRejected, Key: c.key, Err: err})
 				return result{}, err
 			}
 			res, err := b.cache.do(ctx, &c, way, fn)
@@ -1021,6 +1018,12 @@ var faults = map[string]func(o *options, b *bent){
 			return e, ok
 		}
 	},
+}
+
+// tell tells the program's Observer, and contains its panic, as the library does.
+func tell(ctx context.Context, o *options, e event) {
+	defer func() { _ = recover() }()
+	o.Observer(ctx, e)
 }
 
 // without is the fault that events of a kind are not told.
