@@ -861,6 +861,33 @@ func TestDefaultCacheOptions(t *testing.T) {
 	require.Greater(t, m.Cache().Stats().Weight, int64(len("said")), "New's cache has them")
 }
 
+// The model of the heap that Weigh has, in bytes. That the heap is like this is measured: TestFloorAnAnswerWeighsWhatItTakes.
+func TestWhatAnAnswerWeighs(t *testing.T) {
+	key := idemflight.Key{Scope: "12", ID: "345"}
+	names := func(n int) http.Header {
+		h := http.Header{}
+		for i := range n {
+			h[string(rune('a'+i))] = []string{"v"}
+		}
+		return h
+	}
+	const answer = 5 + 64 // the key, and what any has
+	for _, c := range []struct {
+		header http.Header
+		weighs int64
+	}{
+		{nil, 0}, {http.Header{}, 48}, {http.Header{"Name": {strings.Repeat("v", 100)}}, 48 + 352 + 104 + 13 + 16},
+		{names(8), 48 + 352 + 16 + 2 + 8*16},            // the last without a table
+		{names(9), 48 + 16*44 + 2*16 + 18 + 2 + 9*16},   // a table of 16
+		{names(14), 48 + 16*44 + 2*16 + 28 + 3 + 14*16}, // its 7/8
+		{names(15), 48 + 32*44 + 2*16 + 30 + 3 + 15*16}, // too many for it
+	} {
+		weigh := idemhttp.DefaultCacheOptions().Weigh
+		require.Equal(t, answer+c.weighs, weigh(key, &idemhttp.Response{Header: c.header}), "%d names", len(c.header))
+		require.Equal(t, answer+10+c.weighs, weigh(key, &idemhttp.Response{Body: make([]byte, 3, 10), Trailer: c.header}), "%d names in a trailer", len(c.header))
+	}
+}
+
 // Files of a parsed form are the server's to remove, so it must find them on its own request.
 func TestFormIsHandedBack(t *testing.T) {
 	h := newMiddleware(t, idemhttp.Options{}).Handler(handler(func(_ http.ResponseWriter, r *http.Request) {

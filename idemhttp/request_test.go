@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -621,6 +622,7 @@ func TestOrderOfChecksWithAKeyOfOnesOwn(t *testing.T) {
 		require.Equal(t, []string{"scope"}, got, "even if it has no key")
 		a, _ = send("k", "ok", nil, errBoom)
 		requireProblem(t, a, 400, "malformed-key", false)
+		require.Contains(t, a.problem(t).Detail, "could not be determined", "not malformed: it is not known")
 		a, _ = send("k", "ok", nil, coded(401))
 		requireProblem(t, a, 401, "malformed-key", false)
 		a, got = send("k", "ok", nil, coded(503))
@@ -700,4 +702,35 @@ func TestAKeyInAFormField(t *testing.T) {
 	r := post("", "amount=6")
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	require.Equal(t, "6", call(h, r).Body, "without the field")
+}
+
+// Files of a form that Key parses are removed when it has its key, since no server knows of them; but not those of a form
+// that was parsed before, which the handler finds.
+func TestFilesOfAFormThatKeyParses(t *testing.T) {
+	files := t.TempDir()
+	t.Setenv("TMPDIR", files)
+	t.Setenv("TMP", files)
+	list := func() []os.DirEntry {
+		entries, err := os.ReadDir(files)
+		require.NoError(t, err)
+		return entries
+	}
+	send := func(key string) *http.Request {
+		r := post(key, "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\ncontent\r\n--b--\r\n")
+		r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+		return r
+	}
+	h := newMiddleware(t, idemhttp.Options{Key: func(r *http.Request, _ []byte) (string, error) {
+		if r.MultipartForm == nil {
+			require.NoError(t, r.ParseMultipartForm(0))
+		}
+		require.Len(t, list(), 1)
+		return r.Header.Get("Idempotency-Key"), nil
+	}}).Handler(handler(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, len(list())) }))
+	require.Equal(t, "0", call(h, send("parsed-by-Key")).Body, "files when the handler begins")
+
+	r := send("parsed-before")
+	require.NoError(t, r.ParseMultipartForm(0))
+	require.Equal(t, "1", call(h, r).Body, "files when the handler begins")
+	require.NoError(t, r.MultipartForm.RemoveAll())
 }

@@ -40,13 +40,14 @@ import (
 // an error from open, or find its keys in flight.
 //
 // It takes about 10 s, and some 30 processes. The environment variable IDEMFLIGHT_KILLS sets how
-// often the storm kills (by default 20 times, with -short 8). If it is set, a storm without
-// BeginEffect follows, which must show effects that come twice: this proves that the storm would
-// find them. IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or
-// after they act. IDEMFLIGHT_RESTART is a shell command that kills the engine and starts it again;
-// the storm runs it every few seconds. Leases last 1 or 2 s: an engine that takes a second for a
-// verb fails the tests. Keys are random, and stay in the engine for an hour. Where processes cannot
-// be paused (Windows), that part is skipped.
+// often the storm kills (by default 20 times, with -short 8). If it is set, one child in five is
+// paused for longer than its lease before it is killed, and a storm without BeginEffect follows,
+// which must show effects that come twice: this proves that the storm would find them.
+// IDEMFLIGHT_FAILING=20 lets 20 of 1,000 verbs fail in the storm's workers, before or after they
+// act. IDEMFLIGHT_RESTART is a shell command that kills the engine and starts it again; the storm
+// runs it every few seconds. Leases last 1 or 2 s: an engine that takes a second for a verb fails
+// the tests. Keys are random, and stay in the engine for an hour. Where processes cannot be paused
+// (Windows), none is.
 func RunProcesses(t *testing.T, binary string, args ...string) {
 	f := &fleet{binary: binary, args: args, lease: 2 * time.Second}
 	f.bound = f.probe(t)

@@ -25,6 +25,8 @@ const (
 	shortest  = 60 * time.Millisecond
 	longest   = 260 * time.Millisecond
 	mostShown = 10 // of what is wrong
+
+	pausedOnceIn = 5 // kills, if that is asked for
 )
 
 // killsWanted returns how often a storm kills, and whether that was asked for.
@@ -84,8 +86,9 @@ func restarts(t *testing.T) (stop func() int) {
 type tempest struct {
 	f         *fleet
 	unguarded bool
-	failing   int // of 1,000 verbs
-	restarts  int // of the engine
+	failing   int  // of 1,000 verbs
+	restarts  int  // of the engine
+	pausing   bool // children are paused, too
 
 	mu      sync.Mutex
 	keys    []string                  // all
@@ -94,6 +97,7 @@ type tempest struct {
 	errs    map[string]int            // how often each error was told
 	strange []string                  // what no caller may be told
 	kills   int
+	pauses  int // before a kill, for longer than a lease
 	left    int // kills that are to come
 }
 
@@ -154,7 +158,12 @@ func (s *tempest) life() error {
 	c.mu.Lock()
 	c.hear = s.hear
 	c.mu.Unlock()
-	over := time.AfterFunc(shortest+mathrand.N(longest-shortest), func() { _ = c.cmd.Process.Kill() })
+	over := time.AfterFunc(shortest+mathrand.N(longest-shortest), func() {
+		if s.pausing && mathrand.IntN(pausedOnceIn) == 0 {
+			s.pause(c)
+		}
+		_ = c.cmd.Process.Kill()
+	})
 	defer over.Stop()
 	for keys := s.next(); keys != nil; keys = s.next() {
 		c.send(order{Do: storm, Keys: keys, Callers: callers, Unguarded: s.unguarded})
@@ -172,13 +181,28 @@ func (s *tempest) life() error {
 	return nil
 }
 
+// pause stops a child until others have taken over what it has claimed, and lets it go on for a moment: it is late, and
+// does not know. An effect of which it says itself that it came late has been said by then.
+func (s *tempest) pause(c *child) {
+	if err := pause(c.cmd.Process); err != nil {
+		return // it has ended
+	}
+	time.Sleep(s.f.lease + mathrand.N(s.f.lease))
+	_ = resume(c.cmd.Process)
+	time.Sleep(shortest + mathrand.N(shortest))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pauses++
+}
+
 // rage kills children until that is enough, and then lets one live until all keys have an answer.
 func (f *fleet) rage(t *testing.T, kills int, unguarded bool) *tempest {
 	t.Helper()
 	f.newLedger(t)
 	f.lease = time.Second
+	_, long := killsWanted(t)
 	s := &tempest{
-		f: f, unguarded: unguarded, left: kills, failing: failingWanted(t),
+		f: f, unguarded: unguarded, left: kills, failing: failingWanted(t), pausing: long && canPause && !f.bound,
 		values: make(map[string]map[string]int), errs: make(map[string]int),
 	}
 	n := atOnce
@@ -279,8 +303,8 @@ func (s *tempest) judge() (v verdict) {
 
 func (s *tempest) log(t *testing.T, v verdict) {
 	t.Helper()
-	t.Logf("%d kills, %d restarts of the engine, %d of 1,000 verbs failing, %d keys, %d answers: %d keys with two effects, %d with wrong answers, %d effects too late; and errors:",
-		s.kills, s.restarts, s.failing, len(s.keys), v.answers, len(v.doubles), len(v.wrong), v.late)
+	t.Logf("%d kills, %d after a pause longer than a lease, %d restarts of the engine, %d of 1,000 verbs failing, %d keys, %d answers: %d keys with two effects, %d with wrong answers, %d effects too late; and errors:",
+		s.kills, s.pauses, s.restarts, s.failing, len(s.keys), v.answers, len(v.doubles), len(v.wrong), v.late)
 	for _, is := range slices.Sorted(maps.Keys(s.errs)) {
 		t.Logf("  %6d %s", s.errs[is], is)
 	}

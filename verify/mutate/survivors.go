@@ -61,6 +61,9 @@ var equivalent = []explained{
 	{"./idemhttp", "room of four times what has come and not just what is still to come: more memory while the request is in progress, in as many steps", []string{
 		"grown: arithmetic base: announced + 1 - have",
 	}},
+	{"./idemhttp", "what is not given back to the pool the collector takes", []string{
+		"(*Middleware).serve: delete call: c.release()",
+	}},
 	{"./boltstore", "an index out of range is met then, which contain makes the same refusal of", []string{
 		"(*pages).check: conditionals boundary: number >= all",
 		"(*pages).check: conditionals boundary: more >= all-number",
