@@ -1,7 +1,7 @@
 // Command figures runs every proof and writes what they show, with date, commit and machine, between the
 // marks <!-- proof:begin --> and <!-- proof:end --> of the files it is given:
 //
-//	go run -C verify ./figures README.md                      # the long runs: some two hours on a quiet machine
+//	go run -C verify ./figures README.md                      # the long runs: some three hours on a quiet machine
 //	go run -C verify ./figures -only 'model|fuzz' README.md   # only these; the other rows stay as they are
 //	go run -C verify ./figures -quick                         # the quick ones, printed
 //
@@ -65,6 +65,8 @@ var proofs = []struct {
 	{"intervals", wide},
 	{"protocol", protocol},
 	{"soak", soaked},
+	{"storms", stormed},
+	{"nginx in front", fronted},
 	{"planted faults", planted},
 	{"mutation", mutated},
 	{"fuzzing", fuzzed},
@@ -305,17 +307,81 @@ func planted(ctx context.Context, dir string, quick bool) (row, error) {
 	}, nil
 }
 
-func mutated(ctx context.Context, dir string, quick bool) (row, error) {
-	file, command := filepath.Join(dir, "mutate.json"), "go run ./mutate"
-	args := []string{"run", "./mutate", "-json=" + file}
+// stormed kills processes and the engines that they share. What is found here is what must be: effects that come
+// twice where nothing prevents it.
+func stormed(ctx context.Context, _ string, quick bool) (row, error) {
+	command := "./storms"
 	if quick {
-		args, command = append(args, "-sample=60"), "go run ./mutate -sample 60"
+		command = "IDEMFLIGHT_KILLS=20 ./storms"
+	}
+	out, err := shell(ctx, command)
+	if err != nil {
+		return row{}, err
+	}
+	var shows, faults []string
+	for _, part := range strings.Split(out, "\n== ")[1:] {
+		name, text, _ := strings.Cut(part, "\n")
+		storms := stormLine.FindAllStringSubmatch(text, -1)
+		ledger := ledgerLine.FindAllStringSubmatch(text, -1)
+		switch {
+		case len(storms) == 2:
+			s, control := storms[0], storms[1]
+			shows = append(shows, fmt.Sprintf("%s %s and %s of %s, %s (%s), %s", name, s[5], s[6], grouped(number(s[4])), s[1], s[2], s[3]))
+			faults = append(faults, fmt.Sprintf("%s %s of %s", name, control[5], grouped(number(control[4]))))
+		case len(ledger) == 2:
+			s, control := ledger[0], ledger[1]
+			shows = append(shows, fmt.Sprintf("transfers with SettleTx made twice: %s of %s, %s", s[3], grouped(number(s[1])), s[2]))
+			faults = append(faults, fmt.Sprintf("transfers with the record apart, %s of %s", control[3], grouped(number(control[1]))))
+		default:
+			return row{}, fmt.Errorf("the storm of %s does not say what it did:\n%s", name, text)
+		}
+	}
+	return row{
+		"keys with two effects and with a wrong answer, kills (those after a pause longer than the lease), restarts of the engine: " + strings.Join(shows, "; "),
+		"two effects without BeginEffect: " + strings.Join(faults, "; "), command,
+	}, nil
+}
+
+var (
+	stormLine  = regexp.MustCompile(`(\d+) kills, (\d+) after a pause longer than a lease, (\d+) restarts of the engine, .*, (\d+) keys, \d+ answers: (\d+) keys with two effects, (\d+) with wrong answers`)
+	ledgerLine = regexp.MustCompile(`(?m)^\S.* (\d+) +(\d+) +(\d+)$`)
+)
+
+// fronted has nginx send requests again, to servers that are restarted and killed.
+func fronted(ctx context.Context, _ string, quick bool) (row, error) {
+	command := "go run -C front . -for 2m"
+	if quick {
+		command = "go run -C front . -for 10s"
+	}
+	out, err := shell(ctx, command)
+	if err != nil {
+		return row{}, err
+	}
+	// orders, requests, resent by nginx, restarts, charges, charged twice, not charged, two answers, no receipt
+	modes := regexp.MustCompile(`(?m)^\| (\w[^|]*) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|`).FindAllStringSubmatch(out, -1)
+	if len(modes) != 3 {
+		return row{}, fmt.Errorf("not three storms:\n%s", out)
+	}
+	var shows []string
+	for _, m := range modes[:2] {
+		shows = append(shows, fmt.Sprintf("%s: %s orders, %s requests resent, %s restarts, %s charges, %s charged twice", m[1], m[2], m[4], m[5], m[6], m[7]))
+	}
+	return row{strings.Join(shows, "; "), fmt.Sprintf("without idemhttp %s of %s orders", modes[2][7], modes[2][2]), command}, nil
+}
+
+func mutated(ctx context.Context, dir string, quick bool) (row, error) {
+	const all = ".,./idemhttp,./internal/record,./boltstore,./pgstore,./redisstore"
+	file, command := filepath.Join(dir, "mutate.json"), "go run ./mutate -package "+all
+	args := []string{"run", "./mutate", "-json=" + file, "-package=" + all}
+	if quick {
+		args, command = append(args, "-sample=10"), command+" -sample 10"
 	}
 	if _, err := goCommand(ctx, args...); err != nil {
 		return row{}, err
 	}
 	var reports []struct {
-		Total struct {
+		Package string
+		Total   struct {
 			Mutants, Killed, Equivalent int
 			NotViable                   int `json:"not_viable"`
 			TimedOut                    int `json:"timed_out"`
@@ -325,15 +391,18 @@ func mutated(ctx context.Context, dir string, quick bool) (row, error) {
 		return row{}, err
 	}
 	var viable, killed, equivalent, hang int
+	var each []string
 	for _, r := range reports {
+		asked := r.Total.Mutants - r.Total.NotViable - r.Total.TimedOut
+		each = append(each, fmt.Sprintf("%s %.1f %%", cmp.Or(strings.TrimPrefix(r.Package, "./"), "?"), 100*float64(r.Total.Killed)/float64(max(1, asked))))
 		viable += r.Total.Mutants - r.Total.NotViable
 		killed += r.Total.Killed
 		equivalent += r.Total.Equivalent
 		hang += r.Total.TimedOut
 	}
-	share := 100 * float64(killed) / float64(max(1, viable-hang))
 	return row{
-		fmt.Sprintf("%s mutants that compile: %s killed, %d survive, each with its reason (so %.1f %% killed); beside them %d make a suite hang", grouped(viable), grouped(killed), equivalent, share, hang),
+		fmt.Sprintf("%s mutants that compile: %s killed, %d survive, each with its reason; beside them %d make a suite hang. Killed of each package: %s",
+			grouped(viable), grouped(killed), equivalent, hang, strings.Join(each, ", ")),
 		fmt.Sprintf("%s of %s", grouped(killed), grouped(viable-hang)), command,
 	}, nil
 }
@@ -389,11 +458,21 @@ func goCommand(ctx context.Context, args ...string) (string, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Env = append(os.Environ(), "IDEMFLIGHT_SERVERS=required") // what is skipped shows nothing
 	if err := cmd.Run(); err != nil {
 		text := out.String()
 		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, text[max(0, len(text)-4000):])
 	}
 	return out.String(), nil
+}
+
+// shell runs a command in this module and returns what it printed.
+func shell(ctx context.Context, command string) (string, error) {
+	out, err := exec.CommandContext(ctx, "bash", "-c", command).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", command, err, out[max(0, len(out)-4000):])
+	}
+	return string(out), nil
 }
 
 func readJSON(file string, into any) error {
@@ -458,6 +537,11 @@ func cut(file string) (before, block, after string, err error) {
 		return "", "", "", errors.New(file + " has no " + beginMark + " … " + endMark)
 	}
 	return before + beginMark, block, endMark + after, nil
+}
+
+func number(text string) int {
+	n, _ := strconv.Atoi(text)
+	return n
 }
 
 // grouped returns n with a comma before each three digits.
