@@ -46,7 +46,9 @@ func (l *life[K]) miscounted(maxEntries int) string {
 	}
 	s := l.c.Stats()
 	byEvent, calls := callEvents(s)
-	byEvent[idemflight.EventEvicted], byEvent[idemflight.EventExpired], byEvent[idemflight.EventShed] = s.Evicted, s.Expired, s.Shed
+	if !l.copies { // to drop one is no event
+		byEvent[idemflight.EventEvicted], byEvent[idemflight.EventExpired], byEvent[idemflight.EventShed] = s.Evicted, s.Expired, s.Shed
+	}
 	byEvent[idemflight.EventUnannounced], byEvent[idemflight.EventStore] = s.Unannounced, s.StoreErrors
 	for kind, n := range byEvent {
 		if told := l.events[kind].Load(); told != n {

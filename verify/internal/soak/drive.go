@@ -37,6 +37,7 @@ type driver[K comparable] struct {
 // life is one cache of a round: a restart begins another. It counts what Stats should say.
 type life[K comparable] struct {
 	c                              target[K]
+	copies                         bool          // of what a Store has
 	calls, ended, panicked, broken atomic.Uint64 // broken: panics of hooks
 	unannounced                    atomic.Uint64 // executions that succeed without a word
 	forgotten, resolved            atomic.Uint64 // by operators
@@ -109,7 +110,7 @@ func (d *driver[K]) resolve(l *life[K], p plan, client int, out *sink) {
 	switch o.OK = err == nil; {
 	case o.OK:
 		l.resolved.Add(1)
-	case errors.Is(err, idemflight.ErrClaimLost) && d.Breaks > 0:
+	case errors.Is(err, idemflight.ErrClaimLost) && d.books != nil && d.books.mayBeLost(p.key):
 		o.OK = true // it released the key, the answer was lost, and others have claimed the key since
 	case !errors.Is(err, idemflight.ErrNotHeld):
 		o.OK = d.refused("Resolve", err) // perhaps
@@ -139,6 +140,7 @@ func (d *driver[K]) ask(l *life[K], p plan, client int, out *sink) {
 		return
 	case errors.Is(err, idemflight.ErrNotHeld), errors.Is(err, idemflight.ErrClosed) && l.closing.Load():
 	case errors.Is(err, idemflight.ErrFull) && d.books != nil && d.mayBeFull():
+	case errors.Is(err, idemflight.ErrStore) && d.books != nil && p.leaves > 0 && errors.Is(err, ctx.Err()): // read on his behalf
 	default:
 		d.refused(fmt.Sprintf("Cache.Reconcile: %+v", e), err)
 	}
@@ -357,8 +359,9 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 		if x.run.Start != 0 {
 			bad("refused, and fn ran")
 		}
-		o.Kind = kind
-		out.add(o)
+		if o.Kind = kind; kind != interval.Reused || d.books == nil { // there the other may have left before its fn ran
+			out.add(o)
+		}
 		if x.found.Start != 0 { // led the flight of a Reconcile that learned nothing
 			x.over.Store(o.Ret)
 			out.addExecution(x)
@@ -410,8 +413,12 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 		reject(interval.Full, d.books != nil && d.Outage)
 		return
 	}
-	if errors.Is(err, idemflight.ErrClaimLost) && (d.books == nil || !d.books.hasLapsed(p.key)) || unknown && errors.Is(err, idemflight.ErrStore) && !d.Outage {
+	lost := errors.Is(err, idemflight.ErrClaimLost)
+	if lost && (d.books == nil || !d.books.mayBeLost(p.key)) || unknown && errors.Is(err, idemflight.ErrStore) && !d.Outage {
 		bad("no lease has ended, and the store could be asked")
+	}
+	if lost && x.run.Start == 0 { // the store may know better
+		return
 	}
 	if errors.Is(err, idemflight.ErrInterrupted) {
 		d.saw("ErrInterrupted")

@@ -23,6 +23,7 @@ type bent struct {
 	stats   func() idemflight.Stats
 	restore func(key int, e entry) error
 	forget  func(key int) (bool, error)
+	closes  func(ctx context.Context) error
 	n       atomic.Int64
 }
 
@@ -52,6 +53,13 @@ func (b *bent) Forget(key int) (bool, error) {
 		return b.forget(key)
 	}
 	return b.target.Forget(key)
+}
+
+func (b *bent) Close(ctx context.Context) error {
+	if b.closes != nil {
+		return b.closes(ctx)
+	}
+	return b.target.Close(ctx)
 }
 
 // each reports whether it is the turn of the k-th, 2k-th … to be wrong.

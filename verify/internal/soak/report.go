@@ -86,11 +86,11 @@ func (s soak) round(n int) (mix, outcome) {
 	}
 	switch {
 	case m.Stored && m.KeyType == "int":
-		return m, stored(m, ints, s.patience, engine, nil, newCache[int])
+		return m, stored(m, ints, s.patience, engine, newCache[int])
 	case m.Stored && m.KeyType == "string":
-		return m, stored(m, texts, s.patience, engine, nil, newCache[string])
+		return m, stored(m, texts, s.patience, engine, newCache[string])
 	case m.Stored:
-		return m, stored(m, keys, s.patience, engine, nil, newCache)
+		return m, stored(m, keys, s.patience, engine, newCache)
 	case m.Web:
 		return m, web(m, s.patience, nil)
 	case m.KeyType == "int":

@@ -35,6 +35,7 @@ type books struct {
 	mu     sync.Mutex
 	claims map[idemflight.ClaimID]*granted
 	lapsed map[string]bool // keys of which a lease has ended, or may have
+	unsaid map[string]bool // keys of which the answer of a Settle was lost
 }
 
 // granted is a claim that the store has granted.
@@ -45,7 +46,7 @@ type granted struct {
 }
 
 func newBooks(now func() int64, lease time.Duration, text func(int) string) *books {
-	return &books{now: now, lease: int64(lease), text: text, claims: map[idemflight.ClaimID]*granted{}, lapsed: map[string]bool{}}
+	return &books{now: now, lease: int64(lease), text: text, claims: map[idemflight.ClaimID]*granted{}, lapsed: map[string]bool{}, unsaid: map[string]bool{}}
 }
 
 // grants notes what Claim has granted, on behalf of x if that is not nil.
@@ -105,6 +106,17 @@ func (b *books) hasLapsed(key int) bool {
 		}
 	}
 	return false
+}
+
+// mayBeLost reports whether ErrClaimLost is to be expected of the key: a lease has ended; or a Settle was
+// not answered, what it recorded was dropped, and another has claimed the key, before it was repeated.
+func (b *books) mayBeLost(key int) bool {
+	if b.hasLapsed(key) {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.unsaid[b.text(key)]
 }
 
 // end returns the keys of which a lease may have ended, now that all is at rest.
@@ -178,6 +190,11 @@ func (s *door) Settle(ctx context.Context, c idemflight.Claim, what idemflight.S
 		}
 		return err
 	})
+	if err == errBroken {
+		s.books.mu.Lock()
+		s.books.unsaid[c.Key] = true
+		s.books.mu.Unlock()
+	}
 	return answer, err
 }
 

@@ -17,9 +17,8 @@ import (
 	"github.com/idemflight/idemflight/verify/internal/interval"
 )
 
-// stored drives several caches, as processes that share a store of e have them. bend, if not nil, puts a
-// planted fault around the store.
-func stored[K comparable](m mix, c codec[K], patience time.Duration, e Engine, bend func(idemflight.Store) idemflight.Store, fresh func(idemflight.Options[K, *value]) target[K]) outcome {
+// stored drives several caches, made by fresh, as processes that share a store of e have them.
+func stored[K comparable](m mix, c codec[K], patience time.Duration, e Engine, fresh func(idemflight.Options[K, *value]) target[K]) outcome {
 	d := &driver[K]{recorder: newRecorder(m.Clients, patience), mix: m, codec: c, fresh: fresh}
 	d.shared = d.newSink()
 	d.books = newBooks(d.now, m.Lease, d.text)
@@ -30,9 +29,6 @@ func stored[K comparable](m mix, c codec[K], patience time.Duration, e Engine, b
 	cancel()
 	if err != nil {
 		return outcome{seen: d.seen, stuck: true, wrong: []string{fmt.Sprintf("%s: %v", e.Name, err)}}
-	}
-	if bend != nil {
-		store = bend(store)
 	}
 	if k, ok := store.(interface{ Kill(idemflight.ClaimID) bool }); ok {
 		d.books.kill = k.Kill
@@ -72,7 +68,7 @@ func (c codec[K]) text(key int) string { return fmt.Sprint(c.key(key)) }
 
 // open opens a cache for process number n.
 func (w *world[K]) open(n int) {
-	l := &life[K]{}
+	l := &life[K]{copies: true}
 	o := w.options(l)
 	o.Store, o.Lease, o.LocalTTL = w.processes[n].door, w.Lease, w.LocalTTL
 	o.Codec.EncodeValue, o.Codec.DecodeValue = encodeValue, w.decodeValue
