@@ -205,12 +205,18 @@ func (d *driver[K]) idOf(v *value, err error) int {
 // refused judges the error of an operator's verb, which only a Store that cannot be asked explains. It
 // reports whether it does.
 func (d *driver[K]) refused(what string, err error) bool {
-	if d.books == nil || !d.Outage || !errors.Is(err, idemflight.ErrStore) && !errors.Is(err, idemflight.ErrClaimLost) {
+	if !d.unreachable() || !errors.Is(err, idemflight.ErrStore) && !errors.Is(err, idemflight.ErrClaimLost) {
 		d.violation("%s: an error that it cannot get: %v", what, err)
 		return false
 	}
 	d.saw("an operator cannot ask the store")
 	return true
+}
+
+// unreachable reports whether some process may have found that the store cannot be asked: an outage was
+// planned, or the engine is that slow.
+func (d *driver[K]) unreachable() bool {
+	return d.books != nil && (d.Outage || d.books.stalled.Load())
 }
 
 // mayBeFull reports whether there are fewer places than keys.
@@ -410,14 +416,14 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 		reject(interval.Full, l.closing.Load())
 		return
 	case errors.Is(err, idemflight.ErrStore):
-		reject(interval.Full, d.books != nil && d.Outage)
+		reject(interval.Full, d.unreachable())
 		return
 	}
-	lost := errors.Is(err, idemflight.ErrClaimLost)
-	if lost && (d.books == nil || !d.books.mayBeLost(p.key)) || unknown && errors.Is(err, idemflight.ErrStore) && !d.Outage {
+	lost, unrecorded := errors.Is(err, idemflight.ErrClaimLost), unknown && errors.Is(err, idemflight.ErrStore)
+	if lost && (d.books == nil || !d.books.mayBeLost(p.key)) || unrecorded && !d.unreachable() {
 		bad("no lease has ended, and the store could be asked")
 	}
-	if lost && x.run.Start == 0 { // the store may know better
+	if (lost || unrecorded) && x.run.Start == 0 { // the store may know better
 		return
 	}
 	if errors.Is(err, idemflight.ErrInterrupted) {

@@ -32,6 +32,8 @@ type books struct {
 	text  func(key int) string
 	kill  func(idemflight.ClaimID) bool // ends a lease; nil if the store cannot
 
+	stalled atomic.Bool // the engine has taken half a lease, or longer, for a verb
+
 	mu     sync.Mutex
 	claims map[idemflight.ClaimID]*granted
 	lapsed map[string]bool // keys of which a lease has ended, or may have
@@ -145,8 +147,20 @@ type door struct {
 
 var errBroken = errors.New("the engine does not answer")
 
-// ask has the store do a verb, unless it is to fail.
+// ask has the store do a verb, unless it is to fail, and notes if that takes long.
 func (s *door) ask(verb func() error) error {
+	return s.through(func() error {
+		sent := s.books.now()
+		err := verb()
+		if s.books.now()-sent >= s.books.lease/2 {
+			s.books.stalled.Store(true)
+		}
+		return err
+	})
+}
+
+// through has the store do a verb, unless it is to fail.
+func (s *door) through(verb func() error) error {
 	s.mu.Lock()
 	broken, acts := s.chance.IntN(1000) < s.breaks, s.chance.IntN(2) == 0
 	s.mu.Unlock()
@@ -219,7 +233,7 @@ func (s *door) Renew(ctx context.Context, cs []idemflight.Claim, lease time.Dura
 }
 
 func (s *door) Watch(ctx context.Context, c idemflight.Claim) error {
-	return s.ask(func() error { return s.Store.Watch(ctx, c) })
+	return s.through(func() error { return s.Store.Watch(ctx, c) }) // which waits
 }
 
 func (s *door) Read(ctx context.Context, key string) (answer idemflight.Standing, err error) {

@@ -109,6 +109,9 @@ func (w *world[K]) run(out *outcome) {
 	h := w.history()
 	h.Slack = int64(5 * time.Millisecond) // between the clock of the engine and ours
 	h.Stale, h.Lapsed = max(0, int64(w.LocalTTL)), map[int]bool{}
+	if w.books.stalled.Load() {
+		w.saw("rounds in which the engine stalls")
+	}
 	lapsed := w.books.end()
 	for key := range h.Ops {
 		if h.Lapsed[key] = lapsed[w.text(key)]; h.Lapsed[key] {
@@ -306,7 +309,7 @@ func (d *driver[K]) mayRefuse(err error, key int) bool {
 	case errors.Is(err, idemflight.ErrClaimLost):
 		return d.books.hasLapsed(key)
 	case errors.Is(err, idemflight.ErrStore):
-		return d.Outage || d.ExecTimeout > 0 // which has passed while the store was asked
+		return d.unreachable() || d.ExecTimeout > 0 // which has passed while the store was asked
 	}
 	return false
 }
