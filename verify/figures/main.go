@@ -270,7 +270,7 @@ func soaked(ctx context.Context, dir string, quick bool) (row, error) {
 	if err := readJSON(file, &sum); err != nil {
 		return row{}, err
 	}
-	out, err := goCommand(ctx, "test", "./soak", "-count=1", "-v", "-run=Planted")
+	out, err := goCommand(ctx, "test", "./internal/soak", "-count=1", "-v", "-run=Planted")
 	if err != nil {
 		return row{}, err
 	}

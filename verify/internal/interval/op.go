@@ -52,6 +52,7 @@ type Op struct {
 	Reconciles bool // of Reconcile, not of fn
 	ByHand     bool // for an operator, whom no pause keeps from asking
 	Spare      bool // held only because fn said nothing at all: may be evicted as the last resort
+	Charged    bool // it had an effect, or may have had one
 
 	// Payload stands for the fingerprint of a call; 0: not recorded. Either: the call does not tell
 	// whether it joined or got what was kept.

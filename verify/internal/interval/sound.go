@@ -16,6 +16,11 @@ type History struct {
 	MinRetention int64 // no outcome younger than this is evicted
 	Slack        int64 // what two clocks may differ by, where a restart has changed from one to the other
 	Ops          map[int][]Op
+
+	// With a Store: for how long a process may replay what was forgotten in another; and the keys of
+	// which a lease has ended, or may have, so that of two executions one may have been replaced.
+	Stale  int64
+	Lapsed map[int]bool
 }
 
 // Pause is how long calls on a held key do not ask Reconcile again that has learned nothing.
@@ -26,6 +31,9 @@ const Pause = int64(time.Second)
 // got an outcome got that of an execution of its key, with its payload, that could give it at that
 // time. Whoever was told of a flight can have met one. What is evicted was not protected, and if it was held,
 // fn had said nothing.
+//
+// Of a key in Lapsed it asks only this: no second effect follows one, unless what is known of the first
+// was dropped or has expired; and whoever got an outcome got one of this key.
 func (h History) Sound() string {
 	for key, ops := range h.Ops {
 		if wrong := h.soundKey(ops); wrong != "" {
@@ -61,6 +69,11 @@ func (h History) soundKey(ops []Op) string {
 	slices.SortFunc(t.ends, func(a, b Op) int { return cmp.Compare(a.Ret, b.Ret) })
 	for i, e := range t.execs {
 		t.at[e.ID] = i
+	}
+	if h.Lapsed[ops[0].Key] {
+		return t.lapsed(ops)
+	}
+	for i, e := range t.execs {
 		if i == 0 {
 			if e.Reconciles {
 				return fmt.Sprintf("reconciled, and nothing was held:\n\t%v", e)
@@ -105,15 +118,49 @@ func (t *timeline) live(e, next Op) string {
 	if kept == 0 || next.Start >= after(e.End, kept)-t.Slack {
 		return ""
 	}
-	for _, d := range t.ends { // could it have dropped the outcome in time?
-		if d.Ret >= e.Call && d.Call <= next.Start { // in flight is before fn begins
-			// One that only puts a value in place of what is held is no reason to run, until that expires.
-			if d.Kind != Resolved || d.Releases || next.Start >= after(d.Call, t.TTL)-t.Slack {
-				return ""
+	if t.mayDrop(e, next) {
+		return ""
+	}
+	return fmt.Sprintf("began while an outcome was kept:\n\t%v\n\t%v", e, next)
+}
+
+// mayDrop reports whether something may have dropped the outcome of e before next began.
+func (t *timeline) mayDrop(e, next Op) bool {
+	return slices.ContainsFunc(t.ends, func(d Op) bool {
+		if d.Ret < e.Call || d.Call > next.Start { // in flight is before fn begins
+			return false
+		}
+		// One that only puts a value in place of what is held is no reason to run, until that expires.
+		return d.Kind != Resolved || d.Releases || next.Start >= after(d.Call, t.TTL)-t.Slack
+	})
+}
+
+// lapsed says what is wrong with a key in Lapsed.
+func (t *timeline) lapsed(ops []Op) string {
+	var last *Op   // that had an effect
+	found := false // by Reconcile, that it had none
+	for i, e := range t.execs {
+		switch {
+		case e.Reconciles:
+			found = found || e.Becomes == idemflight.Release
+		case e.Charged:
+			if last != nil && !found && e.Start < after(last.Call, min(last.Keeps, t.HoldTTL)) && !t.mayDrop(*last, e) {
+				return fmt.Sprintf("two effects:\n\t%v\n\t%v", *last, e)
+			}
+			last, found = &t.execs[i], false
+		}
+	}
+	for _, o := range ops {
+		_, ran := t.at[o.ID]
+		_, settled := t.settled[o.ID]
+		switch o.Kind {
+		case Joined, Replayed, MetHeld:
+			if o.ID != 0 && !ran && !settled {
+				return fmt.Sprintf("got an outcome that is none of this key:\n\t%v", o)
 			}
 		}
 	}
-	return fmt.Sprintf("began while an outcome was kept:\n\t%v\n\t%v", e, next)
+	return ""
 }
 
 // answer says what is wrong with o, given the executions.
@@ -213,6 +260,10 @@ func (t *timeline) kept(o Op) string {
 		want = idemflight.Hold
 	}
 	from, by, expires := int64(0), int64(0), int64(Never)
+	stale := t.Stale
+	if want == idemflight.Hold { // of which there are no copies
+		stale = 0
+	}
 	if i, ok := t.at[o.ID]; ok {
 		e := t.execs[i]
 		if e.Becomes != want || e.Keeps == 0 && want == idemflight.Retain {
@@ -227,7 +278,7 @@ func (t *timeline) kept(o Op) string {
 			}
 			expires = after(by, t.HoldTTL)
 		}
-		expires = min(t.before(i), expires+t.Slack)
+		expires = min(after(t.before(i), stale), expires+t.Slack)
 	} else if s, ok := t.settled[o.ID]; ok && want == idemflight.Retain && !s.Releases {
 		from, by, expires = s.Call, s.Ret, after(s.Ret, t.TTL)+t.Slack
 	} else {
@@ -236,6 +287,7 @@ func (t *timeline) kept(o Op) string {
 	if o.Ret < from || o.Call >= expires {
 		return fmt.Sprintf("got an outcome before it was there, or after it had gone at %d:\n\t%v", expires, o)
 	}
+	o.Call -= stale
 	if d := dropped(t.ends, by, o); d != nil {
 		return fmt.Sprintf("got an outcome that had been dropped:\n\t%v\n\t%v", o, *d)
 	}

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 
 // soak is a row of rounds.
 type soak struct {
+	program  string
+	engine   *Engine // only rounds with a Store, in this one; nil: all kinds
 	seed     uint64
 	only     int // the round to repeat; negative: all of them
 	lasts    time.Duration
@@ -29,7 +31,9 @@ type report struct {
 	Processors              int
 	Seed                    uint64
 	Seconds                 float64
+	Engine                  string // if all rounds are with a Store
 	Rounds, WebRounds       int
+	StoredRounds            int
 	Restarts                int
 	Calls, Executions       uint64
 	CallsPerSecond          int
@@ -45,7 +49,7 @@ type report struct {
 // violation is what a round has found.
 type violation struct {
 	Round  int
-	Replay string // the flags
+	Replay string // the command
 	Mix    string
 	Wrong  string
 }
@@ -58,6 +62,13 @@ var answers = []string{
 	"a joined caller gets ErrGoexit", "fn's Goexit ends its leader",
 }
 
+// storedAnswers are those that a soak must have met of rounds with a Store.
+var storedAnswers = []string{
+	"executed", "joined", "replayed", "reconciled", "retained", "released", "held", "ErrKeyReused", "ErrInFlight", "ErrOutcomeUnknown", "ErrFull",
+	"ErrClosed", "ErrReentrant", "ErrInvalidKey", "ErrCallerLeft", "ErrStore", "a hook panics", "a verb fails", "keys of which a lease has ended",
+	"an operator asks Reconcile", "the leader panics", "a joined caller gets *PanicError",
+}
+
 // heapTolerance is by how much the heap may have grown when a round is drained: what the runtime and
 // net/http keep for themselves is some hundred KiB.
 const heapTolerance = 4 << 20
@@ -68,7 +79,18 @@ const enough = 20
 // round runs round number n.
 func (s soak) round(n int) (mix, outcome) {
 	m := drawMix(s.seed, n, s.scale)
+	engine := memory
+	if s.engine != nil {
+		engine = *s.engine
+		m = drawStoredMix(s.seed, n, s.scale)
+	}
 	switch {
+	case m.Stored && m.KeyType == "int":
+		return m, stored(m, ints, s.patience, engine, newCache[int])
+	case m.Stored && m.KeyType == "string":
+		return m, stored(m, texts, s.patience, engine, newCache[string])
+	case m.Stored:
+		return m, stored(m, keys, s.patience, engine, newCache)
 	case m.Web:
 		return m, web(m, s.patience, nil)
 	case m.KeyType == "int":
@@ -87,6 +109,10 @@ func (s soak) run(ctx context.Context) report {
 		Date: time.Now().Format(time.DateTime), GoVersion: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
 		Processors: runtime.NumCPU(), Seed: s.seed, Answers: map[string]uint64{},
 	}
+	wanted := slices.Concat(answers, webAnswers, storedAnswers)
+	if s.engine != nil {
+		r.Engine, wanted = s.engine.Name, storedAnswers
+	}
 	fmt.Fprintf(s.progress, "soak: -seed %d, for %v\n", s.seed, s.lasts)
 	began, told, goroutines, before := time.Now(), time.Now(), runtime.NumGoroutine(), liveHeap()
 	for n := 0; time.Since(began) < s.lasts && ctx.Err() == nil; n++ {
@@ -99,9 +125,9 @@ func (s soak) run(ctx context.Context) report {
 			round = s.other
 		}
 		m, out := round(number)
-		r.add(m, out)
+		r.add(m, out, s.replay(m))
 		if r.HeapGrowth = growth(before, s.patience); r.HeapGrowth > heapTolerance && !out.stuck {
-			r.fail(m, fmt.Sprintf("the heap has grown by %d bytes since the first round", r.HeapGrowth))
+			r.fail(m, s.replay(m), fmt.Sprintf("the heap has grown by %d bytes since the first round", r.HeapGrowth))
 			before += uint64(r.HeapGrowth) // told once
 		}
 		if time.Since(told) > 5*time.Second {
@@ -117,7 +143,7 @@ func (s soak) run(ctx context.Context) report {
 	r.GoroutinesLeft = runtime.NumGoroutine() - goroutines
 	r.Seconds = time.Since(began).Seconds()
 	r.CallsPerSecond = int(float64(r.Calls) / r.Seconds)
-	for _, kind := range slices.Concat(answers, webAnswers) {
+	for _, kind := range wanted {
 		if r.Answers[kind] == 0 {
 			r.NotExercised = append(r.NotExercised, kind)
 		}
@@ -135,10 +161,22 @@ func growth(before uint64, patience time.Duration) (n int64) {
 	return n
 }
 
-func (r *report) add(m mix, out outcome) {
+// replay is the command that plays the round again.
+func (s soak) replay(m mix) string {
+	store := ""
+	if s.engine != nil {
+		store = " -store " + s.engine.Name
+	}
+	return fmt.Sprintf("%s%s -seed %d -round %d", s.program, store, m.Seed, m.Round)
+}
+
+func (r *report) add(m mix, out outcome, replay string) {
 	r.Rounds++
 	if m.Web {
 		r.WebRounds++
+	}
+	if m.Stored {
+		r.StoredRounds++
 	}
 	r.Restarts += out.restarts
 	r.Calls += out.calls
@@ -148,20 +186,23 @@ func (r *report) add(m mix, out outcome) {
 		r.Answers[kind] += n
 	}
 	for _, wrong := range out.wrong {
-		r.fail(m, wrong)
+		r.fail(m, replay, wrong)
 	}
 }
 
-func (r *report) fail(m mix, wrong string) {
-	r.Violations = append(r.Violations, violation{m.Round, fmt.Sprintf("-seed %d -round %d", m.Seed, m.Round), m.String(), wrong})
+func (r *report) fail(m mix, replay, wrong string) {
+	r.Violations = append(r.Violations, violation{m.Round, replay, m.String(), wrong})
 }
 
 // text is the report for people.
 func (r report) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s, %s, %d processors, seed %d, %.0f s\n", r.Date, r.GoVersion, r.System, r.Processors, r.Seed, r.Seconds)
-	fmt.Fprintf(&b, "%d rounds (%d over HTTP, %d with a restart), %d calls (%d a second), %d executions\n",
-		r.Rounds, r.WebRounds, r.Restarts, r.Calls, r.CallsPerSecond, r.Executions)
+	if r.Engine != "" {
+		fmt.Fprintf(&b, "with a Store in %s\n", r.Engine)
+	}
+	fmt.Fprintf(&b, "%d rounds (%d over HTTP, %d with a Store, %d with a restart), %d calls (%d a second), %d executions\n",
+		r.Rounds, r.WebRounds, r.StoredRounds, r.Restarts, r.Calls, r.CallsPerSecond, r.Executions)
 	fmt.Fprintf(&b, "at most %d goroutines and %d MiB; afterwards %d goroutines more than before, and %d KiB\n",
 		r.MostGoroutines, r.MostHeap>>20, r.GoroutinesLeft, r.HeapGrowth>>10)
 	for _, kind := range slices.Sorted(maps.Keys(r.Answers)) {
@@ -171,7 +212,7 @@ func (r report) text() string {
 		fmt.Fprintf(&b, "not exercised: %s\n", strings.Join(r.NotExercised, "; "))
 	}
 	for _, v := range r.Violations {
-		fmt.Fprintf(&b, "\nviolation: go run -C verify ./soak %s\n%s\n%s\n", v.Replay, v.Mix, v.Wrong)
+		fmt.Fprintf(&b, "\nviolation: %s\n%s\n%s\n", v.Replay, v.Mix, v.Wrong)
 	}
 	fmt.Fprintf(&b, "%d violations\n", len(r.Violations))
 	return b.String()

@@ -1,8 +1,9 @@
-package main
+package soak
 
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"time"
@@ -63,10 +64,7 @@ func (d *driver[K]) run(out *outcome) {
 		out.restarts++
 	}
 	h := d.history()
-	h.TTL, h.HoldTTL, h.MinRetention = int64(d.TTL), int64(d.holdTTL()), int64(d.protect())
-	if h.HoldTTL < 0 {
-		h.HoldTTL = interval.Never
-	}
+	h.MinRetention = int64(d.protect())
 	if d.Close == restarts {
 		h.Slack = int64(5 * time.Millisecond)
 		d.interrupt(h)
@@ -76,6 +74,16 @@ func (d *driver[K]) run(out *outcome) {
 	}
 	h, d.sinks = interval.History{}, nil
 	d.drain(l)
+}
+
+// history is what was recorded, with the options of the caches.
+func (d *driver[K]) history() interval.History {
+	h := d.recorder.history()
+	h.TTL, h.HoldTTL = int64(d.TTL), int64(d.holdTTL())
+	if h.HoldTTL < 0 {
+		h.HoldTTL = interval.Never
+	}
+	return h
 }
 
 // phase has all clients do their share of calls, while it looks on. It reports whether all came to
@@ -93,26 +101,36 @@ func (d *driver[K]) phase(l *life[K], number, calls int, closes bool, out *outco
 	}
 	for i := range d.Clients {
 		s := d.newSink()
-		done.Go(func() { d.work(l, i, calls/d.Clients, source(d.Seed, d.Round, 1+2*i+number), s) })
+		only := func(*rand.Rand) *life[K] { return l }
+		done.Go(func() { d.work(only, i, calls/d.Clients, source(d.Seed, d.Round, 1+2*i+number), s) })
 	}
-	over := make(chan struct{})
-	go func() { done.Wait(); close(over) }()
+	start := d.calls.Load()
+	if !d.attend(&done, out, func(running bool) {
+		if closes && (!running || d.calls.Load()-start > uint64(calls*3/4)) {
+			closes = false
+			d.close(l, &closed)
+		}
+		d.bounds(l)
+	}) {
+		return false
+	}
+	l.quiet.Store(true)
+	if number == 0 && d.Close == restarts {
+		d.save(l)
+	}
+	close(lingers)
+	return d.atRest(&closed, out, l)
+}
 
-	began, start, tick := time.Now(), d.calls.Load(), time.NewTicker(2*time.Millisecond)
+// attend looks on until all clients are done, every few milliseconds, and has look do so, too. It
+// reports false if a call hangs.
+func (d *driver[K]) attend(clients *sync.WaitGroup, out *outcome, look func(running bool)) bool {
+	over := make(chan struct{})
+	go func() { clients.Wait(); close(over) }()
+	began, tick := time.Now(), time.NewTicker(2*time.Millisecond)
 	defer tick.Stop()
 	procs := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(procs)
-	closing := func() {
-		l.closing.Store(true)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
-		defer cancel()
-		_ = l.c.Close(ctx) // gives up waiting or not
-		closed.Go(func() {
-			if err := l.c.Close(context.Background()); err != nil {
-				d.violation("Close: %v", err)
-			}
-		})
-	}
 	for n, running := 1, true; running; n++ {
 		select {
 		case <-over:
@@ -127,32 +145,44 @@ func (d *driver[K]) phase(l *life[K], number, calls int, closes bool, out *outco
 		if time.Since(began) > roundTime {
 			d.stop.Store(true)
 		}
-		if closes && (!running || d.calls.Load()-start > uint64(calls*3/4)) {
-			closes = false
-			closing()
-		}
-		d.bounds(l)
+		look(running)
 		if d.hangs() {
 			return d.stuck("a call has not returned", out)
 		}
 	}
-	l.quiet.Store(true)
-	if number == 0 && d.Close == restarts {
-		d.save(l)
-	}
-	close(lingers)
+	return true
+}
+
+// close closes the cache of l: one call gives up waiting or not, and one, of which closed tells, does not.
+func (d *driver[K]) close(l *life[K], closed *sync.WaitGroup) {
+	l.closing.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
+	defer cancel()
+	_ = l.c.Close(ctx)
+	closed.Go(func() {
+		if err := l.c.Close(context.Background()); err != nil {
+			d.violation("Close: %v", err)
+		}
+	})
+}
+
+// atRest waits until flights have ended, of which there are no calls any more, and compares counters. It
+// reports false if they do not end.
+func (d *driver[K]) atRest(closed *sync.WaitGroup, out *outcome, lives ...*life[K]) bool {
 	if !within(d.patience, closed.Wait) {
 		return d.stuck("Close has not returned", out)
 	}
-	if !d.eventually(func() string {
-		if s := l.c.Stats(); s.InFlight+s.Waiters > 0 {
-			return fmt.Sprintf("%d flights and %d waiters are left, of no call", s.InFlight, s.Waiters)
+	for _, l := range lives {
+		if !d.eventually(func() string {
+			if s := l.c.Stats(); s.InFlight+s.Waiters > 0 {
+				return fmt.Sprintf("%d flights and %d waiters are left, of no call", s.InFlight, s.Waiters)
+			}
+			return ""
+		}) {
+			return d.stuck("flights do not end", out)
 		}
-		return ""
-	}) {
-		return d.stuck("flights do not end", out)
+		d.counts(l)
 	}
-	d.counts(l)
 	return true
 }
 

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"fmt"
@@ -15,7 +15,8 @@ type mix struct {
 	Seed  uint64
 	Round int
 
-	Web             bool   // idemhttp, else a Cache
+	Web             bool   // idemhttp
+	Stored          bool   // caches with a Store; else a Cache without
 	KeyType         string // int, float, string or Key
 	Clients, Calls  int    // calls of all clients
 	Keys            int
@@ -36,6 +37,15 @@ type mix struct {
 	Fails           int // of 100 executions
 	Close           closing
 	Drain           draining
+
+	// Of rounds with a Store.
+	Processes       int // caches that share it
+	Lease, LocalTTL time.Duration
+	Breaks          int  // of 1,000 verbs, how many fail, half of them after they have acted
+	Outage          bool // all verbs of one process fail for longer than a lease
+	Dies            bool // owners of some keys are made to look dead, if the store can do that
+	Heartbeats      bool // some executions last longer than a lease
+	Traces          bool // Options.Trace is given
 }
 
 type closing int
@@ -43,7 +53,7 @@ type closing int
 const (
 	staysOpen closing = iota
 	closesInTheMiddle
-	restarts
+	restarts // with a Store: in the middle, and the next cache opens while the last one still closes
 )
 
 type draining int
@@ -67,8 +77,16 @@ func source(seed uint64, round, client int) *rand.Rand {
 
 // drawMix draws round number round. scale, in percent, makes rounds smaller.
 func drawMix(seed uint64, round, scale int) mix {
-	r := source(seed, round, 0)
-	m := mix{Seed: seed, Round: round, Web: round%4 == 3}
+	return drawKind(mix{Seed: seed, Round: round, Web: round%4 == 3, Stored: round%4 == 1}, scale)
+}
+
+// drawStoredMix draws round number round of those that all have a Store.
+func drawStoredMix(seed uint64, round, scale int) mix {
+	return drawKind(mix{Seed: seed, Round: round, Stored: true}, scale)
+}
+
+func drawKind(m mix, scale int) mix {
+	r := source(m.Seed, m.Round, 0)
 	m.KeyType = oneOf(r, "int", "float", "string", "Key")
 	m.Clients = oneOf(r, 2, 8, 32, 128, 512)
 	m.Calls = oneOf(r, 30_000, 80_000, 150_000)
@@ -96,12 +114,34 @@ func drawMix(seed uint64, round, scale int) mix {
 		m.Clients, m.Calls, m.Keys = oneOf(r, 4, 16, 48), oneOf(r, 3000, 6000), oneOf(r, 5, 50, 500)
 		m.KeyType = "Key"
 	}
+	if m.Stored {
+		m.drawStored(r)
+	}
 	m.Calls = max(m.Calls*scale/100, 4*m.Clients)
-	short := m.TTL <= time.Second && m.HoldTTL > 0 && m.HoldTTL <= time.Second
-	if m.Drain == byExpiry && (!short || m.Close == closesInTheMiddle) { // a closed cache has no timers
+	short := !m.Heartbeats && m.TTL <= time.Second && m.HoldTTL > 0 && m.HoldTTL <= time.Second
+	if m.Drain == byExpiry && (!short || m.Close == closesInTheMiddle && !m.Stored) { // a closed cache has no timers
 		m.Drain = byDropping
 	}
 	return m
+}
+
+// drawStored draws what differs where caches share a Store.
+func (m *mix) drawStored(r *rand.Rand) {
+	m.KeyType = oneOf(r, "int", "string", "Key")
+	m.Clients, m.Calls, m.Keys = oneOf(r, 4, 16, 64), oneOf(r, 5000, 20_000), oneOf(r, 4, 50, 500)
+	m.TTL = oneOf(r, time.Microsecond, time.Millisecond, 20*time.Millisecond, 200*time.Millisecond, time.Hour, 24*time.Hour)
+	m.HoldTTL = oneOf(r, 0, -1, time.Millisecond, 20*time.Millisecond, time.Hour)
+	m.MaxEntries = oneOf(r, 8, m.Keys/2+1, 4*m.Keys+4*m.Clients+1000, 0)
+	m.MinRetention = -1 // which only bounds memory here
+	m.Announced = r.IntN(2) == 0
+	m.Processes = oneOf(r, 2, 3)
+	m.Lease = oneOf(r, time.Second, 2*time.Second)
+	m.LocalTTL = oneOf(r, -1, -1, 5*time.Millisecond, time.Minute)
+	m.Breaks = oneOf(r, 0, 20, 20, 100)
+	m.Outage, m.Dies, m.Heartbeats, m.Traces = r.IntN(6) == 0, r.IntN(3) == 0, r.IntN(4) == 0, r.IntN(4) == 0
+	if m.Heartbeats {
+		m.Lease = time.Second
+	}
 }
 
 // String shows the mix on one line, for the report of a violation.
@@ -175,9 +215,19 @@ type plan struct {
 	reenter bool            // and its own
 	watched bool            // value and captured are followed
 	finds   fate            // of Reconcile
+	dies    moment          // its owner looks dead from then on
 	byHand  bool            // an operator asks that
 	lingers <-chan struct{} // fn does not return before this is closed
 }
+
+// moment is one in the course of fn.
+type moment int
+
+const (
+	never moment = iota
+	beforeBegin
+	afterBegin
+)
 
 // way is by which method a call is made.
 type way int
@@ -227,5 +277,8 @@ func (m mix) drawPlan(r *rand.Rand, last int) plan {
 	p.reenter = r.IntN(50) == 0
 	p.watched = r.IntN(32) == 0
 	p.finds = oneOf(r, succeeds, succeeds, final, retryable, retryable, unknown, plain, panics, exits)
+	if dies := oneOf(r, never, never, beforeBegin, afterBegin); m.Dies && p.key%3 == 0 {
+		p.dies = dies
+	}
 	return p
 }

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -21,12 +21,13 @@ const (
 	extraKeys   = nestedKeys + 200
 )
 
-// driver drives one round of a Cache.
+// driver drives one round of a Cache, or of several with one Store.
 type driver[K comparable] struct {
 	*recorder
 	mix
 	codec[K]
 	fresh       func(idemflight.Options[K, *value]) target[K]
+	books       *books // of the Store; nil without one
 	shared      *sink
 	stop        atomic.Bool
 	saved       []saved[K]    // at a restart
@@ -36,17 +37,18 @@ type driver[K comparable] struct {
 // life is one cache of a round: a restart begins another. It counts what Stats should say.
 type life[K comparable] struct {
 	c                              target[K]
+	copies                         bool          // of what a Store has
 	calls, ended, panicked, broken atomic.Uint64 // broken: panics of hooks
 	unannounced                    atomic.Uint64 // executions that succeed without a word
 	forgotten, resolved            atomic.Uint64 // by operators
 	events                         [idemflight.EventUnannounced + 1]atomic.Uint64
-	running                        atomic.Int64
+	running, traced                atomic.Int64 // executions, and what Trace was told of them
 	closing                        atomic.Bool
 	quiet                          atomic.Bool // the Observer does not call back any more
 }
 
-// work is what one client does: n steps.
-func (d *driver[K]) work(l *life[K], client, n int, r *rand.Rand, out *sink) {
+// work is what one client does: n steps, each with the cache that pick names.
+func (d *driver[K]) work(pick func(*rand.Rand) *life[K], client, n int, r *rand.Rand, out *sink) {
 	last := 0
 	for range n {
 		if d.stop.Load() {
@@ -54,6 +56,7 @@ func (d *driver[K]) work(l *life[K], client, n int, r *rand.Rand, out *sink) {
 		}
 		p, what := d.drawPlan(r, last), r.IntN(1000)
 		last = p.key
+		l := pick(r)
 		switch {
 		case what < 10:
 			d.forget(l, p.key, client, out)
@@ -78,8 +81,11 @@ func (d *driver[K]) work(l *life[K], client, n int, r *rand.Rand, out *sink) {
 
 func (d *driver[K]) forget(l *life[K], key, client int, out *sink) {
 	slot, began := d.enter(client)
-	ok := l.c.Forget(d.key(key))
+	ok, err := l.c.Forget(d.key(key))
 	d.leave(slot)
+	if err != nil {
+		d.refused("Forget", err)
+	}
 	if ok {
 		l.forgotten.Add(1)
 	}
@@ -104,8 +110,10 @@ func (d *driver[K]) resolve(l *life[K], p plan, client int, out *sink) {
 	switch o.OK = err == nil; {
 	case o.OK:
 		l.resolved.Add(1)
+	case errors.Is(err, idemflight.ErrClaimLost) && d.books != nil && d.books.mayBeLost(p.key):
+		o.OK = true // it released the key, the answer was lost, and others have claimed the key since
 	case !errors.Is(err, idemflight.ErrNotHeld):
-		d.violation("Resolve: %v", err)
+		o.OK = d.refused("Resolve", err) // perhaps
 	}
 	out.add(o)
 }
@@ -131,8 +139,10 @@ func (d *driver[K]) ask(l *life[K], p plan, client int, out *sink) {
 		out.addExecution(x) // it may still run
 		return
 	case errors.Is(err, idemflight.ErrNotHeld), errors.Is(err, idemflight.ErrClosed) && l.closing.Load():
+	case errors.Is(err, idemflight.ErrFull) && d.books != nil && d.mayBeFull():
+	case errors.Is(err, idemflight.ErrStore) && d.books != nil && p.leaves > 0 && errors.Is(err, ctx.Err()): // read on his behalf
 	default:
-		d.violation("Cache.Reconcile: %+v, %v", e, err)
+		d.refused(fmt.Sprintf("Cache.Reconcile: %+v", e), err)
 	}
 	if x.found.Start != 0 {
 		x.over.Store(d.now())
@@ -145,15 +155,21 @@ func (d *driver[K]) lookup(l *life[K], key, client int, out *sink) {
 	o := op{Key: key, Client: client}
 	var slot int
 	slot, o.Call = d.enter(client)
-	e, ok := l.c.Lookup(d.key(key))
+	e, ok, err := l.c.Lookup(d.key(key))
 	d.leave(slot)
 	o.Ret = d.now()
-	if !ok {
+	if err != nil {
+		d.refused("Lookup", err)
+	}
+	if !ok || err != nil {
 		return
 	}
 	o.ID = d.idOf(e.Value, e.Err)
 	switch e.State {
 	case idemflight.InFlight:
+		if d.books != nil { // perhaps with an operator's claim, under which nothing runs
+			return
+		}
 		if d.MaxWaiters > 0 && e.Waiters > d.MaxWaiters {
 			d.violation("%d callers have joined a flight, and MaxWaiters is %d", e.Waiters, d.MaxWaiters)
 		}
@@ -163,7 +179,9 @@ func (d *driver[K]) lookup(l *life[K], key, client int, out *sink) {
 	case idemflight.Held:
 		o.Kind = interval.MetHeld
 	case idemflight.Shed:
-		o.Kind, o.ID = interval.MetShed, 0
+		if o.Kind, o.ID = interval.MetShed, 0; d.books != nil {
+			d.violation("with a Store nothing is shed, and Lookup answers %+v", e)
+		}
 	default:
 		d.violation("Lookup answers %+v", e)
 	}
@@ -172,8 +190,7 @@ func (d *driver[K]) lookup(l *life[K], key, client int, out *sink) {
 
 // idOf returns the id of the execution that an outcome tells of, or 0.
 func (d *driver[K]) idOf(v *value, err error) int {
-	f := (*failure)(nil)
-	errors.As(err, &f)
+	f := failureOf(err)
 	switch {
 	case v == nil && f == nil:
 		return 0
@@ -184,6 +201,26 @@ func (d *driver[K]) idOf(v *value, err error) int {
 	}
 	return v.id
 }
+
+// refused judges the error of an operator's verb, which only a Store that cannot be asked explains. It
+// reports whether it does.
+func (d *driver[K]) refused(what string, err error) bool {
+	if !d.unreachable() || !errors.Is(err, idemflight.ErrStore) && !errors.Is(err, idemflight.ErrClaimLost) {
+		d.violation("%s: an error that it cannot get: %v", what, err)
+		return false
+	}
+	d.saw("an operator cannot ask the store")
+	return true
+}
+
+// unreachable reports whether some process may have found that the store cannot be asked: an outage was
+// planned, or the engine is that slow.
+func (d *driver[K]) unreachable() bool {
+	return d.books != nil && (d.Outage || d.books.stalled.Load())
+}
+
+// mayBeFull reports whether there are fewer places than keys.
+func (m mix) mayBeFull() bool { return m.MaxEntries > 0 && m.MaxEntries < m.Keys+extraKeys }
 
 // call makes one call, and judges its answer.
 func (d *driver[K]) call(parent context.Context, l *life[K], p plan, client int, out *sink) {
@@ -249,6 +286,17 @@ func isPanicError(v any) bool {
 	return ok
 }
 
+// asItIs reports whether err may come from fn as it is, or as the store has it.
+func (d *driver[K]) asItIs(err error) bool {
+	switch err.(type) {
+	case *failure, *idemflight.PanicError:
+		return true
+	case *idemflight.StoredError:
+		return d.books != nil
+	}
+	return errors.Is(err, idemflight.ErrGoexit)
+}
+
 // errLeaves is the cause with which some contexts end.
 var errLeaves = errors.New("the caller has had enough")
 
@@ -296,6 +344,14 @@ func (d *driver[K]) executed(x *execution, o op, id int, out *sink) {
 // judge says whether the answer of a call is one that it could get, and records it.
 func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, res result, err error, out *sink) {
 	p, told := x.plan, x.plan.way == byDoResult
+	if d.books != nil {
+		defer func() { // led a flight, and then looked again
+			if !x.added && (x.run.Start != 0 || x.found.Start != 0) {
+				x.over.Store(o.Ret)
+				out.addExecution(x)
+			}
+		}()
+	}
 	bad := func(why string) {
 		d.violation("%s: %+v, source %v, error %v", why, p, res.Source, err)
 	}
@@ -309,8 +365,9 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 		if x.run.Start != 0 {
 			bad("refused, and fn ran")
 		}
-		o.Kind = kind
-		out.add(o)
+		if o.Kind = kind; kind != interval.Reused || d.books == nil { // there the other may have left before its fn ran
+			out.add(o)
+		}
 		if x.found.Start != 0 { // led the flight of a Reconcile that learned nothing
 			x.over.Store(o.Ret)
 			out.addExecution(x)
@@ -334,25 +391,39 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 	case errors.Is(err, idemflight.ErrKeyReused):
 		reject(interval.Reused, d.Payloads > 1)
 		return
-	case errors.Is(err, idemflight.ErrInFlight) && p.waits && d.Reconciles:
+	case errors.Is(err, idemflight.ErrInFlight) && p.waits && (d.Reconciles || d.books != nil):
 		if res.Source != 0 || res.Value != nil {
 			bad("an outcome and a refusal at once")
 		}
-		o.Kind = interval.InFlight
-		out.add(o)
+		if o.Kind = interval.InFlight; d.books == nil { // or a flight may only have asked the store
+			out.add(o)
+		}
 		out.addExecution(x) // it may lead the flight of a Reconcile
 		return
 	case errors.Is(err, idemflight.ErrInFlight):
+		if d.books != nil && d.MaxWaiters > 0 {
+			return
+		}
 		reject(interval.InFlight, p.waits || d.MaxWaiters > 0)
 		return
 	case errors.Is(err, idemflight.ErrValueShed):
-		reject(interval.MetShed, d.MaxWeight > 0)
+		reject(interval.MetShed, d.MaxWeight > 0 && d.books == nil)
 		return
 	case errors.Is(err, idemflight.ErrFull):
-		reject(interval.Full, d.MaxEntries > 0 && d.MaxEntries < d.Keys+extraKeys)
+		reject(interval.Full, d.mayBeFull())
 		return
 	case errors.Is(err, idemflight.ErrClosed):
 		reject(interval.Full, l.closing.Load())
+		return
+	case errors.Is(err, idemflight.ErrStore):
+		reject(interval.Full, d.unreachable())
+		return
+	}
+	lost, unrecorded := errors.Is(err, idemflight.ErrClaimLost), unknown && errors.Is(err, idemflight.ErrStore)
+	if lost && (d.books == nil || !d.books.mayBeLost(p.key)) || unrecorded && !d.unreachable() {
+		bad("no lease has ended, and the store could be asked")
+	}
+	if (lost || unrecorded) && x.run.Start == 0 { // the store may know better
 		return
 	}
 	if errors.Is(err, idemflight.ErrInterrupted) {
@@ -361,7 +432,7 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 	if !unknown && err == nil && res.Value == nil {
 		bad("neither value nor error")
 	}
-	if _, plain := err.(*failure); err != nil && !plain && !unknown && !isPanicError(err) && !errors.Is(err, idemflight.ErrGoexit) {
+	if err != nil && !unknown && !d.asItIs(err) {
 		bad("fn's error does not come back as it is")
 	}
 	source := res.Source
@@ -389,14 +460,20 @@ func (d *driver[K]) judge(ctx context.Context, l *life[K], x *execution, o op, r
 			d.saw("a joined caller gets ErrGoexit")
 		}
 		o.Kind = interval.Joined
+		if d.books != nil { // the outcome of another process, or what was kept when its flight asked the store
+			o.Kind, o.Either, o.Call = interval.Replayed, true, o.Call-flightAsks
+		}
 		out.add(o)
 	case idemflight.Replayed:
-		if told && (!res.ExpiresAt.After(res.CompletedAt) || unknown) {
+		if told && (!res.ExpiresAt.After(res.CompletedAt) && d.books == nil || unknown) {
 			bad("a replay that is none")
 		}
 		o.Kind = interval.Replayed
 		out.add(o)
 	default:
+		if d.books != nil {
+			o.Call -= flightAsks
+		}
 		switch o.Either = !told; {
 		case unknown:
 			reject(interval.MetHeld, true)

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -22,7 +22,8 @@ type bent struct {
 	do      func(ctx context.Context, by way, key int, fn fnOf, opts ...idemflight.CallOption) (result, error)
 	stats   func() idemflight.Stats
 	restore func(key int, e entry) error
-	forget  func(key int) bool
+	forget  func(key int) (bool, error)
+	closes  func(ctx context.Context) error
 	n       atomic.Int64
 }
 
@@ -47,11 +48,18 @@ func (b *bent) Restore(key int, e entry) error {
 	return b.target.Restore(key, e)
 }
 
-func (b *bent) Forget(key int) bool {
+func (b *bent) Forget(key int) (bool, error) {
 	if b.forget != nil {
 		return b.forget(key)
 	}
 	return b.target.Forget(key)
+}
+
+func (b *bent) Close(ctx context.Context) error {
+	if b.closes != nil {
+		return b.closes(ctx)
+	}
+	return b.target.Close(ctx)
 }
 
 // each reports whether it is the turn of the k-th, 2k-th … to be wrong.
@@ -100,7 +108,7 @@ var faults = map[string]struct {
 			if x.run.Start == 0 {
 				x.plan.pause, x.plan.reenter = 100*time.Microsecond, false // long enough that others meet it
 			}
-			if e, _ := b.Lookup(key); e.State == idemflight.InFlight && ctx.Err() == nil && x.run.Start == 0 { // not re-entrant
+			if e, _, _ := b.Lookup(key); e.State == idemflight.InFlight && ctx.Err() == nil && x.run.Start == 0 { // not re-entrant
 				v, err := fn(ctx)
 				return result{Value: v, Source: idemflight.Executed}, err
 			}
@@ -110,14 +118,14 @@ var faults = map[string]struct {
 	"an outcome is lost": {"began while an outcome was kept", small, func(_ *options, b *bent, _ *planted) {
 		b.after(func(key int, res *result, err *error) {
 			if res.Source == idemflight.Executed && *err == nil && b.each(10) {
-				b.target.Forget(key)
+				_, _ = b.target.Forget(key)
 			}
 		})
 	}},
 	"a held key runs again": {"began while an outcome was kept", small, func(_ *options, b *bent, _ *planted) {
 		b.after(func(key int, _ *result, err *error) {
 			if errors.Is(*err, idemflight.ErrOutcomeUnknown) {
-				b.target.Forget(key)
+				_, _ = b.target.Forget(key)
 			}
 		})
 	}},
@@ -217,7 +225,7 @@ var faults = map[string]struct {
 		}
 	}},
 	"Forget drops and says no": {"began while an outcome was kept", small, func(_ *options, b *bent, _ *planted) {
-		b.forget = func(key int) bool { b.target.Forget(key); return false }
+		b.forget = func(key int) (bool, error) { _, err := b.target.Forget(key); return false, err }
 	}},
 	"Reconcile runs beside another": {"twice", with(func(m *mix) { m.Reconciles, m.Fails = true, 80 }), func(o *options, b *bent, _ *planted) {
 		reconcile := o.Reconcile

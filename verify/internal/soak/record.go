@@ -1,7 +1,9 @@
-package main
+package soak
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -31,12 +33,29 @@ type failure struct {
 func (f *failure) Error() string { return fmt.Sprintf("execution %d failed", f.id) }
 func (f *failure) Unwrap() error { return f.cause }
 
+// failureOf returns the failure that err tells of, also as a Store has it; nil if there is none.
+func failureOf(err error) *failure {
+	var f *failure
+	var stored *idemflight.StoredError
+	if !errors.As(err, &f) && errors.As(err, &stored) {
+		if id := failed.FindStringSubmatch(stored.Text); id != nil {
+			f = &failure{id: atoi(id[1])}
+		}
+	}
+	return f
+}
+
+var failed = regexp.MustCompile(`execution (\d+) failed`)
+
 // execution is a call under way, and what came of it if it led a flight. Its leader's context carries
 // it to fn and Reconcile, which write it before the flight ends; it is read after that.
 type execution struct {
 	plan       plan
 	run, found op           // of fn, and of Reconcile; Start is 0 if it did not run
 	over       atomic.Int64 // Ret of both
+	began      bool         // BeginEffect has let it
+	added      bool         // to what is recorded
+	claim      idemflight.ClaimID
 }
 
 type executionKey struct{}
@@ -91,6 +110,7 @@ func (s *sink) add(o op) {
 func (s *sink) addExecution(x *execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	x.added = true
 	s.execs = append(s.execs, x)
 }
 

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -15,6 +15,12 @@ func (d *driver[K]) options(l *life[K]) idemflight.Options[K, *value] {
 	o := idemflight.Options[K, *value]{
 		TTL: d.TTL, HoldTTL: d.HoldTTL, MaxEntries: d.MaxEntries, MinRetention: d.MinRetention, MaxWeight: d.MaxWeight,
 		ExecTimeout: d.ExecTimeout, MaxWaiters: d.MaxWaiters, Observer: d.observer(l), EffectsAnnounced: d.Announced,
+	}
+	if d.Traces {
+		o.Trace = func(ctx context.Context, key K, _ bool) (context.Context, idemflight.Origin, func(idemflight.Event[K])) {
+			n := l.traced.Add(1)
+			return ctx, idemflight.Origin{TraceID: [16]byte{1, byte(d.num(key))}, SpanID: [8]byte{1, byte(n)}}, func(idemflight.Event[K]) { l.traced.Add(-1) }
+		}
 	}
 	if d.MaxWeight > 0 {
 		o.Weigh = func(_ K, v *value) int64 {
@@ -63,6 +69,9 @@ func (d *driver[K]) observer(l *life[K]) func(context.Context, idemflight.Event[
 				x.over.CompareAndSwap(0, ret)
 			}
 		case idemflight.EventEvicted:
+			if d.books != nil { // a copy
+				break
+			}
 			d.shared.add(evicted(key, min(ret, d.earliest()), ret, e.Err))
 		}
 		if d.CallsBack && n%61 == 0 && key > 0 && key <= d.Keys+nestedKeys && !l.quiet.Load() {
@@ -99,8 +108,17 @@ func (d *driver[K]) callBack(l *life[K], key, n int) {
 
 // begin notes that an execution begins. The func that it returns must be deferred: it notes the end.
 func (d *driver[K]) begin(l *life[K], x *execution, e *op, reconciles bool) (id int, end func()) {
-	if e.Start != 0 {
+	switch {
+	case e.Start == 0:
+	case d.books != nil && d.books.hasLapsed(x.plan.key): // it has looked again
+		again := *e
+		again.Ret = d.now()
+		d.shared.add(again)
+	default:
 		d.violation("one call ran fn, or Reconcile, twice: %+v", x.plan)
+	}
+	if d.books != nil && !d.books.owns(x) {
+		d.violation("an execution has no claim: %+v", x.plan)
 	}
 	e.Start = d.now()
 	id = int(d.ids.Add(1))
@@ -117,6 +135,7 @@ func (d *driver[K]) begin(l *life[K], x *execution, e *op, reconciles bool) (id 
 	d.executions.Add(1)
 	return id, func() {
 		e.End = d.now()
+		e.Charged = !reconciles && e.Becomes != idemflight.Release && (x.began || !d.Announced)
 		l.running.Add(-1)
 		l.ended.Add(1)
 	}
@@ -129,6 +148,9 @@ func (d *driver[K]) execute(ctx context.Context, l *life[K], x *execution) (*val
 	defer end()
 	if ctx.Value(executionKey{}) != x {
 		d.violation("fn's context does not carry its leader's values: %+v", p)
+	}
+	if p.dies == beforeBegin {
+		d.looksDead(x)
 	}
 	if p.lingers != nil {
 		<-p.lingers
@@ -158,11 +180,12 @@ func (d *driver[K]) execute(ctx context.Context, l *life[K], x *execution) (*val
 	if p.watched {
 		d.watch(v, nil)
 	}
-	return v, d.fail(ctx, l, p, e)
+	return v, d.fail(ctx, l, x)
 }
 
-// fail ends an execution as p has it, and says in e what must become of its outcome.
-func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
+// fail ends an execution as planned, and says in e what must become of its outcome.
+func (d *driver[K]) fail(ctx context.Context, l *life[K], x *execution) error {
+	p, e := x.plan, &x.run
 	f := &failure{id: e.ID}
 	silent := func(want idemflight.Disposition) error { // fn has said nothing of its effect
 		switch f.becomes = want; {
@@ -178,8 +201,12 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 	e.Becomes = idemflight.Release
 	switch p.fate {
 	case succeeds:
+		if d.Announced && d.books != nil && !d.mayBegin(ctx, x) {
+			break
+		}
 		e.Becomes = idemflight.Retain
 		switch { // with or without a word
+		case d.Announced && d.books != nil:
 		case e.ID%2 == 0:
 			idemflight.NoEffect(ctx)
 		case d.Announced:
@@ -212,14 +239,14 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 		if p.fate == saidTwice { // nothing has begun yet, which takes back nothing later
 			idemflight.NoEffect(ctx)
 		}
-		if d.mayBegin(ctx) {
+		if d.mayBegin(ctx, x) {
 			e.Becomes = idemflight.Hold
 			switch p.fate {
 			case undone:
 				idemflight.NoEffect(ctx)
 				e.Becomes = idemflight.Release
 			case saidTwice:
-				if d.mayBegin(ctx) { // of two effects, one is taken back, twice
+				if d.mayBegin(ctx, x) { // of two effects, one is taken back, twice
 					idemflight.NoEffect(ctx)
 					idemflight.NoEffect(ctx)
 				}
@@ -254,10 +281,15 @@ func (d *driver[K]) fail(ctx context.Context, l *life[K], p plan, e *op) error {
 }
 
 // mayBegin is BeginEffect.
-func (d *driver[K]) mayBegin(ctx context.Context) bool {
+func (d *driver[K]) mayBegin(ctx context.Context, x *execution) bool {
 	err := idemflight.BeginEffect(ctx)
-	if err != nil && !(d.ExecTimeout > 0 && errors.Is(err, context.DeadlineExceeded)) {
+	late := d.ExecTimeout > 0 && errors.Is(err, context.DeadlineExceeded)
+	if err != nil && !late && (d.books == nil || !d.mayRefuse(err, x.plan.key)) {
 		d.violation("BeginEffect refuses: %v", err)
+	}
+	x.began = x.began || err == nil
+	if x.began && x.plan.dies == afterBegin {
+		d.looksDead(x)
 	}
 	return err == nil
 }

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -27,7 +27,7 @@ func callEvents(s idemflight.Stats) (byEvent map[idemflight.EventKind]uint64, su
 	byEvent = map[idemflight.EventKind]uint64{
 		idemflight.EventExecuted: s.Executed, idemflight.EventJoined: s.Joined, idemflight.EventReplayed: s.Replayed,
 		idemflight.EventReconciled: s.Reconciled, idemflight.EventCallerLeft: s.CallerLeft,
-		idemflight.EventRejected: s.KeyReused + s.NotWaited + s.OutcomeUnknown + s.ValueShed + s.Full + s.Closed + s.Reentrant + s.InvalidKey,
+		idemflight.EventRejected: s.KeyReused + s.NotWaited + s.OutcomeUnknown + s.ValueShed + s.Full + s.Closed + s.Reentrant + s.InvalidKey + s.StoreFailed,
 	}
 	for _, n := range byEvent {
 		sum += n
@@ -46,8 +46,10 @@ func (l *life[K]) miscounted(maxEntries int) string {
 	}
 	s := l.c.Stats()
 	byEvent, calls := callEvents(s)
-	byEvent[idemflight.EventEvicted], byEvent[idemflight.EventExpired], byEvent[idemflight.EventShed] = s.Evicted, s.Expired, s.Shed
-	byEvent[idemflight.EventUnannounced] = s.Unannounced
+	if !l.copies { // to drop one is no event
+		byEvent[idemflight.EventEvicted], byEvent[idemflight.EventExpired], byEvent[idemflight.EventShed] = s.Evicted, s.Expired, s.Shed
+	}
+	byEvent[idemflight.EventUnannounced], byEvent[idemflight.EventStore] = s.Unannounced, s.StoreErrors
 	for kind, n := range byEvent {
 		if told := l.events[kind].Load(); told != n {
 			return fmt.Sprintf("%d events say %v, and Stats %d: %+v", told, kind, n, s)
@@ -66,6 +68,8 @@ func (l *life[K]) miscounted(maxEntries int) string {
 		return fmt.Sprintf("%d keys were forgotten, and %d events say so", l.forgotten.Load(), l.events[idemflight.EventForgotten].Load())
 	case l.events[idemflight.EventResolved].Load() < l.resolved.Load():
 		return fmt.Sprintf("%d keys were resolved, and %d events say so", l.resolved.Load(), l.events[idemflight.EventResolved].Load())
+	case l.traced.Load() != 0:
+		return fmt.Sprintf("Trace was told of %d executions more than have ended", l.traced.Load())
 	case s.HookPanics != l.broken.Load():
 		return fmt.Sprintf("%d hooks have panicked: %+v", l.broken.Load(), s)
 	case s.Entries != listed || s.Held != held || l.c.Len() != listed || maxEntries > 0 && listed > maxEntries:
@@ -93,7 +97,7 @@ func (r *recorder) tally(s idemflight.Stats) {
 		"ErrKeyReused": s.KeyReused, "ErrInFlight": s.NotWaited, "ErrOutcomeUnknown": s.OutcomeUnknown, "ErrValueShed": s.ValueShed,
 		"ErrFull": s.Full, "ErrClosed": s.Closed, "ErrReentrant": s.Reentrant, "ErrInvalidKey": s.InvalidKey, "ErrCallerLeft": s.CallerLeft,
 		"retained": s.Retains, "released": s.Releases, "held": s.Holds, "evicted": s.Evicted, "expired": s.Expired, "shed": s.Shed,
-		"a hook panics": s.HookPanics, "an effect is not announced": s.Unannounced,
+		"a hook panics": s.HookPanics, "an effect is not announced": s.Unannounced, "ErrStore": s.StoreFailed, "a verb fails": s.StoreErrors,
 	} {
 		r.mu.Lock()
 		r.seen[name] += n
@@ -106,7 +110,7 @@ func (d *driver[K]) drain(l *life[K]) {
 	switch d.Drain {
 	case byForget:
 		for key := range l.c.All() {
-			l.c.Forget(key)
+			_, _ = l.c.Forget(key)
 		}
 		if n := l.c.Len(); n > 0 {
 			d.violation("%d entries are left when all are forgotten", n)

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -18,9 +18,9 @@ type (
 // target is what a round drives: the cache, or one with a planted fault.
 type target[K comparable] interface {
 	call(ctx context.Context, by way, key K, fn fnOf, opts ...idemflight.CallOption) (result, error)
-	Lookup(key K) (entry, bool)
+	Lookup(key K) (entry, bool, error)
 	All() iter.Seq2[K, entry]
-	Forget(key K) bool
+	Forget(key K) (bool, error)
 	Resolve(key K, v *value, err error) error
 	Reconcile(ctx context.Context, key K) (entry, error)
 	Restore(key K, e entry) error
@@ -36,16 +36,12 @@ func newCache[K comparable](o idemflight.Options[K, *value]) target[K] {
 	return cache[K]{idemflight.MustNew(o)}
 }
 
-// The verbs of operators, whose contexts and errors are of no use without a Store.
-
-func (c cache[K]) Lookup(key K) (entry, bool) {
-	e, ok, _ := c.Cache.Lookup(context.Background(), key)
-	return e, ok
+func (c cache[K]) Lookup(key K) (entry, bool, error) {
+	return c.Cache.Lookup(context.Background(), key)
 }
 
-func (c cache[K]) Forget(key K) bool {
-	ok, _ := c.Cache.Forget(context.Background(), key)
-	return ok
+func (c cache[K]) Forget(key K) (bool, error) {
+	return c.Cache.Forget(context.Background(), key)
 }
 
 func (c cache[K]) Resolve(key K, v *value, err error) error {
