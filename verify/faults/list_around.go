@@ -321,7 +321,6 @@ var boltFaults = []fault{
 	{name: "bolt-goes-on-after-a-failed-commit", promise: "boltstore", sentence: "an fsync that fails once may succeed the next time, and have lost data", hint: "TestFailedCommit", in: "(*DB).land", old: "d.broken = err", new: "_ = d.broken"},
 	{name: "bolt-stores-alike", promise: "boltstore", sentence: "Store(name): bucket per name", hint: "TestStoresAreApart", in: "(*DB).Store", old: "[]byte(namePrefix + name)", new: "[]byte(namePrefix)"},
 	{name: "bolt-memory-of-another-store", promise: "boltstore", sentence: "Store(name): also what is in memory", hint: "TestStoresAreApart|TestUnsettled", in: "(*Store).do", old: "id{s.name, key}", new: "id{\"\", key}"},
-	{name: "bolt-value-of-the-caller", promise: "boltstore", sentence: "Settle keeps a copy", hint: "TestContext|TestConformance|TestSettle", in: "(*Store).Settle", old: "what.Value, what.Err = bytes.Clone(what.Value), bytes.Clone(what.Err)", new: ""},
 	{name: "bolt-lost-unsaid", promise: "boltstore", sentence: "Renew: those lost", hint: "TestConformance", in: "(*Store).Renew", old: "if !owned", new: "if owned && len(lost) > len(cs)"},
 	{name: "bolt-held-unlisted", promise: "boltstore", sentence: "Unsettled: in flight and held, what reads as held included", hint: "TestConformance|TestUnsettled", in: "(*Store).unsettledFrom", old: "idemflight.InFlight, idemflight.Held}", new: "idemflight.InFlight}"},
 }
