@@ -169,6 +169,33 @@ func TestPromise24_SaveTakesWhatIsInFlightAsInterrupted(t *testing.T) {
 	})
 }
 
+// Its age decides whether it may make room, and when: a restart must not make it young again.
+func TestPromise24_ALoadedHoldWithoutEndIsAsOldAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		o := options{MaxEntries: 3, HoldTTL: -1, MinRetention: time.Hour, Observer: log.observe}
+		old := idemflight.MustNew(o)
+		for _, key := range []string{"first", "second", "third"} {
+			_, err := old.Do(bg, key, returns(0, errBoom)) // without a word of its effect
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(time.Hour - 2*time.Minute) // the third will be as old as MinRetention in a minute
+
+		c := loads(t, o, savedBy(t, old), idemflight.LoadReport{Restored: 3})
+		log.clear()
+		executes(t, c, "new", 1)
+		require.Equal(t, []string{"first"}, log.keys(idemflight.EventEvicted), "the one held longest goes first")
+		executes(t, c, "newer", 2)
+		require.Equal(t, []string{"first", "second"}, log.keys(idemflight.EventEvicted))
+		_, err := c.Do(bg, "newest", neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrFull, "MinRetention still protects the third")
+		time.Sleep(time.Minute)
+		executes(t, c, "newest", 3)
+		require.Equal(t, []string{"first", "second", "third"}, log.keys(idemflight.EventEvicted))
+	})
+}
+
 func TestPromise24_LoadLeavesOutWhatHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := idemflight.MustNew(options{HoldTTL: time.Second})

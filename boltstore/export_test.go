@@ -61,3 +61,6 @@ func (s *Store) Damage(key string, b []byte) error {
 		return tx.Bucket(s.bucket).Bucket(recordsBucket).Put([]byte(key), b)
 	})
 }
+
+// Syncs reports whether bbolt waits for the disk.
+func (d *DB) Syncs() bool { return !d.bolt.NoSync }

@@ -316,3 +316,13 @@ func TestDamagedRecordThatHasEnded(t *testing.T) {
 	_, err := s.Read(t.Context(), "bad")
 	require.ErrorContains(t, err, `"bad"`, "it is there for somebody to look at")
 }
+
+// What verbs answer is on the disk, unless tests say otherwise: no test can cut the power.
+func TestWaitsForTheDisk(t *testing.T) {
+	for noSync, want := range map[bool]bool{false: true, true: false} {
+		d, err := boltstore.Open(filepath.Join(t.TempDir(), "file"), boltstore.Options{NoSync: noSync})
+		require.NoError(t, err)
+		require.Equal(t, want, d.Syncs(), "NoSync: %v", noSync)
+		require.NoError(t, d.Close())
+	}
+}

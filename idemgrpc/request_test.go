@@ -12,6 +12,7 @@ import (
 	pb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -109,6 +110,20 @@ func TestAnotherPayloadOrMethod_IsRefused(t *testing.T) {
 	_, err = c.EmptyCall(ctx, new(pb.Empty))
 	require.Equal(t, "KEY_REUSED", answer{Err: err}.reason(), "the method counts")
 	require.EqualValues(t, 2, s.runs.Load())
+}
+
+// A client may be newer than the server: what it asks for then is in fields that the server does not know.
+func TestAnotherPayloadOrMethod_UnknownFieldsCount(t *testing.T) {
+	s := serve(t, idemgrpc.Options{}, receipt)
+	c := s.client(t)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", "k")
+	req := new(pb.SimpleRequest)
+	_, err := c.UnaryCall(ctx, req)
+	require.NoError(t, err)
+	req.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 2))
+	_, err = c.UnaryCall(ctx, req)
+	require.Equal(t, "KEY_REUSED", answer{Err: err}.reason())
+	require.EqualValues(t, 1, s.runs.Load())
 }
 
 func TestFingerprint_OfOnesOwn(t *testing.T) {

@@ -128,6 +128,19 @@ func TestOnlyWhatWasSeen(t *testing.T) {
 	})
 }
 
+// TestGoneWhileActing: an entry that goes between the look and the act was not forgotten by who asked for it.
+func TestGoneWhileActing(t *testing.T) {
+	v, elsewhere := full, func() {}
+	v.Key = func(k key) string { elsewhere(); return k.String() }
+	s := newSite(t, options{}, v)
+	hold(t, s.cache, ann, errBank)
+	e := s.find(ann)
+	elsewhere = func() { _, _ = s.cache.Forget(t.Context(), ann) } // while the page looks
+	a := s.act("forget", e, "")
+	require.Equal(t, http.StatusConflict, a.Status, a.Body)
+	require.Equal(t, "ideminspect: not done", s.log.take(t)[0]["msg"])
+}
+
 // TestNoVersion: without one, or with an entry that this page has not shown, nothing is done.
 func TestNoVersion(t *testing.T) {
 	s := newSite(t, options{}, full)
@@ -179,6 +192,7 @@ func TestAsks(t *testing.T) {
 		require.Contains(t, body, `name="version" value="`+e.Version+`"`)
 		require.Contains(t, body, "Logged as done by nora.")
 		require.Contains(t, body, errBank.Error(), "the entry is to be seen")
+		require.Equal(t, what == "did-not" || what == "forget", strings.Contains(body, "twice"), "%s: what may come of it", what)
 		require.Equal(t, what == "took-place" || what == "refused", strings.Contains(body, "<textarea"), what)
 		require.Equal(t, what == "did-not" || what == "forget", strings.Contains(body, `class="risky"`), what)
 		r.Header.Del("X-User")

@@ -31,6 +31,7 @@ func TestAge_InMemory(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		ages(0, 2*time.Minute)
+		require.Zero(t, gather(t, r).value(t, "idemflight_key_usage", "done"), "what is held is not done")
 		for _, key := range []string{"c", "d"} {
 			go func() { _, _ = c.Do(ctx, key, after(time.Minute, "receipt", nil)) }()
 			synctest.Wait()
@@ -44,6 +45,14 @@ func TestAge_InMemory(t *testing.T) {
 		_, err := c.Forget(ctx, "b")
 		require.NoError(t, err)
 		ages(0, 0)
+
+		go func() { _, _ = c.Do(ctx, "e", after(time.Hour, "receipt", nil)) }()
+		synctest.Wait()
+		time.Sleep(10 * time.Second)
+		_, _ = c.Do(ctx, "f", returns("", idemflight.Unknown(errLost)))
+		time.Sleep(time.Minute)
+		ages(time.Minute+10*time.Second, time.Minute) // a hold that is younger than a flight
+		time.Sleep(time.Hour)
 	})
 }
 

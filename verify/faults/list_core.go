@@ -456,6 +456,7 @@ var coreFaults = []fault{
 	{name: "restore-after-close", promise: "24", sentence: "after Close, ErrClosed", in: "(*Cache).restorableLocked", old: "case c.closed.Load(): return ErrClosed", new: ""},
 	{name: "restore-of-in-flight", promise: "24", sentence: "InFlight becomes held with ErrInterrupted: the old process may have had its effect", in: "(*Cache).draftFrom", old: "ErrInterrupted,", new: "d.err,"},
 	{name: "restore-loses-the-fingerprint", promise: "24", sentence: "All and Restore carry the keys over", in: "(*Cache).draftFrom", old: "e.Fingerprint", new: "Fingerprint{}"},
+	{name: "restore-of-a-hold-without-end-is-young", promise: "24", sentence: "a restored entry is as old as it was: also a held one without end", in: "(*Cache).draftFrom", old: "d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2)", new: "if !e.ExpiresAt.IsZero() { d.done -= min(max(now.Sub(e.CompletedAt), 0), forever/2) }"},
 	{name: "restore-extends", promise: "24", sentence: "its own TTL being ExpiresAt − CompletedAt", in: "(*Cache).draftFrom", old: "e.ExpiresAt.Sub(now)", new: "e.ExpiresAt.Sub(e.CompletedAt)"},
 	{name: "restore-when-full", promise: "24", sentence: "it evicts like a new key", in: "(*Cache).placeFor", old: "c.makeRoom(key, hash, notes)", new: "true, c.seq.Load()"},
 	{name: "all-without-flights", promise: "24", sentence: "All shows kept and in flight", hint: "TestAll_|TestPromise24_", in: "(*shard).keysFrom", old: "from <= p && p < at", new: "from <= p && p < from"},

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -37,7 +38,7 @@ import (
 func main() {
 	var (
 		pattern = flag.String("run", "", "only faults whose name matches this regular expression")
-		promise = flag.String("promise", "", "only faults of this promise: a number, or a line of idemhttp (see -list)")
+		promise = flag.String("promise", "", "only faults of this promise: a number, a line of idemhttp, or a package around the core (see -list)")
 		list    = flag.Bool("list", false, "print the faults, run nothing")
 		check   = flag.Bool("check", false, "only tell which faults do not apply to the source or do not compile, run nothing")
 		quick   = flag.Bool("quick", false, "only a fixed sample")
@@ -97,19 +98,22 @@ func fail(format string, args ...any) {
 
 // check returns an error that names every fault that does not apply to the source or does not compile.
 func (b bench) check(faults []fault) error {
-	checker, err := plant.NewChecker(b.dir)
-	if err != nil {
-		return err
-	}
+	checkers := map[string]*plant.Checker{} // by module
 	var wrong []error
 	for _, f := range faults {
 		source, err := b.source(f)
 		if err != nil {
 			return err
 		}
+		module := b.moduleOf(f.dir())
+		if checkers[module] == nil {
+			if checkers[module], err = plant.NewChecker(module); err != nil {
+				return err
+			}
+		}
 		edited, err := source.Apply(f.edit())
 		if err == nil {
-			err = checker.Check(source, edited)
+			err = checkers[module].Check(source, edited)
 		}
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", f.name, err))
@@ -118,7 +122,17 @@ func (b bench) check(faults []fault) error {
 	return errors.Join(wrong...)
 }
 
-func allFaults() []fault { return slices.Concat(coreFaults, httpFaults, storeFaults) }
+// moduleOf returns the root of the module that has the package pkg.
+func (b bench) moduleOf(pkg string) string {
+	for dir := filepath.Join(b.dir, pkg); dir != b.dir; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	return b.dir
+}
+
+func allFaults() []fault { return slices.Concat(coreFaults, httpFaults, storeFaults, aroundFaults) }
 
 // sound returns an error if a suite that is to be asked fails without any fault: it would "find"
 // them all.

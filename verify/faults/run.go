@@ -22,11 +22,12 @@ import (
 // fault is a small edit of the library's source that breaks one sentence of its contract.
 type fault struct {
 	name     string
-	promise  string // a number, or a line of idemhttp's part of the contract
+	promise  string // a number, a line of idemhttp's part of the contract, or a package around the core
 	sentence string // what does not hold any more
 	pkg      string // where in the module the package is that has it, if not the one whose suite is asked
 	in       string // the declaration that is changed: see plant.Edit
 	old, new string // old must occur exactly once in it
+	text     string // of SQL or Lua that new replaces: it must be in the package's files exactly once
 	hint     string // -run pattern of the tests that are tried first, if not those named after the promise
 	quick    bool   // one of the sample that -quick runs
 }
@@ -38,6 +39,8 @@ func (f fault) suite() string {
 		return "./idemhttp"
 	case f.ofStores():
 		return "./storetest"
+	case slices.Contains(packagesAround, f.promise):
+		return "./" + f.promise
 	}
 	return "."
 }
@@ -184,8 +187,8 @@ func (b bench) goTest(ctx context.Context, overlay, pattern, pkg string) testRun
 	if pattern != "" {
 		args = append(args, "-run", pattern)
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.Dir = b.dir
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = filepath.Join(b.dir, pkg) // it may be in a module of its own
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

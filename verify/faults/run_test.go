@@ -200,6 +200,9 @@ func TestList(t *testing.T) {
 		require.NotEmpty(t, f.sentence, "%s: what does it break?", f.name)
 		_, err := sources[f.dir()].Apply(f.edit())
 		assert.NoError(t, err, "%s", f.name)
+		if f.text != "" {
+			assert.Equal(t, 1, inFiles(t, filepath.Join(dir, f.dir()), f.text), "%s: how often %q is in the package", f.name, f.text)
+		}
 		if f.quick {
 			sample++
 		}
@@ -210,6 +213,10 @@ func TestList(t *testing.T) {
 	}
 	require.True(t, promises[around], "no fault for Trace and Origin")
 	delete(promises, around)
+	for _, pkg := range packagesAround {
+		require.True(t, promises[pkg], "no fault for %s", pkg)
+		delete(promises, pkg)
+	}
 	for n := range 27 {
 		promisesOfCore = append(promisesOfCore, strconv.Itoa(n+1))
 	}
@@ -219,4 +226,21 @@ func TestList(t *testing.T) {
 	}
 	require.Empty(t, promises, "promises that the contract does not know")
 	require.NotZero(t, sample, "-quick would try nothing")
+}
+
+// inFiles returns how often text is in the sources of a package, its scripts included.
+func inFiles(t *testing.T, dir, text string) (n int) {
+	t.Helper()
+	for _, pattern := range []string{"*.go", "*/*.lua"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		require.NoError(t, err)
+		for _, path := range paths {
+			source, err := os.ReadFile(path)
+			require.NoError(t, err)
+			if !strings.HasSuffix(path, "_test.go") {
+				n += strings.Count(string(source), text)
+			}
+		}
+	}
+	return n
 }
