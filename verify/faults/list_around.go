@@ -11,6 +11,9 @@ var packagesAround = []string{
 	"idemgrpc", "idemconnect", "ideminspect", "idemprom", "idemotel", "idemtest", "boltstore", "pgstore", "redisstore",
 }
 
+// modulesAround are those of packagesAround that are modules of their own.
+var modulesAround = slices.DeleteFunc(slices.Clone(packagesAround), func(pkg string) bool { return pkg == "ideminspect" || pkg == "idemtest" })
+
 var aroundFaults = slices.Concat(grpcFaults, connectFaults, inspectFaults, metricsFaults, testingFaults,
 	boltFaults, postgresFaults, redisFaults)
 

@@ -7,6 +7,11 @@
 //	go run -C verify ./faults -run 'ttl|expire'  by name
 //	go run -C verify ./faults -list              what there is
 //	go run -C verify ./faults -check             do they fit the source, and compile? Half a minute
+//	go run -C verify ./faults -alone             each in a program of its own, which takes far longer
+//
+// All faults of a suite are compiled into one program, each behind a guard, and the environment says
+// which is alive (guarded.go says how). A fault that cannot stand behind one, or that the program does
+// not find, is compiled alone.
 //
 // It exits with 1 if a fault survives (a test is missing), does not apply or does not compile (the
 // list is out of date), and with 2 if the suites fail without any fault. It never touches the
@@ -43,7 +48,8 @@ func main() {
 		check   = flag.Bool("check", false, "only tell which faults do not apply to the source or do not compile, run nothing")
 		quick   = flag.Bool("quick", false, "only a fixed sample")
 		jobs    = flag.Int("j", max(1, runtime.NumCPU()/2), "how many at once")
-		timeout = flag.Duration("timeout", time.Minute, "of one go test; a fault that makes it hang is caught by it")
+		alone   = flag.Bool("alone", false, "compile each fault alone, and none behind guards")
+		timeout = flag.Duration("timeout", time.Minute, "of one run of tests; a fault that makes it hang is caught by it")
 		report  = flag.String("json", "", "also write the results to this file")
 	)
 	flag.Parse()
@@ -76,10 +82,10 @@ func main() {
 		fmt.Printf("%d faults apply and compile\n", len(faults))
 		return
 	}
-	if err := b.sound(ctx, faults); err != nil {
+	results, err := b.run(ctx, faults, *alone, *jobs)
+	if err != nil {
 		fail("%v", err)
 	}
-	results := b.tryAll(ctx, faults, *jobs, printer(os.Stdout, faults))
 	good := summarize(os.Stdout, results, len(faults))
 	if *report != "" {
 		if err := writeReport(*report, results); err != nil {
@@ -94,6 +100,25 @@ func main() {
 func fail(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "faults: "+format+"\n", args...)
 	os.Exit(2)
+}
+
+// run tries faults, jobs at once: alone, each in a program of its own.
+func (b bench) run(ctx context.Context, faults []fault, alone bool, jobs int) ([]result, error) {
+	if alone {
+		if err := b.sound(ctx, faults); err != nil {
+			return nil, err
+		}
+	} else {
+		scratch, err := os.MkdirTemp("", "faults-")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = os.RemoveAll(scratch) }()
+		if b.programs, err = b.prepare(ctx, allFaults(), faults, scratch); err != nil {
+			return nil, err
+		}
+	}
+	return b.tryAll(ctx, faults, jobs, printer(os.Stdout, faults)), nil
 }
 
 // check returns an error that names every fault that does not apply to the source or does not compile.
@@ -137,15 +162,15 @@ func allFaults() []fault { return slices.Concat(coreFaults, httpFaults, storeFau
 // sound returns an error if a suite that is to be asked fails without any fault: it would "find"
 // them all.
 func (b bench) sound(ctx context.Context, faults []fault) error {
-	var asked []string
+	var asked []question
 	for _, f := range faults {
-		if !slices.Contains(asked, f.suite()) {
-			asked = append(asked, f.suite())
+		if !slices.Contains(asked, f.question()) {
+			asked = append(asked, f.question())
 		}
 	}
-	for _, pkg := range asked {
-		if t := b.goTest(ctx, "", "", pkg); !t.passed || t.ran == 0 {
-			return fmt.Errorf("the suite of %s fails without a fault, so that it can prove nothing:\n%s", pkg, t.text)
+	for _, q := range asked {
+		if t := b.goTest(ctx, "", "", q); !t.passed || t.ran == 0 {
+			return fmt.Errorf("the suite of %s fails without a fault, so that it can prove nothing:\n%s", q.pkg, t.text)
 		}
 	}
 	return nil

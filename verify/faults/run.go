@@ -45,6 +45,14 @@ func (f fault) suite() string {
 	return "."
 }
 
+// module returns where the go.mod is by which that package's tests are compiled.
+func (f fault) module() string {
+	if slices.Contains(modulesAround, f.promise) {
+		return f.promise
+	}
+	return "."
+}
+
 // ofStores reports whether f breaks a promise that the core keeps and storetest tests.
 func (f fault) ofStores() bool { return slices.Contains(promisesOfStores, f.promise) }
 
@@ -87,20 +95,31 @@ type result struct {
 	Verdict  verdict `json:"verdict"`
 	CaughtBy string  `json:"caught_by,omitempty"` // the first test that failed, and how if not by an assertion
 	Detail   string  `json:"detail,omitempty"`    // for all but found
+	Alone    bool    `json:"alone,omitempty"`     // it had a program of its own
 	Seconds  float64 `json:"seconds"`
 }
 
 // bench is the library whose suites are asked.
 type bench struct {
-	dir     string        // the library's root
-	timeout time.Duration // of one go test: a fault that makes a test hang is caught by it
+	dir      string        // the library's root
+	timeout  time.Duration // of one run of tests: a fault that makes a test hang is caught by it
+	programs map[question]*program
 }
 
-// try plants f and asks the suite: first the tests that hint names, then all.
+// try plants f and asks the suite: first the tests that hint names, then all. It does so alone if f has
+// no guard, or if nothing is found behind it.
 func (b bench) try(ctx context.Context, f fault) result {
 	start := time.Now()
 	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, In: f.in}
-	r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f)
+	ok := false
+	if p := b.programs[f.question()]; p != nil && p.alive[f.name] != 0 {
+		r.Verdict = found
+		r.CaughtBy, ok = b.tryGuarded(ctx, p, f)
+	}
+	if !ok {
+		r.Alone = true
+		r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f)
+	}
 	r.Seconds = time.Since(start).Seconds()
 	return r
 }
@@ -111,7 +130,7 @@ func (b bench) judge(ctx context.Context, f fault) (v verdict, caughtBy, detail 
 		return misfit, "", err.Error()
 	}
 	for _, pattern := range slices.Compact([]string{f.firstTests(), ""}) {
-		t, err := b.ask(ctx, f, planted, pattern)
+		t, err := b.ask(ctx, f.question(), planted, pattern)
 		if err != nil {
 			return undecided, "", err.Error()
 		}
@@ -146,10 +165,10 @@ func (b bench) plant(f fault) (map[string][]byte, error) {
 	return source.Apply(f.edit())
 }
 
-// ask runs the tests that match pattern with planted, the files that have the fault f, in place of
+// ask runs the tests of q that match pattern with planted, the files that have a fault, in place of
 // those of the library. It does so with the go command's -overlay, so that the source itself stays
 // as it is.
-func (b bench) ask(ctx context.Context, f fault, planted map[string][]byte, pattern string) (testRun, error) {
+func (b bench) ask(ctx context.Context, q question, planted map[string][]byte, pattern string) (testRun, error) {
 	dir, err := os.MkdirTemp("", "fault-")
 	if err != nil {
 		return testRun{}, err
@@ -158,7 +177,7 @@ func (b bench) ask(ctx context.Context, f fault, planted map[string][]byte, patt
 	edited := map[string][]byte{}
 	if pattern != "" {
 		b.timeout /= 3 // they are few
-		if edited, err = narrow(filepath.Join(b.dir, f.suite()), pattern); err != nil {
+		if edited, err = narrow(filepath.Join(b.dir, q.pkg), pattern); err != nil {
 			return testRun{}, err
 		}
 	}
@@ -167,7 +186,7 @@ func (b bench) ask(ctx context.Context, f fault, planted map[string][]byte, patt
 	if err != nil {
 		return testRun{}, err
 	}
-	return b.goTest(ctx, overlay, pattern, f.suite()), nil
+	return b.goTest(ctx, overlay, pattern, q), nil
 }
 
 // testRun is what one go test said.
@@ -178,8 +197,8 @@ type testRun struct {
 	text                string // its last lines
 }
 
-// goTest runs the tests of pkg that match pattern, up to the first that fails.
-func (b bench) goTest(ctx context.Context, overlay, pattern, pkg string) testRun {
+// goTest runs the tests of q that match pattern, up to the first that fails.
+func (b bench) goTest(ctx context.Context, overlay, pattern string, q question) testRun {
 	args := []string{"test", "-json", "-short", "-vet=off", "-failfast", "-timeout", b.timeout.String()}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
@@ -187,8 +206,8 @@ func (b bench) goTest(ctx context.Context, overlay, pattern, pkg string) testRun
 	if pattern != "" {
 		args = append(args, "-run", pattern)
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = filepath.Join(b.dir, pkg) // it may be in a module of its own
+	cmd := exec.CommandContext(ctx, "go", append(args, q.path())...)
+	cmd.Dir = filepath.Join(b.dir, q.module)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

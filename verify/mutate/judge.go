@@ -125,52 +125,52 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 		switch {
 		case err != nil:
 			return "", "", "", err
-		case e.unclear() && unclear < 3: // the runtime's last words and a test's fell into one line
+		case e.Unclear() && unclear < 3: // the runtime's last words and a test's fell into one line
 			unclear++
 			continue
-		case e.passed && len(hung) == 0:
+		case e.Passed && len(hung) == 0:
 			return survived, "", "", nil
-		case !e.passed && !e.hung:
+		case !e.Passed && !e.Hung:
 			v, by, err := b.killed(p, e)
 			return v, by, "", err
-		case e.hung:
+		case e.Hung:
 			if len(hung) == 0 {
 				first = e
 			}
-			hung = append(hung, top(e.caughtBy))
+			hung = append(hung, top(e.CaughtBy))
 		}
 		names = slices.DeleteFunc(slices.Clone(others), func(name string) bool { return slices.Contains(hung, name) })
 		names = names[:min(few, len(names))]
-		if e.passed || len(names) == 0 || len(hung) >= mostHangs || top(e.caughtBy) == "" {
+		if e.Passed || len(names) == 0 || len(hung) >= mostHangs || top(e.CaughtBy) == "" {
 			break
 		}
 	}
 	// Or was the machine busy?
 	var again []string
-	if name := top(first.caughtBy); name != "" {
+	if name := top(first.CaughtBy); name != "" {
 		again = []string{name}
 	}
 	e, err := p.run(ctx, alive, again, 3*(b.patience+5*p.takes(again)))
 	switch {
 	case err != nil:
 		return "", "", "", err
-	case e.passed:
+	case e.Passed:
 		return survived, "", "", nil
-	case e.hung:
-		return timedOut, e.caughtBy, e.waits, nil
+	case e.Hung:
+		return timedOut, e.CaughtBy, e.waits, nil
 	}
 	v, by, err := b.killed(p, e)
 	return v, by, "", err
 }
 
 func (b *bench) killed(p *program, e ended) (verdict, string, error) {
-	if e.unclear() {
-		return "", "", fmt.Errorf("the suite of %s ended in a way that tells nothing:\n%s", p.Package, e.out)
+	if e.Unclear() {
+		return "", "", fmt.Errorf("the suite of %s ended in a way that tells nothing:\n%s", p.Package, e.Out)
 	}
 	b.mu.Lock()
-	b.kills[top(e.caughtBy)]++
+	b.kills[top(e.CaughtBy)]++
 	b.mu.Unlock()
-	return killed, e.caughtBy, nil
+	return killed, e.CaughtBy, nil
 }
 
 // top returns the name of the test at the top level that by, of which a result tells, belongs to.

@@ -10,16 +10,18 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight/verify/internal/suite"
 )
 
-// sample returns a session with a small nested module of its own whose suite is testdata/suite. What
+// sample returns a session with a small nested module of its own whose suite is testdata/tests. What
 // gremlins says of it was recorded: testdata/gremlins.json.
-func sample(t *testing.T, suite, state string) *session {
+func sample(t *testing.T, tests, state string) *session {
 	t.Helper()
 	root := t.TempDir()
 	dir := filepath.Join(root, "sample")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	for to, from := range map[string]string{"sample.go": "sample.go", "sample_test.go": suite} {
+	for to, from := range map[string]string{"sample.go": "sample.go", "sample_test.go": tests} {
 		text, err := os.ReadFile(filepath.Join("testdata", from))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, to), text, 0o600))
@@ -193,11 +195,11 @@ func TestWhereItHangs(t *testing.T) {
 		"who knows?": {"goroutine 7 [IO wait]:\nnet.(*conn).Read(0x1)\n", "TestIt/a (hangs)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := ended{out: []byte("=== RUN   TestOther\n" + head + c.out)}
-			e.read()
-			require.True(t, e.hung)
-			require.Equal(t, c.by, e.caughtBy)
-			require.Equal(t, c.want, e.waits)
+			e := suite.Ended{Out: []byte("=== RUN   TestOther\n" + head + c.out)}
+			e.Read()
+			require.True(t, e.Hung)
+			require.Equal(t, c.by, e.CaughtBy)
+			require.Equal(t, c.want, whereItHangs(string(e.Out)))
 		})
 	}
 }

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,8 +19,7 @@ import (
 // program is a package's compiled suite.
 type program struct {
 	Package string
-	Dir     string // where it runs
-	Binary  string
+	Binary  suite.Binary
 	Tests   []*test       // that pass without a mutant, the quickest first
 	Fails   []string      // those that fail though no mutant is alive: guards cost too much for them
 	Takes   time.Duration // all of it
@@ -35,106 +32,35 @@ type test struct {
 	Meets []int         // the mutants that it comes by
 }
 
-// memory bounds the address space of a suite, in KiB: a mutant may allocate without end.
-const memory = 8 << 20
-
 // compile compiles the suite of l with edited in place, into dir.
 func (p *pkg) compile(ctx context.Context, l listed, dir string, edited map[string][]byte) (*program, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	replace, err := suite.Overlay(dir, edited)
+	binary, err := suite.Compile(ctx, p.dir, l.ImportPath, l.Dir, dir, edited)
 	if err != nil {
 		return nil, err
 	}
-	prog := &program{Package: l.ImportPath, Dir: l.Dir, Binary: filepath.Join(dir, "suite.test")}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", replace, "-o", prog.Binary, l.ImportPath)
-	cmd.Dir = p.dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s does not compile: %w\n%s", l.ImportPath, err, suite.LastLines(string(out), 20))
-	}
-	return prog, nil
+	return &program{Package: l.ImportPath, Binary: binary}, nil
 }
 
 // ended is how a run of a suite went.
 type ended struct {
-	passed, hung bool
-	caughtBy     string // the test that failed, and how if not by an assertion
-	waits        string // where the goroutines are of a suite that hangs
-	out          []byte
-	took         time.Duration
+	suite.Ended
+	waits string // where the goroutines are of a suite that hangs
 }
 
 // run runs tests, those of names if there are any, with the mutant of that number alive.
 func (p *program) run(ctx context.Context, alive int, names []string, timeout time.Duration, more ...string) (ended, error) {
-	args := []string{
-		"-c", `ulimit -v "$0"; exec "$@"`, strconv.Itoa(memory), p.Binary,
-		"-test.short", "-test.failfast", "-test.v", "-test.timeout=" + timeout.Round(time.Millisecond).String(),
-	}
+	var args []string
 	if len(names) > 0 {
 		args = append(args, "-test.run=^("+strings.Join(names, "|")+")$")
 	}
 	if len(p.Fails) > 0 {
 		args = append(args, "-test.skip=^("+strings.Join(p.Fails, "|")+")$")
 	}
-	// A suite that does not end by itself, or in which the timer does not fire any more, is ended.
-	limited, stop := context.WithTimeout(ctx, timeout+5*time.Second)
-	defer stop()
-	cmd := exec.CommandContext(limited, "sh", append(args, more...)...)
-	cmd.Dir, cmd.WaitDelay = p.Dir, 2*time.Second
-	cmd.Env = append(os.Environ(), "MUTANT="+strconv.Itoa(alive), "GOTRACEBACK=all")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	start := time.Now()
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return ended{}, ctx.Err()
+	e, err := p.Binary.Run(ctx, timeout, []string{"MUTANT=" + strconv.Itoa(alive)}, append(args, more...)...)
+	if err != nil || !e.Hung {
+		return ended{Ended: e}, err
 	}
-	e := ended{passed: err == nil, out: out.Bytes(), took: time.Since(start)}
-	if !e.passed {
-		e.read()
-		e.hung = e.hung || limited.Err() != nil
-	}
-	return e, nil
-}
-
-// unclear reports whether the suite ended in a way that tells nothing.
-func (e *ended) unclear() bool { return !e.passed && !e.hung && e.caughtBy == "" }
-
-var (
-	startLine = regexp.MustCompile(`^=== (?:RUN|CONT|NAME)\s+(\S+)`)
-	hungLine  = regexp.MustCompile(`^\t\t(\w\S*) \(`) // below "running tests:"
-	endLine   = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+)`)
-)
-
-// read reads who noticed the mutant from the output.
-func (e *ended) read() {
-	running, failed, how := "", "", ""
-	for line := range strings.Lines(string(e.out)) {
-		if m := startLine.FindStringSubmatch(line); m != nil {
-			running = m[1]
-		} else if m := endLine.FindStringSubmatch(line); m != nil && m[1] == "FAIL" {
-			failed = m[2] // the innermost is told last
-		}
-		if m := hungLine.FindStringSubmatch(line); m != nil && e.hung {
-			running = m[1]
-		}
-		if h := suite.HowItEnded(line); h != "" && how == "" {
-			how = h
-			e.hung = h == "hangs"
-		}
-	}
-	by := failed
-	if how != "" && how != "goroutine left behind" {
-		by = cmp.Or(running, failed)
-	}
-	e.caughtBy = strings.TrimSpace(by)
-	if how != "" {
-		e.caughtBy = strings.TrimSpace(e.caughtBy + " (" + how + ")")
-	}
-	if e.hung {
-		e.waits = whereItHangs(string(e.out))
-	}
+	return ended{e, whereItHangs(string(e.Out))}, nil
 }
 
 var (
@@ -195,23 +121,14 @@ func (p *program) measure(ctx context.Context, workers int, told func(done, of i
 	if err != nil {
 		return err
 	}
-	p.Takes = first.took
-	var names []string
-	for line := range strings.Lines(string(first.out)) {
-		if m := endLine.FindStringSubmatch(line); m != nil && !strings.Contains(m[2], "/") {
-			switch m[1] {
-			case "PASS":
-				names = append(names, m[2])
-			case "FAIL":
-				p.Fails = append(p.Fails, m[2])
-			}
-		}
-	}
+	p.Takes = first.Took
+	names, fails := first.TopLevel()
+	p.Fails = fails
 	if len(names) == 0 || len(p.Fails) > len(names)/20 {
-		return fmt.Errorf("the suite of %s with guards fails, so that it can prove nothing:\n%s", p.Package, suite.LastLines(string(first.out), 30))
+		return fmt.Errorf("the suite of %s with guards fails, so that it can prove nothing:\n%s", p.Package, suite.LastLines(string(first.Out), 30))
 	}
-	if !first.passed && len(p.Fails) == 0 {
-		return fmt.Errorf("the suite of %s with guards fails, but no test of it:\n%s", p.Package, suite.LastLines(string(first.out), 30))
+	if !first.Passed && len(p.Fails) == 0 {
+		return fmt.Errorf("the suite of %s with guards fails, but no test of it:\n%s", p.Package, suite.LastLines(string(first.Out), 30))
 	}
 	p.Tests = make([]*test, len(names))
 	done := 0
@@ -231,8 +148,8 @@ func (p *program) meets(ctx context.Context, name string) (*test, error) {
 		return nil, err
 	}
 	defer func() { _ = notes.Close(); _ = os.Remove(notes.Name()) }()
-	cmd := exec.CommandContext(ctx, p.Binary, "-test.short", "-test.timeout=2m", "-test.run=^"+name+"$")
-	cmd.Dir = p.Dir
+	cmd := exec.CommandContext(ctx, p.Binary.Path, "-test.short", "-test.timeout=2m", "-test.run=^"+name+"$")
+	cmd.Dir = p.Binary.Dir
 	cmd.Env = append(os.Environ(), "MUTANT=-1", "MUTANTS_MET="+notes.Name())
 	start := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {

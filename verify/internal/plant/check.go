@@ -9,8 +9,10 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -21,9 +23,11 @@ type Checker struct {
 	imports types.Importer
 }
 
-// NewChecker returns a Checker for the packages of the module in dir.
-func NewChecker(dir string) (*Checker, error) {
-	cmd := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}", "./...")
+// NewChecker returns a Checker for the packages of the module in dir. What edits import beside that
+// which those import is named by more.
+func NewChecker(dir string, more ...string) (*Checker, error) {
+	args := []string{"list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}", "./..."}
+	cmd := exec.Command("go", append(args, more...)...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -42,19 +46,30 @@ func NewChecker(dir string) (*Checker, error) {
 	})}, nil
 }
 
-// Check returns the first error in the source of p, the texts of edited standing in for its files.
+// Check returns the first error in the source of p, the texts of edited standing in for its files or
+// being new ones.
 func (c *Checker) Check(p *Package, edited map[string][]byte) error {
+	edited = maps.Clone(edited)
 	var files []*ast.File
+	add := func(path string, text []byte) error {
+		syntax, err := parser.ParseFile(c.set, path, text, parser.SkipObjectResolution)
+		files = append(files, syntax)
+		return err
+	}
 	for _, f := range p.files {
 		text := f.source
 		if changed, ok := edited[f.path]; ok {
 			text = changed
+			delete(edited, f.path)
 		}
-		syntax, err := parser.ParseFile(c.set, f.path, text, parser.SkipObjectResolution)
-		if err != nil {
+		if err := add(f.path, text); err != nil {
 			return err
 		}
-		files = append(files, syntax)
+	}
+	for _, path := range slices.Sorted(maps.Keys(edited)) {
+		if err := add(path, edited[path]); err != nil {
+			return err
+		}
 	}
 	config := types.Config{Importer: c.imports}
 	_, err := config.Check(p.dir, c.set, files, nil)

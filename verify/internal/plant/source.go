@@ -37,7 +37,8 @@ type file struct {
 type declaration struct {
 	*file
 	name           string
-	from, to, body int // offsets; body is just behind the brace that opens a function's, or -1
+	from, to, body int  // offsets; body is just behind the brace that opens a function's, or -1
+	results        bool // whether it is a function that returns something
 }
 
 // Load reads the package in dir.
@@ -90,6 +91,7 @@ func (p *Package) read(path string) error {
 		switch decl := decl.(type) {
 		case *ast.FuncDecl:
 			d := declare(nameOf(decl), decl)
+			d.results = decl.Type.Results != nil
 			if decl.Body != nil {
 				d.body = f.offset(decl.Body.Lbrace) + 1
 			}
