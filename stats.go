@@ -29,7 +29,7 @@ type Stats struct {
 	Retains, Releases, Holds uint64
 	Panics                   uint64 // those of them that ended by panic or runtime.Goexit
 
-	// Upkeep.
+	// Upkeep. With a Store the first three are about copies, of which nothing is lost.
 	Evicted     uint64 // unexpired outcomes dropped for capacity
 	Expired     uint64 // records that expired, once they are reclaimed
 	Shed        uint64 // values dropped for weight

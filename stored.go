@@ -161,8 +161,11 @@ func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], err
 		c.observe(ctx, f.ended(EventResolved))
 	}
 	e, _, err := c.lookupStored(ctx, key)
-	if asks.next == nil && Disposition(f.outcome.disposition) == Hold {
+	switch {
+	case asks.next == nil && Disposition(f.outcome.disposition) == Hold:
 		return e, f.outcome.err
+	case err != nil && ctx.Err() != nil: // the store failed because the operator left
+		return e, left(ctx, ctx.Err())
 	}
 	return e, err
 }

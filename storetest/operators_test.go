@@ -242,6 +242,27 @@ func held(t *testing.T, m *storetest.Memory, reconcile func() (int, error)) *cac
 	return c
 }
 
+func TestPromise43_AnOperatorWhoLeavesAfterReconcileHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := held(t, m, func() (int, error) { return 6, nil })
+		ctx, cancel := context.WithCancel(bg)
+		m.Hook(func(ctx context.Context, _ storetest.When, verb string, _ idemflight.Claim) error {
+			if verb != "Read" {
+				return nil
+			}
+			cancel()
+			return ctx.Err()
+		})
+		_, err := a.Reconcile(ctx, theKey)
+		require.ErrorIs(t, err, idemflight.ErrCallerLeft)
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, idemflight.ErrStore, "there is nothing wrong with it")
+		m.Hook(nil)
+		require.Equal(t, 6, must(a.Do(bg, theKey, mustNotRun(t))), "it was found out")
+	})
+}
+
 func TestPromise43_FnDoesNotFollowAReconcileUnlessThatIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()

@@ -159,6 +159,7 @@ var storeFaults = []fault{
 	{name: "store-weight-lost", promise: "42", sentence: "MaxWeight bounds memory: what is not copied weighs nothing", in: "(*ending).copyLocked", old: "c.returnWeight(d.weight)", new: ""},
 
 	// 43. Operators act on the store.
+	{name: "store-operator-who-left-hears-of-the-store", promise: "43", sentence: "ErrCallerLeft once ctx ends", in: "(*Cache).reconcileStored", old: "case err != nil && ctx.Err() != nil: return e, left(ctx, ctx.Err())", new: ""},
 	{name: "store-lookup-swallows", promise: "43", sentence: "Lookup returns the store's errors", in: "(*Cache).lookupStored", old: "if err != nil || standing.State == Absent { return e, false, err }", new: "if err != nil || standing.State == Absent { return e, false, nil }"},
 	{name: "store-forget-twice", promise: "43", sentence: "a Forget whose answer was lost has forgotten, and does not act on what came after", in: "(*Cache).forgetStored", old: "if attempts > 1", new: "if attempts < 0"},
 	{name: "store-forget-that-failed-releases", promise: "43", sentence: "what the store did not forget is retained", in: "(*ending).retains", old: "if end.c.keeper != nil", new: "if end.c.keeper != nil && end.forgotten"},
