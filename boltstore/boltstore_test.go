@@ -306,23 +306,64 @@ func TestFileDoesNotGrow(t *testing.T) {
 	}
 }
 
-// TestSweepSparesTheLiving: a record whose lease as written is over, and whose owner lives.
+// TestSweepSparesTheLiving: a record whose lease as written is over, and its hold too, and whose owner lives.
 func TestSweepSparesTheLiving(t *testing.T) {
-	_, s := openStore(t)
-	r := request("k", false)
-	r.Lease, r.HoldTTL = 1, 1
-	_, err := s.Claim(t.Context(), r)
-	require.NoError(t, err)
-	for i := range 3 {
-		claim(t, s, fmt.Sprint("other", i), false)
-		require.Equal(t, idemflight.InFlight, state(t, s, "k"))
+	for name, owner := range map[string]func(*testing.T, *boltstore.Store) idemflight.ClaimRequest{
+		"claimed": func(t *testing.T, s *boltstore.Store) idemflight.ClaimRequest {
+			r := request("k", false)
+			r.Lease, r.HoldTTL = 1, 1
+			_, err := s.Claim(t.Context(), r)
+			require.NoError(t, err)
+			return r
+		},
+		"begun": func(t *testing.T, s *boltstore.Store) idemflight.ClaimRequest {
+			r := request("k", true)
+			r.Lease, r.HoldTTL = 1, 1
+			_, err := s.Claim(t.Context(), r)
+			require.NoError(t, err)
+			require.NoError(t, s.Begin(t.Context(), r.Claim, 1))
+			return r
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, s := openStore(t)
+			r := owner(t, s)
+			for i := range 3 {
+				claim(t, s, fmt.Sprint("other", i), false)
+				require.Equal(t, idemflight.InFlight, state(t, s, "k"))
+			}
+			settle(t, s, r, retain)
+			claim(t, s, "another", false)
+			require.Equal(t, idemflight.Retained, state(t, s, "k"))
+			records, due, _ := s.Rows()
+			require.Equal(t, 5, records)
+			require.LessOrEqual(t, due, 6)
+		})
 	}
-	settle(t, s, r, retain)
-	claim(t, s, "another", false)
-	require.Equal(t, idemflight.Retained, state(t, s, "k"))
-	records, due, _ := s.Rows()
-	require.Equal(t, 5, records)
-	require.LessOrEqual(t, due, 6)
+}
+
+// TestSettleTakesItsOwnCopy: who has left may use its slices again, though they are not written yet.
+func TestSettleTakesItsOwnCopy(t *testing.T) {
+	d, s := openStore(t)
+	r := claim(t, s, "k", false)
+	goOn := hold(t, d)
+	value, failure := []byte("value"), []byte("error")
+	ctx, cancel := context.WithCancel(t.Context())
+	settled := make(chan error, 1)
+	go func() {
+		_, err := s.Settle(ctx, r.Claim, idemflight.Settlement{Disposition: idemflight.Retain, Value: value, Err: failure, TTL: long})
+		settled <- err
+	}()
+	until(t, "the operation", func() bool { return d.Pending() == 1 })
+	cancel()
+	require.ErrorIs(t, <-settled, context.Canceled)
+	copy(value, "VALUE")
+	copy(failure, "ERROR")
+	goOn()
+	x, err := s.Read(t.Context(), "k")
+	require.NoError(t, err)
+	require.Equal(t, "value", string(x.Value))
+	require.Equal(t, "error", string(x.Err))
 }
 
 // TestFailedCommit: what is in the file is not known then, so nobody is told anything until it is opened again.
@@ -393,6 +434,7 @@ func TestCloseWritesWhatWaits(t *testing.T) {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }()
+	until(t, "Close", func() bool { _, err := s.Read(t.Context(), "m"); return err != nil })
 	goOn()
 	require.NoError(t, <-closed)
 	require.NoError(t, <-claimed)
@@ -534,6 +576,41 @@ func TestUnsettledIsWhole(t *testing.T) {
 		return err
 	}))
 	require.Equal(t, want, got)
+}
+
+// TestUnsettledIsInTheOrderOfTheKeys: of those in memory, too.
+func TestUnsettledIsInTheOrderOfTheKeys(t *testing.T) {
+	for _, announced := range []bool{true, false} {
+		_, s := openStore(t)
+		for i := range 20 {
+			claim(t, s, fmt.Sprintf("%02d", 7*i%20), announced)
+		}
+		var got []string
+		require.NoError(t, s.Unsettled(t.Context(), func(key string, _ idemflight.Standing) error {
+			got = append(got, key)
+			return nil
+		}))
+		require.Len(t, got, 20)
+		require.IsIncreasing(t, got, "announced: %v", announced)
+	}
+}
+
+// TestStoreThatIsThere: it is written once.
+func TestStoreThatIsThere(t *testing.T) {
+	d, _ := openStore(t)
+	goOn := hold(t, d) // nobody can write
+	there := make(chan error, 1)
+	go func() {
+		_, err := d.Store("payments")
+		there <- err
+	}()
+	select {
+	case err := <-there:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Error("a store that is there is made again")
+	}
+	goOn()
 }
 
 func TestManyOpenings(t *testing.T) {

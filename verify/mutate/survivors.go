@@ -86,6 +86,9 @@ var equivalent = []explained{
 	{"./boltstore", "how many openings are listed, by one: what is not listed is held a little longer", []string{
 		"(*DB).begin: conditionals boundary: len(d.opened) > maxOpenings",
 	}},
+	{"./boltstore", "bbolt's own Close waits for the transaction that is being written; what is queued behind it is written before or refused, by chance", []string{
+		"(*DB).Close: delete call: d.writer.Wait()",
+	}},
 	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
 		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
 	}},
