@@ -65,6 +65,7 @@ var proofs = []struct {
 	{"intervals", wide},
 	{"protocol", protocol},
 	{"soak", soaked},
+	{"soak of stores", soakedStores},
 	{"storms", stormed},
 	{"nginx in front", fronted},
 	{"planted faults", planted},
@@ -232,7 +233,7 @@ func wide(ctx context.Context, _ string, quick bool) (row, error) {
 func protocol(ctx context.Context, _ string, quick bool) (row, error) {
 	args, command := []string{"run", "./protocol"}, "go run ./protocol"
 	if !quick {
-		args, command = append(args, "-long", "-most=5000000"), "go run ./protocol -long -most 5000000"
+		args, command = append(args, "-long", "-most=1500000"), "go run ./protocol -long -most 1500000"
 	}
 	out, err := goCommand(ctx, args...)
 	if err != nil {
@@ -279,6 +280,45 @@ func soaked(ctx context.Context, dir string, quick bool) (row, error) {
 			grouped(sum.Calls), grouped(sum.Executions), grouped(sum.Rounds), sum.WebRounds, len(sum.Violations), sum.Seed),
 		subtests(out, "Planted"), command,
 	}, nil
+}
+
+// soakedStores soaks caches that share a store, each sort of store for five minutes, all at once.
+func soakedStores(ctx context.Context, dir string, quick bool) (row, error) {
+	how := "-for=5m"
+	if quick {
+		how = "-quick"
+	}
+	stores := []string{"memory", "bbolt", "PostgreSQL", "Redis"}
+	shows := make([]string, len(stores))
+	var group errgroup.Group
+	for i, store := range stores {
+		group.Go(func() error {
+			file := filepath.Join(dir, "soak-"+store+".json")
+			args := []string{"run", "-C", "soak/stores", ".", how, "-store=" + store, "-json=" + file}
+			if store == "memory" {
+				args = []string{"run", "./soak", how, "-store=" + store, "-json=" + file}
+			}
+			if _, err := goCommand(ctx, args...); err != nil {
+				return err
+			}
+			var sum struct {
+				Rounds, Calls, Executions int
+				Violations                []any
+			}
+			err := readJSON(file, &sum)
+			shows[i] = fmt.Sprintf("%s: %s calls and %s executions in %d rounds, %d violations",
+				store, grouped(sum.Calls), grouped(sum.Executions), sum.Rounds, len(sum.Violations))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return row{}, err
+	}
+	out, err := goCommand(ctx, "test", "./internal/soak", "-count=1", "-v", "-run=OfStores")
+	if err != nil {
+		return row{}, err
+	}
+	return row{strings.Join(shows, "; "), subtests(out, "Planted"), "go run -C soak/stores . " + strings.ReplaceAll(how, "=", " ") + " -store NAME"}, nil
 }
 
 func planted(ctx context.Context, dir string, quick bool) (row, error) {
