@@ -102,21 +102,33 @@ func fail(format string, args ...any) {
 	os.Exit(2)
 }
 
-// run tries faults, jobs at once: alone, each in a program of its own.
+// worthIt is how many faults of a suite are worth a program that has all of that suite.
+const worthIt = 20
+
+// run tries faults, jobs at once: if alone, each in a program of its own. So are those that are few of their suite.
 func (b bench) run(ctx context.Context, faults []fault, alone bool, jobs int) ([]result, error) {
-	if alone {
-		if err := b.sound(ctx, faults); err != nil {
-			return nil, err
+	asked := map[question]int{}
+	for _, f := range faults {
+		asked[f.question()]++
+	}
+	var one, many []fault
+	for _, f := range faults {
+		if alone || asked[f.question()] < worthIt {
+			one = append(one, f)
+		} else {
+			many = append(many, f)
 		}
-	} else {
-		scratch, err := os.MkdirTemp("", "faults-")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = os.RemoveAll(scratch) }()
-		if b.programs, err = b.prepare(ctx, allFaults(), faults, scratch); err != nil {
-			return nil, err
-		}
+	}
+	if err := b.sound(ctx, one); err != nil {
+		return nil, err
+	}
+	scratch, err := os.MkdirTemp("", "faults-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	if b.programs, err = b.prepare(ctx, allFaults(), many, scratch); err != nil {
+		return nil, err
 	}
 	return b.tryAll(ctx, faults, jobs, printer(os.Stdout, faults)), nil
 }
