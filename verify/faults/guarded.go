@@ -255,7 +255,7 @@ func (b bench) tryGuarded(ctx context.Context, p *program, f fault) (caughtBy st
 			return e.CaughtBy, e.CaughtBy != ""
 		}
 	}
-	e, err := ask(b.timeout, "", slices.Concat(p.quick, p.fails))
+	e, err := ask(5*b.timeout, "", slices.Concat(p.quick, p.fails))
 	return e.CaughtBy, err == nil && e.CaughtBy != ""
 }
 

@@ -49,7 +49,7 @@ func main() {
 		quick   = flag.Bool("quick", false, "only a fixed sample")
 		jobs    = flag.Int("j", max(1, runtime.NumCPU()/2), "how many at once")
 		alone   = flag.Bool("alone", false, "compile each fault alone, and none behind guards")
-		timeout = flag.Duration("timeout", time.Minute, "of one run of tests; a fault that makes it hang is caught by it")
+		timeout = flag.Duration("timeout", time.Minute, "of a run of some tests, five times that of all; a fault that makes it hang is caught by it")
 		report  = flag.String("json", "", "also write the results to this file")
 	)
 	flag.Parse()
