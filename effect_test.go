@@ -625,10 +625,13 @@ func TestPromise12_AnEffectThatNobodyAnnouncedIsTold(t *testing.T) {
 // What Reconcile finds needs no announcement.
 func TestPromise12_ReconcileAnnouncesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(options{EffectsAnnounced: true, Reconcile: answers(1, nil)})
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{EffectsAnnounced: true, Reconcile: answers(1, nil), Observer: log.observe})
 		hold(t, c, theKey)
 		_, err := c.Do(bg, theKey, neverRuns(t))
 		require.NoError(t, err)
+		synctest.Wait()
+		require.Empty(t, log.seen(idemflight.EventUnannounced))
 		require.Zero(t, c.Stats().Unannounced)
 	})
 }

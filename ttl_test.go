@@ -534,9 +534,14 @@ func TestLookup_ResolvedKeysTellWhenTheirExecutionStarted(t *testing.T) {
 // Once: after the wall clock had been set, every record was a full one, as long as the process
 // lived; and an outcome kept before gave Restore an outdated ExpiresAt.
 func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
-	c := idemflight.MustNew(options{TTL: time.Hour})
+	c := idemflight.MustNew(options{TTL: time.Hour, ExecTimeout: time.Hour})
 	do := func(key string) idemflight.Result[int] {
-		res, err := c.DoResult(context.Background(), key, returns(1, nil))
+		res, err := c.DoResult(context.Background(), key, func(ctx context.Context) (int, error) {
+			deadline, ok := ctx.Deadline()
+			require.True(t, ok)
+			require.WithinDuration(t, time.Now().Round(0).Add(time.Hour), deadline.Round(0), time.Minute, "fn's deadline")
+			return 1, nil
+		})
 		require.NoError(t, err)
 		return res
 	}

@@ -20,8 +20,8 @@ import (
 
 // To compile a suite takes longer than to run it. So all faults of a suite are compiled into one
 // program, each behind a guard (plant.ApplyGuarded), and the environment says which is alive. What
-// cannot be guarded is tried alone; and so is what the program does not find, since some tests bear no
-// guards and are left out of it. So the program only ever says that a fault is found.
+// cannot be guarded is tried alone. Some tests bear no guards: they are left out of the program, and asked
+// alone about what it does not find.
 
 // guardSource is added to each package that has guards, under its name.
 const guardSource = `package %s
@@ -230,33 +230,37 @@ func (b bench) soundProgram(ctx context.Context, p *program, q question) error {
 func exactly(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // tryGuarded asks the program, in which f has a guard: the first tests, those that take little, and all
-// others. Not found: f is to be tried alone.
-func (b bench) tryGuarded(ctx context.Context, p *program, f fault) (caughtBy string, ok bool) {
+// others. It returns misfit if f is to be tried alone, since the program does not know.
+func (b bench) tryGuarded(ctx context.Context, p *program, f fault) (v verdict, caughtBy string) {
 	if !p.compiles(b, f) {
-		return "", false
+		return misfit, ""
 	}
-	alive := []string{fmt.Sprintf("FAULT_ALIVE=%d", p.alive[f.name])}
-	ask := func(timeout time.Duration, run string, skip []string) (e suite.Ended, err error) {
-		args := []string{"-test.run=" + run}
-		if len(skip) > 0 {
-			args = append(args, "-test.skip="+exactly(skip))
-		}
-		return p.binary.Run(ctx, timeout, alive, args...)
+	type tests struct {
+		run     string
+		skip    []string
+		timeout time.Duration
+	}
+	inTurn := []tests{{"", slices.Concat(p.quick, p.fails), 5 * b.timeout}}
+	if len(p.quick) > 0 {
+		inTurn = slices.Insert(inTurn, 0, tests{exactly(p.quick), nil, b.timeout})
 	}
 	if first := f.firstTests(); first != "" {
-		e, err := ask(b.timeout/3, first, p.fails) // they are few
-		if err != nil || !e.Passed || e.Ran == 0 {
-			return e.CaughtBy, e.CaughtBy != ""
+		inTurn = slices.Insert(inTurn, 0, tests{first, p.fails, b.timeout / 3}) // they are few
+	}
+	for i, these := range inTurn {
+		args := []string{"-test.run=" + these.run}
+		if len(these.skip) > 0 {
+			args = append(args, "-test.skip="+exactly(these.skip))
+		}
+		e, err := p.binary.Run(ctx, these.timeout, []string{fmt.Sprintf("FAULT_ALIVE=%d", p.alive[f.name])}, args...)
+		switch {
+		case e.CaughtBy != "":
+			return found, e.CaughtBy
+		case err != nil || !e.Passed || e.Ran == 0 && i == 0 && f.firstTests() != "": // for example, a hint that is none
+			return misfit, ""
 		}
 	}
-	if len(p.quick) > 0 {
-		e, err := ask(b.timeout, exactly(p.quick), nil)
-		if err != nil || !e.Passed {
-			return e.CaughtBy, e.CaughtBy != ""
-		}
-	}
-	e, err := ask(5*b.timeout, "", slices.Concat(p.quick, p.fails))
-	return e.CaughtBy, err == nil && e.CaughtBy != ""
+	return survived, ""
 }
 
 // compiles reports whether f does so alone: what follows a guard may make up for a return that is missing.

@@ -155,7 +155,7 @@ var coreFaults = []fault{
 	{name: "classify-of-reset", promise: "12", sentence: "connection reset", in: "connectionLost", old: "syscall.ECONNRESET,", new: ""},
 	{name: "classify-of-aborted", promise: "12", sentence: "aborted", in: "connectionLost", old: "syscall.ECONNABORTED,", new: ""},
 	{name: "classify-of-a-broken-pipe", promise: "12", sentence: "or broken pipe", in: "connectionLost", old: ", syscall.EPIPE", new: ""},
-	{name: "classify-of-the-rest", promise: "12", sentence: "and Release for the rest", in: "(*walk).classify", old: "return Release", new: "return Hold"},
+	{name: "classify-of-the-rest", promise: "12", sentence: "and Release for the rest", in: "(*walk).classifyJoined", old: "d := Release", new: "d := Hold"},
 	{name: "classify-by-a-user", promise: "12", sentence: "asked by a user, it follows markers", in: "ClassifyLenient", old: "markedAs(err, classify); found", new: "markedAs(err, classify); found && err == nil"},
 	{name: "classify-of-nil", promise: "12", sentence: "and nil is Retain", in: "ClassifyLenient", old: "if err == nil { return Retain }", new: ""},
 	{name: "silence-is-released", promise: "12", sentence: "without Options.Classify the key is held", in: "(*ending).classify", old: "if end.c.opts.Classify == nil { return Hold }", new: "if end.c.opts.Classify == nil { return Release }"},

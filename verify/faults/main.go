@@ -174,6 +174,7 @@ func allFaults() []fault { return slices.Concat(coreFaults, httpFaults, storeFau
 // sound returns an error if a suite that is to be asked fails without any fault: it would "find"
 // them all.
 func (b bench) sound(ctx context.Context, faults []fault) error {
+	b.timeout *= 5 // see ask
 	var asked []question
 	for _, f := range faults {
 		if !slices.Contains(asked, f.question()) {

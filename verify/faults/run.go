@@ -106,34 +106,37 @@ type bench struct {
 	programs map[question]*program
 }
 
-// try plants f and asks the suite: first the tests that hint names, then all. It does so alone if f has
-// no guard, or if nothing is found behind it.
+// try plants f and asks the suite: first the tests that hint names, then all. What has a guard is asked
+// of the program, and alone of those tests that the program is without.
 func (b bench) try(ctx context.Context, f fault) result {
 	start := time.Now()
-	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, In: f.in}
-	ok, first := false, f.firstTests()
+	r := result{Name: f.name, Promise: f.promise, Sentence: f.sentence, In: f.in, Verdict: misfit}
+	alone := slices.Compact([]string{f.firstTests(), ""})
 	if p := b.programs[f.question()]; p != nil && p.alive[f.name] != 0 {
-		r.Verdict = found
-		r.CaughtBy, ok = b.tryGuarded(ctx, p, f)
-		if len(p.fails) > 0 {
-			first = exactly(p.fails) // what the program could not ask
+		if r.Verdict, r.CaughtBy = b.tryGuarded(ctx, p, f); r.Verdict == survived && len(p.fails) > 0 {
+			alone, r.Verdict = []string{exactly(p.fails)}, misfit
 		}
 	}
-	if !ok {
+	switch {
+	case r.Verdict == survived:
+		r.Detail = b.nobodyFails(f)
+	case r.Verdict != found:
 		r.Alone = true
-		r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f, first)
+		r.Verdict, r.CaughtBy, r.Detail = b.judge(ctx, f, alone)
 	}
 	r.Seconds = time.Since(start).Seconds()
 	return r
 }
 
-// judge tries f alone: first the tests of that pattern, then all.
-func (b bench) judge(ctx context.Context, f fault, first string) (v verdict, caughtBy, detail string) {
+func (b bench) nobodyFails(f fault) string { return "the whole suite of " + f.suite() + " passes" }
+
+// judge asks the tests of these patterns, in turn, about f alone.
+func (b bench) judge(ctx context.Context, f fault, patterns []string) (v verdict, caughtBy, detail string) {
 	planted, err := b.plant(f)
 	if err != nil {
 		return misfit, "", err.Error()
 	}
-	for _, pattern := range slices.Compact([]string{first, ""}) {
+	for _, pattern := range patterns {
 		t, err := b.ask(ctx, f.question(), planted, pattern)
 		if err != nil {
 			return undecided, "", err.Error()
@@ -152,7 +155,7 @@ func (b bench) judge(ctx context.Context, f fault, first string) (v verdict, cau
 		}
 		return found, t.caughtBy, ""
 	}
-	return survived, "", "the whole suite of " + f.suite() + " passes"
+	return survived, "", b.nobodyFails(f)
 }
 
 // source returns the package that f changes.
