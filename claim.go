@@ -589,10 +589,13 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 // of fn does: either the transaction commits and the record shows it, or it did nothing.
 func Settling(ctx context.Context, value any, err error) (Claim, Settlement, error) {
 	e := executionOf(ctx)
-	if e == nil || e.env.claim == nil {
+	if e == nil {
 		return Claim{}, Settlement{}, ErrNotExecuting
 	}
 	cl := e.env.claim
+	if cl == nil {
+		return Claim{}, Settlement{}, errNoClaim
+	}
 	e.mu.Lock()
 	over, lost := e.phase != running, cl.lost
 	if !over {
