@@ -146,7 +146,7 @@ func flag(set bool) string {
 	return "0"
 }
 
-// id returns an ID as scripts compare it: the zero one is ”.
+// id returns an ID as scripts compare it: the zero one is empty.
 func id(id idemflight.ClaimID) string {
 	if id == (idemflight.ClaimID{}) {
 		return ""
