@@ -29,9 +29,9 @@ type call[K comparable, V any] struct {
 	undecided    chan struct{} // closed once it is known whether the key is in flight
 	mayMeetAgain bool          // it has joined a flight that may end without an outcome
 	wait         waitClock     // when it began to wait
-	kind         EventKind
-	origin       *Origin
-	notes        []note[K]
+	kind         EventKind     // of the event that reports the reply
+	origin       *Origin       // of what it met, for that event
+	notes        []note[K]     // of upkeep on the way, to be delivered without the lock
 }
 
 // meet answers a call that its first look did not answer.

@@ -239,7 +239,7 @@ func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool)
 	case dead && !standing.Begun:
 		r.Replaces, r.From = standing.ID, InFlight
 		return true
-	case dead:
+	case dead: // a store that keeps to Store.Read has said so itself
 		standing.State = Held
 	}
 	switch {
@@ -309,15 +309,15 @@ func (q *inquiry[K, V]) releaseUnused(cl *claim) {
 
 // settleClaim settles a claim under which no execution ran. If the store does not
 // answer, it is given back.
-func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, id Claim, s Settlement, upTo time.Duration) error {
+func (c *Cache[K, V]) settleClaim(ctx context.Context, key K, granted Claim, s Settlement, upTo time.Duration) error {
 	answered := false
 	defer func() { // even if the store calls runtime.Goexit
 		if !answered {
-			c.keeper.giveBackLater(id)
+			c.keeper.giveBackLater(granted)
 		}
 	}()
 	err := c.patiently(ctx, key, upTo, func(ctx context.Context) error {
-		_, err := c.opts.Store.Settle(ctx, id, s)
+		_, err := c.opts.Store.Settle(ctx, granted, s)
 		return err
 	})
 	answered = !errors.Is(err, ErrStore)
@@ -538,9 +538,9 @@ func (c *Cache[K, V]) unknownAs(s Standing) error {
 	return e
 }
 
-// newClaim returns the claim id, asked for at since, for the executions of f.
-func (c *Cache[K, V]) newClaim(f *flight[K, V], id Claim, since time.Duration) *claim {
-	cl := &claim{Claim: id, since: since, env: env{clock: &c.clock}}
+// newClaim returns what was granted, and asked for at since, as the claim of the executions of f.
+func (c *Cache[K, V]) newClaim(f *flight[K, V], granted Claim, since time.Duration) *claim {
+	cl := &claim{Claim: granted, since: since, env: env{clock: &c.clock}}
 	cl.env.claim = cl
 	cl.begin = func(ctx context.Context) error {
 		return c.patiently(ctx, f.key, patience, func(ctx context.Context) error {
@@ -589,10 +589,13 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 // of fn does: either the transaction commits and the record shows it, or it did nothing.
 func Settling(ctx context.Context, value any, err error) (Claim, Settlement, error) {
 	e := executionOf(ctx)
-	if e == nil || e.env.claim == nil {
+	if e == nil {
 		return Claim{}, Settlement{}, ErrNotExecuting
 	}
 	cl := e.env.claim
+	if cl == nil {
+		return Claim{}, Settlement{}, errNoClaim
+	}
 	e.mu.Lock()
 	over, lost := e.phase != running, cl.lost
 	if !over {

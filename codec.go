@@ -302,6 +302,9 @@ func (c Codec[K, V]) encodeError(err error) []byte {
 	return append(b, textOfError(err)...)
 }
 
+// noText is an error as it is written that matches no sentinel and has no text.
+const noText = "\n"
+
 // maxStack is how much of the stack of a panic is written, where it is part of the text. (What a
 // cache keeps of a panic has none.)
 const maxStack = 4 << 10
@@ -366,8 +369,8 @@ func (c Codec[K, V]) encodeHeld(origin *Origin, err error, held why) []byte {
 		return []byte(marks + "\n")
 	}
 	written := c.encodeError(err)
-	if len(written) == len("\n") {
-		marks += "," // or an error without text would be none
+	if string(written) == noText {
+		marks += "," // or it would be read as no error
 	}
 	return withMarks(marks, written)
 }

@@ -15,7 +15,8 @@ import (
 //	  await         ask ctx; wait for done or the context; the outcome wins a tie
 //	  meet          under the shard's mu, until decided:
 //	    kept          wrong payload, replay, shed, unknown; or held with Reconcile: claim
-//	    in flight     re-entrant, wrong payload, dead ctx, may not wait; otherwise join
+//	    in flight     re-entrant, wrong payload, dead ctx, may not wait; otherwise join; with a Store
+//	                  that still has to say whether it is in flight at all: awaitDecision, meet again
 //	    absent        dead ctx, closed; take a place and claim; otherwise make room, look again
 //	  lead          fly here or on a new goroutine; wait; return the outcome or leave
 //	  follow        wait for done, the context or the time limit; the outcome wins a tie; if there is

@@ -79,7 +79,7 @@ var (
 
 	// ErrNotExecuting: [BeginEffect], or a store's SettleTx (see [Settling]), was called with a
 	// context that belongs to no execution, so nothing guards the effect.
-	ErrNotExecuting = errors.New("idemflight: BeginEffect with a context of no execution, nothing guards the effect: pass on the one that fn was given")
+	ErrNotExecuting = errors.New("idemflight: the context belongs to no execution, nothing guards the effect: pass on the one that fn was given")
 )
 
 // Some of them in more detail.
@@ -92,6 +92,8 @@ var (
 	errNoScope  = fmt.Errorf("%w: its Scope is missing", ErrInvalidKey)
 	errNoID     = fmt.Errorf("%w: its ID is missing", ErrInvalidKey)
 	errNotEqual = fmt.Errorf("%w: it is not equal to itself (NaN)", ErrInvalidKey)
+
+	errNoClaim = fmt.Errorf("idemflight: nothing can be settled: the cache of this execution has no Store (%w)", ErrNotExecuting)
 )
 
 // full returns ErrFull with what takes up the places. Must be called without a lock. Cost: the lock

@@ -122,6 +122,9 @@ func (e *execution) begins(cl *claim, c consent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
+	case cl != nil && cl.lost: // first: it stays the cause once fn has returned
+		e.last = max(e.last, noEffect)
+		return ErrClaimLost
 	case e.phase != running:
 		if err := e.errLocked(); err != nil {
 			return err
@@ -129,9 +132,6 @@ func (e *execution) begins(cl *claim, c consent) error {
 		return context.Canceled // end has counted, and is about to cancel inner
 	case e.reconciling:
 		return nil
-	case cl != nil && cl.lost:
-		e.last = max(e.last, noEffect)
-		return ErrClaimLost
 	}
 	if e.overdue() { // even if the timer of inner is late
 		e.last = max(e.last, noEffect)

@@ -131,6 +131,7 @@ func (c *Cache[K, V]) reclaimAll() {
 	}
 }
 
+// rearm sets the timer for what expires next, or stops it if nothing is kept.
 func (c *Cache[K, V]) rearm() {
 	next := int64(forever)
 	yield.At("rearm")

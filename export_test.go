@@ -34,6 +34,17 @@ func (c *Cache[K, V]) Hashes(keys ...K) int {
 	return len(seen)
 }
 
+// all visits each record.
+func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
+	for i := range t.buckets() {
+		for r := range t.at(i).all {
+			if !visit(r) {
+				return
+			}
+		}
+	}
+}
+
 // ShardOf returns the number of the shard of key.
 func (c *Cache[K, V]) ShardOf(key K) int { return c.shardOf(c.hash(key)).index }
 

@@ -98,13 +98,13 @@ func (k *keeper[K, V]) forget(cl *claim) {
 // giveBackLater has claims given back for which it is not known whether they were granted. If
 // there are more than MaxEntries, the first are left to their leases: a store that is down must
 // not fill the memory.
-func (k *keeper[K, V]) giveBackLater(ids ...Claim) {
-	if len(ids) == 0 {
+func (k *keeper[K, V]) giveBackLater(claims ...Claim) {
+	if len(claims) == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.unused = append(k.unused, ids...)
+	k.unused = append(k.unused, claims...)
 	k.unused = k.unused[max(0, len(k.unused)-k.c.opts.MaxEntries):]
 	k.armLocked()
 }
@@ -301,7 +301,7 @@ func (k *keeper[K, V]) offer(ctx context.Context) {
 
 // Pauses between attempts to ask the store.
 const (
-	patience   = 5 * time.Second // how long a verb is repeated; Settle is for a lease
+	patience   = 5 * time.Second // for how long a verb is repeated; Settle is repeated for a lease
 	firstPause = 5 * time.Millisecond
 	longPause  = 500 * time.Millisecond
 )

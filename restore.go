@@ -52,7 +52,8 @@ func (c *Cache[K, V]) restore(ctx context.Context, key K, e Entry[V], held why) 
 		return err
 	}
 	d.hash = uint32(hash)
-	if d.why = held; d.err == ErrInterrupted {
+	d.why = held
+	if d.err == ErrInterrupted {
 		d.why = interrupted
 	}
 	if err := c.placeFor(key, hash, &notes); err == ErrFull {

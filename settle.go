@@ -336,12 +336,12 @@ func (end *ending[K, V]) land() {
 	if !end.retains() {
 		end.weight = 0
 	}
-	c.takeWeightLocked(s, end.weight, &end.notes)
+	c.takeWeightLocked(s, end.weight, &end.notes) // may unlock mu meanwhile
 	if !s.flights.remove(f) {
 		s.mu.Unlock()
 		panic("idemflight: bug, please report it: a flight was not there when it settled")
 	}
-	if end.disposition == Retain && !end.retains() {
+	if end.disposition == Retain && !end.retains() { // WithTTL(0); or forgotten, perhaps while mu was unlocked
 		end.disposition = Release
 		c.returnWeight(end.weight)
 	}

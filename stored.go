@@ -174,7 +174,7 @@ func (c *Cache[K, V]) reconcileStored(ctx context.Context, key K) (Entry[V], err
 // store whether it may.
 func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 	c, s := m.c, m.shard
-	exhausted, asOf := false, uint32(0)
+	exhausted, asOf := false, uint32(0) // the last makeRoom found nothing, as of this insertion
 	for {
 		if m.ctxErr = m.ctx.Err(); m.ctxErr != nil {
 			return nil, ErrCallerLeft
@@ -246,7 +246,8 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	if err != nil {
 		return err
 	}
-	if d.why = held; d.err == ErrInterrupted {
+	d.why = held
+	if d.err == ErrInterrupted {
 		d.why = interrupted
 	}
 	ttl := time.Duration(-1)
@@ -345,7 +346,7 @@ func (end *ending[K, V]) record(cl *claim) {
 	if end.lost { // nothing ran that would have to be recorded
 		return
 	}
-	s := Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")} // until there is a better one
+	s := Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte(noText)} // until there is a better one
 	answered := false
 	defer func() {
 		if !answered {
@@ -396,10 +397,10 @@ func (end *ending[K, V]) offer(cl *claim, s Settlement, err error) {
 
 // hold makes the outcome held for the given reason, because of what the store said.
 func (end *ending[K, V]) hold(reason why, said error) {
-	if end.disposition = Hold; end.err != nil {
+	if end.err != nil {
 		said = &bothErrors{said, end.err}
 	}
-	end.why, end.err = reason, said
+	end.disposition, end.why, end.err = Hold, reason, said
 }
 
 // bothErrors is what the store said and what fn returned.
@@ -426,7 +427,7 @@ func (end *ending[K, V]) settlement() (s Settlement) {
 	if end.disposition == Release {
 		return Settlement{Disposition: Release}
 	}
-	s = Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte("\n")}
+	s = Settlement{Disposition: Hold, TTL: c.opts.HoldTTL, Err: []byte(noText)}
 	c.guard(func() { s.Err = c.keeper.codec.encodeHeld(end.origin, end.err, end.why) }, nil)
 	return s
 }

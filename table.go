@@ -262,17 +262,6 @@ func (b *bucket[K, V]) all(visit func(*record[K, V]) bool) {
 	}
 }
 
-// all visits each record.
-func (t *table[K, V]) all(visit func(*record[K, V]) bool) {
-	for i := range t.buckets() {
-		for r := range t.at(i).all {
-			if !visit(r) {
-				return
-			}
-		}
-	}
-}
-
 // To visit a table part by part, while it grows and shrinks in between, each hash has a position:
 // its bits in reverse. A bucket has the hashes that share their lowest bits, so that it has all
 // positions from one to another; when it is split, each half of them goes to one of the two. So

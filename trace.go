@@ -43,7 +43,8 @@ func (o *Origin) UnmarshalText(text []byte) error {
 		_, err3 := hex.Decode(flags[:], text[53:])
 		bad = errors.Join(err1, err2, err3) != nil
 	}
-	if read.Sampled = flags[0]&1 != 0; bad || read.String() != string(text) {
+	read.Sampled = flags[0]&1 != 0
+	if bad || read.String() != string(text) {
 		return fmt.Errorf("idemflight: %q is no origin, which is 00-<trace>-<span>-<flags> in lower case, with flags 00 or 01", text)
 	}
 	*o = read
@@ -56,7 +57,8 @@ func (end *ending[K, V]) trace() context.Context {
 	var values context.Context // what Trace returned, if it derives from e
 	c.guard(func() {
 		ctx, o, ends := c.opts.Trace(e, f.key, e.reconciling)
-		if end.traced = ends; o != (Origin{}) {
+		end.traced = ends
+		if o != (Origin{}) {
 			end.origin = &o
 		}
 		if executionOf(ctx) == e {
@@ -90,7 +92,8 @@ func (end *ending[K, V]) traceEnds() {
 		e = f.ended(EventExecuted)
 		e.Led = !f.leaderLeft
 	}
-	if e.Kind = EventExecuted; end.exec.reconciling {
+	e.Kind = EventExecuted
+	if end.exec.reconciling {
 		e.Kind = EventReconciled
 	}
 	e.Took, e.Origin = end.at-end.exec.started, end.origin

@@ -60,7 +60,7 @@ type DB struct {
 	inMemory map[id]record.Record
 	rows     []row // of inMemory that are closed, in the order in which they were closed
 	watched  map[id]chan struct{}
-	commits  int
+	commits  int // transactions that succeeded: for tests
 }
 
 // id is a key of a store.

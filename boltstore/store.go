@@ -43,7 +43,8 @@ func (s *Store) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemfligh
 // Begin is [idemflight.Store].Begin.
 func (s *Store) Begin(ctx context.Context, c idemflight.Claim, lease time.Duration) error {
 	_, err := s.do(ctx, c.Key, func(now record.Record, at record.At) (next record.Record, a answer) {
-		if next, a.err = record.Begin(now, c, lease, at); now.State == record.Begun {
+		next, a.err = record.Begin(now, c, lease, at)
+		if now.State == record.Begun {
 			return now, a // a lease that does not end need not be written again
 		}
 		return next, a

@@ -70,7 +70,7 @@ func (i *Interceptor) fingerprint(fullMethod string, req proto.Message) (idemfli
 	if i.opts.Fingerprint != nil {
 		return i.opts.Fingerprint(fullMethod, req), nil
 	}
-	wire, err := proto.MarshalOptions{Deterministic: true, AllowPartial: true}.Marshal(req)
+	wire, err := deterministic.Marshal(req)
 	return idemflight.FingerprintOf([]byte(fullMethod), wire), err
 }
 

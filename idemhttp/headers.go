@@ -152,7 +152,8 @@ func owned(h http.Header) http.Header {
 		for _, v := range of {
 			room = append(room, own(v))
 		}
-		if name = own(name); of == nil {
+		name = own(name)
+		if of == nil {
 			out[name] = nil // a header that must be absent
 		} else {
 			out[name] = room[from:len(room):len(room)]

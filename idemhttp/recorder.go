@@ -47,6 +47,7 @@ type recorder struct {
 	header   http.Header // a copy, whose strings are its own
 	declared int64       // Content-Length; -1: none
 
+	// Of the writing.
 	written    int64 // what the handler tried to write
 	body       []byte
 	omitted    bool // the body did not fit

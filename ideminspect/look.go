@@ -84,7 +84,8 @@ func (c *shown) look(ctx context.Context) look {
 	}
 	l.since = c.past[0]
 	c.past = append(c.past, l.sample)
-	if c.last = l; ctx.Err() != nil { // it is not finished, for no fault of the cache
+	c.last = l
+	if ctx.Err() != nil { // it is not finished, for no fault of the cache
 		c.stale.Store(true)
 	}
 	return l

@@ -45,7 +45,6 @@ type View[K comparable, V any] struct {
 
 // entries are the entries of a cache, whatever its types.
 type entries interface {
-	stats() idemflight.Stats
 	look(ctx context.Context) look
 	find(ctx context.Context, text string) (r entryRow, found bool, err error)
 	get(ctx context.Context, id string) (r entryRow, found bool, err error)
@@ -92,8 +91,6 @@ type view[K comparable, V any] struct {
 	opts idemflight.Options[K, V]
 	ids  ids[K]
 }
-
-func (v *view[K, V]) stats() idemflight.Stats { return v.c.Stats() }
 
 // row returns how e is shown.
 func (v *view[K, V]) row(key K, e idemflight.Entry[V]) entryRow {

@@ -47,27 +47,28 @@ func soon[T any](ctx context.Context, ask func() (T, error)) (T, error) {
 	if ctx.Done() == nil {
 		return ask()
 	}
+	var none T
+	if ctx.Err() != nil {
+		return none, ctx.Err()
+	}
 	type result struct {
 		answer T
 		err    error
 	}
 	results := make(chan result, 1)
-	if ctx.Err() == nil {
-		go func() {
-			answer, err := ask()
-			results <- result{answer, err}
-		}()
-		select {
-		case r := <-results:
-			return r.answer, r.err
-		case <-ctx.Done():
-		}
+	go func() {
+		answer, err := ask()
+		results <- result{answer, err}
+	}()
+	select {
+	case r := <-results:
+		return r.answer, r.err
+	case <-ctx.Done():
 	}
 	select {
 	case r := <-results: // an answer that is there beats a context that has ended
 		return r.answer, r.err
 	default:
-		var none T
 		return none, ctx.Err()
 	}
 }
@@ -146,7 +147,7 @@ func flag(set bool) string {
 	return "0"
 }
 
-// id returns an ID as scripts compare it: the zero one is ”.
+// id returns an ID as scripts compare it: the zero one is empty.
 func id(id idemflight.ClaimID) string {
 	if id == (idemflight.ClaimID{}) {
 		return ""

@@ -470,7 +470,9 @@ func TestPromise30_WhoKnowsThatItWasReplacedAsksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
 		a, b := over(t, m, announced), over(t, m, announced)
+		var last context.Context
 		late := slow(t, m, a, func(ctx context.Context) (int, error) {
+			last = ctx
 			<-ctx.Done()
 			m.Fail("Begin", storetest.Before, -1)
 			require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrClaimLost)
@@ -483,6 +485,7 @@ func TestPromise30_WhoKnowsThatItWasReplacedAsksNobody(t *testing.T) {
 		got := <-late
 		require.ErrorIs(t, got.err, idemflight.ErrClaimLost)
 		require.NotErrorIs(t, got.err, idemflight.ErrOutcomeUnknown, "nothing has begun")
+		require.ErrorIs(t, idemflight.BeginEffect(last), idemflight.ErrClaimLost, "fn has returned, and that is still why")
 	})
 }
 

@@ -146,6 +146,7 @@ func TestPromise39_SettlingWantsWhatCanBeKept(t *testing.T) {
 			return 0, idemflight.Retryable(err)
 		})
 		require.ErrorIs(t, err, idemflight.ErrNotExecuting)
+		require.ErrorContains(t, err, "the cache of this execution has no Store")
 		a := over(t, storetest.Mem())
 		_, err = a.Do(bg, theKey, func(ctx context.Context) (int, error) {
 			_, _, err := idemflight.Settling(ctx, "text", nil)
