@@ -20,7 +20,7 @@ var storedFaults = []fault{
 		{In: "(*inquiry).granted", Old: "if f.leaderLeft {", New: "if f.leaderLeft && f.fn == nil {"},
 	}, []string{"store-leave/4"}},
 	{"a claim whose answer never came is not given back", false, []plant.Edit{
-		{In: "(*keeper).giveBackLater", Old: "k.unused = append(k.unused, ids...)", New: ""},
+		{In: "(*keeper).giveBackLater", Old: "k.unused = append(k.unused, claims...)", New: ""},
 	}, []string{"store-outage/2"}},
 	{"a claim is given back although its answer came", false, []plant.Edit{
 		{In: "(*Cache).request", Old: "known = err == nil || errors.Is(err, ErrInvalidKey)", New: "known = errors.Is(err, ErrInvalidKey)"},
