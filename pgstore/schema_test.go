@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,6 +31,16 @@ func TestMigrate_TwiceAndByMany(t *testing.T) {
 	var versions []int
 	require.NoError(t, f.Store.pool.QueryRow(f.ctx(), "select array_agg(version order by version) from idemflight_schema").Scan(&versions))
 	require.Equal(t, []int{1, 2}, versions)
+}
+
+// TestMigrate_WritesOnlyWhatIsMissing: a role that may not create tables starts with those that an operator has made.
+func TestMigrate_WritesOnlyWhatIsMissing(t *testing.T) {
+	readOnly := func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on" }
+	schema := newSchema(t)
+	pool := newPool(t, schema, readOnly)
+	require.ErrorContains(t, Migrate(within(t, enough), pool), "pgstore: migrating to version 2 of the schema: ")
+	require.NoError(t, Migrate(within(t, enough), newPool(t, schema)))
+	require.NoError(t, Migrate(within(t, enough), pool), "nothing is missing")
 }
 
 // TestMigrate_FromVersion1: what was written under the first version stays, and is served under the last.

@@ -92,6 +92,9 @@ var equivalent = []explained{
 	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
 		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
 	}},
+	{"./pgstore", "an impossible state: the files are part of the program", []string{
+		"schemaUpTo: delete call: panic(fmt.Sprintf(\"pgstore: bug: %v\", err))",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
