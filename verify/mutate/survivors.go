@@ -95,6 +95,9 @@ var equivalent = []explained{
 	{"./pgstore", "an impossible state: the files are part of the program", []string{
 		"schemaUpTo: delete call: panic(fmt.Sprintf(\"pgstore: bug: %v\", err))",
 	}},
+	{"./pgstore", "what is kept for no time at all has ended either way, and its row stays as long", []string{
+		"settleArgs: conditionals boundary: st.TTL <= 0",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
