@@ -643,6 +643,18 @@ func TestAClassifyThatReadsTheBody(t *testing.T) {
 	}
 }
 
+// A cache's Observer, its Reconcile and whoever looks a held key up learn the status of an answer that is not stored.
+func TestAnAnswerThatIsNotStoredTellsItsStatus(t *testing.T) {
+	m := newMiddleware(t, idemhttp.Options{})
+	call(m.Handler(status(502)), post("k", ""))
+	e, _, err := m.Cache().Lookup(t.Context(), sharedKey("k"))
+	require.NoError(t, err)
+	require.Equal(t, idemflight.Held, e.State)
+	var answer interface{ StatusCode() int }
+	require.ErrorAs(t, e.Err, &answer)
+	require.Equal(t, 502, answer.StatusCode())
+}
+
 func TestBodyOmitted(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		executing, waiting, later, ran := flightOf(t, idemhttp.Options{MaxResponseBytes: 3}, status(200))
