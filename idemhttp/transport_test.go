@@ -236,6 +236,19 @@ func TestWhatBaseGetsCannotBeSentAgain(t *testing.T) {
 }
 
 // Generate sees the request whose key it makes.
+// A server may read a method without regard to case; a key on what is safe would be in vain.
+func TestSafeMethodsBearNoKeyInAnyCase(t *testing.T) {
+	for method, bears := range map[string]bool{"": false, "GET": false, "get": false, "Head": false, "options": false, "trace": false, "post": true, "QUERY": true} {
+		var base sent
+		r, err := http.NewRequestWithContext(idemhttp.WithKey(t.Context(), "k"), "POST", "http://x", nil)
+		require.NoError(t, err)
+		r.Method = method
+		_, err = (&idemhttp.Transport{Base: &base}).RoundTrip(r)
+		require.NoError(t, err)
+		require.Equal(t, bears, base.requests[0].Header.Get("Idempotency-Key") != "", method)
+	}
+}
+
 func TestGenerateSeesTheRequest(t *testing.T) {
 	var base sent
 	tr := &idemhttp.Transport{Base: &base, Generate: func(r *http.Request) string {
