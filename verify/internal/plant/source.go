@@ -196,7 +196,7 @@ func selected(all []lexeme) map[string]bool {
 }
 
 // ImportedName returns the name under which a file has the package that spec imports: if spec gives
-// none, the last element of the path that is no version, as it is for all that the library imports.
+// none, the last element of the path that is no version, less "go-", as it is for all that the library imports.
 func ImportedName(spec *ast.ImportSpec) string {
 	if spec.Name != nil {
 		return spec.Name.Name
@@ -206,7 +206,7 @@ func ImportedName(spec *ast.ImportSpec) string {
 	if strings.HasPrefix(name, "v") && strings.Trim(name[1:], "0123456789") == "" {
 		name = path.Base(path.Dir(imported))
 	}
-	return name
+	return strings.TrimPrefix(name, "go-")
 }
 
 // scan returns the tokens of text but for comments and semicolons, which may be newlines as well.
