@@ -122,7 +122,7 @@ func (e *execution) begins(cl *claim, c consent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case cl != nil && cl.lost && !e.reconciling: // first: it stays the cause once fn has returned
+	case cl != nil && cl.lost: // first: it stays the cause once fn has returned
 		e.last = max(e.last, noEffect)
 		return ErrClaimLost
 	case e.phase != running:

@@ -293,6 +293,28 @@ func TestPromise43_FnDoesNotFollowAReconcileThatWasReplaced(t *testing.T) {
 	})
 }
 
+// It looks, and has no effect to guard, also when its claim is another's.
+func TestPromise12_BeginEffectInAReconcileThatWasReplacedReturnsNil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		began := make(chan error, 1)
+		a := over(t, m, func(o *options) {
+			o.Reconcile = func(ctx context.Context, _ string, _ idemflight.Entry[int]) (int, error) {
+				<-ctx.Done()
+				require.Equal(t, idemflight.ErrClaimLost, context.Cause(ctx))
+				began <- idemflight.BeginEffect(ctx)
+				return 0, errBoom
+			}
+		})
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		late := slow(t, m, a, mustNotRun(t))
+		require.NoError(t, over(t, m).Resolve(bg, theKey, 6, nil))
+		require.NoError(t, <-began)
+		<-late
+	})
+}
+
 // An operator whose claim was replaced while Reconcile ran has resolved nothing.
 func TestPromise43_AReconcileThatWasReplacedHasResolvedNothing(t *testing.T) {
 	for name, replaced := range map[string]bool{"replaced": true, "not": false} {
