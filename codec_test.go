@@ -156,8 +156,8 @@ func refusesCodec[K comparable, V any](t *testing.T, codec idemflight.Codec[K, V
 
 // What the Codec lacks is an error of Save and of Load, before anything is written.
 func TestCodec_WithoutOneThatIsNeededNothingIsSaved(t *testing.T) {
-	c := idemflight.MustNew(idemflight.Options[string, error]{MaxEntries: fewEntries})
-	lacks := idemflight.Codec[string, error]{}.Lacks()
+	c := idemflight.MustNew(idemflight.Options[int, any]{MaxEntries: fewEntries})
+	lacks := idemflight.Codec[int, any]{}.Lacks()
 	var out bytes.Buffer
 	require.EqualError(t, c.Save(&out), lacks.Error())
 	require.Empty(t, out.String(), "nothing is written")

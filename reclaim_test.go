@@ -268,12 +268,12 @@ func TestJoinedCaller_DoesNotKeepItsOwnFnAlive(t *testing.T) {
 
 func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 	oneGoroutine(t)
-	ways := map[string]func(c *idemflight.Cache[int, [8]int64], n int){
-		"expired": func(*idemflight.Cache[int, [8]int64], int) {
+	ways := map[string]func(c *idemflight.Cache[int, *object], n int){
+		"expired": func(*idemflight.Cache[int, *object], int) {
 			time.Sleep(time.Minute + reclaimDelay(time.Minute))
 			synctest.Wait()
 		},
-		"forgotten": func(c *idemflight.Cache[int, [8]int64], n int) {
+		"forgotten": func(c *idemflight.Cache[int, *object], n int) {
 			for i := range n {
 				forget(c, i+1)
 			}
@@ -284,11 +284,11 @@ func TestPromise17_TablesGoWhenTheShardEmpties(t *testing.T) {
 		for record, opts := range records {
 			t.Run(name+"/"+record, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := idemflight.MustNew(idemflight.Options[int, [8]int64]{TTL: time.Minute})
+					c := idemflight.MustNew(idemflight.Options[int, *object]{TTL: time.Minute})
 					before := heapInUse()
 					const n = 20_000
 					for i := range n {
-						_, _ = c.Do(bg, i+1, func(context.Context) ([8]int64, error) { return [8]int64{}, nil }, opts...)
+						_, _ = c.Do(bg, i+1, func(context.Context) (*object, error) { return new(object), nil }, opts...)
 					}
 					full := heapInUse() - before
 					require.Greater(t, full, int64(n*64),

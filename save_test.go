@@ -601,20 +601,20 @@ func TestCodec_DecodeValueMayKeepItsBytes(t *testing.T) {
 }
 
 func TestPromise24_SaveAndLoadKeysOfEveryKind(t *testing.T) {
-	keys := idemflight.MustNew(idemflight.Options[idemflight.Key, *list]{})
+	keys := idemflight.MustNew(idemflight.Options[idemflight.Key, int]{})
 	key := idemflight.Key{Scope: "acct/7", ID: "ä"}
-	_, err := keys.Do(bg, key, returns(&list{V: map[string][]*spoken{"a": {{7}}}}, nil))
+	_, err := keys.Do(bg, key, returns(7, nil))
 	require.NoError(t, err)
 	stream := savedBy(t, keys)
 	require.Contains(t, string(stream), key.String(), "a stream can be searched for a key")
-	require.Equal(t, comparableEntries(keys), comparableEntries(loads(t, idemflight.Options[idemflight.Key, *list]{}, stream, idemflight.LoadReport{Restored: 1})))
+	require.Equal(t, comparableEntries(keys), comparableEntries(loads(t, idemflight.Options[idemflight.Key, int]{}, stream, idemflight.LoadReport{Restored: 1})))
 
-	ints := idemflight.MustNew(idemflight.Options[int64, []byte]{})
-	for _, i := range []int64{0, -1, math.MaxInt64, math.MinInt64} {
+	ints := idemflight.MustNew(idemflight.Options[int, []byte]{})
+	for _, i := range []int{0, -1, math.MaxInt, math.MinInt} {
 		_, err := ints.Do(bg, i, returns([]byte{0, byte(i)}, nil))
 		require.NoError(t, err)
 	}
-	require.Equal(t, comparableEntries(ints), comparableEntries(loads(t, idemflight.Options[int64, []byte]{}, savedBy(t, ints), idemflight.LoadReport{Restored: 4})))
+	require.Equal(t, comparableEntries(ints), comparableEntries(loads(t, idemflight.Options[int, []byte]{}, savedBy(t, ints), idemflight.LoadReport{Restored: 4})))
 }
 
 // A planned restart is not to take long. (Some 0.3 s each way; the bound leaves room for a busy machine.)

@@ -143,9 +143,9 @@ func TestPromise19_AReplayWithoutALockCountsAsUse(t *testing.T) {
 // returned when the call began.
 func TestReplay_RacesWithForget(t *testing.T) {
 	ctx := context.Background()
-	c := idemflight.MustNew(idemflight.Options[string, int64]{})
+	c := idemflight.MustNew(idemflight.Options[string, int]{})
 	var made, forgotten atomic.Int64
-	fn := func(context.Context) (int64, error) { return made.Add(1), nil }
+	fn := func(context.Context) (int, error) { return int(made.Add(1)), nil }
 	var wg sync.WaitGroup
 	var stop atomic.Bool
 	for range 4 {
@@ -153,7 +153,7 @@ func TestReplay_RacesWithForget(t *testing.T) {
 			for !stop.Load() {
 				least := forgotten.Load()
 				v, err := c.Do(ctx, "k", fn)
-				if err != nil || v <= least {
+				if err != nil || int64(v) <= least {
 					t.Errorf("got %d (%v), although all up to %d had been forgotten", v, err, least)
 					return
 				}

@@ -39,9 +39,9 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-				c := idemflight.MustNew(idemflight.Options[string, *thing]{})
+				c := idemflight.MustNew(idemflight.Options[int, *thing]{})
 				gate := newGate(t)
-				calls := []*pending[*thing]{start(c, ctx, theKey, func(ctx context.Context) (*thing, error) {
+				calls := []*pending[*thing]{start(c, ctx, 1, func(ctx context.Context) (*thing, error) {
 					gate.wait()
 					if end.none {
 						idemflight.NoEffect(ctx)
@@ -50,15 +50,15 @@ func TestPromise09_AllCallersGetTheSameValueAndTheSameError(t *testing.T) {
 				}, opts...)}
 				synctest.Wait()
 				calls = append(calls,
-					start(c, t.Context(), theKey, neverRunsAs[*thing](t)),
-					start(c, context.Background(), theKey, neverRunsAs[*thing](t)),
-					start(c, t.Context(), theKey, neverRunsAs[*thing](t), idemflight.Inline()),
-					start(c, t.Context(), theKey, neverRunsAs[*thing](t), idemflight.WithMaxWait(time.Hour)))
+					start(c, t.Context(), 1, neverRunsAs[*thing](t)),
+					start(c, context.Background(), 1, neverRunsAs[*thing](t)),
+					start(c, t.Context(), 1, neverRunsAs[*thing](t), idemflight.Inline()),
+					start(c, t.Context(), 1, neverRunsAs[*thing](t), idemflight.WithMaxWait(time.Hour)))
 				synctest.Wait()
 				gate.open()
 				synctest.Wait()
 				if end.kept {
-					calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[*thing](t)), start(c, dead(errEnough), theKey, neverRunsAs[*thing](t)))
+					calls = append(calls, start(c, t.Context(), 1, neverRunsAs[*thing](t)), start(c, dead(errEnough), 1, neverRunsAs[*thing](t)))
 					synctest.Wait()
 				}
 				for i, call := range calls {
@@ -129,24 +129,25 @@ func TestPromise09_ValueIsReturnedWithAnError(t *testing.T) {
 	}
 }
 
-// checkValue requires that v, a zero or nil value, is executed, joined and replayed like any other.
+// checkValue requires that v, a zero or nil value, is executed, joined and replayed like any other. (Each type is a
+// Cache to compile, so there is one of each sort.)
 func checkValue[V any](t *testing.T, name string, v V) {
 	t.Run(name, func(t *testing.T) {
 		eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
-			c := idemflight.MustNew(idemflight.Options[string, V]{})
+			c := idemflight.MustNew(idemflight.Options[int, V]{})
 			gate := newGate(t)
-			calls := []*pending[V]{start(c, ctx, theKey, func(context.Context) (V, error) { gate.wait(); return v, nil }, opts...)}
+			calls := []*pending[V]{start(c, ctx, 1, func(context.Context) (V, error) { gate.wait(); return v, nil }, opts...)}
 			synctest.Wait()
-			calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[V](t)))
+			calls = append(calls, start(c, t.Context(), 1, neverRunsAs[V](t)))
 			synctest.Wait()
 			gate.open()
 			synctest.Wait()
-			calls = append(calls, start(c, t.Context(), theKey, neverRunsAs[V](t)))
+			calls = append(calls, start(c, t.Context(), 1, neverRunsAs[V](t)))
 			synctest.Wait()
 			for i, call := range calls {
 				call.got(t, []idemflight.Source{idemflight.Executed, idemflight.Joined, idemflight.Replayed}[i], v)
 			}
-			e, ok := lookup(c, theKey)
+			e, ok := lookup(c, 1)
 			require.True(t, ok)
 			require.Equal(t, idemflight.Retained, e.State, "it is kept like any value")
 			require.Equal(t, 1, c.Len(), "it is kept like any value")
@@ -157,23 +158,20 @@ func checkValue[V any](t *testing.T, name string, v V) {
 func TestPromise09_ZeroAndNilValuesAreValues(t *testing.T) {
 	checkValue(t, "0", 0)
 	checkValue(t, "empty string", "")
-	checkValue(t, "false", false)
 	checkValue(t, "no fields", struct{}{})
 	checkValue(t, "nil pointer", (*int)(nil))
-	checkValue(t, "nil slice", []int(nil))
-	checkValue(t, "nil map", map[string]int(nil))
-	checkValue(t, "nil channel", (chan int)(nil))
+	checkValue(t, "nil slice", []byte(nil))
 	checkValue(t, "nil interface", any(nil))
-	checkValue(t, "nil error as a value", error(nil))
+	checkValue(t, "nil map in an interface", any(map[string]int(nil)))
 	checkValue(t, "nil pointer in an interface", any((*int)(nil)))
 }
 
 func TestPromise09_VIsSharedForTheWholeTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := idemflight.MustNew(idemflight.Options[string, []int]{TTL: time.Hour})
-		one := []int{1, 2, 3}
+		c := idemflight.MustNew(idemflight.Options[int, []byte]{TTL: time.Hour})
+		one := []byte{1, 2, 3}
 		for range 6 {
-			v, err := c.Do(t.Context(), theKey, returns(one, nil))
+			v, err := c.Do(t.Context(), 1, returns(one, nil))
 			require.NoError(t, err)
 			require.Same(t, &one[0], &v[0], "the value is shared, not copied")
 			time.Sleep(9 * time.Minute)
