@@ -194,6 +194,78 @@ func TestTime_EngineDropsWhatIsOver(t *testing.T) {
 	require.Positive(t, ttl, "a closed row is kept for a while, however short the lease")
 }
 
+// TestDamaged_IsAnErrorAndStays: an effect may have taken place under a record that cannot be read, so that no verb
+// takes its key for free, and none repairs it. Each field that is damaged, or gone, is enough.
+func TestDamaged_IsAnErrorAndStays(t *testing.T) {
+	c := shared(t)
+	name := nameFor(t, c)
+	s, err := redisstore.Open(t.Context(), c, name, redisstore.Options{})
+	require.NoError(t, err)
+	for state, make := range map[string]func(key string) idemflight.Claim{
+		"begun": func(key string) idemflight.Claim {
+			mine := claim(t, s, request(key))
+			require.NoError(t, s.Begin(t.Context(), mine, lease))
+			return mine
+		},
+		"retained": func(key string) idemflight.Claim {
+			mine := claim(t, s, request(key))
+			settled(t, s, mine, idemflight.Settlement{Disposition: idemflight.Retain, Value: []byte("v"), TTL: hold})
+			return mine
+		},
+	} {
+		for what, damage := range map[string]func(at string) error{
+			"no id":                 func(at string) error { return c.HDel(t.Context(), at, "id").Err() },
+			"a short id":            func(at string) error { return c.HSet(t.Context(), at, "id", "short").Err() },
+			"no fingerprint":        func(at string) error { return c.HDel(t.Context(), at, "fp").Err() },
+			"no state":              func(at string) error { return c.HDel(t.Context(), at, "st").Err() },
+			"an unknown state":      func(at string) error { return c.HSet(t.Context(), at, "st", "?").Err() },
+			"no lease":              func(at string) error { return c.HDel(t.Context(), at, "lease").Err() },
+			"a lease of a word":     func(at string) error { return c.HSet(t.Context(), at, "lease", "long").Err() },
+			"an end beyond numbers": func(at string) error { return c.HSet(t.Context(), at, "hold", "1e300").Err() },
+			"neither open nor closed": func(at string) error {
+				return c.HDel(t.Context(), at, "leased", "expires").Err()
+			},
+		} {
+			what = state + ", " + what
+			mine := make(what)
+			at := name + ":{" + what + "}"
+			require.NoError(t, damage(at))
+			before := c.HGetAll(t.Context(), at).Val()
+			require.NotEmpty(t, before, "the record is where the test damages it")
+			for verb, ask := range map[string]func() error{
+				"Claim": func() error { _, err := s.Claim(t.Context(), request(what)); return err },
+				"Claim to replace": func() error {
+					r := request(what)
+					r.Replaces, r.From = mine.ID, idemflight.InFlight
+					_, err := s.Claim(t.Context(), r)
+					return err
+				},
+				"Claim to reconcile": func() error {
+					r := request(what)
+					r.Replaces, r.From, r.Reconcile = mine.ID, idemflight.Held, true
+					_, err := s.Claim(t.Context(), r)
+					return err
+				},
+				"Begin":    func() error { return s.Begin(t.Context(), mine, lease) },
+				"Settle":   func() error { _, err := s.Settle(t.Context(), mine, idemflight.Settlement{}); return err },
+				"Read":     func() error { _, err := s.Read(t.Context(), what); return err },
+				"Forget":   func() error { _, err := s.Forget(t.Context(), mine); return err },
+				"GiveBack": func() error { return s.GiveBack(t.Context(), mine) },
+				"Renew":    func() error { _, err := s.Renew(t.Context(), []idemflight.Claim{mine}, lease); return err },
+				"Unsettled": func() error {
+					return s.Unsettled(t.Context(), func(string, idemflight.Standing) error { return nil })
+				},
+			} {
+				err := ask()
+				require.ErrorContains(t, err, `redisstore: key "`+what+`": DAMAGED`, "%s: %s", what, verb)
+				require.NotErrorIs(t, err, idemflight.ErrClaimLost, "%s: %s", what, verb)
+				require.Equal(t, before, c.HGetAll(t.Context(), at).Val(), "%s: %s leaves the record as it is", what, verb)
+			}
+			require.NoError(t, c.Del(t.Context(), at).Err())
+		}
+	}
+}
+
 // TestSettle_NilIsNotEmpty: and a value of a megabyte comes back.
 func TestSettle_NilIsNotEmpty(t *testing.T) {
 	s := open(t, shared(t))

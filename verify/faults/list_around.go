@@ -382,6 +382,7 @@ func luaFault(name, sentence, hint, old, new string) fault {
 }
 
 var redisFaults = []fault{
+	luaFault("redis-damaged-is-absent", "what cannot be read is an error, never absent: an effect may have taken place", "TestDamaged", "if not whole and not empty then\n", "if not whole and not empty then r = {} end\nif false then\n"),
 	luaFault("redis-claim-granted-twice", "Claim: if absent or expired, write my claim; else nothing", "TestVerbs_|TestStore", "if ARGV[2] == '' and state == 'absent' or", "if ARGV[2] == '' or"),
 	luaFault("redis-takes-over-the-living", "a takeover is possible only once the lease is over", "TestVerbs_|TestStore", "r.st == 'c' and r.announced and not alive then", "r.st == 'c' and r.announced then"),
 	luaFault("redis-takes-over-the-unannounced", "InFlight: announced and unbegun", "TestVerbs_|TestStore", "r.st == 'c' and r.announced and not alive then", "r.st == 'c' and not alive then"),
