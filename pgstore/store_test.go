@@ -180,3 +180,74 @@ func TestSweep_ByItself(t *testing.T) {
 		require.Equal(t, sweeps, gone(), "%+v", o)
 	}
 }
+
+// TestSweep_NotTooOften: of the sweeps that claims would start, only those that Options.Sweep has room for begin.
+func TestSweep_NotTooOften(t *testing.T) {
+	f := newStore(t, fast)
+	f.Store = open(t, f.pool, Options{Sweep: time.Hour})
+	claimsEnough := func() {
+		f.sweeping.claims.Store(sweepEvery - 1)
+		f.claimed()
+		waitUntil(t, "a sweep that has begun ends", func() bool { return !f.sweeping.busy.Load() })
+	}
+	claimsEnough()
+	began := f.sweeping.last.Load()
+	require.InDelta(t, time.Now().UnixNano(), began, float64(enough), "the first sweep has begun")
+	claimsEnough()
+	require.Equal(t, began, f.sweeping.last.Load(), "an hour has not gone by")
+
+	long := time.Now().Add(-2 * time.Hour).UnixNano()
+	f.sweeping.last.Store(long)
+	f.sweeping.busy.Store(true)
+	f.sweeping.claims.Store(sweepEvery - 1)
+	f.claimed()
+	require.Equal(t, long, f.sweeping.last.Load(), "another is under way")
+	f.sweeping.busy.Store(false)
+	claimsEnough()
+	require.Less(t, long, f.sweeping.last.Load(), "two hours have gone by")
+}
+
+// TestDamaged_IsAnErrorAndStays: an effect may have taken place under a row that cannot be read, so that nothing
+// takes its key for free; and it hides no other.
+func TestDamaged_IsAnErrorAndStays(t *testing.T) {
+	f := newStore(t)
+	for what, damage := range map[string]string{
+		"its claim has 5 bytes":           "claim = 'short'",
+		"its fingerprint has 5 bytes":     "fingerprint = 'short'",
+		`its state is "?"`:                "state = '?'",
+		`its state is "b", and it is op`:  "leased = null",
+		`its state is "r", and it is op`:  "state = 'r'",
+		`its state is "x", and it has no`: "state = 'x', leased = null, expires = null",
+		"it has a time that is infinite":  "leased = 'infinity'",
+	} {
+		bad, good := request("a"), request("b") // in the order of Unsettled
+		f.claims(bad)
+		f.claims(good)
+		require.NoError(t, f.Begin(f.ctx(), bad.Claim, time.Minute))
+		f.exec("update idemflight set " + damage + " where key = 'a'")
+		row := func() (text string) {
+			require.NoError(t, f.pool.QueryRow(f.ctx(), "select idemflight::text from idemflight where key = 'a'").Scan(&text))
+			return text
+		}
+		before := row()
+
+		says := func(verb string, err error) {
+			t.Helper()
+			require.ErrorContains(t, err, `pgstore: the row of key "a" is damaged: `+what, verb)
+			require.Equal(t, before, row(), "%s: %s leaves the row as it is", what, verb)
+		}
+		_, err := f.Read(f.ctx(), "a")
+		says("Read", err)
+		_, err = f.Claim(f.ctx(), request("a"))
+		says("Claim", err)
+		var told []string
+		err = f.Unsettled(f.ctx(), func(key string, _ idemflight.Standing) error { told = append(told, key); return nil })
+		if strings.Contains(damage, "leased = null") {
+			require.NoError(t, err, "%s: what is not open is not looked at", what)
+		} else {
+			says("Unsettled", err)
+		}
+		require.Equal(t, []string{"b"}, told, "%s: it hides no other", what)
+		f.exec("delete from idemflight")
+	}
+}

@@ -114,6 +114,60 @@ func TestSettleSQLTx_CommitsWithTheEffect(t *testing.T) {
 	require.Nil(t, seen.Err)
 }
 
+// TestSettle_InAnExecution settles where users do, in fn, in transactions of both kinds. A transaction that is over is
+// an error of the server's, or of the driver's, and no lost claim.
+func TestSettle_InAnExecution(t *testing.T) {
+	f := newStore(t)
+	db := stdlib.OpenDBFromPool(f.pool)
+	defer db.Close()
+	cache, err := idemflight.New(idemflight.Options[string, string]{Store: f.Store})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cache.Close(f.ctx())) }()
+
+	type transaction struct {
+		settle        func(ctx context.Context, value string) error
+		commit, leave func() error
+	}
+	for kind, begin := range map[string]func() transaction{
+		"pgx": func() transaction {
+			tx := f.begin()
+			return transaction{
+				func(ctx context.Context, value string) error { return f.SettleTx(ctx, tx, value, nil) },
+				func() error { return tx.Commit(f.ctx()) }, func() error { return tx.Rollback(f.ctx()) },
+			}
+		},
+		"database/sql": func() transaction {
+			tx, err := db.BeginTx(f.ctx(), nil)
+			require.NoError(t, err)
+			return transaction{
+				func(ctx context.Context, value string) error { return f.SettleSQLTx(ctx, tx, value, nil) },
+				tx.Commit, tx.Rollback,
+			}
+		},
+	} {
+		v, err := cache.Do(f.ctx(), kind, func(ctx context.Context) (string, error) {
+			over := begin()
+			require.NoError(t, over.leave())
+			err := over.settle(ctx, "late")
+			require.Error(t, err, kind)
+			require.NotErrorIs(t, err, idemflight.ErrClaimLost, kind)
+
+			tx := begin()
+			require.NoError(t, tx.settle(ctx, "paid"), kind)
+			require.NoError(t, tx.commit(), kind)
+			require.Equal(t, idemflight.Retained, f.read(kind).State, "%s: it is recorded with the commit", kind)
+
+			again := begin()
+			require.ErrorIs(t, again.settle(ctx, "paid twice"), idemflight.ErrClaimLost, "%s: what is settled is settled", kind)
+			require.NoError(t, again.leave())
+			return "paid", nil
+		})
+		require.NoError(t, err, kind)
+		require.Equal(t, "paid", v, kind)
+		require.Equal(t, "paid", string(f.read(kind).Value), kind)
+	}
+}
+
 func TestSettleTx_Refuses(t *testing.T) {
 	f := newStore(t)
 	tx := f.begin()

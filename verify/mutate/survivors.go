@@ -98,6 +98,12 @@ var equivalent = []explained{
 	{"./pgstore", "what is kept for no time at all has ended either way, and its row stays as long", []string{
 		"settleArgs: conditionals boundary: st.TTL <= 0",
 	}},
+	{"./pgstore", "a sweep begins a nanosecond earlier", []string{
+		"(*Store).countClaim: conditionals boundary: time.Since(time.Unix(0, w.last.Load())) < s.opts.Sweep",
+	}},
+	{"./pgstore", "the timer of the context ends by itself within ten seconds", []string{
+		"(*Store).countClaim: delete defer: defer cancel()",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
