@@ -183,13 +183,17 @@ func TestWatch_LosesTheConnection(t *testing.T) {
 	c := f.claimed()
 	answer := f.watch(f.ctx(), c)
 	waitUntil(t, "the claim is marked", func() bool { return f.marked(c) })
+	before := time.Now()
 	f.exec(`select pg_terminate_backend(pid) from pg_stat_activity where query = $1 and pid in
 		(select pid from pg_stat_activity where application_name = $2)`, "listen "+channel, f.schema)
+	var again time.Time
 	waitUntil(t, "the connection is lost", func() bool {
 		f.watching.mu.Lock()
 		defer f.watching.mu.Unlock()
+		again = f.watching.poller.again
 		return !f.watching.poller.listener
 	})
+	require.Greater(t, again.Sub(before), 5*time.Second, "a server that ends it, or refuses it, is left alone for a while")
 	require.Empty(t, answer)
 	f.settles(c, retain("value"))
 	require.NoError(t, <-answer)

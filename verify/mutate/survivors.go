@@ -98,6 +98,9 @@ var equivalent = []explained{
 	{"./pgstore", "what is kept for no time at all has ended either way, and its row stays as long", []string{
 		"settleArgs: conditionals boundary: st.TTL <= 0",
 	}},
+	{"./pgstore", "who listens sooner than it is worth its cost is told all the same", []string{
+		"const firstLook: arithmetic base: 50 * time.Millisecond",
+	}},
 	{"./pgstore", "a sweep begins a nanosecond earlier", []string{
 		"(*Store).countClaim: conditionals boundary: time.Since(time.Unix(0, w.last.Load())) < s.opts.Sweep",
 	}},
