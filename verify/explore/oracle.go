@@ -373,11 +373,11 @@ func (w *world) goneLocked(k key, a entry, before, now shot, bad func(string, ..
 		w.counts.expired++
 		return nil
 	}
-	if w.underWay("forget", k, 0) {
-		return nil
-	}
-	if a.State == idemflight.Held && w.underWay("resolve", k, 0) {
-		return nil
+	for _, o := range w.ops { // not one that is only under way: another may evict meanwhile
+		drops := o.kind == "forget" || o.kind == "resolve" && a.State == idemflight.Held && o.to == 0
+		if drops && o.key == k && o.thread == w.last && w.present(o.end) {
+			return nil
+		}
 	}
 	switch {
 	case a.State != idemflight.Held:

@@ -249,7 +249,7 @@ func (w *storedWorld) check(v *visit) error {
 		return nil
 	}
 	if errors.Is(v.err, idemflight.ErrNotHeld) {
-		if !w.during(v, func(x idemflight.Standing) bool { return x.State != idemflight.Held }) {
+		if !w.during(v, func(x idemflight.Standing) bool { return x.State != idemflight.Held }) && !w.inFlightHere(v) {
 			return errors.New("it was held all the while")
 		}
 		return nil
@@ -285,7 +285,7 @@ func (w *storedWorld) checkDo(v *visit) error {
 		if l.since > v.end {
 			return errors.New("its outcome was recorded later")
 		}
-		if l.end != 0 && l.end < v.start {
+		if l.end != 0 && l.end < w.asked(v) {
 			return fmt.Errorf("its outcome was forgotten in step %d", l.end)
 		}
 		if v.res.Source == idemflight.Executed && (l.outcome == resolved || w.runs[l.outcome-1].visit != v) {
@@ -317,18 +317,34 @@ func (w *storedWorld) checkError(v *visit) error {
 		// repeat finds nothing of it any more.
 		legal = lost() || v.acted && w.failed
 	case errors.Is(err, idemflight.ErrOutcomeUnknown):
-		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.Held })
+		legal = slices.ContainsFunc(w.shots[max(w.asked(v), 1)-1:v.end+1], func(x idemflight.Standing) bool { return x.State == idemflight.Held })
 	case errors.Is(err, idemflight.ErrInFlight):
-		// A flight of its own process may be in flight for longer than the record: it has yet to hear.
-		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.InFlight }) ||
-			slices.ContainsFunc(w.visits, func(o *visit) bool {
-				return o != v && o.kind == "do" && o.by.process == v.by.process && o.start <= v.end && o.end >= v.start
-			})
+		legal = w.during(v, func(x idemflight.Standing) bool { return x.State == idemflight.InFlight }) || w.inFlightHere(v)
 	}
 	if !legal {
 		return errors.New("that was not true at any moment")
 	}
 	return nil
+}
+
+// inFlightHere reports whether v may have met a flight of its own process, which may be in flight for longer than the
+// record: it has yet to hear.
+func (w *storedWorld) inFlightHere(v *visit) bool {
+	return slices.ContainsFunc(w.visits, func(o *visit) bool {
+		return o != v && o.kind == "do" && o.by.process == v.by.process && o.start <= v.end && o.end >= v.start
+	})
+}
+
+// asked returns since when the flight that answers v may have asked the store. Who joins it hears what it was told then,
+// even after a Forget (promise 23).
+func (w *storedWorld) asked(v *visit) int {
+	since := v.start
+	for _, o := range w.visits {
+		if o.kind == "do" && o.by.process == v.by.process && (o.end >= v.start || o.by.left > 0) {
+			since = min(since, o.start)
+		}
+	}
+	return since
 }
 
 // during reports whether the record was so at a moment of v.
