@@ -154,6 +154,19 @@ func TestWatch_Listens(t *testing.T) {
 	}
 }
 
+// TestWatch_ANewOneIsLookedAtSoon, although the next look for the others is far away.
+func TestWatch_ANewOneIsLookedAtSoon(t *testing.T) {
+	f := newStore(t)
+	stays := f.claimed()
+	answer := f.watch(f.ctx(), stays)
+	f.looksAreFarApart()
+	waitUntil(t, "the claim is marked", func() bool { return f.marked(stays) })
+	ended := f.claimed()
+	f.settles(ended, retain("value"))
+	require.NoError(t, f.Watch(f.ctx(), ended))
+	require.Empty(t, answer)
+}
+
 // TestWatch_NotifiesOnlyWhatIsWatched: what nobody waits for is told to nobody, since commits that notify wait for
 // each other.
 func TestWatch_NotifiesOnlyWhatIsWatched(t *testing.T) {

@@ -101,6 +101,9 @@ var equivalent = []explained{
 	{"./pgstore", "who listens sooner than it is worth its cost is told all the same", []string{
 		"const firstLook: arithmetic base: 50 * time.Millisecond",
 	}},
+	{"./pgstore", "since Go 1.23 a timer that nobody refers to is collected", []string{
+		"(*Store).poll: delete defer: defer timer.Stop()",
+	}},
 	{"./pgstore", "a sweep begins a nanosecond earlier", []string{
 		"(*Store).countClaim: conditionals boundary: time.Since(time.Unix(0, w.last.Load())) < s.opts.Sweep",
 	}},
