@@ -167,6 +167,30 @@ func TestWatch_ANewOneIsLookedAtSoon(t *testing.T) {
 	require.Empty(t, answer)
 }
 
+// TestWatch_SleepsUntilTheNextLook: that of the first watch that is due, and not for longer than looks are apart.
+func TestWatch_SleepsUntilTheNextLook(t *testing.T) {
+	var s Store
+	s.watching.later = time.Minute
+	soon := &watch{next: time.Now().Add(time.Hour), pause: firstLook}
+	late := &watch{next: time.Now().Add(2 * time.Hour), pause: firstLook}
+	p := &poller{watches: map[*watch]struct{}{soon: {}, late: {}}}
+	before := time.Now()
+	due, next := s.takeDue(t.Context(), p)
+	require.Empty(t, due)
+	require.WithinRange(t, next, before.Add(time.Minute), time.Now().Add(time.Minute))
+
+	soon.next = time.Now().Add(30 * time.Second)
+	due, next = s.takeDue(t.Context(), p)
+	require.Empty(t, due)
+	require.Equal(t, soon.next, next)
+
+	soon.next = time.Now()
+	due, next = s.takeDue(t.Context(), p)
+	require.Equal(t, []*watch{soon}, due)
+	require.True(t, soon.next.After(before), "it has a next time, and is not due again at once")
+	require.Equal(t, soon.next, next)
+}
+
 // TestWatch_NotifiesOnlyWhatIsWatched: what nobody waits for is told to nobody, since commits that notify wait for
 // each other.
 func TestWatch_NotifiesOnlyWhatIsWatched(t *testing.T) {
