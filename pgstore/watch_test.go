@@ -187,6 +187,7 @@ func TestWatch_SleepsUntilTheNextLook(t *testing.T) {
 	soon.next = time.Now()
 	due, next = s.takeDue(t.Context(), p)
 	require.Equal(t, []*watch{soon}, due)
+	require.Equal(t, firstLook+firstLook/2, soon.pause, "looks come ever further apart")
 	require.True(t, soon.next.After(before), "it has a next time, and is not due again at once")
 	require.Equal(t, soon.next, next)
 }
