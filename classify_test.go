@@ -245,7 +245,8 @@ func classifyCases() map[string]struct {
 	// The answer of an inner Do: its key guards itself, unless it does not know either.
 	for _, ours := range sentinels {
 		want := Release
-		if ours == idemflight.ErrOutcomeUnknown {
+		switch ours {
+		case idemflight.ErrOutcomeUnknown, idemflight.ErrStore, idemflight.ErrClaimLost:
 			want = Hold
 		}
 		cases["ours: "+ours.Error()] = row{ours, want}
@@ -270,7 +271,7 @@ var sentinels = []error{
 	idemflight.ErrKeyReused, idemflight.ErrInFlight, idemflight.ErrOutcomeUnknown, idemflight.ErrValueShed,
 	idemflight.ErrFull, idemflight.ErrClosed, idemflight.ErrReentrant, idemflight.ErrInvalidKey,
 	idemflight.ErrCallerLeft, idemflight.ErrInterrupted, idemflight.ErrNotExecuting,
-	idemflight.ErrNotHeld, idemflight.ErrExpired,
+	idemflight.ErrNotHeld, idemflight.ErrExpired, idemflight.ErrStore, idemflight.ErrClaimLost,
 }
 
 func TestPromise12_ClassifyLenientHoldsWhatIsAmbiguousAndReleasesTheRest(t *testing.T) {

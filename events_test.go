@@ -423,6 +423,13 @@ func TestPromise25_TheContextOfEvents(t *testing.T) {
 		log.clear()
 		_, _ = c.Do(as("overwriter"), "k6", returns(1, nil))
 		told(idemflight.EventExpired, nil)
+		did, err := c.Forget(as("forgetter"), "k6")
+		require.NoError(t, err)
+		require.True(t, did)
+		told(idemflight.EventForgotten, "forgetter")
+		hold(t, c, "k7")
+		require.NoError(t, c.Resolve(as("resolver"), "k7", 1, nil))
+		told(idemflight.EventResolved, "resolver")
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for _, s := range log.seen(idemflight.EventExpired) {

@@ -270,6 +270,30 @@ func TestPromise19_ReplaysDoNotProtect(t *testing.T) {
 	})
 }
 
+// Nor does a second chance: what MinRetention let go before goes by its last use, and not before
+// another that was used less recently.
+func TestPromise19_SecondChancesDoNotProtect(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{TTL: time.Hour, MinRetention: time.Minute, MaxEntries: 3})
+		old := []string{"a", "b", "c"}
+		for i, k := range old {
+			executes(t, c, k, i)
+		}
+		time.Sleep(time.Minute)
+		for _, k := range old {
+			replays(t, c, k)
+		}
+		executes(t, c, "new", 3) // each gets its second chance, and then a goes
+		time.Sleep(time.Second)
+		replays(t, c, "b")
+		executes(t, c, "newer", 4)
+		_, kept := lookup(c, "c")
+		require.False(t, kept, "the least recently used goes")
+		requireState(t, c, idemflight.Retained, "b", "new", "newer")
+	})
+}
+
 // Among outcomes never replayed the one that MinRetention lets go is found wherever it lies: each
 // completes at another time, and they are let go one by one.
 func TestPromise19_TheOneThatProtectLetsGoIsFound(t *testing.T) {

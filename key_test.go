@@ -397,6 +397,32 @@ func TestPromise21_TheCacheKeepsItsOwnCopyOfAKey(t *testing.T) {
 	checkReuse(t, "struct and array of strings", func(s string) line { return line{7, order{s}, [2]name{"", name(s[2:])}} })
 }
 
+// A held key has its own text, which a call that asks Reconcile about it must not replace with the caller's.
+func TestPromise21_ReconcileLeavesAHeldKeyItsOwnText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newGate(t)
+		c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			gate.wait()
+			return 2, nil
+		}})
+		hold(t, c, "order-A")
+		buffer := []byte("order-A")
+		led := start(c, t.Context(), unsafe.String(&buffer[0], len(buffer)), neverRuns(t))
+		synctest.Wait()
+		copy(buffer, "order-B") // the next request on this connection
+		e, _ := lookup(c, "order-A")
+		require.Equal(t, idemflight.InFlight, e.State, "the key as it was is being reconciled")
+		joined := start(c, t.Context(), "order-A", neverRuns(t))
+		synctest.Wait()
+		gate.open()
+		synctest.Wait()
+		led.got(t, idemflight.Reconciled, 2)
+		joined.got(t, idemflight.Joined, 2)
+		require.Equal(t, 2, replays(t, c, "order-A"), "the key as it was is retained")
+		require.NoError(t, c.CheckInvariants())
+	})
+}
+
 // textOfAMegabyte is a text from which keys are cut.
 type textOfAMegabyte [1 << 20]byte
 

@@ -546,8 +546,12 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 		return res
 	}
 	do("before")
+	restored := retainedEntry(1, time.Now().Add(time.Hour))
+	require.NoError(t, c.Restore(bg, "restored", restored))
+	moved := time.Duration(0)
 	for n, seconds := range []int{7200, -14400, 120} {
 		c.SetWallClock(seconds)
+		moved += time.Duration(seconds) * time.Second
 		res := do("after " + strconv.Itoa(n))
 		now := time.Now().Round(0)
 		require.WithinDuration(t, now, res.CompletedAt.Round(0), time.Minute,
@@ -556,6 +560,11 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 		e, _ := lookup(c, "before")
 		require.WithinDuration(t, now.Add(time.Hour), e.ExpiresAt.Round(0), time.Minute,
 			"what Restore would be given")
+		e, _ = lookup(c, "restored")
+		for _, at := range [][2]time.Time{{restored.StartedAt, e.StartedAt}, {restored.CompletedAt, e.CompletedAt}, {restored.ExpiresAt, e.ExpiresAt}} {
+			require.WithinDuration(t, at[0].Round(0).Add(moved), at[1].Round(0), time.Minute,
+				"the times of a restored key move with the clock")
+		}
 		require.Equal(t, n+2, c.Small(), "small records")
 		require.Equal(t, idemflight.Replayed, do("before").Source,
 			"the deadline must not have moved")

@@ -118,28 +118,24 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 	}
 }
 
+// Each alone: the least of all would overflow, and undo what another did.
 func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{MaxWeight: 10, Observer: log.observe, Weigh: func(k string, v int) int64 {
-			if k == "least" {
-				return math.MinInt64
-			}
-			return int64(v)
-		}})
-		executes(t, c, "ten", 10)
-		executes(t, c, "minus", -5)
-		executes(t, c, "least", 1)
-		require.EqualValues(t, 10, c.Stats().Weight)
-		require.Empty(t, log.of(idemflight.EventShed))
-		executes(t, c, "one", 1)
-		require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed),
-			"a negative weight makes no room")
-		require.EqualValues(t, 1, c.Stats().Weight)
-		require.True(t, forget(c, "minus"))
-		require.True(t, forget(c, "least"))
-		require.EqualValues(t, 1, c.Stats().Weight, "and takes none with it")
-	})
+	for _, below := range []int{-1, -5, math.MinInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			c, log := shedding(options{})
+			executes(t, c, "ten", 10)
+			executes(t, c, "minus", below)
+			require.EqualValues(t, 10, c.Stats().Weight)
+			require.Empty(t, log.of(idemflight.EventShed))
+			executes(t, c, "one", 1)
+			require.Equal(t, []string{"ten"}, log.keys(idemflight.EventShed),
+				"a weight of %d makes no room", below)
+			require.EqualValues(t, 1, c.Stats().Weight)
+			require.True(t, forget(c, "minus"))
+			require.EqualValues(t, 1, c.Stats().Weight, "and takes none with it")
+			require.NoError(t, c.CheckInvariants())
+		})
+	}
 }
 
 func TestPromise20_HugeWeightsDoNotOverflow(t *testing.T) {

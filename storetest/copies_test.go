@@ -216,3 +216,18 @@ func TestPromise42_WhatIsNotCopiedLeavesItsPlace(t *testing.T) {
 		})
 	}
 }
+
+// What is too heavy for a copy has taken no weight, and so gives none back that others could take.
+func TestPromise42_WhatIsTooHeavyForACopyMakesNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := over(t, storetest.Mem(), func(o *options) {
+			o.MaxWeight, o.Weigh = 5, func(_ string, v int) int64 { return int64(v) }
+		})
+		require.Equal(t, 100, must(c.Do(bg, "heavy", returns(100, nil))))
+		for _, key := range []string{"a", "b", "c", "d"} {
+			require.Equal(t, 2, must(c.Do(bg, key, returns(2, nil))))
+			require.LessOrEqual(t, c.Stats().Weight, int64(5))
+		}
+		require.EqualValues(t, 4, c.Stats().Weight, "two copies fit")
+	})
+}

@@ -384,7 +384,6 @@ var coreFaults = []fault{
 	{name: "weight-lost-at-forget-in-flight", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise23_|TestBooksBalance", in: "(*ending).land", old: "c.returnWeight(end.weight)", new: ""},
 	{name: "weight-lost-at-an-overtaken-resolve", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise13_ResolveThat|TestBooksBalance", in: "(*Cache).resolve", old: "c.returnWeight(weight)", new: ""},
 	{name: "weight-lost-at-a-refused-restore", promise: "20", sentence: "sum of Weigh over retained outcomes", hint: "TestPromise24_Restore|TestPromise17_ARefused", in: "(*Cache).restore", old: "c.returnWeight(d.weight)", new: ""},
-	{name: "weight-of-the-too-heavy-given-back", promise: "20", sentence: "sum of Weigh over retained outcomes", in: "(*Cache).returnWeight", old: "&& weight <= c.opts.MaxWeight", new: ""},
 	{name: "shedding-by-age", promise: "20", sentence: "the values of the least recently used", in: "(*record).use", old: "r.flags.Or(both)", new: "r.flags.Or(both &^ replayedValue)"},
 	{name: "value-second-chance-for-ever", promise: "20", sentence: "the values of the least recently used", in: "(*kept).giveValueSecondChance", old: "r.flags.And(^replayedValue)", new: ""},
 	{name: "value-second-chances-without-end", promise: "20", sentence: "the values are shed, also while all are replayed", in: "(*Cache).shedOne", old: "t.Before(began)", new: "t.Before(never)"},

@@ -159,6 +159,7 @@ var storeFaults = []fault{
 	{name: "store-place-of-an-outcome-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is not copied here", in: "(*ending).copyLocked", old: "c.returnPlace()", new: ""},
 	{name: "store-place-of-a-hold-lost", promise: "42", sentence: "ErrFull means that MaxEntries are in flight, not what is held", in: "(*ending).holdLocked", old: "c.returnPlace(); o.err = end.unknown()", new: "o.err = end.unknown()"},
 	{name: "store-weight-lost", promise: "42", sentence: "MaxWeight bounds memory: what is not copied weighs nothing", in: "(*ending).copyLocked", old: "c.returnWeight(d.weight)", new: ""},
+	{name: "store-weight-of-the-too-heavy-given-back", promise: "42", sentence: "MaxWeight bounds memory: what is too heavy for a copy has taken no weight", in: "(*Cache).returnWeight", old: "&& weight <= c.opts.MaxWeight", new: ""},
 
 	// 43. Operators act on the store.
 	{name: "store-operator-who-left-hears-of-the-store", promise: "43", sentence: "ErrCallerLeft once ctx ends", in: "(*Cache).reconcileStored", old: "case err != nil && ctx.Err() != nil: return e, left(ctx, ctx.Err())", new: ""},
