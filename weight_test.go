@@ -120,7 +120,7 @@ func TestPromise20_OneTooHeavyHurtsNoOther(t *testing.T) {
 
 // Each alone: the least of all would overflow, and undo what another did.
 func TestPromise20_AWeightBelow0CountsAs0(t *testing.T) {
-	for _, below := range []int{-1, -5, math.MinInt64} {
+	for _, below := range []int{-1, -5, math.MinInt} {
 		synctest.Test(t, func(t *testing.T) {
 			c, log := shedding(options{})
 			executes(t, c, "ten", 10)

@@ -137,17 +137,20 @@ func (t *timeline) mayDrop(e, next Op) bool {
 
 // lapsed says what is wrong with a key in Lapsed.
 func (t *timeline) lapsed(ops []Op) string {
-	var last *Op   // that had an effect
-	found := false // by Reconcile, that it had none
+	var last *Op    // that had an effect
+	var known int64 // until when what is known of it is kept at least
+	found := false  // by Reconcile, that it had none
 	for i, e := range t.execs {
 		switch {
-		case e.Reconciles:
-			found = found || e.Becomes == idemflight.Release
+		case e.Reconciles && e.Becomes == idemflight.Release:
+			found = true
+		case e.Reconciles && e.Becomes == idemflight.Retain: // for as long as its caller wants, whose call counts
+			known = min(known, after(e.Call, e.Keeps))
 		case e.Charged:
-			if last != nil && !found && e.Start < after(last.Call, min(last.Keeps, t.HoldTTL)) && !t.mayDrop(*last, e) {
-				return fmt.Sprintf("two effects:\n\t%v\n\t%v", *last, e)
+			if last != nil && !found && e.Start < known && !t.mayDrop(*last, e) {
+				return fmt.Sprintf("two effects:\n\t%v\n\t%v\nof these:\n\t%v", *last, e, t.execs)
 			}
-			last, found = &t.execs[i], false
+			last, known, found = &t.execs[i], after(e.Call, min(e.Keeps, t.HoldTTL)), false
 		}
 	}
 	for _, o := range ops {
