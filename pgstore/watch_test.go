@@ -193,6 +193,29 @@ func TestWatch_SleepsUntilTheNextLook(t *testing.T) {
 	require.Equal(t, soon.next, next)
 }
 
+// TestWatch_ListensOnceItIsWorthItsCost: not before looks are so far apart, and then by one connection.
+func TestWatch_ListensOnceItIsWorthItsCost(t *testing.T) {
+	f := newStore(t)
+	f.watching.later = time.Minute
+	w := &watch{next: time.Now().Add(time.Hour), pause: listenAfter - 1}
+	p := &poller{watches: map[*watch]struct{}{w: {}}, news: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(f.ctx())
+	listens := func() bool {
+		f.watching.mu.Lock()
+		defer f.watching.mu.Unlock()
+		return p.listener
+	}
+	f.takeDue(ctx, p)
+	require.False(t, listens())
+	w.pause = listenAfter
+	f.takeDue(ctx, p)
+	require.True(t, listens())
+	cancel()
+	waitUntil(t, "who listens has gone", func() bool { return !listens() })
+	f.takeDue(ctx, p)
+	require.False(t, listens(), "it has just failed")
+}
+
 // TestWatch_NotifiesOnlyWhatIsWatched: what nobody waits for is told to nobody, since commits that notify wait for
 // each other.
 func TestWatch_NotifiesOnlyWhatIsWatched(t *testing.T) {

@@ -108,6 +108,7 @@ var equivalent = []explained{
 		"(*Store).countClaim: conditionals boundary: time.Since(time.Unix(0, w.last.Load())) < s.opts.Sweep",
 	}},
 	{"./pgstore", "the timer of the context ends by itself within ten seconds", []string{
+		"(*Store).look: delete defer: defer cancel()",
 		"(*Store).countClaim: delete defer: defer cancel()",
 	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
