@@ -24,9 +24,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -290,29 +289,27 @@ func soakedStores(ctx context.Context, dir string, quick bool) (row, error) {
 	}
 	stores := []string{"memory", "bbolt", "PostgreSQL", "Redis"}
 	shows := make([]string, len(stores))
-	var group errgroup.Group
-	for i, store := range stores {
-		group.Go(func() error {
-			file := filepath.Join(dir, "soak-"+store+".json")
-			args := []string{"run", "-C", "soak/stores", ".", how, "-store=" + store, "-json=" + file}
-			if store == "memory" {
-				args = []string{"run", "./soak", how, "-store=" + store, "-json=" + file}
-			}
-			if _, err := goCommand(ctx, args...); err != nil {
-				return err
-			}
-			var sum struct {
-				Rounds, Calls, Executions int
-				Violations                []any
-			}
-			err := readJSON(file, &sum)
-			shows[i] = fmt.Sprintf("%s: %s calls and %s executions in %d rounds, %d violations",
-				store, grouped(sum.Calls), grouped(sum.Executions), sum.Rounds, len(sum.Violations))
+	err := atOnce(len(stores), func(i int) error {
+		store := stores[i]
+		file := filepath.Join(dir, "soak-"+store+".json")
+		args := []string{"run", "-C", "soak/stores", ".", how, "-store=" + store, "-json=" + file}
+		if store == "memory" {
+			args = []string{"run", "./soak", how, "-store=" + store, "-json=" + file}
+		}
+		if _, err := goCommand(ctx, args...); err != nil {
 			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return row{}, err
+		}
+		var sum struct {
+			Rounds, Calls, Executions int
+			Violations                []any
+		}
+		err := readJSON(file, &sum)
+		shows[i] = fmt.Sprintf("%s: %s calls and %s executions in %d rounds, %d violations",
+			store, grouped(sum.Calls), grouped(sum.Executions), sum.Rounds, len(sum.Violations))
+		return err
+	})
+	if err != nil {
+		return row{}, fmt.Errorf("%w\nwhat ended well: %q", err, shows)
 	}
 	out, err := goCommand(ctx, "test", "./internal/soak", "-count=1", "-v", "-run=OfStores")
 	if err != nil {
@@ -466,30 +463,40 @@ func fuzzed(ctx context.Context, _ string, quick bool) (row, error) {
 		{"../redisstore", ".", "FuzzHash"},
 		{".", "./model", "FuzzCacheAgreesWithTheContract"},
 	}
-	execs := make([]int, len(targets))
-	var group errgroup.Group
-	for i, t := range targets {
-		group.Go(func() error {
-			out, err := goCommand(ctx, "-C", t.dir, "test", t.pkg, "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(),
-				"-fuzzminimizetime=1x", "-parallel=1", "-timeout=0")
-			all := regexp.MustCompile(`execs: (\d+)`).FindAllStringSubmatch(out, -1)
-			if err == nil && len(all) > 0 {
-				execs[i], err = strconv.Atoi(all[len(all)-1][1])
-			}
+	list := make([]string, len(targets))
+	err := atOnce(len(targets), func(i int) error {
+		t := targets[i]
+		out, err := goCommand(ctx, "-C", t.dir, "test", t.pkg, "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+each.String(),
+			"-fuzzminimizetime=1x", "-parallel=1", "-timeout=0")
+		if err != nil {
 			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return row{}, err
-	}
-	var list []string
-	for i, t := range targets {
-		list = append(list, fmt.Sprintf("%s %s", t.name, grouped(execs[i])))
+		}
+		all := regexp.MustCompile(`execs: (\d+)`).FindAllStringSubmatch(out, -1)
+		if len(all) == 0 {
+			return fmt.Errorf("%s says nothing of how often it ran", t.name)
+		}
+		execs, err := strconv.Atoi(all[len(all)-1][1])
+		list[i] = fmt.Sprintf("%s %s", t.name, grouped(execs))
+		return err
+	})
+	if err != nil {
+		return row{}, fmt.Errorf("%w\nwhat ended well: %q", err, list)
 	}
 	return row{
 		fmt.Sprintf("%v each, all at once, runs without a find: %s", each, strings.Join(list, ", ")), "",
 		fmt.Sprintf("go test DIR -fuzz NAME -fuzztime %v -fuzzminimizetime 1x -parallel 1", each),
 	}, nil
+}
+
+// atOnce calls f for each i below n, all at once, waits for all, and returns what all say.
+func atOnce(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = f(i) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // goCommand runs the go command in this module and returns what it printed.
