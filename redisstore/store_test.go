@@ -201,7 +201,7 @@ func TestDamaged_IsAnErrorAndStays(t *testing.T) {
 	name := nameFor(t, c)
 	s, err := redisstore.Open(t.Context(), c, name, redisstore.Options{})
 	require.NoError(t, err)
-	for state, make := range map[string]func(key string) idemflight.Claim{
+	for state, write := range map[string]func(key string) idemflight.Claim{
 		"begun": func(key string) idemflight.Claim {
 			mine := claim(t, s, request(key))
 			require.NoError(t, s.Begin(t.Context(), mine, lease))
@@ -227,7 +227,7 @@ func TestDamaged_IsAnErrorAndStays(t *testing.T) {
 			},
 		} {
 			what = state + ", " + what
-			mine := make(what)
+			mine := write(what)
 			at := name + ":{" + what + "}"
 			require.NoError(t, damage(at))
 			before := c.HGetAll(t.Context(), at).Val()

@@ -120,7 +120,7 @@ func drawKind(m mix, scale int) mix {
 	m.Calls = max(m.Calls*scale/100, 4*m.Clients)
 	short := !m.Heartbeats && m.TTL <= time.Second && m.HoldTTL > 0 && m.HoldTTL <= time.Second
 	stays := m.Close == closesInTheMiddle && !m.Stored || m.Close != staysOpen && m.Stored && m.LocalTTL > 0
-	if m.Drain == byExpiry && (!short || stays) { // what a closed cache has, which has no timers
+	if m.Drain == byExpiry && (!short || stays) { // what a closed cache keeps does not expire by itself: it has no timers
 		m.Drain = byDropping
 	}
 	return m
