@@ -37,7 +37,8 @@
 // [pgx.QueryExecModeExec]. LISTEN does nothing there: who waits for another process polls, as Cost says.
 //
 // A verb whose context ends while it waits for a row closes its connection and asks the server to cancel the
-// statement.
+// statement. An idle connection keeps the context of its last request, and with it the outcome of that
+// execution, until it is used again or closed (pgx does that): at most one outcome per connection of the pool.
 //
 // # Transactions
 //

@@ -33,13 +33,10 @@ func stored[K comparable](m mix, c codec[K], patience time.Duration, e Engine, f
 	if k, ok := store.(interface{ Kill(idemflight.ClaimID) bool }); ok {
 		d.books.kill = k.Kill
 	}
-	w := &world[K]{driver: d, store: store}
+	w := &world[K]{driver: d, store: store, remove: remove}
 	w.run(&out)
 	out.calls, out.executions = d.calls.Load(), d.executions.Load()
 	if !out.stuck {
-		if err := remove(); err != nil {
-			d.violation("the store cannot be removed: %v", err)
-		}
 		if n := settledGoroutines(before, patience); n > before {
 			d.violation("%d goroutines are left behind:\n%s", n-before, stacks())
 		}
@@ -52,6 +49,7 @@ func stored[K comparable](m mix, c codec[K], patience time.Duration, e Engine, f
 type world[K comparable] struct {
 	*driver[K]
 	store     idemflight.Store // without a door
+	remove    func() error
 	processes []process[K]
 	lives     []*life[K] // all that there were
 	closed    sync.WaitGroup
@@ -220,6 +218,12 @@ func (w *world[K]) unsettled() map[string]idemflight.Standing {
 	return all
 }
 
+// orphan reports whether x is a claim of which the lease is over and that has begun nothing: the next caller
+// takes it over, and Lookup and Forget say that the key is free.
+func orphan(x idemflight.Standing) bool {
+	return x.State == idemflight.InFlight && x.ExpiresIn == 0 && !x.Begun
+}
+
 // left looks for claims that are left in the store, now that nothing runs. What was given up during an
 // outage is given back with the next heartbeat, or its lease ends.
 func (w *world[K]) left() {
@@ -227,7 +231,7 @@ func (w *world[K]) left() {
 	if !w.eventually(func() string {
 		why = ""
 		for key, x := range w.unsettled() {
-			if x.State == idemflight.InFlight && x.ExpiresIn != 0 || x.State == idemflight.Held && x.Err == nil && !w.books.end()[key] {
+			if x.State == idemflight.InFlight && !orphan(x) || x.State == idemflight.Held && x.Err == nil && !w.books.end()[key] {
 				why = fmt.Sprintf("a claim is left of key %s: %+v", key, x)
 			}
 		}
@@ -237,7 +241,7 @@ func (w *world[K]) left() {
 	}
 }
 
-// drain empties the caches and the store, and looks for what is left.
+// drain empties the caches and the store, removes it, and looks for what is left.
 func (w *world[K]) drain() {
 	switch w.Drain {
 	case byForget:
@@ -257,8 +261,14 @@ func (w *world[K]) drain() {
 			w.processes[i].life.Store(nil)
 		}
 	}
+	// Before looking: a driver may keep, in each idle connection, the context of its last request, and with it
+	// the outcome of the flight that asked. pgx does.
+	if err := w.remove(); err != nil {
+		w.violation("the store cannot be removed: %v", err)
+	}
 	w.gone()
-	runtime.KeepAlive(w.lives)
+	runtime.KeepAlive(w.lives) // what is gone is so while there are caches and a store
+	runtime.KeepAlive(w.store)
 }
 
 // forgetAll forgets every key in every cache.
@@ -283,7 +293,9 @@ func (w *world[K]) forgetAll() {
 func (w *world[K]) isEmpty(when string) {
 	var left []string
 	for key, x := range w.unsettled() {
-		left = append(left, fmt.Sprintf("%s is %v", key, x.State))
+		if !orphan(x) { // which is no more than a free key is
+			left = append(left, fmt.Sprintf("%s is %v", key, x.State))
+		}
 	}
 	for key := 1; key <= w.Keys+extraKeys; key++ {
 		ctx, cancel := context.WithTimeout(context.Background(), w.patience)
