@@ -16,7 +16,7 @@ type target struct {
 
 // targets are all of them but internal/storetable, a table without a statement or an operator. Each suite is one that CI runs with the same tests.
 var targets = []target{
-	{".", ".", []string{".", "./idemhttp"}},
+	{".", ".", []string{".", "./idemhttp", "./storetest"}},
 	{"./idemhttp", ".", []string{"./idemhttp"}},
 	{"./internal/record", ".", []string{"./internal/record", "./storetest"}},
 	{"./boltstore", "./boltstore", []string{"./boltstore"}},

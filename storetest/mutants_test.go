@@ -1,0 +1,507 @@
+package storetest_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/internal/yield"
+	"github.com/idemflight/idemflight/storetest"
+)
+
+// What mutation of the layer over the Store has found to be untested.
+
+// edited is a store whose answers to Claim are changed.
+type edited struct {
+	*storetest.Memory
+	claim func(r idemflight.ClaimRequest, x *idemflight.Standing)
+}
+
+func (s edited) Claim(ctx context.Context, r idemflight.ClaimRequest) (idemflight.Standing, error) {
+	x, err := s.Memory.Claim(ctx, r)
+	s.claim(r, &x)
+	return x, err
+}
+
+func TestPromise38_TheTextSaysWhatAStoreDidWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := over(t, inconsistent{storetest.Mem()}).Do(bg, theKey, mustNotRun(t))
+		require.ErrorContains(t, err, "it does not grant the claim of a key that it says is absent")
+	})
+}
+
+// A caller that runs fn itself, and that has to know first whether the key is in flight, leaves like any other.
+func TestPromise36_WhoWaitsForTheStoresAnswerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		led := start(a, bg, returns(7, nil))
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(bg)
+		left := start(a, ctx, mustNotRun(t), idemflight.Inline(), payload)
+		synctest.Wait()
+		require.Empty(t, left)
+		cancel()
+		synctest.Wait()
+		require.Len(t, left, 1, "the store has not answered yet")
+		require.ErrorIs(t, (<-left).err, idemflight.ErrKeyReused)
+		close(asking)
+		require.NoError(t, (<-led).err)
+	})
+}
+
+// Only a grant that comes too late is given back, and once.
+func TestPromise30_ARefusalThatComesLateIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		a := over(t, m, func(o *options) { o.Lease = time.Second })
+		late := func(context.Context) { time.Sleep(time.Second) }
+		hooked(m, storetest.After, "Claim", late)
+		asked := m.Asked("Claim")
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, 1, m.Asked("Claim")-asked)
+		time.Sleep(time.Minute)
+		require.Zero(t, m.Asked("GiveBack"))
+
+		hooked(m, storetest.After, "Claim", func(ctx context.Context) {
+			m.Hook(nil)
+			late(ctx)
+		})
+		_, err := a.Do(bg, "other", returns(8, nil))
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, m.Asked("GiveBack"))
+	})
+}
+
+func TestPromise38_HowLongWhatWasNotRecordedIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Settle", storetest.Before, -1)
+		_, err := a.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorContains(t, err, "until "+time.Now().Add(30*time.Second).UTC().Format("2006-01-02 15:04:05Z"))
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestPromise43_TheOperatorHearsWhyTheStoreFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) { o.Reconcile = unknown })
+		m.Fail("Read", storetest.Before, -1)
+		_, err := a.Reconcile(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		require.ErrorIs(t, err, storetest.ErrFailed)
+		require.NotErrorIs(t, err, idemflight.ErrGoexit)
+	})
+}
+
+// Each answer of the store decides alone what is asked next.
+func TestPromise31_AKeyThatGetsFreeDuringATakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		dead := idemflight.ClaimRequest{Claim: idemflight.Claim{Key: theKey, ID: idemflight.ClaimID{1}}, Lease: time.Second, EffectsAnnounced: true}
+		x, err := m.Claim(bg, dead)
+		require.NoError(t, err)
+		require.True(t, x.Granted)
+		time.Sleep(time.Second)
+		a := over(t, m, announced)
+		asked := m.Asked("Claim")
+		hooked(m, storetest.After, "Claim", func(context.Context) {
+			m.Hook(nil)
+			require.NoError(t, m.GiveBack(bg, dead.Claim))
+		})
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		require.Equal(t, 3, m.Asked("Claim")-asked, "the dead owner's, with Replaces; nobody's; nobody's, without")
+	})
+}
+
+// A claim that has begun and of which the lease is over is unknown, whatever the store calls it.
+func TestPromise31_ABegunClaimWhoseLeaseIsOverIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := over(t, edited{storetest.Mem(), func(_ idemflight.ClaimRequest, x *idemflight.Standing) {
+			*x = idemflight.Standing{State: idemflight.InFlight, ID: idemflight.ClaimID{1}, Begun: true}
+		}})
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	})
+}
+
+func TestPromise38_WhatAStoreGrantsWithoutRightIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = over(t, lax{m}).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, m.Asked("GiveBack"))
+
+		c := over(t, edited{m, func(_ idemflight.ClaimRequest, x *idemflight.Standing) {
+			if x.Granted {
+				x.State = idemflight.Absent
+			}
+		}}, func(o *options) { o.Reconcile = unknown })
+		_, err = c.Reconcile(bg, theKey)
+		require.ErrorIs(t, err, idemflight.ErrNotHeld, "nobody's fn is to run")
+		require.NotErrorIs(t, err, idemflight.ErrStore)
+	})
+}
+
+// A Forget before the grant does not keep the outcome from being copied, either.
+func TestPromise23_AForgetBeforeTheGrantLeavesTheCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		called := start(a, bg, returns(7, nil))
+		synctest.Wait()
+		_, err := a.Forget(bg, theKey)
+		require.NoError(t, err)
+		close(asking)
+		require.NoError(t, (<-called).err)
+		asked := m.Asked("Claim")
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, asked, m.Asked("Claim"), "replayed from memory")
+	})
+}
+
+func TestPromise43_WhatAnOperatorHasSettledIsNotGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.NoError(t, a.Resolve(bg, theKey, 4, nil))
+		require.NoError(t, a.Restore(bg, "other", idemflight.Entry[int]{State: idemflight.Retained, Value: 1, ExpiresAt: time.Now().Add(time.Hour)}))
+		time.Sleep(time.Minute)
+		require.Zero(t, m.Asked("GiveBack"))
+	})
+}
+
+// heldAs writes a held record with this text as its error.
+func heldAs(t *testing.T, m *storetest.Memory, text string) {
+	t.Helper()
+	r := idemflight.ClaimRequest{Claim: idemflight.Claim{Key: theKey, ID: idemflight.ClaimID{1}}, Lease: time.Minute}
+	_, err := m.Claim(bg, r)
+	require.NoError(t, err)
+	_, err = m.Settle(bg, r.Claim, idemflight.Settlement{Disposition: idemflight.Hold, Err: []byte(text), TTL: time.Hour})
+	require.NoError(t, err)
+}
+
+func TestPromise36_ReconcileIsToldOfAnErrorThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		heldAs(t, m, "@")
+		a := over(t, m, func(o *options) {
+			o.Reconcile = func(_ context.Context, _ string, held idemflight.Entry[int]) (int, error) {
+				require.Error(t, held.Err)
+				return 7, nil
+			}
+		})
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// watched is a store that notes when Watch was asked; early says how often it returns at once.
+type watched struct {
+	*storetest.Memory
+	began time.Time
+	early int
+	asked []time.Duration
+}
+
+func (s *watched) Watch(ctx context.Context, c idemflight.Claim) error {
+	s.asked = append(s.asked, time.Since(s.began))
+	if s.early--; s.early >= 0 {
+		return nil
+	}
+	return s.Memory.Watch(ctx, c)
+}
+
+// A watch that fails is repeated more and more slowly; one that returns too early, as some engines have it, at
+// once; and nobody asks for the claim again before there is news.
+func TestPromise35_WhenAWatchIsRepeated(t *testing.T) {
+	const ms = time.Millisecond
+	for name, w := range map[string]struct {
+		early, fails int
+		want         []time.Duration
+	}{
+		"early": {early: 3, want: []time.Duration{0, 5 * ms, 10 * ms, 15 * ms}},
+		"fails": {fails: 4, want: []time.Duration{0, 5 * ms, 15 * ms, 35 * ms, 75 * ms}},
+		"both":  {early: 2, fails: 2, want: []time.Duration{0, 5 * ms, 10 * ms, 20 * ms, 40 * ms}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &watched{Memory: storetest.Mem(), early: w.early}
+				m.Fail("Watch", storetest.Before, w.fails)
+				a, b := over(t, m), over(t, m)
+				fn, runs, release := blocked(7, nil)
+				led := start(a, bg, fn)
+				<-runs
+				m.began = time.Now()
+				asked := m.Asked("Claim")
+				watches := start(b, bg, mustNotRun(t))
+				time.Sleep(time.Second)
+				require.Equal(t, w.want, m.asked)
+				close(release)
+				owner, joined := <-led, <-watches
+				require.NoError(t, owner.err)
+				require.NoError(t, joined.err)
+				require.Equal(t, 1, m.Asked("Claim")-asked)
+				require.True(t, owner.res.ExpiresAt.Equal(joined.res.ExpiresAt), "counted from the last answer: %v and %v", owner.res.ExpiresAt, joined.res.ExpiresAt)
+			})
+		})
+	}
+}
+
+// An owner that dies is found dead by the watch, too.
+func TestPromise35_AWatchOfADeadOwnerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, announced), over(t, m, announced)
+		fn, runs, release := blocked(7, nil)
+		ids := firstClaim(m)
+		led := start(a, bg, fn)
+		<-runs
+		watches := start(b, bg, returns(8, nil))
+		synctest.Wait()
+		m.Hook(nil)
+		require.True(t, m.Kill(<-ids))
+		synctest.Wait()
+		require.Len(t, watches, 1)
+		require.Equal(t, 8, (<-watches).res.Value)
+		close(release)
+		<-led
+	})
+}
+
+// Where the only caller may not wait, nobody watches.
+func TestPromise35_AWatchThatNobodyWaitsForEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+		require.ErrorIs(t, err, idemflight.ErrInFlight)
+		synctest.Wait()
+		require.Zero(t, b.Stats().InFlight)
+		close(release)
+		require.NoError(t, (<-led).err)
+	})
+}
+
+// onYield calls at when the library comes to a point, until the test ends. Only goroutines of a bubble count.
+func onYield(t *testing.T, at func(point string)) {
+	yield.Hook(func(point string) {
+		if time.Now().Year() < 2020 {
+			at(point)
+		}
+	})
+	t.Cleanup(func() { yield.Hook(nil) })
+}
+
+// What another process has retained comes with its times, is copied with its weight, and its copy is reclaimed
+// by a timer, which rests when there is nothing to reclaim.
+func TestPromise42_ACopyIsReclaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fired := 0
+		onYield(t, func(point string) {
+			if point == "fired" {
+				fired++
+			}
+		})
+		m := storetest.Mem()
+		weighs := func(o *options) { o.MaxWeight, o.Weigh = 5, func(_ string, v int) int64 { return int64(v) } }
+		a, b := over(t, m, always), over(t, m, weighs)
+		time.Sleep(time.Hour)
+		for key, v := range map[string]int{"x": 2, "y": 1} {
+			made, err := a.DoResult(bg, key, returns(v, nil))
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			got, err := b.DoResult(bg, key, mustNotRun(t))
+			require.NoError(t, err)
+			require.True(t, got.CompletedAt.Equal(made.CompletedAt), "%v and %v", got.CompletedAt, made.CompletedAt)
+			require.True(t, got.ExpiresAt.Equal(made.ExpiresAt), "%v and %v", got.ExpiresAt, made.ExpiresAt)
+		}
+		require.EqualValues(t, 3, b.Stats().Weight)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.NotZero(t, fired)
+		require.LessOrEqual(t, fired, 2)
+		require.Zero(t, b.Stats().Weight)
+
+		fired = 0
+		require.Equal(t, 2, must(b.Do(bg, "x", mustNotRun(t))))
+		was, err := a.Forget(bg, "x") // elsewhere
+		require.True(t, was && err == nil)
+		time.Sleep(time.Minute) // the copy has expired, and the timer is not due
+		require.Equal(t, 9, must(b.Do(bg, "x", returns(9, nil))), "too heavy")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Zero(t, fired, "how often the timer of an empty cache fires")
+	})
+}
+
+// The copy that a flight found expired is the last: whatever becomes of the flight, the timer rests.
+func TestPromise42_AFlightOverAnExpiredCopyLeavesNoTimer(t *testing.T) {
+	for name, then := range map[string]func(t *testing.T, m *storetest.Memory, b *cache){
+		"refused": func(t *testing.T, m *storetest.Memory, b *cache) {
+			heldAs(t, m, "\nboom")
+			_, err := b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		},
+		"too heavy now": func(t *testing.T, m *storetest.Memory, b *cache) {
+			require.Equal(t, 9, must(over(t, m, always).Do(bg, theKey, returns(9, nil))))
+			require.Equal(t, 9, must(b.Do(bg, theKey, mustNotRun(t))))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fired := 0
+				onYield(t, func(point string) {
+					if point == "fired" {
+						fired++
+					}
+				})
+				m := storetest.Mem()
+				a, b := over(t, m, always), over(t, m, func(o *options) { o.MaxWeight, o.Weigh = 5, func(_ string, v int) int64 { return int64(v) } })
+				require.Equal(t, 2, must(a.Do(bg, theKey, returns(2, nil))))
+				require.Equal(t, 2, must(b.Do(bg, theKey, mustNotRun(t))))
+				was, err := a.Forget(bg, theKey)
+				require.True(t, was && err == nil)
+				time.Sleep(time.Minute)
+				then(t, m, b)
+				fired = 0
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				require.Zero(t, fired)
+			})
+		})
+	}
+}
+
+// A store whose Retained has no time left is not copied, and says so.
+func TestPromise40_WhatIsAboutToExpireIsNotCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		b := over(t, edited{m, func(_ idemflight.ClaimRequest, x *idemflight.Standing) { x.ExpiresIn = 0 }})
+		got, err := b.DoResult(bg, theKey, mustNotRun(t))
+		require.NoError(t, err)
+		require.Equal(t, 7, got.Value)
+		require.True(t, got.ExpiresAt.Equal(time.Now()), "%v", got.ExpiresAt)
+		require.Zero(t, b.Len())
+
+		heldAs2 := over(t, edited{m, func(_ idemflight.ClaimRequest, x *idemflight.Standing) {
+			*x = idemflight.Standing{State: idemflight.Held, ID: x.ID, Err: []byte("\nboom")}
+		}})
+		_, err = heldAs2.Do(bg, theKey, mustNotRun(t))
+		require.ErrorContains(t, err, "until "+time.Now().UTC().Format("2006-01-02 15:04:05Z"))
+	})
+}
+
+func TestPromise38_TheTextSaysThatARecordCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		for _, decode := range []func([]byte) (int, error){
+			func([]byte) (int, error) { return 0, errBoom },
+			func([]byte) (int, error) { panic(errBoom) },
+		} {
+			b := over(t, m, func(o *options) {
+				o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, errBoom }
+				o.Codec.DecodeValue = decode
+			})
+			_, err := b.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+			require.ErrorContains(t, err, "its record cannot be read")
+			require.ErrorContains(t, err, "boom")
+		}
+	})
+}
+
+func TestPromise37_WhatIsHeldElsewhereSaysWhyAndUntilWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m).Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorContains(t, err, "until "+time.Now().Add(7*24*time.Hour).UTC().Format("2006-01-02 15:04:05Z"))
+
+		m = storetest.Mem()
+		_, err = over(t, m, func(o *options) { o.HoldTTL = -1 }).Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.NotContains(t, err.Error(), "until 20")
+
+		m = storetest.Mem()
+		heldAs(t, m, "@")
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "is no origin")
+	})
+}
+
+func TestPromise39_SettlingKeepsTheTTLOfItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := over(t, storetest.Mem())
+		_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			_, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			require.Zero(t, s.TTL)
+			return 7, nil
+		}, idemflight.WithTTL(0))
+		require.NoError(t, err)
+	})
+}
+
+func TestPromise25_AWeighThatPanicsOverACopyIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		var told []error
+		b := over(t, m, func(o *options) {
+			o.MaxWeight, o.Weigh = 5, func(string, int) int64 { panic(errBoom) }
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				if e.Kind == idemflight.EventPanicked {
+					told = append(told, e.Err)
+				}
+			}
+		})
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+		require.Len(t, told, 1)
+		require.ErrorIs(t, told[0], errBoom)
+		require.EqualValues(t, 1, b.Stats().HookPanics)
+	})
+}
+
+// The call that leads the flight that asks the store, and hears of an outcome there, is a replay like any other.
+func TestPromise25_AReplayFromTheStoreIsToldAsThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+		var told []idemflight.Event[string]
+		b := over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e) }
+		})
+		time.Sleep(time.Second)
+		hooked(m, storetest.Before, "Claim", func(context.Context) { time.Sleep(time.Second) })
+		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, []idemflight.Event[string]{{Kind: idemflight.EventReplayed, Key: theKey, Led: true}}, told)
+	})
+}
