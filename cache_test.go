@@ -272,6 +272,11 @@ func TestNilArguments_PanicMessageNamesThem(t *testing.T) {
 	for want, call := range map[string]func(){
 		"Cache must be made by New":              func() { _, _ = new(cache).Do(context.Background(), theKey, returns(1, nil)) },
 		"Close called with a nil context":        func() { _ = c.Close(none) },
+		"Forget called with a nil context":       func() { _, _ = c.Forget(none, theKey) },
+		"Lookup called with a nil context":       func() { _, _, _ = c.Lookup(none, theKey) },
+		"Resolve called with a nil context":      func() { _ = c.Resolve(none, theKey, 1, nil) },
+		"Restore called with a nil context":      func() { _ = c.Restore(none, theKey, idemflight.Entry[int]{}) },
+		"Unsettled called with a nil context":    func() { _ = c.Unsettled(none, nil) },
 		"Wrap called with a nil Cache":           func() { idemflight.Wrap(nil, key, fn) },
 		"Wrap called with a nil key function":    func() { idemflight.Wrap(c, nil, fn) },
 		"Wrap called with a nil fn":              func() { idemflight.Wrap[string](c, key, nil) },

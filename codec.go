@@ -446,12 +446,19 @@ func (c Codec[K, V]) decodeHeld(data []byte) (origin *Origin, err error, held wh
 }
 
 // lossCheck looks for what JSON certainly loses of the values of a type.
-type lossCheck struct{ seen []reflect.Type }
+type lossCheck struct{ seen []looked }
+
+// looked is a type that is being looked at, or was; nothing is lost of it as far as is known.
+type looked struct {
+	t           reflect.Type
+	addressable bool
+}
 
 // loss says what JSON loses of a t at path; "" if nothing is certain to be lost. A value that
 // cannot be addressed (in a map) is written without the methods of pointers to it.
 func (l *lossCheck) loss(t reflect.Type, path string, addressable bool) string {
-	if slices.Contains(l.seen, t) || speaksForItself(t, addressable) {
+	at := looked{t, addressable}
+	if slices.Contains(l.seen, at) || speaksForItself(t, addressable) {
 		return ""
 	}
 	what := strings.TrimPrefix(path+" is", " ")
@@ -461,28 +468,30 @@ func (l *lossCheck) loss(t reflect.Type, path string, addressable bool) string {
 	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128:
 		return fmt.Sprintf("%s of type %v, which JSON does not have", what, t)
 	case reflect.Pointer, reflect.Slice:
-		return l.within(t).loss(t.Elem(), path, true)
+		return l.within(at).loss(t.Elem(), path, true)
 	case reflect.Array:
 		return l.loss(t.Elem(), path, addressable)
 	case reflect.Map:
 		if k := t.Key(); k.Kind() != reflect.String && !isInt(k.Kind()) && !isUint(k.Kind()) && !speaksAsText(k) {
 			return fmt.Sprintf("%s a map with keys of type %v, which JSON does not have", what, k)
 		}
-		return l.within(t).loss(t.Elem(), path, false)
+		return l.within(at).loss(t.Elem(), path, false)
 	case reflect.Struct:
-		return l.within(t).fields(t, path, addressable, map[string]string{})
+		return l.within(at).fields(t, path, addressable, map[string]string{}, nil)
 	}
 	return ""
 }
 
-// within notes that t, which may hold itself, is being looked at.
-func (l *lossCheck) within(t reflect.Type) *lossCheck {
-	l.seen = append(l.seen, t)
+// within notes that a type, which may hold itself, is being looked at.
+func (l *lossCheck) within(at looked) *lossCheck {
+	l.seen = append(l.seen, at)
 	return l
 }
 
-// fields is loss for the fields of a struct; named are those met so far, by their names in JSON.
-func (l *lossCheck) fields(t reflect.Type, path string, addressable bool, named map[string]string) string {
+// fields is loss for the fields of a struct; named are those met so far, by their names in JSON,
+// and around are the structs in which it is embedded.
+func (l *lossCheck) fields(t reflect.Type, path string, addressable bool, named map[string]string, around []reflect.Type) string {
+	around = append(around, t)
 	for f := range t.Fields() {
 		tag := f.Tag.Get("json")
 		name, _, _ := strings.Cut(tag, ",")
@@ -496,10 +505,10 @@ func (l *lossCheck) fields(t reflect.Type, path string, addressable bool, named 
 		case tag == "-":
 			return at + ` is tagged "-"`
 		case f.Anonymous && name == "" && embedded.Kind() == reflect.Struct && (f.IsExported() || embedded == f.Type):
-			if slices.Contains(l.seen, embedded) {
-				continue
+			if slices.Contains(around, embedded) {
+				return fmt.Sprintf("%s is in itself (%v), and JSON leaves the inner one out", at, embedded)
 			}
-			if why := l.within(embedded).fields(embedded, at, addressable || embedded != f.Type, named); why != "" {
+			if why := l.fields(embedded, at, addressable || embedded != f.Type, named, around); why != "" {
 				return why
 			}
 		case !f.IsExported():

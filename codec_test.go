@@ -65,6 +65,8 @@ func TestCodec_KeysOfStringsIntegersAndKeyHaveADefault(t *testing.T) {
 	keyComesBack[uint64](t, 0, math.MaxUint64)
 	keyComesBack[uint8](t, math.MaxUint8)
 	keyComesBack[uintptr](t, 7)
+	keyComesBack[int64](t, math.MinInt64)
+	keyComesBack[uint](t, math.MaxUint)
 }
 
 // Each of these has a part that the methods or fields beside it do not write.
@@ -101,7 +103,29 @@ type (
 		idemflight.Key
 		N int
 	}
+	plainText     string
+	textWriter    struct{ a int } // writes itself as text, and cannot be read
+	spokenByPtr   struct{ a int } // both, by methods of its pointer
+	Outer         struct{ X int }
+	Speaking      struct{ S spokenByPtr }
+	SelfEmbedding struct {
+		*SelfEmbedding
+		X int
+	}
+	EmbeddedInTurn struct{ *Embeds }
+	Embeds         struct{ *EmbeddedInTurn }
+	renamed        struct {
+		Outer `json:"o"`
+		X     int
+	}
 )
+
+func (textWriter) MarshalText() ([]byte, error)     { return nil, nil }
+func (s *spokenByPtr) MarshalText() ([]byte, error) { return fmt.Append(nil, s.a), nil }
+func (s *spokenByPtr) UnmarshalText(text []byte) error {
+	_, err := fmt.Sscan(string(text), &s.a)
+	return err
+}
 
 func (h hiddenWriter) MarshalJSON() ([]byte, error) { return json.Marshal(h.a) }
 func (s spoken) MarshalText() ([]byte, error)       { return fmt.Append(nil, s.a), nil }
@@ -133,6 +157,14 @@ func TestCodec_ValuesComeBackAsTheyWere(t *testing.T) {
 	valueComesBack(t, embedding{inner: inner{1}, Y: 2})
 	valueComesBack(t, &list{Next: &list{}, V: map[string][]*spoken{"a": {nil, {1}}}})
 	valueComesBack(t, embeddedKey{idemflight.Key{Scope: "s", ID: "i"}, 3})
+	valueComesBack(t, struct {
+		A Outer
+		X int
+	}{Outer{1}, 2})
+	valueComesBack(t, renamed{Outer{1}, 2})
+	valueComesBack(t, spokenByPtr{7})
+	valueComesBack(t, Speaking{spokenByPtr{7}})
+	valueComesBack(t, map[string]struct{ *Speaking }{"a": {&Speaking{spokenByPtr{7}}}})
 	valueComesBack(t, time.Unix(5, 7).UTC())
 	valueComesBack(t, idemflight.Fingerprint{}, fingerprint(1))
 	valueComesBack(t, nil, &idemhttp.Response{
@@ -184,6 +216,25 @@ func TestCodec_WhatTheDefaultWouldLoseIsRefused(t *testing.T) {
 	refuses[string, tagged](t, `A is tagged "-"`)
 	refuses[string, twice](t, "A and B have the same name in JSON")
 	refuses[string, shadowed](t, "inner.X and X have the same name in JSON")
+	refuses[string, struct {
+		*Outer
+		X int
+	}](t, "Outer.X and X have the same name in JSON")
+	refuses[string, struct{ plainText }](t, "plainText is not exported")
+	refuses[string, textWriter](t, "a is not exported")
+	refuses[string, map[textWriter]int](t, "a map with keys of type idemflight_test.textWriter")
+	refuses[string, map[string]struct{ Speaking }](t, "Speaking.S.a is not exported")
+	refuses[string, SelfEmbedding](t, "SelfEmbedding is in itself (idemflight_test.SelfEmbedding), and JSON leaves the inner one out")
+	refuses[string, Embeds](t, "EmbeddedInTurn.Embeds is in itself")
+	refuses[string, struct {
+		A Outer
+		Outer
+		X int
+	}](t, "Outer.X and X have the same name in JSON")
+	refuses[string, struct {
+		A Speaking
+		B map[string]Speaking
+	}](t, "B.S.a is not exported")
 	refuses[string, any](t, "would lose a part of interface {}: is an interface (interface {})")
 	refuses[string, error](t, "is an interface (error)")
 	refuses[string, struct{ A []io.Reader }](t, "A is an interface (io.Reader)")

@@ -543,6 +543,7 @@ func TestPromise25_TookOfACallThatLooksAgainIsAllItWaited(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			return 0, idemflight.Retryable(errBoom)
 		}})
+		time.Sleep(time.Minute) // from now on no time of the cache is 0
 		hold(t, c, theKey)
 		go func() { _, _ = c.Reconcile(bg, theKey) }()
 		synctest.Wait()

@@ -514,6 +514,39 @@ func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	})
 }
 
+// Two searches with no insertion in between: who was replayed since the first gets another chance in the second.
+func TestPromise19_ASecondChanceAfterASearchThatInsertedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 3, MinRetention: -1})
+		executes(t, c, "a", 1)
+		executes(t, c, "b", 1)
+		executes(t, c, "unused", 1)
+		replays(t, c, "a")
+		replays(t, c, "b")
+		_, err := c.Do(bg, "released", returns(0, idemflight.Retryable(errBoom)))
+		require.ErrorIs(t, err, errBoom)
+		requireState(t, c, idemflight.Retained, "a", "b")
+		require.Equal(t, 2, c.Len(), "it took the place of the unused one")
+		replays(t, c, "a")
+		end := fly(t, c, "flies") // in that place
+		executes(t, c, "new", 1)
+		requireState(t, c, idemflight.Retained, "a", "new")
+		_, err = end(1, nil)
+		require.NoError(t, err)
+	})
+}
+
+// To have the hash of the key that needs the room does not protect another key.
+func TestPromise19_KeysOfOneHashGiveWay(t *testing.T) {
+	defer idemflight.LimitHash(0)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1})
+		executes(t, c, "a", 1)
+		executes(t, c, "b", 1)
+		requireState(t, c, idemflight.Retained, "b")
+	})
+}
+
 // A value that is shed leaves its key to be evicted in its turn, not before: even its second chance
 // stays.
 func TestPromise19_AShedOutcomeKeepsItsSecondChance(t *testing.T) {

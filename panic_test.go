@@ -677,3 +677,17 @@ func TestPromise14_APanicThatIsContainedSaysWhereItWasRaised(t *testing.T) {
 	require.Equal(t, line+"\n\n"+string(p.Stack), fmt.Sprintf("%+v", p), "%%+v shows the stack, too")
 	require.Contains(t, string(p.Stack), "blowUp")
 }
+
+// What an fn panics with may be a nil *PanicError, and whoever recovers may take the stack away.
+func TestPromise14_PanicErrorsWithoutInsides(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	p := requirePanic(t, panicOf(func() { _, _ = c.Do(bg, "k", panics((*idemflight.PanicError)(nil))) }), (*idemflight.PanicError)(nil))
+	_, err := c.Do(bg, "k", neverRuns(t))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	kept, ok := errors.AsType[*idemflight.PanicError](err)
+	require.True(t, ok)
+	require.Nil(t, kept.Value)
+	require.Contains(t, p.Error(), "\n\n")
+	p.Stack = nil
+	require.NotContains(t, p.Error(), "\n")
+}

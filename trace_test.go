@@ -204,6 +204,24 @@ func TestTrace_WhoeverMeetsTheKeyHearsOfTheRun(t *testing.T) {
 }
 
 // TestTrace_ReconcileAndFnAreTwoExecutions, and the outcome is that of the last.
+func TestTrace_FlightsHaveEachItsOwnOrigin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracer{}
+		c := idemflight.MustNew(options{Trace: tr.trace})
+		a, b := fly(t, c, "a"), fly(t, c, "b")
+		for n, key := range []string{"a", "b"} {
+			e, ok := lookup(c, key)
+			require.True(t, ok)
+			requireOrigin(t, byte(1+n), e.Origin, key)
+		}
+		for n, end := range []func(int, error) (idemflight.Result[int], error){a, b} {
+			r, err := end(1, nil)
+			require.NoError(t, err)
+			requireOrigin(t, byte(1+n), r.Origin, "the outcome")
+		}
+	})
+}
+
 func TestTrace_ReconcileAndFnAreTwoExecutions(t *testing.T) {
 	eachLeader(t, func(t *testing.T, ctx context.Context, _ context.CancelFunc, opts []idemflight.CallOption) {
 		tr, log := &tracer{}, &eventLog[string]{}

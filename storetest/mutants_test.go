@@ -2,6 +2,9 @@ package storetest_test
 
 import (
 	"context"
+	"errors"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -504,4 +507,59 @@ func TestPromise25_AReplayFromTheStoreIsToldAsThat(t *testing.T) {
 		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
 		require.Equal(t, []idemflight.Event[string]{{Kind: idemflight.EventReplayed, Key: theKey, Led: true}}, told)
 	})
+}
+
+func TestPromise37_WhyAKeyIsHeldWhoeverWroteIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"\nboom":      "it was held when it was restored: boom",
+		"=9,\nboom":   "its outcome was not recorded by the store: boom",
+		"=11,\nboom":  "it was held when it was restored: boom", // of a later version
+		"=255,\nboom": "it was held when it was restored: boom",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			heldAs(t, m, text)
+			_, err := over(t, m).Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.ErrorContains(t, err, want)
+		})
+	}
+}
+
+// As long as the store is asked whether an effect may begin, one may begin: if fn ends first, nobody knows.
+func TestPromise38_WhoAsksWhetherAnEffectMayBeginMayHaveBegunIt(t *testing.T) {
+	for name, before := range map[string]func(ctx context.Context) error{
+		"the first": func(context.Context) error { return nil },
+		"after one taken back": func(ctx context.Context) error {
+			err := idemflight.BeginEffect(ctx)
+			idemflight.NoEffect(ctx)
+			return err
+		},
+		"the store's Goexit": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a := over(t, m)
+				asking := make(chan struct{})
+				_, err := a.Do(bg, theKey, func(ctx context.Context) (int, error) {
+					if before == nil {
+						hooked(m, storetest.Before, "Begin", func(context.Context) { runtime.Goexit() })
+						var exits sync.WaitGroup
+						exits.Go(func() { _ = idemflight.BeginEffect(ctx) })
+						exits.Wait()
+						return 0, errBoom
+					}
+					require.NoError(t, before(ctx))
+					hooked(m, storetest.Before, "Begin", func(context.Context) { <-asking })
+					go func() { _ = idemflight.BeginEffect(ctx) }()
+					synctest.Wait()
+					return 0, errBoom
+				})
+				require.ErrorIs(t, err, errBoom)
+				require.Equal(t, before != nil, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
+				close(asking)
+			})
+		})
+	}
 }
