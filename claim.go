@@ -553,10 +553,10 @@ func (c *Cache[K, V]) newClaim(f *flight[K, V], granted Claim, since time.Durati
 
 // seal returns the settlement by which a store records an outcome of f in the
 // user's own transaction.
-func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement, failed error) {
+func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (Settlement, error) {
 	v, ok := value.(V)
 	if !ok && value != nil {
-		return s, fmt.Errorf("idemflight: the outcome to be recorded has a value of type %T, and the cache has %T", value, v)
+		return Settlement{}, fmt.Errorf("idemflight: the outcome to be recorded has a value of type %T, and the cache has %T", value, v)
 	}
 	cause := err
 	if err != nil {
@@ -566,9 +566,9 @@ func (c *Cache[K, V]) seal(f *flight[K, V], value any, err error) (s Settlement,
 				d = found
 			}
 			cause = unmark(err)
-		}, func(panicked error) { failed = panicked })
+		}, nil)
 		if d != Retain {
-			return s, fmt.Errorf("idemflight: the outcome to be recorded must be nil or Final(err): roll back, and return %w from fn", cause)
+			return Settlement{}, fmt.Errorf("idemflight: the outcome to be recorded must be nil or Final(err): roll back, and return %w from fn", cause)
 		}
 	}
 	ttl := f.ttl
