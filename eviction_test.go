@@ -593,27 +593,33 @@ func TestEviction_OutcomesNoLongerInUseGiveWay(t *testing.T) {
 // A call that has evicted another key for its own, and then finds its own held, asks Reconcile: the
 // eviction is reported all the same.
 func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &eventLog[string]{}
-		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe,
-			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }})
-		executes(t, c, "a", 1)
-		meets, came := 0, false
-		onYield(t, func(point string) {
-			if point != "meet" || came {
-				return
+	for _, found := range []error{nil, idemflight.Retryable(errBoom)} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &eventLog[string]{}
+			c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe,
+				Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, found }})
+			executes(t, c, "a", 1)
+			meets, came := 0, false
+			onYield(t, func(point string) {
+				if point != "meet" || came {
+					return
+				}
+				if meets++; meets == 2 { // of k: there is room now
+					came = true
+					hold(t, c, "k")
+				}
+			})
+			source, fn := idemflight.Reconciled, neverRuns(t)
+			if found != nil { // then fn follows
+				source, fn = idemflight.Executed, one
 			}
-			if meets++; meets == 2 { // of k: there is room now
-				came = true
-				hold(t, c, "k")
-			}
+			r, err := c.DoResult(bg, "k", fn)
+			require.NoError(t, err)
+			require.True(t, came, "the seam")
+			require.Equal(t, source, r.Source)
+			require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
 		})
-		r, err := c.DoResult(bg, "k", neverRuns(t))
-		require.NoError(t, err)
-		require.True(t, came, "the seam")
-		require.Equal(t, idemflight.Reconciled, r.Source)
-		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
-	})
+	}
 }
 
 // Once: where the clock stood still, second chances had no order among shards.

@@ -854,3 +854,22 @@ func TestPromise13_InThePauseNobodyWaits(t *testing.T) {
 		require.NotErrorIs(t, err, errNoAnswer)
 	})
 }
+
+// A restored key that is held again ends anew, too.
+func TestPromise16_ARestoredHoldCountsAnewAfterReconcile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{HoldTTL: time.Hour, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			return 0, errBoom
+		}})
+		began := time.Now()
+		require.NoError(t, c.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Held, Err: errBoom,
+			StartedAt: began, CompletedAt: began, ExpiresAt: began.Add(time.Minute)}))
+		time.Sleep(time.Second)
+		_, err := c.Do(bg, theKey, neverRuns(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		e, ok := lookup(c, theKey)
+		require.True(t, ok)
+		require.True(t, e.StartedAt.Equal(began))
+		require.True(t, e.ExpiresAt.Equal(began.Add(time.Hour+time.Second)), "%v", e.ExpiresAt.Sub(began))
+	})
+}

@@ -718,6 +718,8 @@ func TestLoad_RefusesWhatSaveWouldNotWrite(t *testing.T) {
 		"a string without end":     {[][]byte{head, entry(2, 1, end, "\x01k\xff\xff\xff\xff\xff\xff\xff\xff\x7f7"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "1 of 1 entries are refused"},
 		"an error without text":    {[][]byte{head, entry(3, 2, end, "\x01k\x01x"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "an error without text"},
 		"an error with a bad name": {[][]byte{head, entry(3, 2, end, "\x01k\x02/\n"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "the name of a sentinel"},
+		"an origin, and more":      {[][]byte{head, entry(2, 1|4, end, "\x01k\x017\x37"+originNo(1).String()+"x"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "not in the form of version 1"},
+		"an origin":                {[][]byte{head, entry(2, 1|4, end, "\x01k\x017\x37"+originNo(1).String()), trailer(1)}, idemflight.LoadReport{Restored: 1}, ""},
 		"a state that is none":     {[][]byte{head, entry(9, 1, end, "\x01k\x017"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "State(9)"},
 		"an absent one":            {[][]byte{head, entry(0, 1, end, "\x01k\x017"), trailer(1)}, idemflight.LoadReport{Refused: 1}, "absent"},
 	} {
@@ -734,11 +736,80 @@ func TestLoad_RefusesWhatSaveWouldNotWrite(t *testing.T) {
 		})
 	}
 
+	// A value that is missing is not an empty one.
+	texts := idemflight.MustNew(idemflight.Options[string, string]{MaxEntries: fewEntries})
+	report, err := texts.Load(bg, bytes.NewReader(framed([]byte("h\x04text\x04text"), entry(2, 1, end, "\x01k"), trailer(1))))
+	require.ErrorContains(t, err, "not in the form of version 1")
+	require.Equal(t, idemflight.LoadReport{Refused: 1}, report)
+
+	// A reason of a later version is none.
+	for _, why := range []byte{11, 255} {
+		c := idemflight.MustNew(options{MaxEntries: fewEntries})
+		held := entry(3, 0, end, "\x01k")
+		held[2] = why
+		_, err := c.Load(bg, bytes.NewReader(framed(head, held, trailer(1))))
+		require.NoError(t, err)
+		_, err = c.Do(bg, "k", neverRuns(t))
+		require.ErrorContains(t, err, "it was held when it was restored")
+	}
+
 	// A length beyond what Save writes is not believed, however right its checksum.
 	stream := framed(head)
 	sum := binary.BigEndian.Uint32(stream[len(stream)-4:])
 	length := []byte{0xff, 0xff, 0xff, 0xff}
 	stream = binary.BigEndian.AppendUint32(append(stream, length...), crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), length))
-	_, err := idemflight.MustNew(options{MaxEntries: fewEntries}).Load(bg, bytes.NewReader(stream))
+	_, err = idemflight.MustNew(options{MaxEntries: fewEntries}).Load(bg, bytes.NewReader(stream))
 	require.ErrorContains(t, err, "the stream was changed here")
+}
+
+// What a Codec says, or panics with, is in the error of Save and Load; what expires while it works is expired.
+func TestSaveAndLoad_SayWhatTheCodecSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := options{MaxEntries: fewEntries, TTL: time.Minute}
+		c := idemflight.MustNew(o)
+		executes(t, c, "a", 1)
+		stream := savedBy(t, c)
+		for _, fails := range []func() error{func() error { return errBoom }, func() error { panic(errBoom) }} {
+			o.Codec.EncodeValue = func(int) ([]byte, error) { return nil, fails() }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, fails() }
+			bad := idemflight.MustNew(o)
+			executes(t, bad, "a", 1)
+			executes(t, bad, "b", 1)
+			err := bad.Save(io.Discard)
+			require.ErrorContains(t, err, "2 of 2 entries")
+			require.ErrorContains(t, err, "boom")
+			report, err := bad.Load(bg, bytes.NewReader(stream))
+			require.ErrorContains(t, err, "boom")
+			require.Equal(t, idemflight.LoadReport{Refused: 1}, report)
+		}
+		o.Codec.DecodeValue = func([]byte) (int, error) { time.Sleep(time.Hour); return 1, nil }
+		report, err := idemflight.MustNew(o).Load(bg, bytes.NewReader(stream))
+		require.NoError(t, err)
+		require.Equal(t, idemflight.LoadReport{Expired: 1}, report)
+	})
+}
+
+// A Codec that writes values its own way is not the default, even if it reads them as that does.
+func TestSave_SaysWhoseFormValuesHave(t *testing.T) {
+	o := idemflight.Options[string, string]{MaxEntries: fewEntries}
+	o.Codec.EncodeValue = func(s string) ([]byte, error) { return []byte(s), nil }
+	var out bytes.Buffer
+	require.NoError(t, idemflight.MustNew(o).Save(&out))
+	require.Contains(t, out.String(), "\x04text\x03own")
+}
+
+// Why a key is held comes with it.
+func TestSave_KeepsWhyAKeyIsHeld(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	_, err := c.Do(bg, theKey, func(ctx context.Context) (int, error) {
+		return 0, errors.Join(idemflight.BeginEffect(ctx), errBoom)
+	})
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	var saved bytes.Buffer
+	require.NoError(t, c.Save(&saved))
+	again := idemflight.MustNew(options{})
+	_, err = again.Load(bg, &saved)
+	require.NoError(t, err)
+	_, err = again.Do(bg, theKey, neverRuns(t))
+	require.ErrorContains(t, err, "fn failed after BeginEffect")
 }

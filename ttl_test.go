@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
+	"github.com/idemflight/idemflight/storetest"
 )
 
 // Promise 15: A TTL counts from completion, on the monotonic clock; at its deadline the outcome is
@@ -569,6 +570,51 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 		require.Equal(t, idemflight.Replayed, do("before").Source,
 			"the deadline must not have moved")
 	}
+}
+
+// The same for who looks at a key first after the clock was set, in flight or kept, here or in a Store.
+func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
+	c := idemflight.MustNew(options{TTL: time.Hour})
+	stored := idemflight.MustNew(options{TTL: time.Hour, Store: storetest.Mem(), LocalTTL: -1})
+	executes(t, c, "kept", 1)
+	executes(t, stored, "kept", 1)
+	runs, end, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		_, err := c.Do(bg, "flies", func(context.Context) (int, error) {
+			close(runs)
+			<-end
+			return 1, nil
+		})
+		ended <- err
+	}()
+	<-runs
+	requireNow := func(at, want time.Time) {
+		t.Helper()
+		require.WithinDuration(t, want, at.Round(0), time.Minute)
+	}
+	for n, seconds := range []int{7200, -14400} {
+		now := time.Now().Round(0)
+		c.SetWallClock(seconds)
+		stored.SetWallClock(seconds)
+		e, _ := lookup(c, "kept")
+		requireNow(e.ExpiresAt, now.Add(time.Hour))
+		c.SetWallClock(-seconds)
+		lookup(c, "kept")
+		c.SetWallClock(seconds)
+		e, _ = lookup(c, "flies")
+		requireNow(e.StartedAt, now)
+		e, _ = lookup(stored, "kept")
+		requireNow(e.ExpiresAt, now.Add(time.Hour))
+		require.NoError(t, c.Restore(bg, keyNo(n), retainedEntry(1, now.Add(time.Hour))))
+	}
+	c.SetWallClock(60 * 60)
+	now := time.Now().Round(0)
+	e, _ := lookup(c, keyNo(0)) // the clock was set back by four hours since, and forward by one
+	requireNow(e.ExpiresAt, now.Add(-2*time.Hour))
+	e, _ = lookup(c, keyNo(1))
+	requireNow(e.ExpiresAt, now.Add(2*time.Hour))
+	close(end)
+	require.NoError(t, <-ended)
 }
 
 // Outcomes of one instant are small records, as those of different ones are.
