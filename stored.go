@@ -183,21 +183,15 @@ func (m *call[K, V]) claimToAsk() (*asking[K, V], error) {
 		s.mu.Lock()
 		f := s.flights.get(m.reply.hash, m.key)
 		switch {
+		case f == nil && c.closed.Load():
+			s.mu.Unlock()
+			return nil, ErrClosed
 		case f == nil:
-			hasPlace := false
 			r := s.kept.get(m.reply.hash, m.key)
-			if r != nil { // a copy, which may be out of date
+			if r != nil { // a copy, which may be out of date; its place passes to the flight
 				c.removeLocked(s, r)
-				hasPlace = true
 			}
-			switch {
-			case c.closed.Load():
-				if hasPlace {
-					c.returnPlace()
-				}
-				s.mu.Unlock()
-				return nil, ErrClosed
-			case hasPlace || c.takePlace():
+			if r != nil || c.takePlace() {
 				m.claimLocked(nil)
 				f = m.reply.flight
 				f.leaderLeft, f.operated = true, byOperator

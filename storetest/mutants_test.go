@@ -1,6 +1,7 @@
 package storetest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -506,6 +507,8 @@ func TestPromise25_AReplayFromTheStoreIsToldAsThat(t *testing.T) {
 		hooked(m, storetest.Before, "Claim", func(context.Context) { time.Sleep(time.Second) })
 		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
 		require.Equal(t, []idemflight.Event[string]{{Kind: idemflight.EventReplayed, Key: theKey, Led: true}}, told)
+		require.EqualValues(t, 1, b.Stats().Replayed)
+		require.Zero(t, b.Stats().Executed)
 	})
 }
 
@@ -562,4 +565,316 @@ func TestPromise38_WhoAsksWhetherAnEffectMayBeginMayHaveBegunIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// deadOwner writes a claim of theKey that has begun nothing, and whose lease is over.
+func deadOwner(t *testing.T, m *storetest.Memory) idemflight.Claim {
+	t.Helper()
+	r := idemflight.ClaimRequest{Claim: idemflight.Claim{Key: theKey, ID: idemflight.ClaimID{1}}, Lease: time.Second, EffectsAnnounced: true}
+	x, err := m.Claim(bg, r)
+	require.NoError(t, err)
+	require.True(t, x.Granted)
+	time.Sleep(time.Second)
+	return r.Claim
+}
+
+func TestPromise43_AKeyWhoseOwnerDiedWithoutAnEffectIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		deadOwner(t, m)
+		a := over(t, m, announced)
+		_, ok, err := a.Lookup(bg, theKey)
+		require.NoError(t, err)
+		require.False(t, ok)
+		for _, key := range []string{theKey, "never seen"} {
+			was, err := a.Forget(bg, key)
+			require.NoError(t, err)
+			require.False(t, was)
+		}
+		require.Zero(t, m.Asked("Forget"))
+	})
+}
+
+func TestPromise43_LookupOfAKeyInFlightHereTellsWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m, tracedBy(1)), over(t, m)
+		fn, runs, release := blocked(7, nil)
+		led := start(a, bg, fn)
+		<-runs
+		joined := start(a, bg, mustNotRun(t))
+		synctest.Wait()
+		e, ok, err := a.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Equal(t, idemflight.InFlight, e.State)
+		require.Equal(t, 1, e.Waiters)
+		requireOrigin(t, 1, e.Origin, "Lookup")
+		e, ok, err = b.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Zero(t, e.Waiters)
+		close(release)
+		require.NoError(t, (<-led).err)
+		require.NoError(t, (<-joined).err)
+		e, _, err = a.Lookup(bg, theKey)
+		require.NoError(t, err)
+		require.Equal(t, idemflight.Retained, e.State)
+	})
+}
+
+// The record is forgotten elsewhere, and another takes its place: that is forgotten.
+func TestPromise43_AForgetThatIsLateForgetsWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		require.Equal(t, 7, must(b.Do(bg, theKey, returns(7, nil))))
+		hooked(m, storetest.Before, "Forget", func(context.Context) {
+			m.Hook(nil)
+			was, err := b.Forget(bg, theKey)
+			require.True(t, was && err == nil)
+			require.Equal(t, 8, must(b.Do(bg, theKey, returns(8, nil))))
+		})
+		was, err := a.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		_, ok, err := a.Lookup(bg, theKey)
+		require.NoError(t, err)
+		require.False(t, ok)
+	})
+}
+
+func TestPromise43_WhatAStoreGrantsToAnOperatorWithoutRightIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		heldAs(t, m, "\nboom")
+		a := over(t, edited{m, func(_ idemflight.ClaimRequest, x *idemflight.Standing) {
+			if x.Granted {
+				x.State = idemflight.Absent
+			}
+		}})
+		require.ErrorIs(t, a.Resolve(bg, theKey, 1, nil), idemflight.ErrNotHeld)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, m.Asked("GiveBack"))
+	})
+}
+
+// An operator leaves whatever is being waited for: the store, Reconcile, or another's question.
+func TestPromise43_AnOperatorMayLeave(t *testing.T) {
+	for name, verb := range map[string]string{"the store": "Claim", "Reconcile": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				heldAs(t, m, "\nboom")
+				ends := make(chan struct{})
+				a := over(t, m, func(o *options) {
+					o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) {
+						<-ends
+						return 7, nil
+					}
+				})
+				if verb != "" {
+					hooked(m, storetest.Before, verb, func(context.Context) { <-ends })
+				}
+				var left [2]chan error
+				for i := range left {
+					left[i] = make(chan error, 1)
+				}
+				ctx, cancel := context.WithCancel(bg)
+				for _, left := range left { // the second meets the first
+					go func() {
+						_, err := a.Reconcile(ctx, theKey)
+						left <- err
+					}()
+					synctest.Wait()
+				}
+				cancel()
+				synctest.Wait()
+				for _, left := range left {
+					require.Len(t, left, 1)
+					require.ErrorIs(t, <-left, idemflight.ErrCallerLeft)
+				}
+				close(ends)
+				synctest.Wait()
+				atRest(t, a)
+			})
+		})
+	}
+}
+
+func TestPromise43_ReconcileTellsWhyItsAnswerIsMissing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		when  storetest.When
+		fails bool // Read, after what was found is recorded
+		ends  bool // and the operator's context then
+		want  error
+	}{
+		"the store fails":       {storetest.Before, true, false, idemflight.ErrStore},
+		"the operator leaves":   {storetest.Before, true, true, idemflight.ErrCallerLeft},
+		"he leaves as it comes": {storetest.After, false, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				heldAs(t, m, "\nboom")
+				a := over(t, m, func(o *options) {
+					o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }
+				})
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				settled := false
+				m.Hook(func(_ context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+					settled = settled || verb == "Settle" && when == storetest.After
+					if !settled || verb != "Read" || when != tc.when {
+						return nil
+					}
+					if tc.ends {
+						cancel()
+					}
+					if tc.fails {
+						return errBoom
+					}
+					return nil
+				})
+				e, err := a.Reconcile(ctx, theKey)
+				if tc.want != nil {
+					require.ErrorIs(t, err, tc.want)
+					require.Equal(t, tc.want == idemflight.ErrCallerLeft, errors.Is(err, idemflight.ErrCallerLeft))
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, 7, e.Value)
+			})
+		})
+	}
+}
+
+// An operator's Reconcile takes the place of a copy that is out of date, and gives it back.
+func TestPromise43_ReconcileOverAStaleCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		found := 0
+		a, b := over(t, m, func(o *options) {
+			o.MaxEntries = 1
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { found++; return 9, nil }
+		}), over(t, m)
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		was, err := b.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		_, err = b.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		e, err := a.Reconcile(bg, theKey)
+		require.NoError(t, err)
+		require.Equal(t, 9, e.Value)
+		require.Equal(t, 1, found)
+		require.Equal(t, 9, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, 5, must(a.Do(bg, "other", returns(5, nil))), "there is a place")
+		require.Equal(t, 9, must(b.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+func TestPromise43_ReconcileOfAClosedCacheAndFromWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		heldAs(t, m, "\nboom")
+		a := over(t, m, func(o *options) { o.Reconcile = unknown })
+		require.Equal(t, 7, must(a.Do(bg, "other", func(ctx context.Context) (int, error) {
+			_, err := a.Reconcile(ctx, "other")
+			require.ErrorIs(t, err, idemflight.ErrReentrant)
+			return 7, nil
+		})))
+		require.NoError(t, a.Close(bg))
+		for _, key := range []string{theKey, "other"} { // of the second there is a copy
+			_, err := a.Reconcile(bg, key)
+			require.ErrorIs(t, err, idemflight.ErrClosed)
+		}
+		_, err := a.Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrClosed)
+		require.Equal(t, 7, must(a.Do(bg, "other", returns(7, nil))))
+	})
+}
+
+func TestPromise43_WhatRestoreWrites(t *testing.T) {
+	past := idemflight.Entry[int]{StartedAt: time.Unix(1, 0), CompletedAt: time.Unix(2, 0)}
+	for name, tc := range map[string]struct {
+		change func(e *idemflight.Entry[int])
+		text   string // of the error of a call
+		until  time.Duration
+	}{
+		"held":      {func(e *idemflight.Entry[int]) { e.State, e.Err = idemflight.Held, errBoom }, "it was held when it was restored: boom", 0},
+		"in flight": {func(e *idemflight.Entry[int]) { e.State, e.CompletedAt = idemflight.InFlight, time.Time{} }, "its execution was interrupted", 7 * 24 * time.Hour},
+		"shed":      {func(e *idemflight.Entry[int]) { e.State, e.ExpiresAt = idemflight.Shed, time.Now().Add(2*time.Hour) }, idemflight.ErrValueShed.Error(), 2 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				e := past
+				tc.change(&e)
+				require.NoError(t, over(t, m).Restore(bg, theKey, e))
+				is, ok, err := over(t, m).Lookup(bg, theKey)
+				require.True(t, ok && err == nil)
+				if tc.until == 0 {
+					require.Zero(t, is.ExpiresAt)
+				} else {
+					require.Equal(t, tc.until, time.Until(is.ExpiresAt))
+				}
+				time.Sleep(time.Hour)
+				_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				require.ErrorContains(t, err, tc.text)
+			})
+		})
+	}
+}
+
+// Why a key is held comes with it from a memory-only version into the store.
+func TestPromise43_LoadKeepsWhyAKeyIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := idemflight.MustNew(options{})
+		_, err := old.Do(bg, theKey, func(ctx context.Context) (int, error) {
+			return 0, errors.Join(idemflight.BeginEffect(ctx), errBoom)
+		})
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		var saved bytes.Buffer
+		require.NoError(t, old.Save(&saved))
+		m := storetest.Mem()
+		_, err = over(t, m).Load(bg, &saved)
+		require.NoError(t, err)
+		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+		require.ErrorContains(t, err, "fn failed after BeginEffect")
+	})
+}
+
+func TestPromise43_RestoreOfWhatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		told := 0
+		a := over(t, m, func(o *options) {
+			o.MaxWeight, o.Weigh = 5, func(string, int) int64 { panic(errBoom) }
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				if e.Kind == idemflight.EventPanicked {
+					told++
+				}
+			}
+		})
+		require.Error(t, a.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Held, Err: &hostile{}}))
+		_, ok, err := a.Lookup(bg, theKey)
+		require.NoError(t, err)
+		require.False(t, ok, "nothing is written")
+		require.NoError(t, a.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Retained, Value: 7, ExpiresAt: time.Now().Add(time.Hour)}))
+		require.Equal(t, 1, told)
+	})
+}
+
+func TestPromise43_UnsettledSaysWhatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		heldAs(t, m, "@")
+		a := over(t, m)
+		err := a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true })
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		require.ErrorContains(t, err, `the record of "key"`)
+		require.ErrorContains(t, err, "is no origin")
+		require.Zero(t, a.Stats().StoreErrors)
+		m.Fail("Unsettled", storetest.Before, 1)
+		require.ErrorIs(t, a.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true }), idemflight.ErrStore)
+		require.EqualValues(t, 1, a.Stats().StoreErrors)
+	})
 }
