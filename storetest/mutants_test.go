@@ -878,3 +878,136 @@ func TestPromise43_UnsettledSaysWhatCannotBeRead(t *testing.T) {
 		require.EqualValues(t, 1, a.Stats().StoreErrors)
 	})
 }
+
+// A pause follows a Reconcile that learned nothing, not the hold that it is to find out about.
+func TestPromise36_ReconcileIsAskedRightAfterTheHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := over(t, storetest.Mem(), func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 7, nil }
+		})
+		_, err := a.Do(bg, theKey, returns(0, errBoom))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+	})
+}
+
+// until is how an error says until when a key is held.
+func until(d time.Duration) string {
+	return "until " + time.Now().Add(d).UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func TestPromise38_UntilWhenWhatTheStoreDidNotTakeIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Settle", storetest.Before, -1)
+		ended := time.Now()
+		_, err := a.Do(bg, theKey, returns(7, nil)) // tries for a lease
+		require.ErrorContains(t, err, until(30*time.Second-time.Since(ended)), "the lease that it had when fn ended")
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestPromise30_UntilWhenWhatWasTakenOverIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		fn, runs, release := blocked(0, errBoom)
+		slowly := slow(t, m, over(t, m, announced), func(ctx context.Context) (int, error) {
+			if err := idemflight.BeginEffect(ctx); err != nil {
+				return 0, err
+			}
+			return fn(ctx)
+		})
+		<-runs
+		b := over(t, m, announced, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) { return 9, nil }
+		})
+		require.Equal(t, 9, must(b.Do(bg, theKey, mustNotRun(t))))
+		close(release)
+		err := (<-slowly).err
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorIs(t, err, idemflight.ErrClaimLost)
+		require.ErrorContains(t, err, until(30*time.Second))
+	})
+}
+
+func TestPromise38_ThatAnOutcomeCannotBeEncodedIsToldAndSaid(t *testing.T) {
+	for name, encode := range map[string]func() error{
+		"fails":  func() error { return errBoom },
+		"panics": func() error { panic(errBoom) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var told []error
+				a := over(t, storetest.Mem(), func(o *options) {
+					o.Codec.EncodeValue = func(int) ([]byte, error) { return []byte("7"), encode() }
+					o.Codec.DecodeValue = func([]byte) (int, error) { return 7, nil }
+					o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+						if e.Kind == idemflight.EventStore {
+							told = append(told, e.Err)
+						}
+					}
+				})
+				_, err := a.Do(bg, theKey, returns(7, nil))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				require.ErrorContains(t, err, "the outcome cannot be encoded")
+				require.ErrorContains(t, err, "boom")
+				require.Len(t, told, 1)
+				_, err = a.Do(bg, theKey, mustNotRun(t))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			})
+		})
+	}
+}
+
+// The outcome that the engine has counts, also over a success with another value; one that cannot be read is unknown.
+func TestPromise39_WhatTheEngineHasCountsOverSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		settles := func(ctx context.Context) (int, error) {
+			c, s, err := idemflight.Settling(ctx, 7, nil)
+			require.NoError(t, err)
+			_, err = m.Settle(ctx, c, s)
+			require.NoError(t, err)
+			return 8, nil
+		}
+		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, settles)))
+		a := over(t, m, func(o *options) {
+			o.Codec.EncodeValue = func(v int) ([]byte, error) { return []byte{byte(v)}, nil }
+			o.Codec.DecodeValue = func([]byte) (int, error) { return 0, errBoom }
+		})
+		_, err := a.Do(bg, "other", settles)
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "its record cannot be read")
+	})
+}
+
+func TestPromise37_SinceWhenAKeyIsHeldThatReconcileLearnedNothingAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		since := time.Now().UTC().Format("2006-01-02 15:04:05Z")
+		heldAs(t, m, "\nboom")
+		time.Sleep(time.Minute)
+		_, err := over(t, m, func(o *options) { o.Reconcile = unknown }).Do(bg, theKey, mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		require.ErrorContains(t, err, "key held since "+since)
+	})
+}
+
+// The owner's own copy has the times of the record, not those of the copy.
+func TestPromise42_TheOwnersCopyTellsTheTimesOfTheRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := over(t, storetest.Mem())
+		made, err := a.DoResult(bg, theKey, returns(7, nil))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		got, err := a.DoResult(bg, theKey, mustNotRun(t))
+		require.NoError(t, err)
+		require.True(t, got.ExpiresAt.Equal(made.ExpiresAt), "%v and %v", got.ExpiresAt, made.ExpiresAt)
+		require.True(t, got.CompletedAt.Equal(made.CompletedAt))
+		require.Equal(t, 1, a.Len())
+		require.Equal(t, 8, must(a.Do(bg, "no TTL", returns(8, nil), idemflight.WithTTL(0))))
+		require.Equal(t, 1, a.Len())
+	})
+}
