@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -1009,5 +1010,263 @@ func TestPromise42_TheOwnersCopyTellsTheTimesOfTheRecord(t *testing.T) {
 		require.Equal(t, 1, a.Len())
 		require.Equal(t, 8, must(a.Do(bg, "no TTL", returns(8, nil), idemflight.WithTTL(0))))
 		require.Equal(t, 1, a.Len())
+	})
+}
+
+// busy starts an execution of theKey, and returns what says that its lease is renewed: a call in another process
+// that may not wait is told so, two leases later.
+func busy(t *testing.T, m *storetest.Memory, c *cache) (alive func(), end func() answer) {
+	t.Helper()
+	fn, runs, release := blocked(7, nil)
+	led := start(c, bg, fn)
+	<-runs
+	return func() {
+			t.Helper()
+			time.Sleep(time.Minute)
+			_, err := over(t, m).Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+		}, func() answer {
+			close(release)
+			return <-led
+		}
+}
+
+// Leases are renewed whatever else there is to do, and was done before.
+func TestPromise30_TheHeartbeatGoesOn(t *testing.T) {
+	ends := func(t *testing.T, c *cache) {
+		require.Equal(t, 1, must(c.Do(bg, "ends", returns(1, nil))))
+	}
+	for name, tc := range map[string]struct {
+		before, beside func(t *testing.T, m *storetest.Memory, c *cache)
+		failures       int
+	}{
+		"alone":                {},
+		"after one that ends":  {before: func(t *testing.T, _ *storetest.Memory, c *cache) { ends(t, c) }},
+		"beside one that ends": {beside: func(t *testing.T, _ *storetest.Memory, c *cache) { ends(t, c) }},
+		"beside an outcome that is not taken": {beside: func(t *testing.T, m *storetest.Memory, c *cache) {
+			m.Hook(func(_ context.Context, _ storetest.When, verb string, claim idemflight.Claim) error {
+				if verb == "Settle" && claim.Key == "offered" {
+					return errBoom
+				}
+				return nil
+			})
+			_, err := c.Do(bg, "offered", returns(1, nil))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			ends(t, c)
+		}, failures: -1},
+		"beside a claim to be given back": {beside: func(t *testing.T, m *storetest.Memory, c *cache) {
+			m.Fail("GiveBack", storetest.Before, -1)
+			m.Hook(func(_ context.Context, _ storetest.When, verb string, claim idemflight.Claim) error {
+				if verb == "Claim" && claim.Key == "lost" {
+					return errBoom
+				}
+				return nil
+			})
+			_, err := c.Do(bg, "lost", mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+			ends(t, c)
+		}, failures: -1},
+		"after one renewal that fails": {beside: func(_ *testing.T, m *storetest.Memory, _ *cache) { m.Fail("Renew", storetest.Before, 1) }, failures: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a := over(t, m)
+				if tc.before != nil {
+					tc.before(t, m, a)
+				}
+				alive, end := busy(t, m, a)
+				if tc.beside != nil {
+					tc.beside(t, m, a)
+				}
+				alive()
+				alive()
+				require.NoError(t, end().err)
+				if tc.failures >= 0 {
+					require.EqualValues(t, tc.failures, a.Stats().StoreErrors)
+				}
+				m.Hook(nil)
+				m.Fail("GiveBack", storetest.Before, 0)
+				time.Sleep(time.Minute)
+			})
+		})
+	}
+}
+
+// A claim that was found to be lost is not renewed again.
+func TestPromise30_ALostClaimIsRenewedNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		_, end := busy(t, m, a)
+		m.KillAll()
+		time.Sleep(15 * time.Second)
+		asked := m.Asked("Renew")
+		require.Equal(t, 1, asked)
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, asked, m.Asked("Renew"))
+		require.ErrorIs(t, end().err, idemflight.ErrClaimLost)
+	})
+}
+
+// At most MaxEntries claims are kept to be given back.
+func TestPromise44_SoManyClaimsAreGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m, func(o *options) { o.MaxEntries = 2 })
+		m.Fail("Claim", storetest.Before, -1)
+		m.Fail("GiveBack", storetest.Before, -1)
+		for _, key := range []string{"a", "b", "c", "d"} {
+			_, err := a.Do(bg, key, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+		}
+		failed := a.Stats().StoreErrors
+		var back []string
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "GiveBack" && when == storetest.After {
+				back = append(back, c.Key)
+			}
+			return nil
+		})
+		time.Sleep(20 * time.Second)
+		require.Greater(t, a.Stats().StoreErrors, failed, "what fails in the heartbeat is counted")
+		require.Empty(t, back)
+		m.Fail("GiveBack", storetest.Before, 0)
+		time.Sleep(time.Minute)
+		require.Len(t, back, 2)
+	})
+}
+
+// One outcome that the store does not take does not keep it from the others; what fails is counted.
+func TestPromise38_EachOutcomeIsOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		bad := func(string) bool { return true }
+		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+			if verb == "Settle" && when == storetest.Before && bad(c.Key) {
+				return errBoom
+			}
+			return nil
+		})
+		var calls sync.WaitGroup
+		for i := range 10 {
+			calls.Go(func() {
+				_, err := a.Do(bg, string(rune('0'+i)), returns(i, nil))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			})
+		}
+		calls.Wait()
+		bad = func(key string) bool { return key != "5" }
+		failed := a.Stats().StoreErrors
+		time.Sleep(10*time.Second + time.Millisecond) // one beat
+		require.EqualValues(t, 9, a.Stats().StoreErrors-failed)
+		require.Equal(t, 5, must(over(t, m).Do(bg, "5", mustNotRun(t))))
+		bad = func(string) bool { return false }
+		time.Sleep(time.Minute)
+	})
+}
+
+// Beats do not meet: what one is still giving back or offering, the next leaves alone; and each has its time.
+func TestPromise44_BeatsDoNotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a := over(t, m)
+		m.Fail("Settle", storetest.Before, -1)
+		_, err := a.Do(bg, "offered", returns(1, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		m.Fail("Claim", storetest.Before, -1)
+		m.Fail("GiveBack", storetest.Before, 1) // of the call itself, if it tries
+		_, err = a.Do(bg, "lost", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		var mu sync.Mutex
+		now, most := map[string]int{}, map[string]int{}
+		m.Hook(func(ctx context.Context, when storetest.When, verb string, _ idemflight.Claim) error {
+			if when != storetest.Before || verb != "GiveBack" && verb != "Settle" {
+				return nil
+			}
+			mu.Lock()
+			now[verb]++
+			most[verb] = max(most[verb], now[verb])
+			mu.Unlock()
+			end, ok := ctx.Deadline()
+			require.True(t, ok)
+			require.LessOrEqual(t, time.Until(end), 10*time.Second)
+			<-ctx.Done()
+			mu.Lock()
+			now[verb]--
+			mu.Unlock()
+			return ctx.Err()
+		})
+		time.Sleep(5 * time.Minute)
+		require.Equal(t, map[string]int{"GiveBack": 1, "Settle": 1}, most)
+		m.Hook(nil)
+		m.Fail("Claim", storetest.Before, 0)
+		time.Sleep(5 * time.Minute)
+	})
+}
+
+// shyText is an error whose text panics.
+type shyText struct{ error }
+
+func (shyText) Error() string { panic("shy") }
+
+func TestPromise38_AnErrorOfTheStoreThatPanicsInPart(t *testing.T) {
+	for _, said := range []error{shy{}, shyText{}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			var told []string
+			a := over(t, m, func(o *options) {
+				o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e.Err.Error()) }
+			})
+			m.Hook(func(context.Context, storetest.When, string, idemflight.Claim) error { return said })
+			_, err := a.Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrStore)
+			require.NotEmpty(t, err.Error())
+			require.NotEmpty(t, told)
+			m.Hook(nil)
+			time.Sleep(time.Minute)
+			require.Zero(t, a.Stats().HookPanics)
+		})
+	}
+}
+
+// An abandoned cache, none of whose executions runs any more, is collected: no timer keeps it.
+func TestPromise44_AnIdleCacheIsCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made := func() weak.Pointer[cache] {
+			c := over(t, storetest.Mem(), always)
+			require.Equal(t, 7, must(c.Do(bg, theKey, returns(7, nil))))
+			return weak.Make(c)
+		}()
+		time.Sleep(time.Second)
+		runtime.GC()
+		require.Nil(t, made.Value())
+	})
+}
+
+func TestOriginOfWhatWasJoinedHereIsInTheEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		_, err := over(t, m, tracedBy(1)).Do(bg, theKey, returns(7, nil))
+		require.NoError(t, err)
+		var told []idemflight.Event[string]
+		b := over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e) }
+		})
+		asking := make(chan struct{})
+		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+		first := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		second := start(b, bg, mustNotRun(t))
+		synctest.Wait()
+		close(asking)
+		require.NoError(t, (<-first).err)
+		require.NoError(t, (<-second).err)
+		require.Len(t, told, 2)
+		for _, e := range told {
+			requireOrigin(t, 1, e.Origin, e.Kind.String())
+		}
 	})
 }
