@@ -514,6 +514,22 @@ func TestPromise19_ASecondChanceWithinOneInstant(t *testing.T) {
 	})
 }
 
+// What leads one queue of its shard and not the other is a head of the shard all the same.
+func TestEviction_TheNextMovesUpWhenTheFirstIsForgotten(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{MaxEntries: 3, MinRetention: -1})
+		executes(t, c, "first", 1, idemflight.WithTTL(3*time.Hour))
+		executes(t, c, "next", 1, idemflight.WithTTL(2*time.Hour))
+		executes(t, c, "last", 1, idemflight.WithTTL(time.Hour))
+		require.True(t, forget(c, "first"))
+		require.NoError(t, c.CheckInvariants())
+		require.True(t, forget(c, "last"))
+		require.NoError(t, c.CheckInvariants())
+		requireState(t, c, idemflight.Retained, "next")
+	})
+}
+
 // Two searches with no insertion in between: who was replayed since the first gets another chance in the second.
 func TestPromise19_ASecondChanceAfterASearchThatInsertedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -204,6 +204,18 @@ func TestTrace_WhoeverMeetsTheKeyHearsOfTheRun(t *testing.T) {
 }
 
 // TestTrace_ReconcileAndFnAreTwoExecutions, and the outcome is that of the last.
+func TestTrace_HearsHowLongAnExecutionTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracer{}
+		c := idemflight.MustNew(options{Trace: tr.trace})
+		time.Sleep(time.Minute)
+		_, err := c.Do(bg, "k", returnsAfter(time.Second, 1, nil))
+		require.NoError(t, err)
+		require.Len(t, tr.ends, 1)
+		require.Equal(t, time.Second, tr.ends[0].Took)
+	})
+}
+
 func TestTrace_FlightsHaveEachItsOwnOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tracer{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"sync"
 	"testing"
@@ -572,6 +573,16 @@ func TestSettingTheWallClock_MovesReportedTimesOnly(t *testing.T) {
 	}
 }
 
+// untilOf returns until when a key is held, as the text of an error has it.
+func untilOf(t *testing.T, err error) time.Time {
+	t.Helper()
+	text := regexp.MustCompile(`until (\S+ \S+Z)`).FindStringSubmatch(err.Error())
+	require.Len(t, text, 2, "%v", err)
+	until, bad := time.Parse("2006-01-02 15:04:05Z", text[1])
+	require.NoError(t, bad)
+	return until
+}
+
 // The same for who looks at a key first after the clock was set, in flight or kept, here or in a Store.
 func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
 	c := idemflight.MustNew(options{TTL: time.Hour})
@@ -603,6 +614,23 @@ func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
 		c.SetWallClock(seconds)
 		e, _ = lookup(c, "flies")
 		requireNow(e.StartedAt, now)
+		c.SetWallClock(-seconds)
+		lookup(c, "kept")
+		c.SetWallClock(seconds)
+		require.NoError(t, c.Unsettled(bg, func(key string, e idemflight.Entry[int]) bool {
+			require.Equal(t, "flies", key)
+			requireNow(e.StartedAt, now)
+			return true
+		}))
+		c.SetWallClock(-seconds)
+		lookup(c, "kept")
+		c.SetWallClock(seconds)
+		for _, c := range []*cache{c, stored} {
+			_, err := c.Do(bg, "held "+keyNo(n), returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			requireNow(untilOf(t, err), now.Add(7*24*time.Hour))
+			require.True(t, forget(c, "held "+keyNo(n)))
+		}
 		e, _ = lookup(stored, "kept")
 		requireNow(e.ExpiresAt, now.Add(time.Hour))
 		require.NoError(t, c.Restore(bg, keyNo(n), retainedEntry(1, now.Add(time.Hour))))

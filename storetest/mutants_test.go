@@ -293,6 +293,38 @@ func TestPromise35_AWatchOfADeadOwnerEnds(t *testing.T) {
 	})
 }
 
+// Nor does anybody once all callers have left, whoever is the last.
+func TestPromise35_AWatchEndsWithItsLastCaller(t *testing.T) {
+	for name, order := range map[string][2]int{"the leader leaves first": {0, 1}, "and last": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				a, b := over(t, m), over(t, m)
+				fn, runs, release := blocked(7, nil)
+				led := start(a, bg, fn)
+				<-runs
+				var leave [2]context.CancelFunc
+				var calls [2]<-chan answer
+				for i := range calls {
+					var ctx context.Context
+					ctx, leave[i] = context.WithCancel(bg)
+					calls[i] = start(b, ctx, mustNotRun(t))
+					synctest.Wait()
+				}
+				for n, i := range order {
+					require.Equal(t, 1, b.Stats().InFlight, "%d have left", n)
+					leave[i]()
+					require.ErrorIs(t, (<-calls[i]).err, idemflight.ErrCallerLeft)
+					synctest.Wait()
+				}
+				require.Zero(t, b.Stats().InFlight)
+				close(release)
+				require.NoError(t, (<-led).err)
+			})
+		})
+	}
+}
+
 // Where the only caller may not wait, nobody watches.
 func TestPromise35_AWatchThatNobodyWaitsForEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
