@@ -421,6 +421,8 @@ func TestCodec_SentinelsAreChecked(t *testing.T) {
 	} {
 		refusesCodec(t, idemflight.Codec[string, int]{Sentinels: sentinels}, "idemflight: Options.Codec."+want)
 	}
+	_, err := idemflight.New(options{Codec: idemflight.Codec[string, int]{Sentinels: map[string]error{"a": nil}}})
+	require.ErrorContains(t, err, `Sentinels["a"] is nil`, "also where nothing is written yet")
 	refusesCodec(t, idemflight.Codec[string, int]{Sentinels: map[string]error{"a": nil, "b": nil}},
 		`Sentinels["a"]`, `Sentinels["b"]`) // names them all
 }

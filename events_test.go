@@ -560,6 +560,29 @@ func TestPromise25_TookOfACallThatLooksAgainIsAllItWaited(t *testing.T) {
 	})
 }
 
+// It has waited, and then is refused.
+func TestPromise25_TookOfACallThatIsRefusedAfterAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{Observer: log.observe, Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+			time.Sleep(5 * time.Second)
+			return 0, idemflight.Retryable(errBoom)
+		}})
+		time.Sleep(time.Minute)
+		hold(t, c, theKey)
+		go func() { _, _ = c.Reconcile(bg, theKey) }()
+		synctest.Wait()
+		call := start(c, bg, theKey, neverRuns(t))
+		time.Sleep(time.Second)
+		require.NoError(t, c.Close(bg))
+		<-call.done
+		require.ErrorIs(t, call.err, idemflight.ErrClosed)
+		told := log.of(idemflight.EventRejected)
+		require.Len(t, told, 1)
+		require.Equal(t, 5*time.Second, told[0].Took)
+	})
+}
+
 func TestPromise25_OperatorsAreNoCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &eventLog[string]{}

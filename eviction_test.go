@@ -638,6 +638,37 @@ func TestPromise19_AnEvictionForAKeyThatIsHeldMeanwhileIsTold(t *testing.T) {
 	}
 }
 
+// A call that has evicted another key for its own, joins an operator's Reconcile and then runs fn: it tells of the
+// eviction once.
+func TestPromise19_AnEvictionIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &eventLog[string]{}
+		c := idemflight.MustNew(options{MaxEntries: 1, MinRetention: -1, Observer: log.observe,
+			Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				time.Sleep(time.Second)
+				return 0, idemflight.Retryable(errBoom)
+			}})
+		executes(t, c, "a", 1)
+		meets, came := 0, false
+		onYield(t, func(point string) {
+			if point != "meet" || came {
+				return
+			}
+			if meets++; meets == 2 { // of k: there is room now
+				came = true
+				hold(t, c, "k")
+				go func() { _, _ = c.Reconcile(bg, "k") }()
+				synctest.Wait()
+			}
+		})
+		call := start(c, bg, "k", one)
+		<-call.done
+		require.NoError(t, call.err)
+		require.True(t, came, "the seam")
+		require.Equal(t, []string{"a"}, log.keys(idemflight.EventEvicted))
+	})
+}
+
 // Once: where the clock stood still, second chances had no order among shards.
 func TestPromise19_SecondChancesOfOneInstantHaveAnOrder(t *testing.T) {
 	for range 10 { // other seeds spread the keys otherwise

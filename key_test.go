@@ -6,6 +6,7 @@ import (
 	"math"
 	"regexp"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -240,6 +241,16 @@ func TestPromise21_NegativeZeroIsZero(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, v, "-0 and 0 are one key, as they are equal")
 	})
+}
+
+// The characters that stand for themselves are those of RFC 3986; all others are escaped.
+func TestKey_TheTextEscapesNothingThatNeedsNone(t *testing.T) {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+	require.Equal(t, plain+"/"+plain, idemflight.Key{Scope: plain, ID: plain}.String())
+	for c := range 256 {
+		id := string([]byte{byte(c)})
+		require.Equal(t, strings.Contains(plain, id), strings.HasSuffix(idemflight.Key{Scope: "s", ID: id}.String(), "/"+id), "%q", id)
+	}
 }
 
 func TestKey_ScopesDoNotMeet(t *testing.T) {

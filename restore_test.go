@@ -510,3 +510,21 @@ func TestPromise24_RestoreTellsTimesAndErrorsAsTheyAre(t *testing.T) {
 		require.True(t, errors.Is(err, idemflight.ErrOutcomeUnknown), "%v", err)
 	})
 }
+
+// A Restore that is refused because its key came meanwhile has shed nothing for it.
+func TestRestore_ThatIsRefusedShedsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(weighted(options{}))
+		executes(t, c, "kept", 6)
+		came := false
+		onYield(t, func(point string) {
+			if point == "settle" && !came {
+				came = true
+				executes(t, c, "k", 0)
+			}
+		})
+		require.ErrorContains(t, c.Restore(bg, "k", retainedEntry(6, time.Now().Add(time.Hour))), "kept already")
+		require.True(t, came, "the seam")
+		requireState(t, c, idemflight.Retained, "kept", "k")
+	})
+}

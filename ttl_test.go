@@ -645,6 +645,19 @@ func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
+// A hold with times of its own, which Reconcile learned nothing about, moves with the clock once.
+func TestSettingTheWallClock_MovesAHoldOnce(t *testing.T) {
+	c := idemflight.MustNew(options{Reconcile: func(context.Context, string, idemflight.Entry[int]) (int, error) { return 0, errBoom }})
+	began := time.Now().Round(0)
+	require.NoError(t, c.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Held, Err: errBoom, StartedAt: began, CompletedAt: began}))
+	c.SetWallClock(7200)
+	_, err := c.Do(bg, theKey, neverRuns(t))
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+	e, ok := lookup(c, theKey)
+	require.True(t, ok)
+	require.WithinDuration(t, began.Add(2*time.Hour), e.StartedAt.Round(0), time.Minute)
+}
+
 // Outcomes of one instant are small records, as those of different ones are.
 func TestRecords_OfOneInstantAreSmall(t *testing.T) {
 	defer idemflight.LimitShards(1)()

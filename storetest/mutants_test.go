@@ -1302,3 +1302,85 @@ func TestOriginOfWhatWasJoinedHereIsInTheEvent(t *testing.T) {
 		}
 	})
 }
+
+// nothing is what a Reconcile says that has learned nothing.
+type nothing struct{ text string }
+
+func (e *nothing) Error() string { return e.text }
+
+// What Reconcile said of one key is not kept beyond its pause.
+func TestPromise36_PausesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		var said []weak.Pointer[nothing]
+		a := over(t, m, func(o *options) {
+			o.Reconcile = func(context.Context, string, idemflight.Entry[int]) (int, error) {
+				e := &nothing{"nothing"}
+				said = append(said, weak.Make(e))
+				return 0, e
+			}
+		})
+		for _, key := range []string{"a", "b"} {
+			_, err := over(t, m).Do(bg, key, returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			_, err = a.Do(bg, key, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			time.Sleep(time.Minute)
+		}
+		require.Len(t, said, 2)
+		runtime.GC()
+		require.Nil(t, said[0].Value())
+		runtime.KeepAlive(a)
+	})
+}
+
+// What is forgotten while its copy waits for weight is not copied, and returns what it has taken.
+func TestPromise41_AForgetWhileACopyWaitsForWeight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		require.Equal(t, 4, must(over(t, m).Do(bg, theKey, returns(4, nil))))
+		b := over(t, m, func(o *options) {
+			o.MaxEntries, o.MaxWeight, o.Weigh = 2, 5, func(_ string, v int) int64 { return int64(v) }
+		})
+		require.Equal(t, 5, must(b.Do(bg, "heavy", returns(5, nil))))
+		waits := 0
+		onYield(t, func(point string) {
+			if point == "weight" {
+				if waits++; waits == 1 {
+					was, err := b.Forget(bg, theKey)
+					require.True(t, was && err == nil)
+				}
+			}
+		})
+		require.Equal(t, 4, must(b.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, 1, waits, "the seam")
+		require.Zero(t, b.Stats().Weight)
+		for _, key := range []string{"x", "y"} { // there are two places, and all the weight
+			require.Equal(t, 2, must(b.Do(bg, key, returns(2, nil))))
+		}
+		require.EqualValues(t, 4, b.Stats().Weight)
+		require.Equal(t, 2, b.Len())
+	})
+}
+
+// An operator's flight takes a place, and gives it back.
+func TestPromise18_AnOperatorsFlightTakesAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		heldAs(t, m, "\nboom")
+		a := over(t, m, func(o *options) { o.MaxEntries, o.Reconcile = 1, unknown })
+		_, err := a.Reconcile(bg, theKey)
+		require.ErrorIs(t, err, errBoom)
+		fn, runs, release := blocked(1, nil)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := a.Do(bg, "flies", fn)
+			ended <- err
+		}()
+		<-runs
+		_, err = a.Do(bg, "another", mustNotRun(t))
+		require.ErrorIs(t, err, idemflight.ErrFull)
+		close(release)
+		require.NoError(t, <-ended)
+	})
+}

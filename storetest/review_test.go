@@ -570,22 +570,24 @@ func TestPromise25_ANoWaitLeaderThatLeavesCountsOnce(t *testing.T) {
 
 // A key that is kept is not in flight because another call asks the store about it.
 func TestPromise10_NoWaitIsNotToldInFlightWhileTheStoreIsAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := storetest.Mem()
-		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
-		a := over(t, m)
-		asking := make(chan struct{})
-		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
-		first := start(a, bg, mustNotRun(t))
-		synctest.Wait()
-		second := start(a, bg, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
-		synctest.Wait()
-		close(asking)
-		require.NoError(t, (<-first).err)
-		got := <-second
-		require.NoError(t, got.err)
-		require.Equal(t, 7, got.res.Value)
-	})
+	for _, noWait := range []time.Duration{idemflight.NoWait, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			m := storetest.Mem()
+			require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
+			a := over(t, m)
+			asking := make(chan struct{})
+			hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
+			first := start(a, bg, mustNotRun(t))
+			synctest.Wait()
+			second := start(a, bg, mustNotRun(t), idemflight.WithMaxWait(noWait))
+			synctest.Wait()
+			close(asking)
+			require.NoError(t, (<-first).err)
+			got := <-second
+			require.NoError(t, got.err)
+			require.Equal(t, 7, got.res.Value)
+		})
+	}
 }
 
 // A panic of the caller's own function is the caller's.
