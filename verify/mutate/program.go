@@ -137,8 +137,11 @@ func (p *program) measure(ctx context.Context, workers int, told func(done, of i
 		p.Tests[i] = t
 		return err
 	}, func() { done++; told(done, len(names)) })
+	if err != nil {
+		return err
+	}
 	slices.SortStableFunc(p.Tests, func(a, b *test) int { return cmp.Compare(a.Takes, b.Takes) })
-	return err
+	return nil
 }
 
 // meets runs one test alone and notes the mutants that it comes by.

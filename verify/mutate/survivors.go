@@ -51,6 +51,138 @@ var equivalent = []explained{
 		"(*clock).syncWall: conditionals boundary: off > tolerance",
 		"(*clock).syncWall: arithmetic base: -tolerance",
 	}},
+	{".", "at the boundary both sides come to the same: what is added is 0, what is taken is all there is, a round over nothing ends, what is kept for no time has expired, a stack is replaced by itself", []string{
+		"(*Cache).Close: conditionals boundary: len(inFlight)+len(undecided) > 0",
+		"(*Cache).takeWeightLocked: conditionals boundary: missing < 0",
+		"(*Cache).takeWeight: conditionals boundary: taken < least",
+		"(*Cache).copyOf: conditionals boundary: keep <= 0",
+		"(*ending).copyLocked: conditionals boundary: keep <= 0",
+		"(*ending).copyLocked: conditionals boundary: ttl >= 0",
+		"textOfError: conditionals boundary: len(p.Stack) > maxStack",
+		"(*kept).isHead: conditionals boundary: r.weight() > 0",
+		"(*ending).settlement: conditionals boundary: end.ttl() <= 0",
+	}},
+	{".", "it looks once more, and finds nothing: no flight begins in a closed cache", []string{
+		"(*Cache).Close: delete branch: break",
+	}},
+	{".", "what a refused leader has waited is then told as since it led, and not as 0, which is no better", []string{
+		"(*call).lead: delete assignment: m.reply.flight = nil",
+	}},
+	{".", "which of several outcomes that may go is chosen, and after how many looks: from 4,096 entries on that is a matter of speed, by design", []string{
+		"(*search).oldEnough: conditionals boundary: n >= exactBelow",
+		"(*search).oldEnough: conditionals boundary: int(find.c.seq.Load()-uint32(t.Seq>>32)) >= n-n/4",
+		"(*search).oldEnough: arithmetic base: n-n/4",
+	}},
+	{".", "not the same, but only if another goroutine comes between the look and the lock, where there is no point at which a test could hold it", []string{
+		"(*search).evictHeld: invert logical: r == nil || t != found",
+		"(*call).claimToAsk: invert logical: exhausted && asOf == c.seq.Load()",
+	}},
+	{".", "not the same, but only if both happen at one instant: a context that ends as the limit of a wait does", []string{
+		"(*Cache).waitUpTo: delete case: r.ended #2",
+	}},
+	{".", "time only: it asks again at once, looks through more, or at what could be passed over, or publishes what is published", []string{
+		"(*Cache).shedOne: delete call: runtime.Gosched()",
+		"(*Cache).lookInFlight: conditionals boundary: c.opts.MaxWaiters > 0",
+		"jsonKeeps: conditionals boundary: reflect.Bool <= k",
+		"jsonKeeps: conditionals negation: reflect.Bool <= k",
+		"jsonKeeps: conditionals boundary: k <= reflect.Float64",
+		"(*shard).keysFrom: conditionals boundary: len(keys) < keysAtOnce",
+		"(*record).use: invert bitwise: flags&(both|gone)",
+		"(*record).use: invert bitwise: both|gone",
+		"newCounter: arithmetic base: 4*runtime.GOMAXPROCS(0)",
+		"newCounter: arithmetic base: max(minStripes, 4*runtime.GOMAXPROCS(0)) - 1",
+		"(*kept).isHead: invert logical: r.weight() > 0 && r == k.values.First()",
+	}},
+	{".", "memory only: room is made while it is filled, or for more; what is let go of is found to be garbage a little later", []string{
+		"(*Cache).keys: arithmetic base: keysAtOnce+slots",
+		"(*Cache).noteUnsettled: delete assignment: all = slices.Grow(all, s.flights.len+s.kept.holds())",
+		"(*flights).remove: conditionals negation: all.len <= min(all.peak/sparse, manyFlights)",
+		"(*flights).remove: arithmetic base: all.peak/sparse",
+		"(*flights).trim: delete assignment: all.byHash, all.peak = nil, all.len",
+		"(*flights).trim: conditionals boundary: all.len > 0",
+		"(*reclaimer).pause: delete call: t.timer.Stop()",
+		"(*reclaimer).pause: delete call: t.calls.reclaim.Store(nil)",
+	}},
+	{".", "a timer or a context that nobody refers to any more ends by itself, after seconds, or is collected", []string{
+		"(*inquiry).watch: delete defer: defer stop()",
+		"(*keeper).within: delete defer: defer cancel()",
+		"(*Cache).patiently: delete defer: defer cancel()",
+		"rest: delete defer: defer t.Stop()",
+	}},
+	{".", "one more beat, which finds nothing to do", []string{
+		"(*keeper).beatAgain: delete call: k.disarmLocked()",
+	}},
+	{".", "the claim of the outcome is still there, for which the timer is set", []string{
+		"(*keeper).offerLater: delete call: k.armLocked()",
+	}},
+	{".", "with a Store nothing is noted on the way: what leaves the memory is a copy", []string{
+		"(*Cache).claim: delete call: c.emit(notes)",
+		"(*Cache).reconcileStored: delete call: c.emit(m.notes)",
+	}},
+	{".", "an outcome that comes from the store is not told as one that ended here: nobody asks for its disposition, nor for who waited", []string{
+		"(*inquiry).landAs: delete assignment: o.disposition = uint8(Retain)",
+		"(*inquiry).takeOutLocked: delete assignment: f.outcome.waiters = f.waiters",
+	}},
+	{".", "an impossible state: only who settles a flight takes it out of its shard, and does so once", []string{
+		"(*inquiry).takeOutLocked: delete call: q.s.mu.Unlock()",
+		"(*inquiry).takeOutLocked: delete call: panic(\"idemflight: bug, please report it: a flight was not there when the store had answer…",
+		"(*ending).land: delete call: s.mu.Unlock()",
+		"(*ending).land: delete call: panic(\"idemflight: bug, please report it: a flight was not there when it settled\")",
+	}},
+	{".", "a marker adds nothing to what is written of an error: neither to its text nor to the sentinels that it matches", []string{
+		"(*Cache).seal: delete assignment: cause = unmark(err)",
+	}},
+	{".", "an error that is looked at is not nil but at its end, and one without end was made finite before", []string{
+		"(*walk).neverSent: invert logical: err != nil && !w.tooLong()",
+		"(*walk).wraps: invert logical: err == nil || w.tooLong()",
+	}},
+	{".", "one error more or less of ten thousand", []string{
+		"(*walk).tooLong: conditionals boundary: w.left < 0",
+	}},
+	{".", "it is refused either way, in other words, or a step later: a reason without digits, one of two digits that is missing, an origin that does not come back the same, a string that is longer than what is left", []string{
+		"Codec.decodeHeld: conditionals boundary: digits < 0",
+		"unescape: arithmetic base: -1",
+		"unescape: arithmetic base: -1 #2",
+		"(*Origin).UnmarshalText: delete assignment: bad = errors.Join(err1, err2, err3) != nil",
+		"(*cursor).string: arithmetic base: len(c.rest)-n",
+	}},
+	{".", "it takes two billion effects of one execution, or more than a gigabyte in one entry", []string{
+		"(*execution).begins: conditionals boundary: e.effects < math.MaxInt32",
+		"NoEffect: conditionals boundary: e.effects < math.MaxInt32",
+		"Codec.appendEntry: conditionals boundary: int64(len(text))+int64(len(value))+int64(len(cause)) > maxParts",
+		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))+int64(len(cause))",
+		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))",
+		"(*frameReader).next: conditionals boundary: n > maxFrame",
+	}},
+	{".", "times that are noted by a clock that was set since are moved when they are shown", []string{
+		"(*draft).expireAfter: delete call: c.syncWall()",
+		"(*Cache).record: delete call: c.syncWall()",
+		"(*Cache).holdAgainLocked: delete call: c.syncWall()",
+		"(*ending).copyLocked: delete call: c.syncWall()",
+	}},
+	{".", "nothing is set there yet, or what is set already", []string{
+		"Codec.appendEntry: remove self assignments: parts |= hasValue",
+		"(*ending).traceEnds: delete assignment: e.Kind = EventExecuted",
+	}},
+	{".", "a standing with no time left and nothing begun is that of a dead owner, or absent already", []string{
+		"(*Cache).read: invert logical: err == nil && standing.State == InFlight",
+	}},
+	{".", "an operator's flight asks neither: what Reconcile finds has the TTL of the cache, and its leader has left", []string{
+		"(*Cache).reconcileStored: delete assignment: m.reply.opts.ttl, m.reply.opts.maxWait = -1, forever",
+	}},
+	{".", "the panic of the caller's function is raised again below; the store hears that it is enough, and ends", []string{
+		"(*Cache).unsettledStored: delete call: panic(theirs)",
+	}},
+	{".", "only for a Reconcile whose finding the store has, and cannot be read back: whether the next call waits for a second", []string{
+		"(*ending).record: conditionals negation: err == nil #3",
+	}},
+	{".", "a limit of a wait that is without end, or that has ended before this is asked, fires never or in vain", []string{
+		"(*call).waitForAnswer: conditionals boundary: r.opts.maxWait > 0",
+		"(*call).waitForAnswer: invert logical: r.opts.maxWait != forever && r.opts.maxWait > 0",
+	}},
+	{".", "what it waits for is done in the critical section that has just been seen", []string{
+		"(*call).leavesAnswer: delete receive: <-asks.answered",
+	}},
 	{"./idemhttp", "where exactly a body moves out of room that is too large: either side costs a little, memory or a copy", []string{
 		"(*recorder).finish: conditionals boundary: cap(r.body)-len(r.body) > len(r.body)/8",
 		"roomy: conditionals boundary: int64(cap(body)) > n+n/4+1<<10",
