@@ -35,6 +35,7 @@ type bench struct {
 	pkg      *pkg
 	programs []*program    // the suites, in the order in which they are asked
 	patience time.Duration // beside five times what a suite takes when no mutant is alive
+	metOnly  bool          // the whole suites are not asked: see -met
 
 	mu    sync.Mutex
 	kills map[string]int // by test
@@ -72,6 +73,9 @@ func (b *bench) askGuarded(ctx context.Context, m *mutant) (verdict, string, str
 				return v, by, detail, err
 			}
 		}
+	}
+	if b.metOnly {
+		return survived, "", "", nil
 	}
 	fails := 0
 	for _, p := range b.programs {
