@@ -120,6 +120,30 @@ func (c *Cache[K, V]) Buckets() (n int) {
 	return n
 }
 
+// Directory returns for how many segments the table of the first shard has room.
+func (c *Cache[K, V]) Directory() int { return len(*c.shards[0].kept.table.segments.Load()) }
+
+// PeakOfFlights returns the most flights that the map of the first shard's has had.
+func (c *Cache[K, V]) PeakOfFlights() int { return c.shards[0].flights.peak }
+
+// Stripes returns how many stripes replays are counted in.
+func (c *Cache[K, V]) Stripes() int { return len(c.replays.stripes) }
+
+// KeysFrom returns the keys that a walk through the first shard's table finds from a position on, and
+// those whose positions are there.
+func (c *Cache[K, V]) KeysFrom(at uint64) (found, there []K) {
+	t := &c.shards[0].kept.table
+	for r := range t.all {
+		if position(r.hash) >= at {
+			there = append(there, r.key)
+		}
+	}
+	for at < positions {
+		at = t.scan(at, func(r *record[K, V]) { found = append(found, r.key) })
+	}
+	return found, there
+}
+
 // LockFreeReplays returns how many replays took no lock.
 func (c *Cache[K, V]) LockFreeReplays() uint64 { return c.replays.sum() }
 
@@ -158,6 +182,8 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	if flights != s.flights.len {
 		wrong("%d flights, not %d", flights, s.flights.len)
 	}
+
+	k.table.check(wrong)
 
 	inLine, last := 0, order.Turn{At: math.MinInt64}
 	for place, r := range k.line.All {
@@ -244,6 +270,32 @@ func (s *shard[K, V]) checkLocked(wrong func(string, ...any)) {
 	}
 	if got := s.head.shed.load(); got != value {
 		wrong("the head says value %v, first is %v", got, value)
+	}
+}
+
+// check reports what is wrong with the buckets of t.
+func (t *table[K, V]) check(wrong func(string, ...any)) {
+	n := t.buckets()
+	if t.len > perBucket*int(n) || n > segmentLen && t.len*sparse < perBucket*int(n) {
+		wrong("%d records in %d buckets", t.len, n)
+	}
+	for i := range uint32(len(*t.segments.Load()) * segmentLen) {
+		first := t.at(i)
+		for b := first; b != nil; b = b.more.Load() {
+			used := 0
+			for j := range b.records {
+				r, tag := b.records[j].Load(), b.tags.Load()>>(8*j)&0xff
+				if r != nil {
+					used++
+				}
+				if r == nil && tag != 0 || r != nil && (tag != tagOf(r.hash) || t.bucket(r.hash) != first) {
+					wrong("slot %d of bucket %d has tag %#x and record %v", j, i, tag, r != nil)
+				}
+			}
+			if used > 0 && i >= n || b != first && used == 0 || b.more.Load() != nil && used < slots {
+				wrong("a bucket of chain %d, of %d, has %d records, and more (%v)", i, n, used, b.more.Load() != nil)
+			}
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -618,4 +619,114 @@ func TestPromise17_NothingIsLeftOfAShardThatEmpties(t *testing.T) {
 	shards := int64(caches * all[0].Shards())
 	require.Less(t, left/shards, int64(400), fmt.Sprintf("bytes left per shard, of %d", shards))
 	runtime.KeepAlive(all)
+}
+
+// A table has no more buckets than it needs, nor a directory with much more room than that: as many as promised in
+// table.go, on the way up and down.
+func TestTable_GrowsAndShrinksAsItSays(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	const most = 400
+	c := idemflight.MustNew(idemflight.Options[int, int]{MaxEntries: 2 * most})
+	directory := func(buckets, before int) int {
+		segments := (buckets + 7) / 8
+		if segments <= before && 4*segments >= before {
+			return before
+		}
+		return max(1, 2*segments-1)
+	}
+	room := 0
+	for i := 1; i <= most; i++ {
+		_, err := c.Do(bg, i, one)
+		require.NoError(t, err)
+		require.Equal(t, (i+3)/4, c.Buckets(), "%d records", i)
+		room = directory(c.Buckets(), room)
+		require.Equal(t, room, c.Directory(), "%d buckets", c.Buckets())
+	}
+	require.NoError(t, c.CheckInvariants())
+	for n := most - 1; n > 0; n-- {
+		require.True(t, forget(c, n+1))
+		require.Equal(t, max(8, min(most/4, n)), c.Buckets(), "%d records", n)
+		room = directory(c.Buckets(), room)
+		require.Equal(t, room, c.Directory(), "%d buckets", c.Buckets())
+		if n%16 == 0 {
+			require.NoError(t, c.CheckInvariants())
+		}
+	}
+	require.True(t, forget(c, 1))
+	require.Zero(t, c.Buckets())
+	_, err := c.Do(bg, 1, one)
+	require.NoError(t, err)
+	require.True(t, forget(c, 1))
+	require.Equal(t, 1, c.Buckets(), "the only bucket stays")
+}
+
+// A walk that was interrupted goes on at a position that may be in the midst of a bucket by now.
+func TestTable_AWalkFindsWhatIsThereFromAnyPosition(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	c := idemflight.MustNew(idemflight.Options[int, int]{})
+	for i := 1; i <= 150; i++ {
+		_, err := c.Do(bg, i, one)
+		require.NoError(t, err)
+		for _, parts := range []uint64{1, 2, 8, 64, 256} {
+			for part := range parts {
+				found, there := c.KeysFrom(part * (1 << 32 / parts))
+				slices.Sort(found)
+				slices.Sort(there)
+				require.Equal(t, there, found, "%d records, part %d of %d", i, part, parts)
+			}
+		}
+	}
+}
+
+// The map of the flights is made anew once it is nearly empty, and not before.
+func TestFlights_AreLetGoOfWhenFewAreLeft(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		const most = 20
+		var ends []func(int, error) (idemflight.Result[int], error)
+		for i := range most {
+			ends = append(ends, fly(t, c, keyNo(i)))
+		}
+		for i, end := range ends {
+			_, err := end(1, nil)
+			require.NoError(t, err)
+			switch left := most - 1 - i; {
+			case left > most/4:
+				require.Equal(t, most, c.PeakOfFlights(), "%d are left", left)
+			default:
+				require.Equal(t, most/4, c.PeakOfFlights(), "%d are left", left)
+			}
+			require.NoError(t, c.CheckInvariants())
+		}
+	})
+}
+
+func TestReplays_AreCountedInSomeStripesForEachCore(t *testing.T) {
+	for cores, want := range map[int]int{1: 16, 4: 16, 5: 32, 9: 64} {
+		before := runtime.GOMAXPROCS(cores)
+		require.Equal(t, want, idemflight.MustNew(options{}).Stripes(), "%d cores", cores)
+		runtime.GOMAXPROCS(before)
+	}
+}
+
+// A caller that joins does so at its first look.
+func TestJoin_TakesOneLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := idemflight.MustNew(options{})
+		end := fly(t, c, "k")
+		meets := 0
+		onYield(t, func(point string) {
+			if point == "meet" {
+				meets++
+			}
+		})
+		call := start(c, bg, "k", neverRuns(t))
+		synctest.Wait()
+		require.Zero(t, meets)
+		_, err := end(1, nil)
+		require.NoError(t, err)
+		synctest.Wait()
+		call.got(t, idemflight.Joined, 1)
+	})
 }

@@ -1385,3 +1385,35 @@ func TestPromise18_AnOperatorsFlightTakesAPlace(t *testing.T) {
 		require.NoError(t, <-ended)
 	})
 }
+
+// What a verb was given to wait for ends with the verb, and keeps no timer.
+func TestPromise44_TheContextOfAVerbEndsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m)
+		var mu sync.Mutex
+		ctxs := map[string][]context.Context{}
+		m.Hook(func(ctx context.Context, _ storetest.When, verb string, _ idemflight.Claim) error {
+			mu.Lock()
+			defer mu.Unlock()
+			ctxs[verb] = append(ctxs[verb], ctx)
+			return nil
+		})
+		led := start(a, bg, func(ctx context.Context) (int, error) {
+			err := idemflight.BeginEffect(ctx)
+			time.Sleep(15 * time.Second)
+			return 7, err
+		})
+		synctest.Wait()
+		watches := start(b, bg, mustNotRun(t))
+		require.NoError(t, (<-led).err)
+		require.NoError(t, (<-watches).err)
+		synctest.Wait()
+		for _, verb := range []string{"Claim", "Begin", "Renew", "Watch", "Read", "Settle"} {
+			require.NotEmpty(t, ctxs[verb], verb)
+			for _, ctx := range ctxs[verb] {
+				require.Error(t, ctx.Err(), verb)
+			}
+		}
+	})
+}
