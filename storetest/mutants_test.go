@@ -1241,7 +1241,7 @@ func TestPromise44_BeatsDoNotMeet(t *testing.T) {
 }
 
 // shyText is an error whose text panics.
-type shyText struct{ error }
+type shyText struct{}
 
 func (shyText) Error() string { panic("shy") }
 
