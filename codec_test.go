@@ -120,7 +120,7 @@ type (
 	}
 )
 
-func (textWriter) MarshalText() ([]byte, error)     { return nil, nil }
+func (w textWriter) MarshalText() ([]byte, error)   { return fmt.Append(nil, w.a), nil }
 func (s *spokenByPtr) MarshalText() ([]byte, error) { return fmt.Append(nil, s.a), nil }
 func (s *spokenByPtr) UnmarshalText(text []byte) error {
 	_, err := fmt.Sscan(string(text), &s.a)
