@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,16 +226,28 @@ func TestPromise36_ReconcileIsToldOfAnErrorThatCannotBeRead(t *testing.T) {
 type watched struct {
 	*storetest.Memory
 	began time.Time
+
+	mu    sync.Mutex
 	early int
 	asked []time.Duration
 }
 
 func (s *watched) Watch(ctx context.Context, c idemflight.Claim) error {
+	s.mu.Lock()
 	s.asked = append(s.asked, time.Since(s.began))
-	if s.early--; s.early >= 0 {
+	s.early--
+	early := s.early >= 0
+	s.mu.Unlock()
+	if early {
 		return nil
 	}
 	return s.Memory.Watch(ctx, c)
+}
+
+func (s *watched) times() []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
 }
 
 // A watch that fails is repeated more and more slowly; one that returns too early, as some engines have it, at
@@ -260,7 +274,7 @@ func TestPromise35_WhenAWatchIsRepeated(t *testing.T) {
 				asked := m.Asked("Claim")
 				watches := start(b, bg, mustNotRun(t))
 				time.Sleep(time.Second)
-				require.Equal(t, w.want, m.asked)
+				require.Equal(t, w.want, m.times())
 				close(release)
 				owner, joined := <-led, <-watches
 				require.NoError(t, owner.err)
@@ -340,6 +354,33 @@ func TestPromise35_AWatchThatNobodyWaitsForEnds(t *testing.T) {
 		close(release)
 		require.NoError(t, (<-led).err)
 	})
+}
+
+// eventLog are events, in their order.
+type eventLog struct {
+	mu     sync.Mutex
+	events []idemflight.Event[string]
+}
+
+// observe notes the events of these kinds, all if there are none.
+func (l *eventLog) observe(kinds ...idemflight.EventKind) func(*options) {
+	return func(o *options) {
+		o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(kinds) == 0 || slices.Contains(kinds, e.Kind) {
+				l.events = append(l.events, e)
+			}
+		}
+	}
+}
+
+// all returns the events so far, once nothing is under way. Only in a bubble.
+func (l *eventLog) all() []idemflight.Event[string] {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.events
 }
 
 // onYield calls at when the library comes to a point, until the test ends. Only goroutines of a bubble count.
@@ -511,18 +552,13 @@ func TestPromise25_AWeighThatPanicsOverACopyIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
 		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
-		var told []error
-		b := over(t, m, func(o *options) {
+		var log eventLog
+		b := over(t, m, log.observe(idemflight.EventPanicked), func(o *options) {
 			o.MaxWeight, o.Weigh = 5, func(string, int) int64 { panic(errBoom) }
-			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
-				if e.Kind == idemflight.EventPanicked {
-					told = append(told, e.Err)
-				}
-			}
 		})
 		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
-		require.Len(t, told, 1)
-		require.ErrorIs(t, told[0], errBoom)
+		require.Len(t, log.all(), 1)
+		require.ErrorIs(t, log.events[0].Err, errBoom)
 		require.EqualValues(t, 1, b.Stats().HookPanics)
 	})
 }
@@ -532,14 +568,12 @@ func TestPromise25_AReplayFromTheStoreIsToldAsThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
 		require.Equal(t, 7, must(over(t, m).Do(bg, theKey, returns(7, nil))))
-		var told []idemflight.Event[string]
-		b := over(t, m, func(o *options) {
-			o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e) }
-		})
+		var log eventLog
+		b := over(t, m, log.observe())
 		time.Sleep(time.Second)
 		hooked(m, storetest.Before, "Claim", func(context.Context) { time.Sleep(time.Second) })
 		require.Equal(t, 7, must(b.Do(bg, theKey, mustNotRun(t))))
-		require.Equal(t, []idemflight.Event[string]{{Kind: idemflight.EventReplayed, Key: theKey, Led: true}}, told)
+		require.Equal(t, []idemflight.Event[string]{{Kind: idemflight.EventReplayed, Key: theKey, Led: true}}, log.all())
 		require.EqualValues(t, 1, b.Stats().Replayed)
 		require.Zero(t, b.Stats().Executed)
 	})
@@ -878,21 +912,16 @@ func TestPromise43_LoadKeepsWhyAKeyIsHeld(t *testing.T) {
 func TestPromise43_RestoreOfWhatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
-		told := 0
-		a := over(t, m, func(o *options) {
+		var log eventLog
+		a := over(t, m, log.observe(idemflight.EventPanicked), func(o *options) {
 			o.MaxWeight, o.Weigh = 5, func(string, int) int64 { panic(errBoom) }
-			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
-				if e.Kind == idemflight.EventPanicked {
-					told++
-				}
-			}
 		})
 		require.Error(t, a.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Held, Err: &hostile{}}))
 		_, ok, err := a.Lookup(bg, theKey)
 		require.NoError(t, err)
 		require.False(t, ok, "nothing is written")
 		require.NoError(t, a.Restore(bg, theKey, idemflight.Entry[int]{State: idemflight.Retained, Value: 7, ExpiresAt: time.Now().Add(time.Hour)}))
-		require.Equal(t, 1, told)
+		require.Len(t, log.all(), 1)
 	})
 }
 
@@ -972,21 +1001,16 @@ func TestPromise38_ThatAnOutcomeCannotBeEncodedIsToldAndSaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var told []error
-				a := over(t, storetest.Mem(), func(o *options) {
+				var log eventLog
+				a := over(t, storetest.Mem(), log.observe(idemflight.EventStore), func(o *options) {
 					o.Codec.EncodeValue = func(int) ([]byte, error) { return []byte("7"), encode() }
 					o.Codec.DecodeValue = func([]byte) (int, error) { return 7, nil }
-					o.Observer = func(_ context.Context, e idemflight.Event[string]) {
-						if e.Kind == idemflight.EventStore {
-							told = append(told, e.Err)
-						}
-					}
 				})
 				_, err := a.Do(bg, theKey, returns(7, nil))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 				require.ErrorContains(t, err, "the outcome cannot be encoded")
 				require.ErrorContains(t, err, "boom")
-				require.Len(t, told, 1)
+				require.Len(t, log.all(), 1)
 				_, err = a.Do(bg, theKey, mustNotRun(t))
 				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 			})
@@ -1153,19 +1177,14 @@ func TestPromise44_SoManyClaimsAreGivenBack(t *testing.T) {
 			require.ErrorIs(t, err, idemflight.ErrStore)
 		}
 		failed := a.Stats().StoreErrors
-		var back []string
-		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
-			if verb == "GiveBack" && when == storetest.After {
-				back = append(back, c.Key)
-			}
-			return nil
-		})
+		var back atomic.Int64
+		hooked(m, storetest.After, "GiveBack", func(context.Context) { back.Add(1) })
 		time.Sleep(20 * time.Second)
 		require.Greater(t, a.Stats().StoreErrors, failed, "what fails in the heartbeat is counted")
-		require.Empty(t, back)
+		require.Zero(t, back.Load())
 		m.Fail("GiveBack", storetest.Before, 0)
 		time.Sleep(time.Minute)
-		require.Len(t, back, 2)
+		require.EqualValues(t, 2, back.Load())
 	})
 }
 
@@ -1174,13 +1193,15 @@ func TestPromise38_EachOutcomeIsOffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
 		a := over(t, m)
-		bad := func(string) bool { return true }
-		m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
-			if verb == "Settle" && when == storetest.Before && bad(c.Key) {
-				return errBoom
-			}
-			return nil
-		})
+		fails := func(but string) {
+			m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+				if verb == "Settle" && when == storetest.Before && c.Key != but {
+					return errBoom
+				}
+				return nil
+			})
+		}
+		fails("none")
 		var calls sync.WaitGroup
 		for i := range 10 {
 			calls.Go(func() {
@@ -1190,12 +1211,12 @@ func TestPromise38_EachOutcomeIsOffered(t *testing.T) {
 		}
 		calls.Wait()
 		time.Sleep(5 * time.Second) // between two beats
-		bad = func(key string) bool { return key != "5" }
+		fails("5")
 		failed := a.Stats().StoreErrors
 		time.Sleep(10 * time.Second) // one beat
 		require.EqualValues(t, 9, a.Stats().StoreErrors-failed)
 		require.Equal(t, 5, must(over(t, m).Do(bg, "5", mustNotRun(t))))
-		bad = func(string) bool { return false }
+		m.Hook(nil)
 		time.Sleep(time.Minute)
 	})
 }
@@ -1249,15 +1270,16 @@ func TestPromise38_AnErrorOfTheStoreThatPanicsInPart(t *testing.T) {
 	for _, said := range []error{shy{}, shyText{}} {
 		synctest.Test(t, func(t *testing.T) {
 			m := storetest.Mem()
-			var told []string
-			a := over(t, m, func(o *options) {
-				o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e.Err.Error()) }
-			})
+			var log eventLog
+			a := over(t, m, log.observe())
 			m.Hook(func(context.Context, storetest.When, string, idemflight.Claim) error { return said })
 			_, err := a.Do(bg, theKey, mustNotRun(t))
 			require.ErrorIs(t, err, idemflight.ErrStore)
 			require.NotEmpty(t, err.Error())
-			require.NotEmpty(t, told)
+			require.NotEmpty(t, log.all())
+			for _, e := range log.events {
+				require.NotEmpty(t, e.Err.Error())
+			}
 			m.Hook(nil)
 			time.Sleep(time.Minute)
 			require.Zero(t, a.Stats().HookPanics)
@@ -1284,10 +1306,8 @@ func TestOriginOfWhatWasJoinedHereIsInTheEvent(t *testing.T) {
 		m := storetest.Mem()
 		_, err := over(t, m, tracedBy(1)).Do(bg, theKey, returns(7, nil))
 		require.NoError(t, err)
-		var told []idemflight.Event[string]
-		b := over(t, m, func(o *options) {
-			o.Observer = func(_ context.Context, e idemflight.Event[string]) { told = append(told, e) }
-		})
+		var log eventLog
+		b := over(t, m, log.observe())
 		asking := make(chan struct{})
 		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
 		first := start(b, bg, mustNotRun(t))
@@ -1297,8 +1317,8 @@ func TestOriginOfWhatWasJoinedHereIsInTheEvent(t *testing.T) {
 		close(asking)
 		require.NoError(t, (<-first).err)
 		require.NoError(t, (<-second).err)
-		require.Len(t, told, 2)
-		for _, e := range told {
+		require.Len(t, log.all(), 2)
+		for _, e := range log.events {
 			requireOrigin(t, 1, e.Origin, e.Kind.String())
 		}
 	})
