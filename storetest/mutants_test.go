@@ -166,25 +166,6 @@ func TestPromise38_WhatAStoreGrantsWithoutRightIsGivenBack(t *testing.T) {
 	})
 }
 
-// A Forget before the grant does not keep the outcome from being copied, either.
-func TestPromise23_AForgetBeforeTheGrantLeavesTheCopy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := storetest.Mem()
-		a := over(t, m)
-		asking := make(chan struct{})
-		hooked(m, storetest.Before, "Claim", func(context.Context) { <-asking })
-		called := start(a, bg, returns(7, nil))
-		synctest.Wait()
-		_, err := a.Forget(bg, theKey)
-		require.NoError(t, err)
-		close(asking)
-		require.NoError(t, (<-called).err)
-		asked := m.Asked("Claim")
-		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
-		require.Equal(t, asked, m.Asked("Claim"), "replayed from memory")
-	})
-}
-
 func TestPromise43_WhatAnOperatorHasSettledIsNotGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := storetest.Mem()
@@ -307,7 +288,7 @@ func TestPromise35_AWatchOfADeadOwnerEnds(t *testing.T) {
 	})
 }
 
-// Nor does anybody once all callers have left, whoever is the last.
+// Nobody watches once all callers have left, whoever is the last.
 func TestPromise35_AWatchEndsWithItsLastCaller(t *testing.T) {
 	for name, order := range map[string][2]int{"the leader leaves first": {0, 1}, "and last": {1, 0}} {
 		t.Run(name, func(t *testing.T) {
@@ -337,23 +318,6 @@ func TestPromise35_AWatchEndsWithItsLastCaller(t *testing.T) {
 			})
 		})
 	}
-}
-
-// Where the only caller may not wait, nobody watches.
-func TestPromise35_AWatchThatNobodyWaitsForEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := storetest.Mem()
-		a, b := over(t, m), over(t, m)
-		fn, runs, release := blocked(7, nil)
-		led := start(a, bg, fn)
-		<-runs
-		_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
-		require.ErrorIs(t, err, idemflight.ErrInFlight)
-		synctest.Wait()
-		require.Zero(t, b.Stats().InFlight)
-		close(release)
-		require.NoError(t, (<-led).err)
-	})
 }
 
 // eventLog are events, in their order.

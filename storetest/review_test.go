@@ -502,6 +502,9 @@ func TestPromise23_AForgetBeforeTheGrantDoesNotHideTheOutcome(t *testing.T) {
 		require.NoError(t, got.err)
 		require.False(t, got.res.ExpiresAt.IsZero(), "the store keeps it")
 		require.EqualValues(t, 1, a.Stats().Retains)
+		asked := m.Asked("Claim")
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.Equal(t, asked, m.Asked("Claim"), "replayed from memory")
 	})
 }
 

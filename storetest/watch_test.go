@@ -62,6 +62,8 @@ func TestPromise35_TheFirstOfItsProcessMayNotWaitEither(t *testing.T) {
 		<-runs
 		_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
+		synctest.Wait()
+		require.Zero(t, b.Stats().InFlight, "the only caller may not wait: nobody watches")
 		_, err = b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(time.Second), idemflight.Inline())
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
 		ctx, cancel := context.WithTimeout(bg, time.Second)
