@@ -188,6 +188,7 @@ var storeFaults = []fault{
 	// 44. Save, Close.
 	{name: "store-close-waits-for-elsewhere", promise: "44", sentence: "Close waits for executions, not for those of other processes", in: "(*Cache).ends", old: "case f.asks != nil && f.asks.claiming != nil && f.asks.claiming.watches: continue", new: ""},
 	{name: "store-close-does-not-wait-for-the-answer", promise: "44", sentence: "Close waits as before: what the store is asked for may run here", in: "(*Cache).ends", old: "undecided = append(undecided, f.asks.claiming.decided)", new: ""},
+	{name: "store-reconcile-of-the-closed-drops-the-copy", promise: "44", sentence: "Close as before: what is kept is replayed on, also after a Reconcile that is refused", hint: "TestPromise43_ReconcileOfAClosed", in: "(*call).claimToAsk", old: "case f == nil && c.closed.Load():", new: "case f == nil && c.closed.Load(): if r := s.kept.get(m.reply.hash, m.key); r != nil { c.removeLocked(s, r) }"},
 	{name: "store-saves", promise: "44", sentence: "Save is an error with a Store", hint: "TestPromise43_", in: "(*Cache).Save", old: "if c.keeper != nil {", new: "if c.keeper != nil && c.opts.Lease < 0 {"},
 
 	// around.md: a Store keeps the origin.
