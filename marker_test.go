@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -177,6 +178,9 @@ func TestPromise11_ALongJoinIsReadToItsEnd(t *testing.T) {
 		deep = &wrapperError{deep}
 	}
 	require.Equal(t, idemflight.Retain, idemflight.ClassifyLenient(deep))
+	all := slices.Repeat([]error{errBoom}, 9999) // and what joins them: as many as are looked at
+	require.Equal(t, idemflight.Release, idemflight.ClassifyLenient(errors.Join(all...)))
+	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(errors.Join(append(all, errBoom)...)))
 	many[4999] = io.EOF
 	require.Equal(t, idemflight.Hold, idemflight.ClassifyLenient(&multi{many}))
 	many[4998] = idemflight.Unknown(errBoom)

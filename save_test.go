@@ -753,13 +753,15 @@ func TestLoad_RefusesWhatSaveWouldNotWrite(t *testing.T) {
 		require.ErrorContains(t, err, "it was held when it was restored")
 	}
 
-	// A length beyond what Save writes is not believed, however right its checksum.
-	stream := framed(head)
-	sum := binary.BigEndian.Uint32(stream[len(stream)-4:])
-	length := []byte{0xff, 0xff, 0xff, 0xff}
-	stream = binary.BigEndian.AppendUint32(append(stream, length...), crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), length))
-	_, err = idemflight.MustNew(options{MaxEntries: fewEntries}).Load(bg, bytes.NewReader(stream))
-	require.ErrorContains(t, err, "the stream was changed here")
+	// A length beyond what Save writes is not believed, however right its checksum; the greatest that it may write is.
+	for length, why := range map[uint32]string{math.MaxUint32: "the stream was changed here", 1<<30 + 1<<10 + 1: "the stream was changed here", 1<<30 + 1<<10: "the stream ends"} {
+		stream := framed(head)
+		sum := binary.BigEndian.Uint32(stream[len(stream)-4:])
+		written := binary.BigEndian.AppendUint32(nil, length)
+		stream = binary.BigEndian.AppendUint32(append(stream, written...), crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), written))
+		_, err := idemflight.MustNew(options{MaxEntries: fewEntries}).Load(bg, bytes.NewReader(stream))
+		require.ErrorContains(t, err, why, "%d bytes", length)
+	}
 }
 
 // What a Codec says, or panics with, is in the error of Save and Load; what expires while it works is expired.

@@ -491,11 +491,13 @@ func TestPromise37_WhatIsHeldElsewhereSaysWhyAndUntilWhen(t *testing.T) {
 		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
 		require.NotContains(t, err.Error(), "until 20")
 
-		m = storetest.Mem()
-		heldAs(t, m, "@")
-		_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
-		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-		require.ErrorContains(t, err, "is no origin")
+		for text, want := range map[string]string{"@": "is no origin", "=,\n": "why it is held: ", "=": "an error without text"} {
+			m = storetest.Mem()
+			heldAs(t, m, text)
+			_, err = over(t, m).Do(bg, theKey, mustNotRun(t))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+			require.ErrorContains(t, err, want)
+		}
 	})
 }
 

@@ -60,11 +60,13 @@ func TestPromise35_TheFirstOfItsProcessMayNotWaitEither(t *testing.T) {
 		fn, runs, release := blocked(7, nil)
 		led := start(a, bg, fn)
 		<-runs
-		_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(idemflight.NoWait))
-		require.ErrorIs(t, err, idemflight.ErrInFlight)
-		synctest.Wait()
-		require.Zero(t, b.Stats().InFlight, "the only caller may not wait: nobody watches")
-		_, err = b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(time.Second), idemflight.Inline())
+		for _, noWait := range []time.Duration{idemflight.NoWait, 0} {
+			_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(noWait))
+			require.ErrorIs(t, err, idemflight.ErrInFlight)
+			synctest.Wait()
+			require.Zero(t, b.Stats().InFlight, "the only caller may not wait: nobody watches")
+		}
+		_, err := b.Do(bg, theKey, mustNotRun(t), idemflight.WithMaxWait(time.Second), idemflight.Inline())
 		require.ErrorIs(t, err, idemflight.ErrInFlight)
 		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()

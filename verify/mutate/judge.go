@@ -34,8 +34,9 @@ type result struct {
 type bench struct {
 	pkg      *pkg
 	programs []*program    // the suites, in the order in which they are asked
-	patience time.Duration // beside five times what a suite takes when no mutant is alive
+	patience time.Duration // beside five times what a test, and a suite, takes when no mutant is alive
 	metOnly  bool          // the whole suites are not asked: see -met
+	most     time.Duration // tests that take longer are not asked, unless it is 0: see -most
 
 	mu    sync.Mutex
 	kills map[string]int // by test
@@ -74,7 +75,7 @@ func (b *bench) askGuarded(ctx context.Context, m *mutant) (verdict, string, str
 			}
 		}
 	}
-	if b.metOnly {
+	if b.metOnly || b.most > 0 {
 		return survived, "", "", nil
 	}
 	fails := 0
@@ -102,7 +103,7 @@ func (b *bench) askAlone(ctx context.Context, m *mutant, onlyFails bool) (verdic
 		if onlyFails && len(names) == 0 {
 			continue
 		} else if !onlyFails {
-			names = nil
+			names = b.brief(behind)
 		}
 		p, err := b.pkg.compile(ctx, b.pkg.suites[i], dir, map[string][]byte{m.site.file.abs(): m.alone()})
 		if err != nil {
@@ -125,7 +126,7 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 	var hung []string
 	first, unclear := ended{}, 0
 	for {
-		e, err := p.run(ctx, alive, names, b.patience+5*p.takes(names))
+		e, err := p.run(ctx, alive, names, b.may)
 		switch {
 		case err != nil:
 			return "", "", "", err
@@ -154,7 +155,7 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 	if name := top(first.CaughtBy); name != "" {
 		again = []string{name}
 	}
-	e, err := p.run(ctx, alive, again, 3*(b.patience+5*p.takes(again)))
+	e, err := p.run(ctx, alive, again, func(takes time.Duration) time.Duration { return 3 * b.may(takes) })
 	switch {
 	case err != nil:
 		return "", "", "", err
@@ -166,6 +167,8 @@ func (b *bench) ask(ctx context.Context, p *program, alive int, names, others []
 	v, by, err := b.killed(p, e)
 	return v, by, "", err
 }
+
+func (b *bench) may(takes time.Duration) time.Duration { return b.patience + 5*takes }
 
 func (b *bench) killed(p *program, e ended) (verdict, string, error) {
 	if e.Unclear() {
@@ -187,13 +190,28 @@ func top(by string) string {
 	return name
 }
 
+func (b *bench) mayAsk(t *test) bool { return b.most == 0 || t.Takes <= b.most }
+
+// brief returns the tests of p that may be asked, nil for all of them.
+func (b *bench) brief(p *program) (names []string) {
+	if b.most == 0 {
+		return nil
+	}
+	for _, t := range p.Tests {
+		if b.mayAsk(t) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // order returns the tests that meet a mutant: some that together take little, those that have killed
 // the most for the time they take, and all others.
 func (b *bench) order(p *program, id int) (first, rest []string) {
 	const little = 300 * time.Millisecond
 	var meets []*test
 	for _, t := range p.Tests {
-		if slices.Contains(t.Meets, id) {
+		if slices.Contains(t.Meets, id) && b.mayAsk(t) {
 			meets = append(meets, t)
 		}
 	}

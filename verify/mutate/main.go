@@ -41,6 +41,7 @@ func main() {
 		list    = flag.Bool("list", false, "print the mutants, run nothing")
 		fresh   = flag.Bool("fresh", false, "forget earlier results")
 		met     = flag.Bool("met", false, "ask only the tests that come by a mutant when none is alive: which do may be the scheduler's choice, but who survives costs seconds, not a minute")
+		most    = flag.Duration("most", 0, "ask only tests that take no longer than this (0: all): who survives them may not survive all")
 		verbose = flag.Bool("v", false, "print a line for each mutant, not only for those that are not killed")
 		workers = flag.Int("workers", max(1, runtime.NumCPU()), "how many suites run at once")
 		dir     = flag.String("state", "", "where results are kept for the next run (default: in the user's cache)")
@@ -76,7 +77,7 @@ func main() {
 		if err != nil {
 			fail(err)
 		}
-		s.metOnly = *met
+		s.metOnly, s.most = *met, *most
 		mutants := choose(s.mutants, re, *sample, *seed)
 		if *list {
 			for _, m := range mutants {

@@ -186,7 +186,10 @@ func TestGuards(t *testing.T) {
 }
 
 func TestWhereItHangs(t *testing.T) {
-	const head = "panic: test timed out after 2s\n\trunning tests:\n\t\tTestIt/a (2.00s)\n\n"
+	heads := []string{
+		"panic: test timed out after 2s\n\trunning tests:\n\t\tTestIt/a (2.00s)\n\n",
+		"=== RUN   TestIt/a\nSIGQUIT: quit\nPC=0x1 m=0 sigcode=0\n\n",
+	}
 	const lib = "github.com/idemflight/idemflight"
 	for name, c := range map[string]struct{ out, by, want string }{
 		"a lock":     {"goroutine 7 [sync.Mutex.Lock, 1 minutes]:\nsync.(*Mutex).Lock(...)\n" + lib + ".(*Cache[...]).Do(0x1)\n", "TestIt/a (hangs)", "sync.Mutex.Lock in (*Cache).Do"},
@@ -195,11 +198,13 @@ func TestWhereItHangs(t *testing.T) {
 		"who knows?": {"goroutine 7 [IO wait]:\nnet.(*conn).Read(0x1)\n", "TestIt/a (hangs)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := suite.Ended{Out: []byte("=== RUN   TestOther\n" + head + c.out)}
-			e.Read()
-			require.True(t, e.Hung)
-			require.Equal(t, c.by, e.CaughtBy)
-			require.Equal(t, c.want, whereItHangs(string(e.Out)))
+			for _, head := range heads {
+				e := suite.Ended{Out: []byte("=== RUN   TestOther\n" + head + c.out)}
+				e.Read()
+				require.True(t, e.Hung)
+				require.Equal(t, c.by, e.CaughtBy)
+				require.Equal(t, c.want, whereItHangs(string(e.Out)))
+			}
 		})
 	}
 }

@@ -47,8 +47,9 @@ type ended struct {
 	waits string // where the goroutines are of a suite that hangs
 }
 
-// run runs tests, those of names if there are any, with the mutant of that number alive.
-func (p *program) run(ctx context.Context, alive int, names []string, timeout time.Duration, more ...string) (ended, error) {
+// run runs tests, those of names if there are any, with the mutant of that number alive; may says how
+// long one, or all, may take that else takes so long.
+func (p *program) run(ctx context.Context, alive int, names []string, may func(takes time.Duration) time.Duration, more ...string) (ended, error) {
 	var args []string
 	if len(names) > 0 {
 		args = append(args, "-test.run=^("+strings.Join(names, "|")+")$")
@@ -56,7 +57,9 @@ func (p *program) run(ctx context.Context, alive int, names []string, timeout ti
 	if len(p.Fails) > 0 {
 		args = append(args, "-test.skip=^("+strings.Join(p.Fails, "|")+")$")
 	}
-	e, err := p.Binary.Run(ctx, timeout, []string{"MUTANT=" + strconv.Itoa(alive)}, append(args, more...)...)
+	b := p.Binary
+	b.Patience = func(test string) time.Duration { return may(p.takes([]string{test})) }
+	e, err := b.Run(ctx, may(p.takes(names)), []string{"MUTANT=" + strconv.Itoa(alive)}, append(args, more...)...)
 	if err != nil || !e.Hung {
 		return ended{Ended: e}, err
 	}
@@ -99,25 +102,22 @@ func whereItHangs(out string) string {
 	return strings.Join(own, "; ")
 }
 
-// takes returns how long the tests of names take, all of them if there are none.
+// takes returns how long the tests of names take, all of them if there are none or none is known.
 func (p *program) takes(names []string) time.Duration {
-	if len(names) == 0 {
-		return p.Takes
-	}
 	var sum time.Duration
 	for _, t := range p.Tests {
 		if slices.Contains(names, t.Name) {
 			sum += t.Takes
 		}
 	}
-	return sum
+	return cmp.Or(sum, p.Takes)
 }
 
 // measure finds out what the suite does with no mutant alive: which tests fail, how long each takes,
 // and which mutants each of them meets.
 func (p *program) measure(ctx context.Context, workers int, told func(done, of int)) error {
 	// What guards cost may be too much for a test that counts allocations.
-	first, err := p.run(ctx, 0, nil, 10*time.Minute, "-test.failfast=false")
+	first, err := p.run(ctx, 0, nil, func(time.Duration) time.Duration { return 10 * time.Minute }, "-test.failfast=false")
 	if err != nil {
 		return err
 	}

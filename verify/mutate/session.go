@@ -18,6 +18,7 @@ type session struct {
 	mutants []*mutant
 	state   *state
 	metOnly bool
+	most    time.Duration // see -most
 }
 
 // lister says which mutants gremlins has: askGremlins, but for tests.
@@ -60,7 +61,7 @@ func (s *session) mutate(listed gremlinsReport) error {
 
 // bench compiles and measures the suites, if no earlier run did so with the same source and tests.
 func (s *session) bench(ctx context.Context, workers int) (*bench, error) {
-	b := &bench{pkg: s.pkg, patience: time.Second, metOnly: s.metOnly, kills: map[string]int{}}
+	b := &bench{pkg: s.pkg, patience: time.Second, metOnly: s.metOnly, most: s.most, kills: map[string]int{}}
 	edited := s.pkg.overlay()
 	var all []byte
 	for _, path := range slices.Sorted(maps.Keys(edited)) {

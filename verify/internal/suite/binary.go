@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -18,6 +19,10 @@ import (
 type Binary struct {
 	Path string
 	Dir  string // where it runs
+
+	// Patience, if not nil, is how long a test at the top level may take before the suite is ended as
+	// one that hangs. Without it only the suite as a whole has a limit.
+	Patience func(test string) time.Duration `json:"-"`
 }
 
 // memory bounds the address space of a suite, in KiB: what is broken may allocate without end.
@@ -64,17 +69,61 @@ func (b Binary) Run(ctx context.Context, timeout time.Duration, env []string, ar
 	cmd := exec.CommandContext(limited, "sh", append(all, args...)...)
 	cmd.Dir, cmd.WaitDelay = b.Dir, 2*time.Second
 	cmd.Env = append(append(os.Environ(), "GOTRACEBACK=all"), env...)
-	var out bytes.Buffer
+	out := output{patience: b.Patience, hangs: func() { // its stacks tell where
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
+		time.AfterFunc(5*time.Second, stop)
+	}}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
 	err := cmd.Run()
+	out.watch("")
 	if ctx.Err() != nil {
 		return Ended{}, ctx.Err()
 	}
-	e := Ended{Passed: err == nil, Out: out.Bytes(), Took: time.Since(start)}
+	e := Ended{Passed: err == nil, Out: out.said.Bytes(), Took: time.Since(start)}
 	e.Read()
 	e.Hung = e.Hung || !e.Passed && limited.Err() != nil
 	return e, nil
+}
+
+// output collects what a suite says, and notices a test that does not come to its end.
+type output struct {
+	said     bytes.Buffer // no embedded one: io.Copy would fill it by its ReadFrom, and nobody would look
+	patience func(test string) time.Duration
+	hangs    func()
+	seen     int         // up to where lines have been looked at
+	limit    *time.Timer // of the test that runs; nil if there is none
+}
+
+// Write is called by one goroutine, since standard output and error are the same writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.said.Write(p)
+	if o.patience == nil {
+		return n, err
+	}
+	for {
+		line, _, whole := bytes.Cut(o.said.Bytes()[o.seen:], []byte("\n"))
+		if !whole {
+			return n, err
+		}
+		o.seen += len(line) + 1
+		if m := startLine.FindSubmatch(line); m != nil && string(m[1]) == "RUN" && !bytes.Contains(m[2], []byte("/")) {
+			o.watch(string(m[2]))
+		} else if m := endLine.FindSubmatch(line); m != nil && !bytes.Contains(m[2], []byte("/")) {
+			o.watch("")
+		}
+	}
+}
+
+// watch notes that a test begins or, if it has no name, that none runs.
+func (o *output) watch(test string) {
+	if o.limit != nil {
+		o.limit.Stop()
+		o.limit = nil
+	}
+	if test != "" {
+		o.limit = time.AfterFunc(o.patience(test), o.hangs)
+	}
 }
 
 // Unclear reports whether the suite ended in a way that tells nothing.

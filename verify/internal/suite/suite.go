@@ -46,7 +46,7 @@ func Overlay(dir string, edited map[string][]byte) (string, error) {
 // HowItEnded tells from a line of output how the tests ended, if not by an assertion.
 func HowItEnded(line string) string {
 	switch {
-	case strings.HasPrefix(line, "panic: test timed out"):
+	case strings.HasPrefix(line, "panic: test timed out"), strings.HasPrefix(line, "SIGQUIT: quit"):
 		return "hangs"
 	case strings.HasPrefix(line, "panic: deadlock: main bubble goroutine"), strings.HasPrefix(line, "fatal error: all goroutines are asleep"):
 		return "deadlock"
