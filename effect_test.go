@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,22 @@ func TestPromise12_EffectCountDecidesUnmarkedErrorPanicAndGoexit(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Effects that are too many to be counted have begun all the same, and NoEffect cannot know whether it refers to the last.
+func TestPromise12_MoreEffectsThanCanBeCounted(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	_, err := c.Do(bg, theKey, func(ctx context.Context) (int, error) {
+		idemflight.SetEffects(ctx, math.MaxInt32-2)
+		for _, want := range []int32{math.MaxInt32 - 1, math.MaxInt32, math.MaxInt32} {
+			require.NoError(t, idemflight.BeginEffect(ctx))
+			require.Equal(t, want, idemflight.Effects(ctx))
+		}
+		idemflight.NoEffect(ctx)
+		require.EqualValues(t, math.MaxInt32, idemflight.Effects(ctx))
+		return 0, errBoom
+	})
+	require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
 }
 
 func TestPromise12_BeginEffectRefusesAfterExecTimeout(t *testing.T) {

@@ -1,6 +1,7 @@
 package idemflight
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -81,6 +82,12 @@ func (c *Cache[K, V]) SetWallClock(seconds int) {
 		panic(fmt.Sprintf("the wall clock was set by %v", got))
 	}
 }
+
+// SetEffects makes it look as if so many effects of the execution whose context ctx is had begun.
+func SetEffects(ctx context.Context, n int32) { executionOf(ctx).effects = n }
+
+// Effects returns how many effects of the execution whose context ctx is have begun.
+func Effects(ctx context.Context) int32 { return executionOf(ctx).effects }
 
 // InLine returns how many records of c lie in the lines of their shards, and not in heaps.
 func (c *Cache[K, V]) InLine() (n int) {

@@ -1395,11 +1395,32 @@ func TestPromise44_TheContextOfAVerbEndsWithIt(t *testing.T) {
 		require.NoError(t, (<-led).err)
 		require.NoError(t, (<-watches).err)
 		synctest.Wait()
-		for _, verb := range []string{"Claim", "Begin", "Renew", "Watch", "Read", "Settle"} {
-			require.NotEmpty(t, ctxs[verb], verb)
-			for _, ctx := range ctxs[verb] {
-				require.Error(t, ctx.Err(), verb)
+		requireEnded := func(verbs ...string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, verb := range verbs {
+				require.NotEmpty(t, ctxs[verb], verb)
+				for _, ctx := range ctxs[verb] {
+					require.Error(t, ctx.Err(), verb)
+				}
+			}
+			clear(ctxs)
+		}
+		requireEnded("Claim", "Begin", "Renew", "Watch", "Read", "Settle")
+
+		m.Fail("Settle", storetest.Before, 1<<30)
+		_, err := a.Do(bg, "offered again", returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		m.Fail("Settle", storetest.Before, 0)
+		asked := m.Asked("Settle")
+		mu.Lock()
+		clear(ctxs)
+		mu.Unlock()
+		for range 100 {
+			if time.Sleep(time.Second); m.Asked("Settle") > asked {
+				break
 			}
 		}
+		requireEnded("Settle")
 	})
 }
