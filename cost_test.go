@@ -345,3 +345,24 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 	}
 	runtime.KeepAlive(keys)
 }
+
+// A walk makes room for its keys once, however many there are.
+func TestCost_AWalkMakesRoomOnce(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	c := idemflight.MustNew(options{MaxEntries: 2000})
+	for i := range 2000 {
+		if i%2 == 0 {
+			executes(t, c, keyNo(i), i)
+		} else {
+			_, err := c.Do(bg, keyNo(i), returns(0, errBoom))
+			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		}
+	}
+	require.Zero(t, testing.AllocsPerRun(20, func() {
+		for range c.All() {
+		}
+	}))
+	require.LessOrEqual(t, testing.AllocsPerRun(20, func() {
+		must(c.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true }), 2.0, "one, and another one with the race detector")
+	}))
+}

@@ -341,3 +341,45 @@ func CheckKey[K comparable](key K) error {
 	traits := traitsOf(reflect.TypeFor[K]())
 	return checkKey(&traits, key)
 }
+
+// TimerAtRest reports whether the timer of what expires is stopped, and whether it refers to nothing. It
+// stops it.
+func (c *Cache[K, V]) TimerAtRest() (stopped, free bool) {
+	t := &c.reclaimer
+	return !t.timer.Stop(), t.calls.reclaim.Load() == nil
+}
+
+// HeartbeatAtRest reports whether no beat is to come.
+func (c *Cache[K, V]) HeartbeatAtRest() bool {
+	c.keeper.mu.Lock()
+	defer c.keeper.mu.Unlock()
+	return !c.keeper.armed
+}
+
+// StripesInUse returns in how many stripes replays have been counted.
+func (c *Cache[K, V]) StripesInUse() (n int) {
+	for i := range c.replays.stripes {
+		if c.replays.stripes[i].n.Load() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// KeysAtOnce is how many keys a walk notes under one hold of a lock, but for those beside the last in its bucket.
+const KeysAtOnce = keysAtOnce
+
+// WalkKeys tells how many keys each step of a walk through the first shard has, and of these how many are of the
+// last bucket.
+func (c *Cache[K, V]) WalkKeys(step func(keys, last int)) {
+	s := &c.shards[0]
+	for at := uint64(0); at < positions; {
+		keys, next := s.keysFrom(nil, at)
+		last := 0
+		for at < next {
+			last = 0
+			at = s.kept.table.scan(at, func(*record[K, V]) { last++ })
+		}
+		step(len(keys), last)
+	}
+}

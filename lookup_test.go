@@ -175,6 +175,22 @@ func TestAll_HoldsALockForSomeHundredKeysAtATime(t *testing.T) {
 	t.Logf("half of the holds took less than %v, 99 in 100 less than %v", took[len(took)/2], took[len(took)*99/100])
 }
 
+// A walk lets go of the lock as soon as it has noted so many keys, and those beside the last of them.
+func TestAll_LetsGoOfTheLockAfterSomeKeys(t *testing.T) {
+	defer idemflight.LimitShards(1)()
+	c := idemflight.MustNew(options{MaxEntries: 20_000})
+	for i := range 20_000 {
+		executes(t, c, keyNo(i), i)
+	}
+	walked := 0
+	c.WalkKeys(func(keys, last int) {
+		walked += keys
+		require.Less(t, keys-last, idemflight.KeysAtOnce)
+		require.True(t, keys >= idemflight.KeysAtOnce || walked == 20_000, "%d keys, and more to come", keys)
+	})
+	require.Equal(t, 20_000, walked)
+}
+
 func TestAll_StopsWhenTheLoopDoes(t *testing.T) {
 	c := intCache(t, 1000)
 	for n := range 1000 {

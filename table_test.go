@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemflight/idemflight"
@@ -708,6 +709,27 @@ func TestReplays_AreCountedInSomeStripesForEachCore(t *testing.T) {
 		require.Equal(t, want, idemflight.MustNew(options{}).Stripes(), "%d cores", cores)
 		runtime.GOMAXPROCS(before)
 	}
+}
+
+// Replays on several goroutines do not all write to one cache line.
+func TestReplays_AreCountedInSeveralStripes(t *testing.T) {
+	c := idemflight.MustNew(options{})
+	executes(t, c, "k", 1)
+	const goroutines = 200 // all alive at once, so that each has its own stack
+	var replayed, ended sync.WaitGroup
+	replayed.Add(goroutines)
+	for range goroutines {
+		ended.Go(func() {
+			v, err := c.Do(bg, "k", neverRuns(t))
+			replayed.Done()
+			replayed.Wait()
+			assert.NoError(t, err)
+			assert.Equal(t, 1, v)
+		})
+	}
+	ended.Wait()
+	require.EqualValues(t, goroutines, c.Stats().Replayed)
+	require.Greater(t, c.StripesInUse(), 3, "of %d", c.Stripes())
 }
 
 // A caller that joins does so at its first look.

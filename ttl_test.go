@@ -831,3 +831,30 @@ func TestResult_CompletedAtWithATTLOfItsOwn(t *testing.T) {
 		require.Equal(t, first.CompletedAt, e.CompletedAt)
 	})
 }
+
+// A cache that is empty has no timer that runs, nor one that refers to it.
+func TestPromise17_NoTimerIsSetWhereNothingIsKept(t *testing.T) {
+	c := idemflight.MustNew(options{TTL: time.Hour})
+	executes(t, c, "k", 1)
+	require.True(t, forget(c, "k"))
+	stopped, free := c.TimerAtRest()
+	require.True(t, stopped)
+	require.True(t, free)
+}
+
+// No heartbeat is to come once the store has taken the outcome that was offered to it again.
+func TestPromise44_NoHeartbeatIsSetWhereNothingIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		c := idemflight.MustNew(options{Store: m, MaxEntries: fewEntries})
+		m.Fail("Settle", storetest.Before, 1<<30)
+		_, err := c.Do(bg, "k", one)
+		require.ErrorIs(t, err, idemflight.ErrStore)
+		require.False(t, c.HeartbeatAtRest())
+		m.Fail("Settle", storetest.Before, 0)
+		for asked := m.Asked("Settle"); m.Asked("Settle") == asked; synctest.Wait() {
+			time.Sleep(time.Second)
+		}
+		require.True(t, c.HeartbeatAtRest())
+	})
+}
