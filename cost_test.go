@@ -363,6 +363,6 @@ func TestCost_AWalkMakesRoomOnce(t *testing.T) {
 		}
 	}))
 	require.LessOrEqual(t, testing.AllocsPerRun(20, func() {
-		must(c.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true }), 2.0, "one, and another one with the race detector")
-	}))
+		must(c.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true }))
+	}), 2.0, "one, and another one with the race detector")
 }
