@@ -241,7 +241,7 @@ func TestScope(t *testing.T) {
 		status int
 	}{
 		{"me", coded(429), 429}, {"", nil, 401}, {"", errBoom, 401}, {"me", errBoom, 401}, {"me", coded(403), 403}, {"me", fmt.Errorf("x: %w", coded(503)), 503},
-		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400},
+		{"me", coded(399), 401}, {"me", coded(600), 401}, {"me", coded(200), 401}, {"", coded(599), 599}, {"", coded(400), 400}, {"me", coded(500), 500},
 	} {
 		scope, scopeErr = c.scope, c.err
 		require.Equal(t, c.status, call(h, post("k", "")).Status,
@@ -321,7 +321,7 @@ func TestDefaultFingerprintIsForGood(t *testing.T) {
 	}
 	for line, path := range map[string]string{
 		"/a/b": "/a/b", "/a/b/": "/a/b", "//a//b//?x": "/a/b", "/": "/", "//": "/", "/a/../b/./": "/a/../b/.", "/%2F/a%20b": "/%2F/a%20b",
-		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*", "/to/http://host/b": "/to/http:/host/b",
+		"http://host/a//b/?x=/y": "/a/b", "http://host": "/", "http:///a": "/a", "http://host?x": "/", "HTTPS://host:1//": "/", "*": "*", "/to/http://host/b": "/to/http:/host/b",
 	} {
 		r := post("k", "")
 		r.RequestURI = line

@@ -123,15 +123,17 @@ func TestEffectsAnnounced_ARefusalIsNoEffect(t *testing.T) {
 		o := idemhttp.DefaultCacheOptions()
 		o.EffectsAnnounced = true
 		cache := idemflight.MustNew(o)
-		status := http.StatusUnprocessableEntity
+		var status int
 		s := inMemory(newMiddleware(t, idemhttp.Options{Cache: cache}).Handler(http.HandlerFunc(
 			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })))
 		defer s.stop()
-		_, err := s.post(t.Context(), "refused", "body")
-		require.NoError(t, err)
-		require.Zero(t, cache.Stats().Unannounced)
+		for _, status = range []int{http.StatusBadRequest, http.StatusUnprocessableEntity} {
+			_, err := s.post(t.Context(), http.StatusText(status), "body")
+			require.NoError(t, err)
+			require.Zero(t, cache.Stats().Unannounced)
+		}
 		status = http.StatusCreated
-		_, err = s.post(t.Context(), "done", "body")
+		_, err := s.post(t.Context(), "done", "body")
 		require.NoError(t, err)
 		require.EqualValues(t, 1, cache.Stats().Unannounced)
 	})

@@ -218,8 +218,22 @@ var equivalent = []explained{
 	{"./idemhttp", "a server gives a body of length 0 as http.NoBody, so that it never comes here; one that does anyway is read to its end from whatever room", []string{
 		"readBody: conditionals boundary: r.ContentLength >= 0",
 	}},
-	{"./idemhttp", "room of four times what has come and not just what is still to come: more memory while the request is in progress, in as many steps", []string{
-		"grown: arithmetic base: announced + 1 - have",
+	{"./idemhttp", "how much room a body is given while it comes: more memory or more steps", []string{
+		"roomy: arithmetic base: n/4",
+		"grown: arithmetic base: have/2 + minBody",
+		"grown: arithmetic base: have/2",
+		"grown: conditionals boundary: rest > 0",
+		"grown: arithmetic base: limit+1-have",
+		"grown: arithmetic base: limit+1",
+	}},
+	{"./idemhttp", "at the boundary both sides come to the same: no time left is NoWait, a limit of 0 is none, 499 has been decided, a body of length 0 is at its end", []string{
+		"(*call).maxWait: conditionals boundary: left <= 0",
+		"(*call).noteTime: conditionals boundary: s.WriteTimeout > 0",
+		"ClassifyStatus: conditionals boundary: r.Status <= 499",
+		"withBodyBack: conditionals boundary: len(body) > 0",
+	}},
+	{"./idemhttp", "memory only: a name that is a part of something longer keeps all of that", []string{
+		"owned: delete assignment: name = own(name)",
 	}},
 	{"./idemhttp", "what is not given back to the pool the collector takes", []string{
 		"(*Middleware).serve: delete call: c.release()",
