@@ -199,6 +199,27 @@ func TestPromise30_WhoWasReplacedNeitherBeginsNorSettles(t *testing.T) {
 	})
 }
 
+// Without EffectsAnnounced, too, who was refused has begun nothing.
+func TestPromise30_WhoWasReplacedBeforeItBeganKnowsThatNothingHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		late, b := over(t, m), over(t, m)
+		ids := firstClaim(m)
+		answered := start(late, bg, func(ctx context.Context) (int, error) {
+			<-ctx.Done() // with the next heartbeat
+			require.ErrorIs(t, idemflight.BeginEffect(ctx), idemflight.ErrClaimLost)
+			return 0, errBoom
+		})
+		id := <-ids
+		synctest.Wait()
+		require.True(t, m.Kill(id))
+		require.NoError(t, b.Resolve(bg, theKey, 5, nil))
+		got := <-answered
+		require.ErrorIs(t, got.err, errBoom)
+		require.NotErrorIs(t, got.err, idemflight.ErrOutcomeUnknown)
+	})
+}
+
 // A heartbeat learns that the claim is lost, and ends fn's context, while BeginEffect asks the store.
 func TestPromise30_BeginEffectSaysThatTheClaimIsLostAlsoIfAHeartbeatIsQuicker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
