@@ -607,7 +607,9 @@ func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
 		now := time.Now().Round(0)
 		c.SetWallClock(seconds)
 		stored.SetWallClock(seconds)
-		e, _ := lookup(c, "kept")
+		e, _ := lookup(stored, "kept")
+		requireNow(e.ExpiresAt, now.Add(time.Hour))
+		e, _ = lookup(c, "kept")
 		requireNow(e.ExpiresAt, now.Add(time.Hour))
 		c.SetWallClock(-seconds)
 		lookup(c, "kept")
@@ -631,8 +633,6 @@ func TestSettingTheWallClock_IsNoticedWhereTimesAreTold(t *testing.T) {
 			requireNow(untilOf(t, err), now.Add(7*24*time.Hour))
 			require.True(t, forget(c, "held "+keyNo(n)))
 		}
-		e, _ = lookup(stored, "kept")
-		requireNow(e.ExpiresAt, now.Add(time.Hour))
 		require.NoError(t, c.Restore(bg, keyNo(n), retainedEntry(1, now.Add(time.Hour))))
 	}
 	c.SetWallClock(60 * 60)

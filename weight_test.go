@@ -182,6 +182,43 @@ func TestPromise20_SheddingPassesOverTheNewcomerAndTheWeightless(t *testing.T) {
 	})
 }
 
+// Weight is taken before it is certain that the newcomer stays: what turns out not to be kept gives it back.
+func TestPromise20_ANewcomerThatIsNotKeptWeighsNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		insert    func(c *cache) error
+		meanwhile func(c *cache)
+		fails     bool
+	}{
+		"forgotten": {
+			func(c *cache) error { _, err := c.Do(bg, "new", returns(10, nil)); return err },
+			func(c *cache) { forget(c, "new") },
+			false,
+		},
+		"restored, and there already": {
+			func(c *cache) error { return c.Restore(bg, "new", retainedEntry(10, time.Now().Add(time.Hour))) },
+			func(c *cache) { executes(t, c, "new", 0) },
+			true,
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := shedding(options{})
+			executes(t, c, "old", 9)
+			taken := 0
+			onYield(t, func(point string) {
+				if point == "weight: taken" {
+					taken++
+					tt.meanwhile(c)
+				}
+			})
+			require.Equal(t, tt.fails, tt.insert(c) != nil, name)
+			synctest.Wait()
+			require.Equal(t, 1, taken, name)
+			require.Zero(t, c.Stats().Weight, name)
+			require.NoError(t, c.CheckInvariants(), name)
+		})
+	}
+}
+
 func TestPromise20_ProtectDoesNotProtectFromIt(t *testing.T) {
 	for _, protect := range []time.Duration{0, time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
