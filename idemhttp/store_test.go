@@ -3,6 +3,7 @@ package idemhttp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
@@ -128,7 +129,7 @@ func TestEffectsAnnounced_ARefusalIsNoEffect(t *testing.T) {
 			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })))
 		defer s.stop()
 		for _, status = range []int{http.StatusBadRequest, http.StatusUnprocessableEntity} {
-			_, err := s.post(t.Context(), http.StatusText(status), "body")
+			_, err := s.post(t.Context(), fmt.Sprint("refused-", status), "body")
 			require.NoError(t, err)
 			require.Zero(t, cache.Stats().Unannounced)
 		}

@@ -15,13 +15,8 @@ var equivalent = []explained{
 	{".", "a saved clock reading: without it one is taken a moment later, right before fn", []string{
 		"(*call).claimLocked: delete assignment: f.exec.started = f.startedAt",
 	}},
-	{".", "a joined caller whose context has ended leaves at once either way: if not here, then where it would wait, counted and told the same", []string{
-		"(*Cache).checkContext: conditionals negation: err == nil",
-	}},
 	{".", "which of its counters counts a replay: the sum is the same, the cores share a cache line or not", []string{
 		"(*counter).count: invert bitwise: uint64(uintptr(unsafe.Pointer(&here))) >> 11",
-		"(*counter).count: arithmetic base: stack*0x9E3779B97F4A7C15",
-		"(*counter).count: invert bitwise: t.shift&63",
 	}},
 	{".", "a timer that is set for this very deadline already is found so one step later, or is set for it again", []string{
 		"(*Cache).arm: conditionals boundary: int64(deadline) >= t.next.Load()",
@@ -36,20 +31,12 @@ var equivalent = []explained{
 	{".", "time only: the stack grows later, when there is more on it to move", []string{
 		"(*Cache).fly: delete call: growStack(0)",
 	}},
-	{".", "an impossible state: only settle takes a flight out of its shard, and does so once", []string{
-		"(*ending).settle: delete call: panic(\"idemflight: bug, please report it: a flight was not there when it settled\")",
-	}},
-	{".", "memory against an allocation: a table that held exactly as much as it may, or is exactly as empty, is left standing or made anew", []string{
-		"(*flights).remove: conditionals boundary: all.peak > fewFlights",
-		"(*flights).remove: conditionals boundary: all.len <= min(all.peak/sparse, manyFlights)",
-	}},
 	{".", "which of two that expire at one instant goes first", []string{
 		"(*kept).firstDue: conditionals boundary: q.deadline < r.deadline",
 	}},
 	{".", "the tolerance is for the noise between two readings; to store within it changes what is told by less than that", []string{
 		"(*clock).syncWall: conditionals boundary: off < -tolerance",
 		"(*clock).syncWall: conditionals boundary: off > tolerance",
-		"(*clock).syncWall: arithmetic base: -tolerance",
 	}},
 	{".", "at the boundary both sides come to the same: what is added is 0, what is taken is all there is, a round over nothing ends, what is kept for no time has expired, a stack is replaced by itself", []string{
 		"(*Cache).Close: conditionals boundary: len(inFlight)+len(undecided) > 0",
@@ -75,10 +62,14 @@ var equivalent = []explained{
 	}},
 	{".", "not the same, but only if another goroutine comes between the look and the lock, where there is no point at which a test could hold it", []string{
 		"(*search).evictHeld: invert logical: r == nil || t != found",
+		"(*search).evictHidden: invert logical: r == nil || !find.unprotected(r.done(find.c.opts.TTL))",
 		"(*call).claimToAsk: invert logical: exhausted && asOf == c.seq.Load()",
 	}},
-	{".", "not the same: All may miss a key, if the table has shrunk since its last look to end just before the bucket that comes next; no test gets there, and chance hardly ever", []string{
-		"(*table).scan: conditionals boundary: i >= n",
+	{".", "not the same, but only for a key in flight whose position, one of four billion, is just where a step of the walk ends: it is visited twice", []string{
+		"(*shard).keysFrom: conditionals boundary: p < at",
+	}},
+	{".", "memory only: who still holds a flight that has ended keeps another one of the same hash", []string{
+		"(*flights).remove: delete assignment: f.twin = nil",
 	}},
 	{".", "not the same, but only if both happen at one instant: a context that ends as the limit of a wait does", []string{
 		"(*Cache).waitUpTo: delete case: r.ended #2",
@@ -89,47 +80,17 @@ var equivalent = []explained{
 		"jsonKeeps: conditionals boundary: reflect.Bool <= k",
 		"jsonKeeps: conditionals negation: reflect.Bool <= k",
 		"jsonKeeps: conditionals boundary: k <= reflect.Float64",
-		"(*shard).keysFrom: conditionals boundary: len(keys) < keysAtOnce",
 		"(*record).use: invert bitwise: flags&(both|gone)",
 		"(*record).use: invert bitwise: both|gone",
-		"newCounter: arithmetic base: 4*runtime.GOMAXPROCS(0)",
-		"newCounter: arithmetic base: max(minStripes, 4*runtime.GOMAXPROCS(0)) - 1",
 		"(*kept).isHead: invert logical: r.weight() > 0 && r == k.values.First()",
-		"(*table).add: conditionals boundary: t.len > perBucket*int(t.buckets())",
-		"(*table).remove: conditionals negation: last != at",
-		"(*table).remove: invert bitwise: last.tags.Load()&highBits",
-		"(*table).remove: conditionals boundary: n > 1",
-		"(*table).remove: conditionals boundary: t.len*sparse < perBucket*n",
-		"(*table).remove: conditionals negation: t.len*sparse < perBucket*n",
-		"(*table).remove: arithmetic base: t.len*sparse",
-		"(*table).remove: conditionals boundary: n > segmentLen",
-		"(*bucket).empty: delete call: b.tags.Store(0)",
 	}},
 	{".", "memory only: room is made while it is filled, or for more; what is let go of is found to be garbage a little later", []string{
-		"(*Cache).keys: arithmetic base: keysAtOnce+slots",
-		"(*Cache).noteUnsettled: delete assignment: all = slices.Grow(all, s.flights.len+s.kept.holds())",
-		"(*flights).remove: conditionals negation: all.len <= min(all.peak/sparse, manyFlights)",
-		"(*flights).remove: arithmetic base: all.peak/sparse",
-		"(*flights).trim: delete assignment: all.byHash, all.peak = nil, all.len",
 		"(*flights).trim: conditionals boundary: all.len > 0",
-		"(*reclaimer).pause: delete call: t.timer.Stop()",
-		"(*reclaimer).pause: delete call: t.calls.reclaim.Store(nil)",
 		"(*table).grow: arithmetic base: 2 * slots",
-		"(*table).reserve: arithmetic base: n/segmentLen",
-		"(*table).resize: conditionals boundary: n <= len(old)",
 		"(*table).resize: conditionals boundary: n*sparse >= len(old)",
-		"(*table).resize: conditionals negation: n*sparse >= len(old)",
-		"(*table).resize: arithmetic base: n*sparse",
-		"(*table).resize: arithmetic base: 2*n-1",
 	}},
 	{".", "a timer or a context that nobody refers to any more ends by itself, after seconds, or is collected", []string{
-		"(*inquiry).watch: delete defer: defer stop()",
-		"(*keeper).within: delete defer: defer cancel()",
-		"(*Cache).patiently: delete defer: defer cancel()",
 		"rest: delete defer: defer t.Stop()",
-	}},
-	{".", "one more beat, which finds nothing to do", []string{
-		"(*keeper).beatAgain: delete call: k.disarmLocked()",
 	}},
 	{".", "the claim of the outcome is still there, for which the timer is set", []string{
 		"(*keeper).offerLater: delete call: k.armLocked()",
@@ -155,25 +116,16 @@ var equivalent = []explained{
 		"(*walk).neverSent: invert logical: err != nil && !w.tooLong()",
 		"(*walk).wraps: invert logical: err == nil || w.tooLong()",
 	}},
-	{".", "one error more or less of ten thousand", []string{
-		"(*walk).tooLong: conditionals boundary: w.left < 0",
-	}},
 	{".", "it is refused either way, in other words, or a step later: a reason without digits, one of two digits that is missing, an origin that does not come back the same, a string that is longer than what is left", []string{
-		"Codec.decodeHeld: conditionals boundary: digits < 0",
 		"unescape: arithmetic base: -1",
 		"unescape: arithmetic base: -1 #2",
 		"(*Origin).UnmarshalText: delete assignment: bad = errors.Join(err1, err2, err3) != nil",
 		"(*cursor).string: arithmetic base: len(c.rest)-n",
 	}},
 	{".", "it takes two billion effects of one execution, or more than a gigabyte in one entry", []string{
-		"(*execution).begins: conditionals boundary: e.effects < math.MaxInt32",
-		"NoEffect: conditionals boundary: e.effects < math.MaxInt32",
 		"Codec.appendEntry: conditionals boundary: int64(len(text))+int64(len(value))+int64(len(cause)) > maxParts",
 		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))+int64(len(cause))",
 		"Codec.appendEntry: arithmetic base: int64(len(text))+int64(len(value))",
-		"(*frameReader).next: conditionals boundary: n > maxFrame",
-		"const saveLine: arithmetic base: maxParts + 1<<10",
-		"const saveLine: invert bitwise: 1<<10",
 	}},
 	{".", "times that are noted by a clock that was set since are moved when they are shown", []string{
 		"(*draft).expireAfter: delete call: c.syncWall()",
