@@ -19,10 +19,12 @@ import (
 	"github.com/idemflight/idemflight/storetest"
 )
 
+const slots = 16384 // of a cluster
+
 // cluster starts one of three masters, and returns a client of it.
 func cluster(t *testing.T, directives ...string) *redis.ClusterClient {
 	t.Helper()
-	const masters, slots = 3, 16384
+	const masters = 3
 	var addrs []string
 	var nodes []*redis.Client
 	for range masters {
@@ -46,6 +48,49 @@ func cluster(t *testing.T, directives ...string) *redis.ClusterClient {
 	c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
+}
+
+// clusterOf returns a client of a cluster with these masters, of which each has a part of the slots.
+func clusterOf(t *testing.T, addrs ...string) *redis.ClusterClient {
+	c := redis.NewClusterClient(&redis.ClusterOptions{ClusterSlots: func(context.Context) (all []redis.ClusterSlot, err error) {
+		for i, addr := range addrs {
+			all = append(all, redis.ClusterSlot{
+				Start: i * slots / len(addrs), End: (i+1)*slots/len(addrs) - 1, Nodes: []redis.ClusterNode{{Addr: addr}},
+			})
+		}
+		return all, nil
+	}})
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+// TestUnsettled_TellsOfAKeyOnce: of one that two masters return, as while its slot moves.
+func TestUnsettled_TellsOfAKeyOnce(t *testing.T) {
+	addr := server(t)
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	s := open(t, clusterOf(t, addr, "localhost:"+port)) // one engine, twice
+	claim(t, s, request("in flight"))
+	settled(t, s, claim(t, s, request("held")), idemflight.Settlement{Disposition: idemflight.Hold, TTL: hold})
+	claim(t, s, request("damaged"))
+	engine := client(t, addr)
+	damaged, err := engine.Keys(t.Context(), "*damaged*").Result()
+	require.NoError(t, err)
+	require.Len(t, damaged, 1)
+	require.NoError(t, engine.HSet(t.Context(), damaged[0], "st", "none").Err())
+
+	var told []string
+	err = s.Unsettled(t.Context(), func(key string, _ idemflight.Standing) error {
+		told = append(told, key)
+		return nil
+	})
+	require.ElementsMatch(t, []string{"in flight", "held"}, told)
+	require.Equal(t, 1, strings.Count(fmt.Sprint(err), `key "damaged"`), "%v", err)
+}
+
+func TestOpen_OfAClusterWithoutMasters(t *testing.T) {
+	_, err := redisstore.Open(t.Context(), clusterOf(t), "name", redisstore.Options{})
+	require.ErrorContains(t, err, "the cluster has no masters")
 }
 
 // TestCluster: all that a store does, its keys spread over three masters.

@@ -112,8 +112,11 @@ func TestOpen_Refuses(t *testing.T) {
 
 	gone := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1})
 	defer gone.Close()
-	_, err = redisstore.Open(t.Context(), gone, "name", redisstore.Options{NoEviction: true})
-	require.ErrorContains(t, err, "refused")
+	for _, o := range []redisstore.Options{{}, {NoEviction: true}} {
+		_, err = redisstore.Open(t.Context(), gone, "name", o)
+		require.ErrorContains(t, err, "refused")
+		require.NotContains(t, err.Error(), "evict", "it has not answered, and not declined")
+	}
 }
 
 // TestFullEngine: one that has reached maxmemory refuses claims, but not what it has once admitted.
