@@ -237,6 +237,35 @@ var equivalent = []explained{
 		"(*Store).look: delete defer: defer cancel()",
 		"(*Store).countClaim: delete defer: defer cancel()",
 	}},
+	{"./redisstore", "an impossible state: the files are part of the program", []string{
+		"script: delete call: panic(\"idemflight: bug: \" + err.Error())",
+	}},
+	{"./redisstore", "not the same, but only if both happen at one instant: an answer that comes as its context ends", []string{
+		"soon: delete case: results #2",
+	}},
+	{"./redisstore", "a pipeline without a command asks nothing, and one that was executed is empty again", []string{
+		"(*Store).runEach: conditionals boundary: len(unknown) > 0",
+		"(*Store).runEach: delete assignment: pipe = s.client.Pipeline()",
+	}},
+	{"./redisstore", "time only: how soon, and how often, a watched claim is looked at", []string{
+		"const firstPause: arithmetic base: 5 * time.Millisecond",
+		"const firstPause: arithmetic base: 250 * time.Millisecond",
+		"(*Store).join: delete case: ws.poller.wake",
+		"(*Store).poll: conditionals boundary: len(due) > 0",
+		"(*Store).poll: delete branch: continue",
+		"(*Store).poll: delete case: p.wake",
+		"(*watches).due: delete assignment: pause = longestPause",
+		"(*watches).due: delete assignment: pause = min(pause, left)",
+		"(*watches).due: conditionals boundary: left > 0",
+		"(*Store).lookAt: delete assignment: l.by.pause = min(2*l.by.pause, longestPause)",
+		"(*Store).lookAt: arithmetic base: time.Duration(min(left, l.by.pause.Milliseconds())) * time.Millisecond",
+		"(*Store).lookAt: delete assignment: l.by.due = time.Now().Add(again)",
+		"(*Store).lookAt: invert loopctrl: continue",
+	}},
+	{"./redisstore", "the poller ends at its next look, a quarter of a second later at most, and a timer that nobody refers to is collected", []string{
+		"(*Store).poll: delete case: p.ctx.Done()",
+		"(*Store).poll: delete call: timer.Stop()",
+	}},
 	{"./internal/record", "at the boundary both sides come to the same: the sum is Forever", []string{
 		"after: conditionals boundary: t > Forever-int64(d)",
 	}},
