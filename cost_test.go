@@ -349,6 +349,7 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 // A walk makes room for its keys once, however many there are.
 func TestCost_AWalkMakesRoomOnce(t *testing.T) {
 	defer idemflight.LimitShards(1)()
+	defer idemflight.LimitHash(64)() // keys of one hash are noted at once, however many
 	costs := func(keys int) (all, unsettled float64) {
 		c := idemflight.MustNew(options{MaxEntries: 2000})
 		for i := range keys {
