@@ -345,28 +345,3 @@ func BenchmarkBytesPerEntry(b *testing.B) {
 	}
 	runtime.KeepAlive(keys)
 }
-
-// A walk makes room for its keys once, however many there are.
-func TestCost_AWalkMakesRoomOnce(t *testing.T) {
-	defer idemflight.LimitShards(1)()
-	defer idemflight.LimitHash(64)() // keys of one hash are noted at once, however many
-	costs := func(keys int) (all, unsettled float64) {
-		c := idemflight.MustNew(options{MaxEntries: 2000})
-		for i := range keys {
-			executes(t, c, "retained "+keyNo(i), i)
-			_, err := c.Do(bg, "held "+keyNo(i), returns(0, errBoom))
-			require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
-		}
-		all = testing.AllocsPerRun(20, func() {
-			for range c.All() {
-			}
-		})
-		return all, testing.AllocsPerRun(20, func() {
-			must(c.Unsettled(bg, func(string, idemflight.Entry[int]) bool { return true }))
-		})
-	}
-	allOfFew, unsettledOfFew := costs(5)
-	allOfMany, unsettledOfMany := costs(1000)
-	require.Equal(t, allOfFew, allOfMany)
-	require.Equal(t, unsettledOfFew, unsettledOfMany)
-}

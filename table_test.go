@@ -752,3 +752,17 @@ func TestJoin_TakesOneLook(t *testing.T) {
 		call.got(t, idemflight.Joined, 1)
 	})
 }
+
+// What a record has room for stays in it: an execution of up to 4.3 s, to the nanosecond.
+func TestRecord_HowLongAnExecutionTookFitsOrNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for took, small := range map[time.Duration]int{math.MaxUint32: 1, math.MaxUint32 + 1: 0} {
+			c := idemflight.MustNew(options{})
+			_, err := c.Do(bg, "k", returnsAfter(took, 1, nil))
+			require.NoError(t, err)
+			require.Equal(t, small, c.Small(), "%d ns", took)
+			e, _ := lookup(c, "k")
+			require.Equal(t, took, e.CompletedAt.Sub(e.StartedAt))
+		}
+	})
+}

@@ -86,6 +86,8 @@ var equivalent = []explained{
 	}},
 	{".", "memory only: room is made while it is filled, or for more; what is let go of is found to be garbage a little later", []string{
 		"(*flights).trim: conditionals boundary: all.len > 0",
+		"(*Cache).keys: arithmetic base: keysAtOnce+slots",
+		"(*Cache).noteUnsettled: delete assignment: all = slices.Grow(all, s.flights.len+s.kept.holds())",
 		"(*table).grow: arithmetic base: 2 * slots",
 		"(*table).resize: conditionals boundary: n*sparse >= len(old)",
 	}},
