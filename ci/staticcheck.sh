@@ -5,6 +5,6 @@
 
 bin=$PWD/.ci/bin
 [ $# -gt 0 ] || step staticcheck
-(unset GOFLAGS && GOBIN=$bin go install honnef.co/go/tools/cmd/staticcheck@v0.8.2)
+(unset GOFLAGS && GOBIN=$bin compile go install honnef.co/go/tools/cmd/staticcheck@v0.8.2)
 cd "${1-.}"
-"$bin/staticcheck" ./...
+compile "$bin/staticcheck" ./...

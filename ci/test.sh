@@ -3,4 +3,5 @@
 . "$(dirname "$0")/lib.sh"
 
 step tests as the README says
+compile go list -export -test ./... >/dev/null
 go test ./...
