@@ -22,7 +22,7 @@ go run ./internal/docs -check
 step every nested module is checked
 for check in $(git ls-files '*/.ci-quick'); do
 	module=${check%/.ci-quick}
-	grep -qE "ci/modules\.sh .*\b$module( |\$)" .ci/run || { echo ".ci/run does not name $module"; exit 1; }
+	grep -qE "ci/modules\.sh .*\b$module([ ']|\$)" .ci/run || { echo ".ci/run does not name $module"; exit 1; }
 done
 for mod in $(git ls-files '*/go.mod' | grep -v /testdata/); do
 	[ -x "${mod%go.mod}.ci-quick" ] || { echo "${mod%/go.mod} has no .ci-quick"; exit 1; }
