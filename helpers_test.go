@@ -516,9 +516,11 @@ func goroutines(t *testing.T) int {
 	return bytes.Count(buf, []byte(", "+bubble))
 }
 
-// processGoroutines counts those of the process; one that is just exiting gets the time to do so.
+// processGoroutines counts those of the process; one that is just exiting gets the time to do so: its thread may have lost
+// its processor, and 10,000 turns of others, a millisecond, were once in fifty times not enough. It waits in turns since time
+// stands still in a bubble.
 func processGoroutines(want int) int {
-	for range 10_000 {
+	for range 10_000_000 { // some seconds
 		if runtime.NumGoroutine() <= want {
 			break
 		}
