@@ -332,6 +332,8 @@ func TestSweepSparesTheLiving(t *testing.T) {
 				claim(t, s, fmt.Sprint("other", i), false)
 				require.Equal(t, idemflight.InFlight, state(t, s, "k"))
 			}
+			_, due, _ := s.Rows()
+			require.Equal(t, 4, due, "it is looked at again")
 			settle(t, s, r, retain)
 			claim(t, s, "another", false)
 			require.Equal(t, idemflight.Retained, state(t, s, "k"))
@@ -555,11 +557,88 @@ func TestStepsOfOneBatch(t *testing.T) {
 	}
 }
 
+// TestClaimInMemoryAfterABatch: a claim that waited for a write of its key needs no disk once that has ended, and is there.
+func TestClaimInMemoryAfterABatch(t *testing.T) {
+	d, s := openStore(t)
+	old := claim(t, s, "k", false)
+	goOn := hold(t, d)
+	settled, granted := make(chan error, 1), make(chan bool, 1)
+	go func() {
+		_, err := s.Settle(context.Background(), old.Claim, release)
+		settled <- err
+	}()
+	until(t, "the writer", func() bool { return d.Pending() == 1 && d.Queued() == 0 })
+	go func() {
+		x, _ := s.Claim(context.Background(), request("k", true))
+		granted <- x.Granted
+	}()
+	until(t, "the queue", func() bool { return d.Queued() == 1 })
+	before := d.Commits()
+	goOn()
+	require.NoError(t, <-settled)
+	require.True(t, <-granted)
+	require.Equal(t, before+1, d.Commits(), "one for Settle, none for the claim")
+	_, _, inMemory := s.Rows()
+	require.Equal(t, 1, inMemory)
+	x, err := s.Claim(t.Context(), request("k", true))
+	require.NoError(t, err)
+	require.False(t, x.Granted, "it is claimed")
+}
+
+// TestAClosedRowsEndIsItsOwn: a key in memory that was claimed, or closed, again since its row was closed stays.
+func TestAClosedRowsEndIsItsOwn(t *testing.T) {
+	_, s := openStore(t)
+	closed := func(key string, lease time.Duration) {
+		r := request(key, true)
+		r.Lease = lease
+		_, err := s.Claim(t.Context(), r)
+		require.NoError(t, err)
+		settle(t, s, r, release)
+	}
+	const soon = 50 * time.Millisecond
+	closed("first", soon) // those behind it are looked at when it has ended
+	closed("claimed", 1)
+	closed("closed", 1)
+	claim(t, s, "claimed", true)
+	closed("closed", lease)
+	time.Sleep(soon + time.Millisecond)
+	claim(t, s, "other", true) // which sweeps
+	require.Equal(t, idemflight.InFlight, state(t, s, "claimed"))
+	_, _, inMemory := s.Rows()
+	require.Equal(t, 3, inMemory, "claimed, closed and other: a late verb of the one that was closed finds that")
+}
+
+// TestWatchEndsInMemory: who watches a claim that is in memory alone hears of its end.
+func TestWatchEndsInMemory(t *testing.T) {
+	d, s := openStore(t)
+	r := claim(t, s, "k", true)
+	watched := make(chan error, 1)
+	go func() { watched <- s.Watch(context.Background(), r.Claim) }()
+	until(t, "the watch", func() bool { return d.Watched() == 1 })
+	settle(t, s, r, release)
+	require.Zero(t, d.Watched(), "told, and watched no more")
+	require.NoError(t, <-watched)
+}
+
+// TestUnsettledTellsOnceWhatMovesToTheDisk: f may begin an effect of what was in memory.
+func TestUnsettledTellsOnceWhatMovesToTheDisk(t *testing.T) {
+	_, s := openStore(t)
+	r := claim(t, s, "k", true)
+	told := 0
+	require.NoError(t, s.Unsettled(t.Context(), func(string, idemflight.Standing) error {
+		told++
+		return s.Begin(t.Context(), r.Claim, lease)
+	}))
+	require.Equal(t, 1, told)
+	records, _, inMemory := s.Rows()
+	require.Equal(t, []int{1, 0}, []int{records, inMemory}, "it has moved")
+}
+
 func TestUnsettledIsWhole(t *testing.T) {
 	_, s := openStore(t)
 	want := make(map[string]bool)
-	for i := range 1300 { // more than two scans
-		announced := i%5 != 0
+	for i := range 1300 { // more than two scans of what is in the file
+		announced := i%10 == 0
 		r := claim(t, s, fmt.Sprint(i), announced)
 		if i%7 == 0 {
 			require.NoError(t, s.GiveBack(t.Context(), r.Claim))
@@ -571,6 +650,9 @@ func TestUnsettledIsWhole(t *testing.T) {
 	require.NoError(t, s.Unsettled(t.Context(), func(key string, x idemflight.Standing) error {
 		require.False(t, got[key], "%q is told twice", key)
 		got[key] = true
+		if len(got)%5 > 0 {
+			return nil
+		}
 		found, err := s.Forget(t.Context(), idemflight.Claim{Key: key, ID: x.ID}) // f may ask the store
 		require.True(t, found)
 		return err

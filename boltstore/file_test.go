@@ -305,7 +305,10 @@ func TestDamagedRecord(t *testing.T) {
 // TestDamagedRecordThatHasEnded: the sweep that meets it does not fail the writes of other keys.
 func TestDamagedRecordThatHasEnded(t *testing.T) {
 	_, s := openStore(t)
-	r := claim(t, s, "bad", false)
+	r := request("bad", false)
+	r.Lease = 1
+	_, err := s.Claim(t.Context(), r)
+	require.NoError(t, err)
 	ends := retain
 	ends.TTL = 1
 	settle(t, s, r, ends)
@@ -313,7 +316,9 @@ func TestDamagedRecordThatHasEnded(t *testing.T) {
 	for i := range 3 {
 		settle(t, s, claim(t, s, fmt.Sprint("good", i), false), retain)
 	}
-	_, err := s.Read(t.Context(), "bad")
+	_, due, _ := s.Rows()
+	require.Equal(t, 3, due, "a sweep has met it")
+	_, err = s.Read(t.Context(), "bad")
 	require.ErrorContains(t, err, `"bad"`, "it is there for somebody to look at")
 }
 

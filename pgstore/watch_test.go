@@ -132,7 +132,11 @@ func TestWatch_Many(t *testing.T) {
 
 // TestWatch_Listens: looks are far apart here, so only a notification can wake who waits.
 func TestWatch_Listens(t *testing.T) {
-	f := newStore(t, func(c *pgxpool.Config) { c.MaxConns = 2 }) // of which who listens takes none
+	f := newStore(t, func(c *pgxpool.Config) {
+		c.MaxConns = 2 // of which who listens takes none
+		c.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return nil }
+		c.AfterConnect = func(context.Context, *pgx.Conn) error { return nil }
+	})
 	other := fixture{Store: open(t, newPool(t, f.schema), Options{}), t: t}
 	for how, end := range map[string]func(c idemflight.Claim){
 		"settled":    func(c idemflight.Claim) { other.settles(c, retain("value")) },

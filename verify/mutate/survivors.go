@@ -220,6 +220,60 @@ var equivalent = []explained{
 	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
 		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
 	}},
+	{"./boltstore", "not the same: who is queued before the writer has begun would start a second one; a race without a point to hold", []string{
+		"(*DB).tryWithoutDisk: delete assignment: d.writing = true",
+	}},
+	{"./boltstore", "a nanosecond earlier or later", []string{
+		"(*DB).sweepRowsLocked: conditionals boundary: d.rows[0].end <= now",
+		"(*DB).sweepRowsLocked: conditionals boundary: r.Expires <= now",
+		"(*transaction).sweep: conditionals boundary: int64(binary.BigEndian.Uint64(k)) > t.at.Now",
+		"(*transaction).sweep: conditionals boundary: end <= t.at.Now",
+		"(*transaction).sweep: conditionals boundary: dueOf(r) > t.at.Now",
+	}},
+	{"./boltstore", "a test of it would need a GiB", []string{
+		"(*Store).Settle: conditionals boundary: int64(len(what.Value))+int64(len(what.Err)) > maxParts",
+		"(*Store).Settle: arithmetic base: int64(len(what.Value))+int64(len(what.Err))",
+	}},
+	{"./boltstore", "speed only: how many records a transaction looks at", []string{
+		"(*Store).unsettledFrom: increment decrement: looked++",
+		"(*Store).unsettledFrom: conditionals boundary: looked > scanMost",
+		"(*transaction).sweep: conditionals boundary: len(ended) < sweepMost",
+		"(*transaction).sweep: invert logical: k != nil && len(ended) < sweepMost",
+		"(*transaction).sweep: invert loopctrl: break",
+	}},
+	{"./boltstore", "a record that cannot be read is an empty one, which is neither in flight nor held", []string{
+		"(*Store).unsettledFrom: delete branch: continue",
+	}},
+	{"./boltstore", "a transaction fails before its commit if the file is closed, or damaged where Open has not looked", []string{
+		"(*DB).land: invert logical: t.done && d.broken == nil",
+	}},
+	{"./boltstore", "the number is only compared with 0", []string{
+		"(*transaction).put: increment decrement: t.writes++",
+	}},
+	{"./boltstore", "a due entry that is not there is deleted then, which is no error", []string{
+		"(*transaction).put: invert logical: err == nil && before.State != record.Absent",
+	}},
+	{"./boltstore", "a key is not empty", []string{
+		"(*transaction).sweep: conditionals boundary: len(k) <= 8",
+	}},
+	{"./boltstore", "who lives on is looked at sooner, and by each transaction: speed only", []string{
+		"(*transaction).sweep: arithmetic base: t.at.Now+int64(time.Hour)",
+	}},
+	{"./pgstore", "a row that is damaged has no state that is told", []string{
+		"(*Store).Unsettled: delete branch: continue",
+	}},
+	{"./pgstore", "more is marked than has to be, or again, or a moment later: it is told, or found by a look, all the same", []string{
+		"(*Store).mark: invert logical: p.listening && w.pause >= listenAfter",
+		"(*Store).mark: conditionals boundary: w.pause >= listenAfter",
+		"(*Store).mark: delete assignment: w.marked = true",
+		"(*Store).mark: conditionals boundary: len(ids) > 0",
+		"(*Store).listen: conditionals boundary: w.pause >= listenAfter",
+	}},
+	{"./pgstore", "a connection whose wait was cancelled is closed by the driver, and a context's timer ends by itself", []string{
+		"(*Store).withConnection: delete defer: defer func() { ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)…",
+		"(*Store).withConnection: delete defer: defer cancel()",
+		"(*Store).withConnection: delete call: _ = conn.Close(ctx)",
+	}},
 	{"./pgstore", "an impossible state: the files are part of the program", []string{
 		"schemaUpTo: delete call: panic(fmt.Sprintf(\"pgstore: bug: %v\", err))",
 	}},
