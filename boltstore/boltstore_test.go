@@ -306,6 +306,24 @@ func TestFileDoesNotGrow(t *testing.T) {
 	}
 }
 
+// TestSweepDropsAllThatHasEnded: one transaction does.
+func TestSweepDropsAllThatHasEnded(t *testing.T) {
+	_, s := openStore(t)
+	ends := retain
+	ends.TTL = 50 * time.Millisecond
+	for i := range 5 {
+		r := request(fmt.Sprint(i), false)
+		r.Lease = 1
+		_, err := s.Claim(t.Context(), r)
+		require.NoError(t, err)
+		settle(t, s, r, ends)
+	}
+	time.Sleep(ends.TTL + time.Millisecond)
+	claim(t, s, "another", false)
+	records, due, _ := s.Rows()
+	require.Equal(t, []int{1, 1}, []int{records, due})
+}
+
 // TestSweepSparesTheLiving: a record whose lease as written is over, and its hold too, and whose owner lives.
 func TestSweepSparesTheLiving(t *testing.T) {
 	for name, owner := range map[string]func(*testing.T, *boltstore.Store) idemflight.ClaimRequest{

@@ -220,7 +220,7 @@ var equivalent = []explained{
 	{"./boltstore", "for a record of an epoch that is yet to come: there is none", []string{
 		"(*DB).leaseEnd: arithmetic base: len(d.opened)-1",
 	}},
-	{"./boltstore", "not the same: who is queued before the writer has begun would start a second one; a race without a point to hold", []string{
+	{"./boltstore", "not the same: who is queued before the writer has begun would start a second one; TestGroupCommit notices by chance", []string{
 		"(*DB).tryWithoutDisk: delete assignment: d.writing = true",
 	}},
 	{"./boltstore", "a nanosecond earlier or later", []string{
