@@ -262,6 +262,9 @@ var equivalent = []explained{
 	{"./pgstore", "a row that is damaged has no state that is told", []string{
 		"(*Store).Unsettled: delete branch: continue",
 	}},
+	{"./pgstore", "not the same: a poller that is awake for another reason looks, too; TestWatch_ANewOneIsLookedAtSoon notices by chance", []string{
+		"(*Store).watch: delete call: p.wake()",
+	}},
 	{"./pgstore", "more is marked than has to be, or again, or a moment later: it is told, or found by a look, all the same", []string{
 		"(*Store).mark: invert logical: p.listening && w.pause >= listenAfter",
 		"(*Store).mark: conditionals boundary: w.pause >= listenAfter",
