@@ -339,7 +339,7 @@ func planted(ctx context.Context, dir string, quick bool) (row, error) {
 		}
 	}
 	return row{
-		fmt.Sprintf("a fault planted for each of %d promises and lines of idemhttp", len(promises)),
+		fmt.Sprintf("at least one for each of %d things that can cost money: the promises, the lines about idemhttp, the packages around, the stores", len(promises)),
 		fmt.Sprintf("%d of %d", found, len(results)), command,
 	}, nil
 }
