@@ -232,14 +232,13 @@ func (q *inquiry[K, V]) replaceHeld(r *ClaimRequest) bool {
 func (q *inquiry[K, V]) refused(r *ClaimRequest, standing Standing) (again bool) {
 	c, f := q.c, q.flight
 	*r = ClaimRequest{Fingerprint: f.fingerprint}
-	dead := standing.State == InFlight && standing.ExpiresIn == 0
 	switch {
 	case standing.State == Absent:
 		return true
-	case dead && !standing.Begun:
+	case standing.free():
 		r.Replaces, r.From = standing.ID, InFlight
 		return true
-	case dead: // a store that keeps to Store.Read has said so itself
+	case standing.State == InFlight && standing.ExpiresIn == 0: // a store that keeps to Store.Read has said so itself
 		standing.State = Held
 	}
 	switch {

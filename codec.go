@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,10 @@ type Codec[K comparable, V any] struct {
 	// are written as they are, everything else as JSON; text that JSON would change because it is
 	// not UTF-8 is an error. If JSON is certain to lose a part of V, both functions are required:
 	// if V has unexported fields, or fields tagged "-", without implementing MarshalJSON and
-	// UnmarshalJSON (or MarshalText and UnmarshalText), or if it has interfaces, funcs, channels or
-	// complex numbers. DecodeValue owns the bytes that it gets.
+	// UnmarshalJSON (or MarshalText and UnmarshalText); if it implements what writes it and not what
+	// reads it, or has either from an embedded field that does not know the others (a time.Time, for
+	// one); or if it has interfaces, funcs, channels or complex numbers. DecodeValue owns the bytes
+	// that it gets.
 	EncodeValue func(V) ([]byte, error)
 	DecodeValue func([]byte) (V, error)
 
@@ -458,10 +461,28 @@ type looked struct {
 // cannot be addressed (in a map) is written without the methods of pointers to it.
 func (l *lossCheck) loss(t reflect.Type, path string, addressable bool) string {
 	at := looked{t, addressable}
-	if slices.Contains(l.seen, at) || speaksForItself(t, addressable) {
+	if slices.Contains(l.seen, at) {
 		return ""
 	}
 	what := strings.TrimPrefix(path+" is", " ")
+	writer, reader := spokesmen(t, addressable)
+	if writer != "" && reader != "" {
+		for _, method := range []string{writer, reader} {
+			if from := speaksAlone(t, method); from != "" {
+				return fmt.Sprintf("%s a %v, for which the %s of its embedded %s speaks alone", what, t, method, from)
+			}
+		}
+		return ""
+	}
+	if why := l.part(t, path, what, addressable); why != "" || writer == "" {
+		return why
+	}
+	return fmt.Sprintf("%s a %v, which has a %s and nothing that reads what that writes", what, t, writer)
+}
+
+// part is loss for a t that JSON itself writes.
+func (l *lossCheck) part(t reflect.Type, path, what string, addressable bool) string {
+	at := looked{t, addressable}
 	switch t.Kind() {
 	case reflect.Interface:
 		return fmt.Sprintf("%s an interface (%v), whose dynamic type is not written", what, t)
@@ -529,15 +550,74 @@ func (l *lossCheck) fields(t reflect.Type, path string, addressable bool, named 
 	return ""
 }
 
+// spokesmen returns the names of the methods with which JSON writes and reads a t; "" for one that t
+// does not have.
+func spokesmen(t reflect.Type, addressable bool) (writer, reader string) {
+	writes, reads := t, reflect.PointerTo(t)
+	if addressable {
+		writes = reads
+	}
+	switch {
+	case writes.Implements(reflect.TypeFor[json.Marshaler]()):
+		writer = "MarshalJSON"
+	case writes.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
+		writer = "MarshalText"
+	}
+	switch {
+	case reads.Implements(reflect.TypeFor[json.Unmarshaler]()):
+		reader = "UnmarshalJSON"
+	case reads.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		reader = "UnmarshalText"
+	}
+	return writer, reader
+}
+
 // speaksForItself reports whether t has methods that write and read it.
 func speaksForItself(t reflect.Type, addressable bool) bool {
-	writes := t
-	if addressable {
-		writes = reflect.PointerTo(t)
+	writer, reader := spokesmen(t, addressable)
+	return writer != "" && reader != ""
+}
+
+// speaksAlone returns the embedded field of t from which t has the method by promotion, if that leaves
+// something of t out: another field, or the field itself, which is nil where t is read if it is a
+// pointer. Otherwise it returns "".
+func speaksAlone(t reflect.Type, method string) string {
+	if t.Kind() != reflect.Struct || !isPromoted(t, method) {
+		return ""
 	}
-	reads := reflect.PointerTo(t)
-	return writes.Implements(reflect.TypeFor[json.Marshaler]()) && reads.Implements(reflect.TypeFor[json.Unmarshaler]()) ||
-		writes.Implements(reflect.TypeFor[encoding.TextMarshaler]()) && reads.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+	var from reflect.StructField
+	leaves := false
+	for f := range t.Fields() {
+		_, speaks := f.Type.MethodByName(method)
+		if !speaks {
+			_, speaks = reflect.PointerTo(f.Type).MethodByName(method)
+		}
+		if f.Anonymous && speaks {
+			from = f
+		} else if f.Type.Size() > 0 {
+			leaves = true
+		}
+	}
+	switch {
+	case leaves, from.Type.Kind() == reflect.Pointer, from.Type.Kind() == reflect.Interface:
+		return from.Name
+	}
+	return speaksAlone(from.Type, method)
+}
+
+// isPromoted reports whether t has the method from a field that it embeds: then the compiler has
+// generated it. A compiler that does not tell leaves it uncertain, and nothing is refused.
+func isPromoted(t reflect.Type, name string) bool {
+	m, ok := t.MethodByName(name)
+	if !ok { // one of pointers to t
+		m, ok = reflect.PointerTo(t).MethodByName(name)
+	}
+	if !ok {
+		return false
+	}
+	pc := m.Func.Pointer()
+	file, _ := runtime.FuncForPC(pc).FileLine(pc)
+	return file == "<autogenerated>"
 }
 
 // speaksAsText is speaksForItself for the keys of a map.

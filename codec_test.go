@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"net/http"
 	"net/url"
 	"strings"
@@ -118,7 +119,43 @@ type (
 		Outer `json:"o"`
 		X     int
 	}
+	stamped struct {
+		time.Time
+		Note string
+	}
+	ownStamped struct { // with methods of its own
+		time.Time
+		Note string
+	}
+	generic[T any] struct { // with methods of its own, too
+		time.Time
+		Note T
+	}
+	Speaker interface {
+		json.Marshaler
+		json.Unmarshaler
+	}
+	Redacted string // writes itself, and is read as any string
+	lastly   struct{ stamped }
 )
+
+func (s ownStamped) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]any{s.Time, s.Note})
+}
+
+func (s *ownStamped) UnmarshalJSON(data []byte) error {
+	return json.Unmarshal(data, &[]any{&s.Time, &s.Note})
+}
+
+func (g generic[T]) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]any{g.Time, g.Note})
+}
+
+func (g *generic[T]) UnmarshalJSON(data []byte) error {
+	return json.Unmarshal(data, &[]any{&g.Time, &g.Note})
+}
+
+func (Redacted) MarshalJSON() ([]byte, error) { return []byte(`"…"`), nil }
 
 func (w textWriter) MarshalText() ([]byte, error)   { return fmt.Append(nil, w.a), nil }
 func (s *spokenByPtr) MarshalText() ([]byte, error) { return fmt.Append(nil, s.a), nil }
@@ -166,6 +203,14 @@ func TestCodec_ValuesComeBackAsTheyWere(t *testing.T) {
 	valueComesBack(t, Speaking{spokenByPtr{7}})
 	valueComesBack(t, map[string]struct{ *Speaking }{"a": {&Speaking{spokenByPtr{7}}}})
 	valueComesBack(t, time.Unix(5, 7).UTC())
+	valueComesBack(t, struct{ time.Time }{time.Unix(5, 7).UTC()})
+	valueComesBack(t, ownStamped{time.Unix(5, 7).UTC(), "paid"})
+	valueComesBack(t, generic[string]{time.Unix(5, 7).UTC(), "paid"})
+	valueComesBack(t, map[string]ownStamped{"a": {time.Unix(5, 7).UTC(), "paid"}})
+	valueComesBack(t, struct {
+		spoken
+		_ struct{}
+	}{spoken{7}, struct{}{}})
 	valueComesBack(t, idemflight.Fingerprint{}, fingerprint(1))
 	valueComesBack(t, nil, &idemhttp.Response{
 		Status: 201, Header: http.Header{"Location": {"/a", "/b"}}, Body: []byte("\x00body\xff"), Trailer: http.Header{"T": nil}})
@@ -243,6 +288,25 @@ func TestCodec_WhatTheDefaultWouldLoseIsRefused(t *testing.T) {
 	refuses[string, complex64](t, "of type complex64")
 	refuses[string, map[float64]int](t, "a map with keys of type float64")
 	refuses[string, selfEmbedding](t, "selfEmbedding is not exported")
+	refuses[string, stamped](t, "is a idemflight_test.stamped, for which the MarshalJSON of its embedded Time speaks alone")
+	refuses[string, *stamped](t, "the MarshalJSON of its embedded Time speaks alone")
+	refuses[string, lastly](t, "the MarshalJSON of its embedded Time speaks alone")
+	refuses[string, struct{ A []stamped }](t, "A is a idemflight_test.stamped, for which")
+	refuses[string, struct{ *big.Int }](t, "the MarshalJSON of its embedded Int speaks alone") // which is nil when it is read
+	refuses[string, *struct {
+		spoken
+		X int
+	}](t, "the MarshalText of its embedded spoken speaks alone")
+	refuses[string, *struct {
+		spoken
+		At time.Time
+	}](t, "the MarshalText of its embedded spoken speaks alone")
+	refuses[string, *struct {
+		spokenByPtr
+		X int
+	}](t, "the MarshalText of its embedded spokenByPtr speaks alone")
+	refuses[string, struct{ Speaker }](t, "the MarshalJSON of its embedded Speaker speaks alone")
+	refuses[string, struct{ Token Redacted }](t, "Token is a idemflight_test.Redacted, which has a MarshalJSON and nothing that reads what that writes")
 	_ = selfEmbedding{}.selfEmbedding // only reflection reads it otherwise
 
 	// With functions of one's own there is nothing to lose; one half of them is not enough.

@@ -50,7 +50,9 @@ func (k *EventKind) UnmarshalText(text []byte) error { return unmarshalText(k, t
 // Event is what an Observer gets, together with a context: that of the caller or operator it
 // concerns; for EventFinished that of fn, which has ended by then; for upkeep context.Background().
 // Every call of Do, DoResult or a wrapped function causes exactly one of the call events. Events of
-// upkeep may come while fn runs.
+// upkeep may come while fn runs. EventStore comes while whoever asked the store waits: an Observer
+// that then waits for the same key, or for Close, waits for itself. What it asks the failing store
+// about that key is counted, but not told again.
 type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K

@@ -29,6 +29,8 @@ type keeper[K comparable, V any] struct {
 	timer  *time.Timer
 	armed  bool
 
+	telling map[K]struct{} // keys whose EventStore the Observer is getting
+
 	offering bool // a beat gives back and offers
 }
 
@@ -46,7 +48,7 @@ func newKeeper[K comparable, V any](c *Cache[K, V]) *keeper[K, V] {
 	codec, _ := c.opts.Codec.withDefaults() // New has checked it
 	return &keeper[K, V]{
 		c: c, codec: codec,
-		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{},
+		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{}, telling: map[K]struct{}{},
 	}
 }
 
@@ -122,6 +124,17 @@ func (k *keeper[K, V]) offered(key string) *offer[K] {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.offers[key]
+}
+
+// withdraw drops the outcome of key that the store had not taken before the given time, if there is
+// one: an operator has settled the key since. So its claim is gone, whatever the store says to
+// another offer.
+func (k *keeper[K, V]) withdraw(key string, before time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if o := k.offers[key]; o != nil && o.at < before {
+		delete(k.offers, key)
+	}
 }
 
 // pause notes that Reconcile learned nothing about the hold with the given ID.
@@ -360,8 +373,31 @@ func contained(verb func() error) (err error) {
 	return err
 }
 
-// storeFailed counts and reports an attempt that failed.
+// storeFailed counts and reports an attempt that failed. While the Observer is told of one, another
+// for the same key is only counted: it may be the Observer who asks, and that would have no end.
 func (c *Cache[K, V]) storeFailed(key K, err error) {
-	c.keeper.failures.Add(1)
+	k := c.keeper
+	k.failures.Add(1)
+	if c.opts.Observer == nil || !k.tells(key) {
+		return
+	}
+	defer k.told(key) // even if the Observer calls runtime.Goexit
 	c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})
+}
+
+// tells notes that the Observer is told of a failure for key, and reports whether it was not already.
+func (k *keeper[K, V]) tells(key K) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, already := k.telling[key]; already {
+		return false
+	}
+	k.telling[key] = struct{}{}
+	return true
+}
+
+func (k *keeper[K, V]) told(key K) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.telling, key)
 }

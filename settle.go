@@ -21,6 +21,7 @@ type ending[K comparable, V any] struct {
 	c      *Cache[K, V]
 	flight *flight[K, V]
 	exec   *execution
+	ctx    context.Context // fn's
 
 	// How fn ended, and when, on the cache's clock.
 	value    V
@@ -56,7 +57,7 @@ type ending[K comparable, V any] struct {
 // Observer may call the cache and wait for this flight.
 func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Context) (V, error),
 	notes []note[K]) {
-	end := ending[K, V]{c: c, flight: f, exec: e, notes: notes}
+	end := ending[K, V]{c: c, flight: f, exec: e, ctx: e, notes: notes}
 	yield.At("execute")
 	defer func() { // even if fn panics or calls runtime.Goexit
 		if !end.returned {
@@ -76,11 +77,10 @@ func (c *Cache[K, V]) execute(f *flight[K, V], e *execution, fn func(context.Con
 	if cl := e.env.claim; cl != nil {
 		c.keeper.runs(cl, e)
 	}
-	var ctx context.Context = e
 	if c.opts.Trace != nil {
-		ctx = end.trace()
+		end.ctx = end.trace()
 	}
-	end.value, end.err = fn(ctx)
+	end.value, end.err = fn(end.ctx)
 	end.returned = true
 }
 
@@ -494,13 +494,13 @@ func (end *ending[K, V]) unannounced() bool {
 func (end *ending[K, V]) report() {
 	f := end.flight
 	if end.unannounced() {
-		end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})
+		end.notes = append(end.notes, note[K]{end.ctx, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})
 	}
 	switch {
 	case f.operated == byOperatorWhoLeft && !f.outcome.lost:
 		end.notes = append(end.notes, note[K]{f.exec.leader, f.ended(EventResolved)})
 	case f.leaderLeft && f.operated == byCall:
-		end.notes = append(end.notes, note[K]{end.exec, f.ended(EventFinished)})
+		end.notes = append(end.notes, note[K]{end.ctx, f.ended(EventFinished)})
 	}
 	end.c.emit(end.notes)
 }

@@ -17,11 +17,14 @@ func (c *Cache[K, V]) read(ctx context.Context, key K, text string) (standing St
 		standing, err = c.opts.Store.Read(ctx, text)
 		return err
 	})
-	if err == nil && standing.State == InFlight && standing.ExpiresIn == 0 && !standing.Begun {
-		standing = Standing{ID: standing.ID} // its owner is dead and has begun nothing
+	if err == nil && standing.free() {
+		standing = Standing{ID: standing.ID}
 	}
 	return standing, err
 }
+
+// free reports whether the key is in flight by name only: its owner is dead and has begun nothing.
+func (s *Standing) free() bool { return s.State == InFlight && s.ExpiresIn == 0 && !s.Begun }
 
 // lookupStored is Lookup with a Store.
 func (c *Cache[K, V]) lookupStored(ctx context.Context, key K) (e Entry[V], ok bool, err error) {
@@ -59,6 +62,7 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 		return false, err
 	}
 	for range tooOften {
+		asked := c.now()
 		standing, err := c.read(ctx, key, text)
 		if err != nil || standing.State == Absent {
 			return false, err
@@ -69,6 +73,9 @@ func (c *Cache[K, V]) forgetStored(ctx context.Context, key K) (was bool, err er
 			was, err = c.opts.Store.Forget(ctx, Claim{text, standing.ID})
 			return err
 		})
+		if was && standing.State != InFlight {
+			c.keeper.withdraw(text, asked)
+		}
 		if err != nil || was {
 			return was, err
 		}
@@ -86,6 +93,7 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origi
 	if err != nil {
 		return err
 	}
+	asked := c.now()
 	held, err := c.read(ctx, key, text)
 	switch {
 	case err != nil:
@@ -109,6 +117,7 @@ func (c *Cache[K, V]) operate(ctx context.Context, key K, settlement func(*Origi
 		c.keeper.giveBackLater(r.Claim)
 		return notHeld(got.State)
 	}
+	c.keeper.withdraw(text, asked)
 	// From here on it gets settled, whatever becomes of ctx.
 	return c.settleClaim(context.WithoutCancel(ctx), key, r.Claim, s, c.opts.Lease)
 }
@@ -269,6 +278,10 @@ func (c *Cache[K, V]) restoreStored(ctx context.Context, key K, e Entry[V], held
 	}
 	r := ClaimRequest{Fingerprint: e.Fingerprint}
 	got, err := c.request(ctx, key, text, &r)
+	if err == nil && !got.Granted && got.free() { // of a Restore that was cut off, for one
+		r = ClaimRequest{Fingerprint: e.Fingerprint, Replaces: got.ID, From: InFlight}
+		got, err = c.request(ctx, key, text, &r)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -286,6 +299,9 @@ func (c *Cache[K, V]) unsettledStored(ctx context.Context, each func(K, Entry[V]
 	var theirs any // what each panicked with, if it did
 	err := contained(func() error {
 		return c.opts.Store.Unsettled(ctx, func(text string, s Standing) error {
+			if s.free() {
+				return nil
+			}
 			var key K
 			var err error
 			c.guard(

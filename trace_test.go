@@ -435,3 +435,31 @@ func TestOrigin_Text(t *testing.T) {
 		require.Equal(t, o, read, "nothing changes")
 	}
 }
+
+// What Trace adds to fn's context is in that of the events of an execution, which come in fn's.
+func TestTrace_EventsOfAnExecutionHaveTheContextOfFn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type span struct{}
+		var got []idemflight.EventKind
+		c := idemflight.MustNew(options{
+			EffectsAnnounced: true,
+			Trace: func(ctx context.Context, _ string, _ bool) (context.Context, idemflight.Origin, func(idemflight.Event[string])) {
+				return context.WithValue(ctx, span{}, true), idemflight.Origin{}, nil
+			},
+			Observer: func(ctx context.Context, e idemflight.Event[string]) {
+				if ctx.Value(span{}) != nil {
+					got = append(got, e.Kind)
+				}
+			},
+		})
+		ctx, leave := context.WithCancel(bg)
+		gate := newGate(t)
+		start(c, ctx, "k", func(context.Context) (int, error) { gate.wait(); return 1, nil })
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		gate.open()
+		synctest.Wait()
+		require.Equal(t, []idemflight.EventKind{idemflight.EventUnannounced, idemflight.EventFinished}, got)
+	})
+}

@@ -71,6 +71,10 @@ func TestOpen_EngineThatSaysLittle(t *testing.T) {
 	useless := as("useless", "-config", "-info", "-evalsha", "-eval")
 	_, err = redisstore.Open(t.Context(), useless, "name", redisstore.Options{NoEviction: true})
 	require.ErrorContains(t, err, "NOPERM", "Open shows that scripts run")
+
+	_, err = redisstore.Open(t.Context(), as("blind", "-hmget"), "name", redisstore.Options{})
+	require.ErrorContains(t, err, "can't run this command", "what the user may not do is no damage of a record")
+	require.NotContains(t, err.Error(), "DAMAGED")
 }
 
 func TestOpen_SaysHowTheEnginePersists(t *testing.T) {

@@ -625,6 +625,116 @@ func TestPromise43_AKeyWhoseOwnerDiedWithoutAnEffectIsFree(t *testing.T) {
 			require.False(t, was)
 		}
 		require.Zero(t, m.Asked("Forget"))
+		require.NoError(t, a.Unsettled(bg, func(key string, _ idemflight.Entry[int]) bool {
+			t.Errorf("Unsettled has %q, which no operator can settle", key)
+			return true
+		}))
+	})
+}
+
+// A Restore that was cut off between its claim and its settlement is made again, and counts.
+func TestPromise43_ARestoreThatWasCutOffIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		hooked(m, storetest.After, "Claim", func(context.Context) { m.KillAll() })
+		e := idemflight.Entry[int]{State: idemflight.Retained, Value: 7, CompletedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+		require.ErrorIs(t, over(t, m, announced).Restore(bg, theKey, e), idemflight.ErrClaimLost)
+		m.Hook(nil)
+		a := over(t, m, announced)
+		require.NoError(t, a.Restore(bg, theKey, e))
+		require.Equal(t, 7, must(a.Do(bg, theKey, mustNotRun(t))))
+		require.ErrorContains(t, a.Restore(bg, theKey, e), "retained: restored twice?")
+	})
+}
+
+// tooLarge has the store refuse the settlements of the first claim, for good.
+func tooLarge(m *storetest.Memory) {
+	var first idemflight.ClaimID
+	m.Hook(func(_ context.Context, when storetest.When, verb string, c idemflight.Claim) error {
+		if when == storetest.Before && verb == "Settle" && (first == c.ID || first == idemflight.ClaimID{}) {
+			first = c.ID
+			return errBoom
+		}
+		return nil
+	})
+}
+
+// What an operator did counts here, too, although the store has not refused this process's outcome yet.
+func TestPromise43_WhatAnOperatorSettlesIsNoLongerOffered(t *testing.T) {
+	for name, settle := range map[string]func(*cache) error{
+		"Resolve": func(c *cache) error { return c.Resolve(bg, theKey, 8, nil) },
+		"Forget": func(c *cache) error {
+			was, err := c.Forget(bg, theKey)
+			require.True(t, was)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := storetest.Mem()
+				tooLarge(m)
+				a := over(t, m)
+				_, err := a.Do(bg, theKey, returns(7, nil))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				time.Sleep(31 * time.Second) // the lease has ended
+				_, err = a.Do(bg, theKey, mustNotRun(t))
+				require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+				require.NoError(t, settle(a))
+				require.Equal(t, 8, must(a.Do(bg, theKey, returns(8, nil))))
+				asked := m.Asked("Settle")
+				time.Sleep(time.Hour)
+				require.Equal(t, asked, m.Asked("Settle"), "nothing is offered any more")
+			})
+		})
+	}
+}
+
+// While the claim of what is offered is still open, Forget marks the key, and the store goes on being offered the
+// outcome: without it the key would be held, since an effect may have taken place.
+func TestPromise43_WhatIsForgottenInFlightIsStillOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		a, b := over(t, m), over(t, m, func(o *options) { o.Lease = time.Second })
+		m.Fail("Settle", storetest.Before, -1)
+		_, err := b.Do(bg, theKey, returns(7, nil))
+		require.ErrorIs(t, err, idemflight.ErrOutcomeUnknown)
+		e, ok, err := a.Lookup(bg, theKey)
+		require.True(t, ok && err == nil)
+		require.Equal(t, idemflight.InFlight, e.State)
+		time.Sleep(time.Millisecond)
+		was, err := b.Forget(bg, theKey)
+		require.True(t, was && err == nil)
+		m.Fail("Settle", storetest.Before, 0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		_, ok, err = a.Lookup(bg, theKey)
+		require.NoError(t, err)
+		require.False(t, ok)
+	})
+}
+
+// An Observer asks the store that fails about the key of which it is told: it is told of that no more.
+func TestPromise25_AnObserverMayAskAStoreThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storetest.Mem()
+		told := 0
+		var a *cache
+		a = over(t, m, func(o *options) {
+			o.Observer = func(_ context.Context, e idemflight.Event[string]) {
+				if e.Kind != idemflight.EventStore || told > 100 {
+					return
+				}
+				told++
+				if _, _, err := a.Lookup(bg, e.Key); err != nil {
+					require.ErrorIs(t, err, idemflight.ErrStore)
+				}
+			}
+		})
+		m.Fail("Claim", storetest.Before, 2)
+		m.Fail("Read", storetest.Before, 3)
+		require.Equal(t, 7, must(a.Do(bg, theKey, returns(7, nil))))
+		require.Equal(t, 2, told)
+		require.EqualValues(t, 5, a.Stats().StoreErrors)
 	})
 }
 

@@ -19,7 +19,10 @@ local function text(number) return string.format('%.0f', number) end
 -- The record, but for val and err, which may be large. The first six fields are numbers.
 local r = {}
 local names = {'leased', 'lease', 'hold', 'expires', 'started', 'completed', 'id', 'st', 'fp', 'announced', 'forgotten'}
-local found = redis.pcall('HMGET', KEYS[1], unpack(names)) -- an error if it is not a hash
+local found = redis.pcall('HMGET', KEYS[1], unpack(names))
+if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then
+	return found -- for one, that this user may not ask
+end
 local whole, empty = not found.err, not found.err
 for i, value in ipairs(found) do
 	if value and i <= 6 then

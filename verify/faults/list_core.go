@@ -29,8 +29,8 @@ var coreFaults = []fault{
 	{name: "newcomer-evicts-its-own-key", promise: "2", sentence: "while an outcome is kept, fn does not run: a search for room for a key never evicts that key", hint: "TestPromise18_ACallWithoutAPlace", in: "(*search).dropLocked", old: "if r.hash == find.hash && r.key == find.key { return }", new: ""},
 
 	// 3. fn runs with no lock of the library held.
-	{name: "fn-under-the-lock", promise: "3", sentence: "fn runs with no lock held", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "s := c.shardOf(f.hash); s.mu.Lock(); end.value, end.err = fn(ctx); s.mu.Unlock()"},
-	{name: "fn-one-at-a-time", promise: "3", sentence: "it may call Do for other keys", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "c.reclaimer.mu.Lock(); end.value, end.err = fn(ctx); c.reclaimer.mu.Unlock()"},
+	{name: "fn-under-the-lock", promise: "3", sentence: "fn runs with no lock held", in: "(*Cache).execute", old: "end.value, end.err = fn(end.ctx)", new: "s := c.shardOf(f.hash); s.mu.Lock(); end.value, end.err = fn(end.ctx); s.mu.Unlock()"},
+	{name: "fn-one-at-a-time", promise: "3", sentence: "it may call Do for other keys", in: "(*Cache).execute", old: "end.value, end.err = fn(end.ctx)", new: "c.reclaimer.mu.Lock(); end.value, end.err = fn(end.ctx); c.reclaimer.mu.Unlock()"},
 
 	// 4. fn's context: the leader's values, neither its cancellation nor its deadline.
 	{name: "values-lost", promise: "4", sentence: "the context carries the leader's values", in: "(*execution).Value", old: "context.WithoutCancel(e.leader)", new: "context.Background()"},
@@ -46,7 +46,7 @@ var coreFaults = []fault{
 	{name: "deadline-by-the-old-clock", promise: "4", sentence: "its Deadline is right in wall time too, also after the clock was set", hint: "SettingTheWallClock|TestPromise04_", in: "(*clock).moment", old: "t := time.Now(); return t.Add(mark - t.Sub(c.start))", new: "return c.start.Add(mark)"},
 
 	// 5. In flight until fn really returns.
-	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "ran := make(chan struct{}); go func() { defer close(ran); end.value, end.err = fn(ctx) }(); select { case <-ran: case <-e.Done(): }"},
+	{name: "timeout-ends-the-flight", promise: "5", sentence: "in flight until fn really returns, also when it ignores its timeout", in: "(*Cache).execute", old: "end.value, end.err = fn(end.ctx)", new: "ran := make(chan struct{}); go func() { defer close(ran); end.value, end.err = fn(end.ctx) }(); select { case <-ran: case <-e.Done(): }"},
 
 	// 6. Re-entrancy.
 	{name: "reentrancy-unseen", promise: "6", sentence: "ErrReentrant instead of waiting for itself", in: "(*Cache).checkContext", old: "case within.inside(&f.exec): err = ErrReentrant", new: ""},
@@ -79,7 +79,7 @@ var coreFaults = []fault{
 	{name: "dead-context-runs-fn", promise: "8", sentence: "and fn is never started", in: "(*Cache).meet", old: "m.ctxErr, m.leads, m.undecided = ctx.Err(), false, nil", new: "m.ctxErr, m.leads, m.undecided = nil, false, nil"},
 
 	// 9. All callers of one flight get the same value and the same error.
-	{name: "value-dropped-with-an-error", promise: "9", sentence: "fn's value is returned also when its error is not nil", in: "(*Cache).execute", old: "end.value, end.err = fn(ctx)", new: "if end.value, end.err = fn(ctx); end.err != nil { end.value = *new(V) }"},
+	{name: "value-dropped-with-an-error", promise: "9", sentence: "fn's value is returned also when its error is not nil", in: "(*Cache).execute", old: "end.value, end.err = fn(end.ctx)", new: "if end.value, end.err = fn(end.ctx); end.err != nil { end.value = *new(V) }"},
 	{name: "joined-get-another-error", promise: "9", sentence: "the same error: fn's", hint: "TestJoinedCallers_OfEveryForm", in: "(*Cache).await", old: "r.share(f, Joined)", new: "r.share(f, Joined); if r.err != nil { r.err = &unmarked{r.err} }"},
 	{name: "joined-through-wrap-get-no-error", promise: "9", sentence: "the same error: fn's", hint: "TestJoinedCallers_OfEveryForm", in: "Wrap", old: "return r.value, r.err", new: "if r.source == Joined { return r.value, nil }; return r.value, r.err"},
 	{name: "joined-through-do-result-get-no-value", promise: "9", sentence: "all callers of one flight get the same value", in: "(*Cache).DoResult", old: "return r.result(c), r.err", new: "if r.source == Joined { return Result[V]{Source: Joined}, r.err }; return r.result(c), r.err"},
@@ -164,13 +164,16 @@ var coreFaults = []fault{
 	{name: "announced-panic-is-held", promise: "12", sentence: "EffectsAnnounced: whatever the error, panic, Goexit", in: "(*ending).classify", old: "end.said == noEffect || end.c.opts.EffectsAnnounced", new: "end.said == noEffect || end.c.opts.EffectsAnnounced && end.returned"},
 	{name: "announced-asks-classify", promise: "12", sentence: "Classify: asked after neither, unless EffectsAnnounced", in: "(*ending).classify", old: "end.said == noEffect || end.c.opts.EffectsAnnounced", new: "end.said == noEffect || end.c.opts.EffectsAnnounced && end.c.opts.Classify == nil"},
 	{name: "announced-releases-what-has-begun", promise: "12", sentence: "EffectsAnnounced: held while an effect has begun", in: "(*ending).classify", old: "end.said == effectBegun", new: "end.said == effectBegun && !end.c.opts.EffectsAnnounced"},
-	{name: "unannounced-untold", promise: "12", sentence: "it emits EventUnannounced", in: "(*ending).report", old: "end.notes = append(end.notes, note[K]{end.exec, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})", new: ""},
+	{name: "unannounced-untold", promise: "12", sentence: "it emits EventUnannounced", in: "(*ending).report", old: "end.notes = append(end.notes, note[K]{end.ctx, Event[K]{Kind: EventUnannounced, Key: f.key, Origin: f.origin()}})", new: ""},
 	{name: "unannounced-uncounted", promise: "12", sentence: "and counts in Stats.Unannounced", in: "(*ending).landLocked", old: "s.stats.Unannounced++", new: ""},
 	{name: "unannounced-though-it-said-so", promise: "12", sentence: "called none of BeginEffect, NoEffect", in: "(*ending).unannounced", old: "end.said == nothing", new: "end.said != effectBegun"},
 	{name: "unannounced-of-a-failure", promise: "12", sentence: "an execution that returns a nil error", in: "(*ending).unannounced", old: "&& end.err == nil", new: ""},
 	{name: "unannounced-of-every-cache", promise: "12", sentence: "on an EffectsAnnounced cache", in: "(*ending).unannounced", old: "end.c.opts.EffectsAnnounced && end.err == nil", new: "end.err == nil"},
 	{name: "unannounced-of-reconcile", promise: "12", sentence: "Reconcile has no effect to announce", in: "(*ending).unannounced", old: "&& !end.exec.reconciling", new: ""},
-	{name: "unannounced-in-the-background", promise: "12", sentence: "EventUnannounced comes in fn's context", in: "(*ending).report", old: "note[K]{end.exec, Event[K]{Kind: EventUnannounced", new: "note[K]{context.Background(), Event[K]{Kind: EventUnannounced"},
+	{name: "trace-not-in-its-events", promise: "25", sentence: "the context of EventFinished is fn's, with what Trace has added", in: "(*ending).report", old: "note[K]{end.ctx, f.ended(EventFinished)}", new: "note[K]{end.exec, f.ended(EventFinished)}"},
+	{name: "codec-promoted-speaks-alone", promise: "24", sentence: "New refuses a V of which JSON certainly loses something", in: "isPromoted", old: "return file == \"<autogenerated>\"", new: "_ = file; return false"},
+	{name: "codec-written-and-not-read", promise: "24", sentence: "New refuses a V of which JSON certainly loses something", in: "(*lossCheck).loss", old: "why != \"\" || writer == \"\"", new: "true"},
+	{name: "unannounced-in-the-background", promise: "12", sentence: "EventUnannounced comes in fn's context", in: "(*ending).report", old: "note[K]{end.ctx, Event[K]{Kind: EventUnannounced", new: "note[K]{context.Background(), Event[K]{Kind: EventUnannounced"},
 	{name: "second-no-effect", promise: "12", sentence: "a second NoEffect without a BeginEffect since the first does nothing", in: "NoEffect", old: "|| e.last == noEffect", new: ""},
 	{name: "late-error-is-not-told", promise: "12", sentence: "if ExecTimeout had passed, the error that Classify is given is context.DeadlineExceeded as well", in: "(*ending).classify", old: "end.exec.phase == overLate", new: "end.exec.phase == running"},
 	{name: "late-error-is-held", promise: "12", sentence: "Classify is asked whatever the time", in: "(*ending).classify", old: "err = &lateError{err}", new: "return Hold"},

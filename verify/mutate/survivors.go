@@ -143,7 +143,7 @@ var equivalent = []explained{
 		"(*ending).traceEnds: delete assignment: e.Kind = EventExecuted",
 	}},
 	{".", "a standing with no time left and nothing begun is that of a dead owner, or absent already", []string{
-		"(*Cache).read: invert logical: err == nil && standing.State == InFlight",
+		"(*Standing).free: invert logical: s.State == InFlight && s.ExpiresIn == 0",
 	}},
 	{".", "an operator's flight asks neither: what Reconcile finds has the TTL of the cache, and its leader has left", []string{
 		"(*Cache).reconcileStored: delete assignment: m.reply.opts.ttl, m.reply.opts.maxWait = -1, forever",
