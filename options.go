@@ -89,7 +89,7 @@ type Options[K comparable, V any] struct {
 	// context and with ExecTimeout as its deadline. It never runs on a caller's goroutine.
 	//
 	//	nil error, Final(err)  the answer is known: retained, given to the callers, fn does not run
-	//	Retryable(err)         it certainly had no effect: fn runs, in the same flight
+	//	Retryable(err)         it had no effect, and none can arrive any more: fn runs, in the same flight
 	//	anything else, panic   still unknown: held for another HoldTTL, callers get ErrOutcomeUnknown
 	//
 	// What it finds out is retained for Options.TTL, or for the [WithTTL] of the call that leads. A

@@ -137,8 +137,8 @@ func ExampleTransport() {
 			if err == nil {
 				answer, err := io.ReadAll(res.Body)
 				res.Body.Close()
-				// Retry-After stands for "send it again"; other problems are final.
-				if err == nil && res.Header.Get("Retry-After") == "" {
+				// In a problem, Retry-After stands for "send it again"; other problems are final.
+				if err == nil && (res.StatusCode < 400 || res.Header.Get("Retry-After") == "") {
 					return string(answer), nil
 				}
 			}
