@@ -51,8 +51,8 @@ func (k *EventKind) UnmarshalText(text []byte) error { return unmarshalText(k, t
 // concerns; for EventFinished that of fn, which has ended by then; for upkeep context.Background().
 // Every call of Do, DoResult or a wrapped function causes exactly one of the call events. Events of
 // upkeep may come while fn runs. EventStore comes while whoever asked the store waits: an Observer
-// that then waits for the same key, or for Close, waits for itself. What it asks the failing store
-// about that key is counted, but not told again.
+// that then waits for the same key, or for Close, waits for itself. One that asks the failing
+// store about the key is told of that, too, up to a hundred times deep.
 type Event[K comparable] struct {
 	Kind        EventKind
 	Key         K

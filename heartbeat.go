@@ -29,7 +29,7 @@ type keeper[K comparable, V any] struct {
 	timer  *time.Timer
 	armed  bool
 
-	telling map[K]struct{} // keys whose EventStore the Observer is getting
+	telling map[K]int // how many EventStores of a key the Observer is getting
 
 	offering bool // a beat gives back and offers
 }
@@ -48,7 +48,7 @@ func newKeeper[K comparable, V any](c *Cache[K, V]) *keeper[K, V] {
 	codec, _ := c.opts.Codec.withDefaults() // New has checked it
 	return &keeper[K, V]{
 		c: c, codec: codec,
-		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{}, telling: map[K]struct{}{},
+		claims: map[ClaimID]*claim{}, offers: map[string]*offer[K]{}, pauses: map[ClaimID]pause{}, telling: map[K]int{},
 	}
 }
 
@@ -373,8 +373,11 @@ func contained(verb func() error) (err error) {
 	return err
 }
 
-// storeFailed counts and reports an attempt that failed. While the Observer is told of one, another
-// for the same key is only counted: it may be the Observer who asks, and that would have no end.
+// tooDeep is how many EventStores of one key an Observer gets at once; of more it may be the cause
+// itself, because it asks the store that fails about the key of which it is told.
+const tooDeep = 100
+
+// storeFailed counts and reports an attempt that failed.
 func (c *Cache[K, V]) storeFailed(key K, err error) {
 	k := c.keeper
 	k.failures.Add(1)
@@ -385,19 +388,21 @@ func (c *Cache[K, V]) storeFailed(key K, err error) {
 	c.observe(context.Background(), Event[K]{Kind: EventStore, Key: key, Err: err})
 }
 
-// tells notes that the Observer is told of a failure for key, and reports whether it was not already.
+// tells reports whether the Observer is to be told of a failure for key; then told must follow.
 func (k *keeper[K, V]) tells(key K) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, already := k.telling[key]; already {
+	if k.telling[key] == tooDeep {
 		return false
 	}
-	k.telling[key] = struct{}{}
+	k.telling[key]++
 	return true
 }
 
 func (k *keeper[K, V]) told(key K) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.telling, key)
+	if k.telling[key]--; k.telling[key] == 0 {
+		delete(k.telling, key)
+	}
 }
