@@ -113,7 +113,7 @@ func (d *driver[K]) resolve(l *life[K], p plan, client int, out *sink) {
 	case errors.Is(err, idemflight.ErrClaimLost) && d.books != nil && d.books.mayBeLost(p.key):
 		o.OK = true // it released the key, the answer was lost, and others have claimed the key since
 	case !errors.Is(err, idemflight.ErrNotHeld):
-		o.OK = d.refused("Resolve", err) // perhaps
+		o.OK, o.Ret = d.refused("Resolve", err), interval.Never // perhaps: the store may have heard of it, or may not
 	}
 	out.add(o)
 }
